@@ -1,0 +1,1 @@
+"""Connections and configuration as Prefect blocks."""

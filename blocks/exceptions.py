@@ -1,0 +1,54 @@
+"""What can go wrong with a connection, each class one sentence; the name says whether trying again helps.
+
+ConclaveError
+├── BlockMissing                  no block document of that name
+├── ModelServerError
+│   ├── ModelServerUnavailable    worth another attempt
+│   └── ModelServerRefused        not worth another attempt
+├── RecordError
+│   ├── RecordUnavailable         JetStream did not answer in time
+│   └── RecordMisconfigured       a stream or bucket is missing or shaped otherwise
+└── AgentsUnavailable             no Ray cluster, or no agent host that answers
+"""
+
+from __future__ import annotations
+
+
+class ConclaveError(Exception):
+    """Base of every error that Conclave raises on purpose."""
+
+
+class BlockMissing(ConclaveError):
+    """Prefect holds no block document of that name."""
+
+
+class ModelServerError(ConclaveError):
+    """A model server did not give a completion."""
+
+
+class ModelServerUnavailable(ModelServerError):
+    """The server is away, overloaded, or broke off in mid-answer; another attempt may succeed."""
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class ModelServerRefused(ModelServerError):
+    """The server understood the call and will not answer it; another attempt gives the same."""
+
+
+class RecordError(ConclaveError):
+    """JetStream could not be written or read."""
+
+
+class RecordUnavailable(RecordError):
+    """JetStream did not answer within the patience of the block."""
+
+
+class RecordMisconfigured(RecordError):
+    """A stream or bucket is missing, or is shaped otherwise than Conclave needs."""
+
+
+class AgentsUnavailable(ConclaveError):
+    """There is no Ray cluster at the address, or none of its agent hosts answers."""

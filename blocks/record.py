@@ -1,0 +1,294 @@
+"""The record itself: fenced writes, reads and live following of JSON events on JetStream.
+
+A *final* event is fenced: it is published with `Nats-Expected-Last-Subject-Sequence: 0`, so the first writer
+of a subject stands, whenever the second one comes (`Nats-Msg-Id` would forget after its window). That also
+makes every write safe to repeat, so an absent server is outlasted for `patience_s`.
+
+Headers follow the NATS Protocol Binding for CloudEvents v1.0.2, binary mode; a body above the server's
+`max_payload` goes to an object store and the event carries its `ce-dataref` (CloudEvents "dataref").
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.subscription import Subscription
+from nats.js import JetStreamContext
+from nats.js.api import ConsumerConfig, DeliverPolicy
+from nats.js.errors import APIError, KeyNotFoundError, KeyWrongLastSequenceError, NotFoundError
+from nats.js.kv import KeyValue
+from nats.js.object_store import ObjectStore
+
+from blocks.exceptions import RecordUnavailable
+
+T = TypeVar("T")
+Body = dict[str, Any]
+
+STATUS_BUCKET = "conclave-deliberations"
+BODIES_BUCKET = "conclave-bodies"
+STREAM_OF = {
+    "requests": "CONCLAVE_REQUESTS",
+    "answers": "CONCLAVE_ANSWERS",
+    "attempts": "CONCLAVE_ANSWERS",
+    "decisions": "CONCLAVE_DECISIONS",
+    "deliberations": "CONCLAVE_DECISIONS",
+    "$KV": f"KV_{STATUS_BUCKET}",
+}
+WRONG_LAST_SEQUENCE = 10071
+"""JetStream's error code for a publish that its fence refused (nats-server `errors.json`)."""
+HEADER_ROOM = 4096
+POLL_S = 5.0
+"""How long a follower waits in silence before it asks the stream whether it missed something."""
+
+_TRANSIENT = (
+    nats.errors.TimeoutError,
+    nats.errors.ConnectionClosedError,
+    nats.errors.ConnectionReconnectingError,
+    nats.errors.NoRespondersError,
+    nats.errors.StaleConnectionError,
+    nats.js.errors.NoStreamResponseError,
+    nats.js.errors.ServiceUnavailableError,
+    OSError,
+)
+
+
+@dataclass(frozen=True)
+class Event:
+    """One event on the record: where it stands, at which sequence of its stream, and its JSON body."""
+
+    subject: str
+    sequence: int
+    body: Body
+
+
+class Record:
+    """The shared connection to JetStream; made by `JetStream.record()`."""
+
+    def __init__(
+        self,
+        client: Client,
+        jetstream: JetStreamContext,
+        status: KeyValue,
+        bodies: ObjectStore,
+        patience_s: float,
+    ) -> None:
+        self._client = client
+        self._jetstream = jetstream
+        self._status = status
+        self._bodies = bodies
+        self._patience_s = patience_s
+
+    # --- events -----------------------------------------------------------------------------------
+
+    async def publish_final(self, subject: str, event_id: str, kind: str, body: Body) -> Event | None:
+        """Write a final event; None if it stands, else the event of the writer who came first.
+
+        Raises RecordUnavailable when JetStream does not answer within `patience_s`.
+        """
+        data, headers = await self._packed(subject, event_id, kind, body)
+        headers["Nats-Expected-Last-Subject-Sequence"] = "0"
+        try:
+            await self._outlast(lambda: self._jetstream.publish(subject, data, headers=headers))
+        except APIError as error:
+            if error.err_code != WRONG_LAST_SEQUENCE:
+                raise
+            first = await self.last(subject, direct=False)
+            # A repeat after a lost acknowledgement meets its own first try.
+            return None if first is None or first.body == body else first
+        return None
+
+    async def publish(self, subject: str, event_id: str, kind: str, body: Body) -> None:
+        """Write an event that may be followed by others on its subject."""
+        data, headers = await self._packed(subject, event_id, kind, body)
+        await self._outlast(lambda: self._jetstream.publish(subject, data, headers=headers))
+
+    async def announce(self, subject: str, body: Body) -> None:
+        """Tell whoever listens on core NATS, at most once; nothing depends on it."""
+        data = _dump(body)
+        if len(data) <= self._client.max_payload:
+            with suppress(nats.errors.Error):
+                await self._client.publish(subject, data)
+
+    async def last(self, subject: str, direct: bool = True) -> Event | None:
+        """The newest event on a subject; `direct=False` asks the stream's leader."""
+
+        async def get() -> Event | None:
+            try:
+                message = await self._jetstream.get_msg(_stream(subject), subject=subject, direct=direct)
+            except NotFoundError:
+                return None
+            return await self._unpacked(message.subject or subject, message.seq or 0, message)
+
+        return await self._outlast(get)
+
+    async def next(self, pattern: str, after: int) -> Event | None:
+        """The first event on subjects of `pattern` with a sequence above `after`."""
+
+        async def get() -> Event | None:
+            try:
+                message = await self._jetstream.get_msg(
+                    _stream(pattern), seq=after + 1, subject=pattern, direct=True, next=True
+                )
+            except NotFoundError:
+                return None
+            return await self._unpacked(message.subject or pattern, message.seq or 0, message)
+
+        return await self._outlast(get)
+
+    async def follow(self, pattern: str, after: int = 0) -> AsyncGenerator[Event, None]:
+        """Every event on subjects of `pattern`, stored ones first, then as they come; never ends.
+
+        The consumer lives in the server's memory. When it falls silent the stream is asked whether anything
+        was missed, and the consumer made anew where the last event left off, so a restart loses nothing.
+        """
+        while True:
+            subscription = await self._outlast(lambda: self._consume(pattern, after))  # noqa: B023  # awaited here
+            try:
+                while True:
+                    try:
+                        message = await subscription.next_msg(timeout=POLL_S)
+                    except nats.errors.TimeoutError:
+                        if await self.next(pattern, after) is not None:
+                            break
+                        continue
+                    after = message.metadata.sequence.stream
+                    yield await self._unpacked(message.subject, after, message)
+            finally:
+                with suppress(nats.errors.Error, asyncio.CancelledError):
+                    await subscription.unsubscribe()
+
+    async def listen(self, pattern: str, heard: Callable[[str], None]) -> Subscription:
+        """Call `heard` with the subject of each event on core NATS as it passes; unsubscribe when done."""
+
+        async def on_message(message: Any) -> None:
+            heard(message.subject)
+
+        return await self._outlast(lambda: self._client.subscribe(pattern, cb=on_message))
+
+    # --- status -----------------------------------------------------------------------------------
+
+    async def create_status(self, key: str, body: Body) -> bool:
+        """Write a key that must not exist; False if it does."""
+        data = _dump(body)
+
+        async def create() -> bool:
+            try:
+                await self._status.create(key, data)
+            except KeyWrongLastSequenceError:
+                return False
+            return True
+
+        return await self._outlast(create)
+
+    async def read_status(self, key: str) -> Body | None:
+        """The value of a key, None if there is none."""
+
+        async def get() -> Body | None:
+            try:
+                entry = await self._status.get(key)
+            except KeyNotFoundError:
+                return None
+            return _load(entry.value)
+
+        return await self._outlast(get)
+
+    async def merge_status(self, key: str, change: Body) -> None:
+        """Set some fields of a key, compare-and-set so that no other writer's fields are lost."""
+
+        async def merge() -> None:
+            while True:
+                try:
+                    entry = await self._status.get(key)
+                    value = _dump({**_load(entry.value), **change})
+                    await self._status.update(key, value, last=entry.revision)
+                    return
+                except KeyNotFoundError:
+                    if await self.create_status(key, change):
+                        return
+                except KeyWrongLastSequenceError:
+                    continue
+
+        await self._outlast(merge)
+
+    def follow_status(self, key: str) -> AsyncGenerator[Event, None]:
+        """Every change of a key from its present value on; never ends."""
+        return self.follow(f"$KV.{STATUS_BUCKET}.{key}")
+
+    # --- inside -----------------------------------------------------------------------------------
+
+    async def _consume(self, pattern: str, after: int) -> JetStreamContext.PushSubscription:
+        config = ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=after + 1)
+        return await self._jetstream.subscribe(
+            pattern, stream=_stream(pattern), ordered_consumer=True, config=config, inactive_threshold=60.0
+        )
+
+    async def _outlast(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Repeat an attempt while the server is away, up to `patience_s`."""
+        until = time.monotonic() + self._patience_s
+        while True:
+            try:
+                return await attempt()
+            except _TRANSIENT as error:
+                if time.monotonic() > until:
+                    raise RecordUnavailable(
+                        f"JetStream did not answer for {self._patience_s:g} s: {error or type(error).__name__}"
+                    ) from error
+                await asyncio.sleep(0.25)
+
+    async def _packed(self, subject: str, event_id: str, kind: str, body: Body) -> tuple[bytes, dict[str, str]]:
+        data, headers = _dump(body), event_headers(subject, event_id, kind)
+        if len(data) > self._client.max_payload - HEADER_ROOM:
+            name = hashlib.sha256(data).hexdigest()
+            large = data
+            await self._outlast(lambda: self._bodies.put(name, large))
+            headers["ce-dataref"] = f"nats-object://{BODIES_BUCKET}/{name}"
+            data = b"{}"
+        return data, headers
+
+    async def _unpacked(self, subject: str, sequence: int, message: Any) -> Event:
+        reference = (message.headers or {}).get("ce-dataref", "")
+        data = message.data or b"{}"
+        if reference:
+            name = reference.rpartition("/")[2]
+            data = (await self._outlast(lambda: self._bodies.get(name))).data or b"{}"
+        return Event(subject, sequence, _load(data))
+
+
+def event_headers(subject: str, event_id: str, kind: str) -> dict[str, str]:
+    """CloudEvents attributes as NATS headers; the trace is the deliberation's, the span the event's."""
+    deliberation = subject.split(".")[1]
+    trace = hashlib.sha256(deliberation.encode()).hexdigest()[:32]
+    span = hashlib.sha256(event_id.encode()).hexdigest()[:16]
+    return {
+        "ce-specversion": "1.0",
+        "ce-id": event_id,
+        "ce-type": f"conclave.{kind}",
+        "ce-source": f"/conclave/deliberations/{deliberation}",
+        "ce-time": datetime.now(UTC).isoformat(),
+        "ce-schemaversion": "1",
+        "ce-traceparent": f"00-{trace}-{span}-01",
+        "content-type": "application/json",
+    }
+
+
+def _stream(pattern: str) -> str:
+    return STREAM_OF[pattern.split(".", 1)[0]]
+
+
+def _dump(body: Body) -> bytes:
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _load(data: bytes | None) -> Body:
+    body = json.loads(data or b"{}")
+    return body if isinstance(body, dict) else {"value": body}

@@ -1,0 +1,240 @@
+"""A model server with an OpenAI-compatible API, vLLM first, as a Prefect block.
+
+One aiohttp session serves a process and loop. The block is the one owner of retries of an HTTP attempt: it
+tries again only what is worth it, never past the caller's deadline, and tells the caller of every failed
+attempt. What vLLM answers when things go wrong was observed with vLLM 0.32 (`docs/architecture.md`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+from prefect.blocks.core import Block
+from pydantic import Field, SecretStr, field_validator
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+
+from blocks.completions import Completion, chat_payload, read_completion, read_error, read_stream
+from blocks.connections import Close, shared
+from blocks.exceptions import ModelServerError, ModelServerRefused, ModelServerUnavailable
+
+MAX_ANSWER_BYTES = 16 * 2**20
+KEEPALIVE_S = 4.0
+"""Below uvicorn's 5 s: a connection that the server closes while a request is on its way fails it."""
+INFO_TTL_S = 60.0
+
+Failed = Callable[[int, ModelServerError, int], Awaitable[None]]
+"""Called with the number of the attempt (from 1), its error and its duration in milliseconds."""
+
+
+@dataclass(frozen=True)
+class ChatCall:
+    """One call of `/v1/chat/completions`."""
+
+    messages: list[dict[str, str]]
+    request_id: str
+    seed: int
+    temperature: float
+    max_tokens: int
+    model: str | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ServerInfo:
+    """What a server says of itself on `/v1/models`: the engine (simulator, vllm, openai) and its models."""
+
+    engine: str
+    models: tuple[str, ...]
+
+
+class VLLM(Block):
+    """A model server with an OpenAI-compatible API.
+
+    Example:
+        ```python
+        from blocks.connections import connections
+        from blocks.vllm_server import ChatCall, VLLM
+
+        server = VLLM.load("BLOCK_NAME")
+        async with connections():
+            print(await server.info())
+        ```
+    """
+
+    _block_type_name = "vLLM Server"
+    _block_type_slug = "vllm"
+    _description = "An OpenAI-compatible model server that council members ask; vLLM first."
+    _documentation_url = "https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html"  # type: ignore[assignment]  # Prefect declares HttpUrl and validates a str
+
+    base_url: str = Field(description="Root of the server, without /v1: http://host:8000.")
+    model: str | None = Field(None, description="Model to ask; the first that the server lists where left out.")
+    api_key: SecretStr | None = Field(None, description="Sent as a bearer token; never logged or recorded.")
+    attempts: int = Field(4, ge=1, le=20, description="HTTP attempts for one answer, within the deadline.")
+    backoff_s: float = Field(0.25, ge=0, le=60, description="Seconds before the second attempt; doubles after.")
+    connect_timeout_s: float = Field(5.0, gt=0, description="Seconds to open a connection.")
+    request_timeout_s: float = Field(600.0, gt=0, description="Seconds for one attempt, within the deadline.")
+    max_in_flight: int = Field(512, ge=1, le=10_000, description="Calls at once from one process.")
+    priority: int | None = Field(
+        None, description="Lower is served first; only for a server with --scheduling-policy priority."
+    )
+    stream: bool = Field(False, description="Read the answer as it is generated instead of at its end.")
+    extra_body: dict[str, Any] = Field(
+        default_factory=dict, description="Further fields of every request, such as chat_template_kwargs."
+    )
+
+    @field_validator("base_url")
+    @classmethod
+    def _root(cls, value: str) -> str:
+        url = value.rstrip("/").removesuffix("/v1")
+        if not url.startswith(("http://", "https://")):
+            raise ValueError(f"must start with http:// or https://, got {value!r}")
+        return url
+
+    async def info(self) -> ServerInfo:
+        """Engine and models, asked at most once a minute. Raises ModelServerError."""
+        cache = await self._cache()
+        if (known := cache.get("info")) and time.monotonic() - known[0] < INFO_TTL_S:
+            info: ServerInfo = known[1]
+            return info
+        body = await self._get("/v1/models")
+        try:
+            listed = [(str(model["id"]), str(model.get("owned_by"))) for model in body["data"]]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ModelServerUnavailable(f"{self.base_url}/v1/models did not list models") from error
+        owners = {owner for _, owner in listed}
+        engine = "simulator" if "conclave-simulator" in owners else "vllm" if "vllm" in owners else "openai"
+        info = ServerInfo(engine, tuple(model for model, _ in listed))
+        cache["info"] = (time.monotonic(), info)
+        return info
+
+    async def resolve_model(self, wanted: str | None = None) -> str:
+        """The model to ask for: the member's, else the block's, else the first that the server lists."""
+        if model := wanted or self.model:
+            return model
+        models = (await self.info()).models
+        if not models:
+            raise ModelServerRefused(f"{self.base_url} serves no model")
+        return models[0]
+
+    async def complete(self, call: ChatCall, deadline: float, failed: Failed) -> Completion:
+        """One answer, tried until `deadline` (of the loop's clock, seconds).
+
+        Raises ModelServerRefused, ModelServerUnavailable after the last attempt, and TimeoutError when the
+        deadline comes first; `failed` hears of every attempt that came to nothing.
+        """
+        limit = (await self._cache()).setdefault("slots", asyncio.Semaphore(self.max_in_flight))
+        async with asyncio.timeout_at(deadline):
+            async for attempt in AsyncRetrying(
+                retry=retry_if_exception_type(ModelServerUnavailable),
+                stop=stop_after_attempt(self.attempts),
+                wait=self._pause,
+                reraise=True,
+            ):
+                with attempt:
+                    started = time.monotonic()
+                    try:
+                        async with limit:
+                            return await self._attempt(call)
+                    except ModelServerError as error:
+                        elapsed = int((time.monotonic() - started) * 1000)
+                        await failed(attempt.retry_state.attempt_number, error, elapsed)
+                        raise
+        raise AssertionError("unreachable: the loop above returns or raises")
+
+    def _pause(self, state: RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        asked = getattr(error, "retry_after_s", None) or 0.0
+        return max(asked, wait_exponential_jitter(self.backoff_s, max=10.0, jitter=self.backoff_s)(state))
+
+    async def _attempt(self, call: ChatCall) -> Completion:
+        info = await self.info()
+        model = await self.resolve_model(call.model)
+        payload = chat_payload(call, model, self.priority, self.stream, self.extra_body)
+        try:
+            async with (
+                asyncio.timeout(self.request_timeout_s),
+                (await self._session()).post(
+                    f"{self.base_url}/v1/chat/completions",
+                    json=payload,
+                    headers={**self._headers(), "X-Request-Id": call.request_id},
+                    timeout=self._timeout(),
+                ) as response,
+            ):
+                if response.status != 200:
+                    raise self._refusal(response, await _bounded(response))
+                if self.stream:
+                    return await read_stream(response, model, info.engine, MAX_ANSWER_BYTES)
+                return read_completion(await _bounded(response), model, info.engine)
+        except TimeoutError as error:
+            raise ModelServerUnavailable(f"{self.base_url} gave no answer in {self.request_timeout_s:g} s") from error
+        except aiohttp.ClientError as error:
+            raise ModelServerUnavailable(f"{self.base_url}: {_plain(error)}") from error
+
+    async def _get(self, path: str) -> Any:
+        try:
+            async with (
+                asyncio.timeout(self.connect_timeout_s),
+                (await self._session()).get(f"{self.base_url}{path}", headers=self._headers()) as response,
+            ):
+                if response.status != 200:
+                    raise self._refusal(response, await _bounded(response))
+                return await response.json(content_type=None)
+        except TimeoutError as error:
+            raise ModelServerUnavailable(f"{self.base_url} did not answer in {self.connect_timeout_s:g} s") from error
+        except (aiohttp.ClientError, ValueError) as error:
+            raise ModelServerUnavailable(f"{self.base_url}: {_plain(error)}") from error
+
+    def _refusal(self, response: aiohttp.ClientResponse, body: bytes) -> ModelServerError:
+        text = f"{self.base_url}: HTTP {response.status}: {read_error(body)}"
+        if self.api_key is not None and (secret := self.api_key.get_secret_value()):
+            text = text.replace(secret, "***")
+        if response.status in (408, 425, 429) or response.status >= 500:
+            seconds = response.headers.get("Retry-After", "")
+            return ModelServerUnavailable(text, float(seconds) if seconds.isdecimal() else None)
+        return ModelServerRefused(text)
+
+    def _headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.api_key.get_secret_value()}"} if self.api_key else {}
+
+    def _timeout(self) -> aiohttp.ClientTimeout:
+        return aiohttp.ClientTimeout(total=None, sock_connect=self.connect_timeout_s)
+
+    async def _session(self) -> aiohttp.ClientSession:
+        return await shared("http", _open_session)
+
+    async def _cache(self) -> dict[str, Any]:
+        key = ("server", self.base_url, self.model, self.max_in_flight, self._headers().get("Authorization"))
+        return await shared(key, _open_cache)
+
+
+async def _open_session() -> tuple[aiohttp.ClientSession, Close]:
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S)
+    session = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None))
+    return session, session.close
+
+
+async def _open_cache() -> tuple[dict[str, Any], Close]:
+    async def forget() -> None:
+        """Nothing to close."""
+
+    return {}, forget
+
+
+async def _bounded(response: aiohttp.ClientResponse) -> bytes:
+    """The body, up to MAX_ANSWER_BYTES; a longer one is no answer."""
+    chunks, size = [], 0
+    async for chunk in response.content.iter_any():
+        size += len(chunk)
+        if size > MAX_ANSWER_BYTES:
+            raise ModelServerUnavailable(f"answer is longer than {MAX_ANSWER_BYTES} bytes")
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _plain(error: Exception) -> str:
+    return str(error) or type(error).__name__

@@ -1,0 +1,90 @@
+"""The flow `deliberate`: a council decides a task, or an agenda of tasks.
+
+Needs the blocks that `conclave up` makes: the councils, their model servers, the JetStream. Async, because a
+sync flow waits up to a second at its end, and never retried: what is finished stands on the record, so the
+same deliberation is simply run again under its id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Literal
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
+
+from blocks.connections import connections
+from blocks.loading import open_record
+from blocks.ray_agents import RayAgents, waiting_only
+from tasks.attendance import attendance
+from tasks.collect import collect
+from tasks.collecting import INBOX
+from tasks.council.models import DeliberationRequest
+from tasks.plans import convene
+from tasks.propose import STAGE, propose
+from tasks.record import record_artifacts
+from tasks.states import final_state
+
+
+@flow(name="deliberate", task_runner=RayAgents().task_runner(), retries=0, persist_result=False)
+async def deliberate(
+    task: str | None = None,
+    items: list[dict[str, Any]] | None = None,
+    council: str = "dev",
+    rubric: str | None = None,
+    requirements: list[str] | None = None,
+    context: dict[str, Any] | None = None,
+    strategy: Literal["propose"] = "propose",
+    members: int | None = None,
+    quorum: int | None = None,
+    grace_s: float | None = None,
+    deadline_s: float | None = None,
+    metadata: dict[str, Any] | None = None,
+    deliberation_id: str | None = None,
+) -> State[Any]:
+    """Let a council decide.
+
+    Args:
+        task: The one task to decide; or give items.
+        items: Several tasks, each an object with `task` and optionally `id`, `rubric`, `requirements`, `context`.
+        council: Name of the council block.
+        rubric: How proposals are judged.
+        requirements: What a proposal has to meet.
+        context: Facts that the members should know.
+        strategy: propose: every member proposes, deterministic checks decide.
+        members: The council's first N members, or more of them in the same roles.
+        quorum: Answers that decide; floor(n/2) + 1 where left out.
+        grace_s: Seconds to wait after the quorum; until the deadline where left out.
+        deadline_s: Seconds for each item; the council's own where left out.
+        metadata: Carried along.
+        deliberation_id: Its id; the flow run's where left out. The same id again resumes.
+    """
+    request = DeliberationRequest.read(
+        {
+            "task": task,
+            "items": items,
+            "council": council,
+            "rubric": rubric,
+            "requirements": requirements,
+            "context": context,
+            "strategy": strategy,
+            "members": members,
+            "quorum": quorum,
+            "grace_s": grace_s,
+            "deadline_s": deadline_s,
+            "metadata": metadata,
+        }
+    )
+    async with connections():
+        session = await convene(await open_record(), deliberation_id or str(flow_run.id), request)
+        inbox: asyncio.Queue[Any] = asyncio.Queue(INBOX)
+        with waiting_only():
+            agents = {
+                member.agent_id: propose.submit(session.plan.id, member.agent_id)
+                for member in session.plan.council.members
+            }
+        async with attendance(agents, inbox):
+            outcome = await collect(session, STAGE, inbox)
+        await record_artifacts(session.plan, outcome)
+        return final_state(session.plan, outcome)

@@ -1,0 +1,1 @@
+"""The steps of a deliberation; the pure domain is in `tasks.council`."""

@@ -1,0 +1,86 @@
+"""The last stage: read the record, decide every item, publish the decisions."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from blocks.loading import open_record
+from blocks.record import Record
+from tasks.collecting import Collector, Outcome
+from tasks.council.models import Deliberation, Status
+from tasks.council.rules import deliberation_status
+from tasks.plans import Session
+from tasks.progress import progress
+
+SEED_SUBJECTS = {
+    Status.COMPLETED: "deliberation.completed",
+    Status.FAILED: "deliberation.failed",
+    Status.TIMEOUT: "deliberation.timeout",
+    Status.CANCELLED: "deliberation.cancelled",
+}
+
+
+@task(retries=0, cache_policy=NO_CACHE, persist_result=False)
+async def collect(session: Session, stage: str, inbox: asyncio.Queue[Any]) -> Outcome:
+    """Decide every item from the record, then say on the record that the deliberation has ended."""
+    record, plan = await open_record(), session.plan
+    collector = Collector(plan, stage, record, inbox, session.engine, session.started)
+    async with progress(record, plan, collector.outcome, session.engine):
+        outcome = await collector.run(session.resumed)
+    duration_ms = int((asyncio.get_running_loop().time() - session.started) * 1000)
+    await _finish(record, plan, outcome, session.engine, duration_ms)
+    return outcome
+
+
+async def _finish(record: Record, plan: Deliberation, outcome: Outcome, engine: str, duration_ms: int) -> None:
+    status = status_of(plan, outcome)
+    body = finished_body(plan, outcome, engine, status, duration_ms)
+    await record.publish_final(
+        f"deliberations.{plan.id}.finished", f"{plan.id}:finished", "deliberation.finished", body
+    )
+    await record.merge_status(
+        plan.id,
+        {
+            key: body[key]
+            for key in ("status", "degraded", "engine", "counts", "winner_id", "completed_at", "duration_ms")
+        },
+    )
+    await record.announce(SEED_SUBJECTS[status], body)
+
+
+def status_of(plan: Deliberation, outcome: Outcome) -> Status:
+    """Status of the whole deliberation."""
+    if len(outcome.lines) < len(plan.agenda):
+        return Status.IN_PROGRESS
+    return deliberation_status(line.status for line in outcome.lines)
+
+
+def finished_body(
+    plan: Deliberation, outcome: Outcome, engine: str, status: Status, duration_ms: int
+) -> dict[str, Any]:
+    """Body of `deliberations.<id>.finished`; nothing in it grows with the agenda."""
+    last = outcome.results[-1] if outcome.results else None
+    single = last if len(plan.agenda) == 1 else None
+    members = len(plan.council.members)
+    received = single.received_count if single else members - len(outcome.failed_agents)
+    return {
+        "task_id": plan.id,
+        "status": status.value,
+        "degraded": any(line.degraded for line in outcome.lines),
+        "engine": single.engine if single and single.engine != "unknown" else engine,
+        "counts": outcome.counts(len(plan.agenda)),
+        "winner_id": single.winner_id if single else None,
+        "total_agents": members,
+        "successful_responses": received,
+        "failed_responses": members - received,
+        "failed_agents": sorted(outcome.failed_agents),
+        "error": single.error_message if single else None,
+        "duration_ms": duration_ms,
+        "usage": outcome.usage.model_dump(),
+        "completed_at": datetime.now(UTC).isoformat(),
+    }

@@ -1,0 +1,1 @@
+"""The domain: data and rules, without I/O."""

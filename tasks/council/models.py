@@ -1,0 +1,422 @@
+"""The words of the domain as frozen data: who sits in a council, what it was asked, what came out.
+
+Everything here is plain data with its rules; nothing reads a clock, a network or a file. Field names of
+what leaves the process are the contract of `docs/architecture.md` (the events and the HTTP answers).
+Times are milliseconds where a name ends in `_ms`, seconds where it ends in `_s`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+NAME_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
+NAME_RULE = "1 to 64 of A-Z, a-z, 0-9, '_' and '-'"
+MAX_MEMBERS = 128
+MAX_ITEMS = 10_000
+MAX_TEXT = 100_000
+"""Characters in one task, rubric or requirement; about 25 000 tokens."""
+
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
+"""An id that becomes a NATS subject token: of a deliberation, an item, a council or a member."""
+
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_TEXT)]
+
+
+class Frozen(BaseModel):
+    """Base of every model here: immutable, and an unknown key is an error that names it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def digest(value: Any) -> str:
+    """SHA-256 (hex) of a JSON value, independent of the order of keys."""
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+class InvalidRequest(ValueError):
+    """A request that cannot be run as it stands; `field` names what is wrong, `problem` says what would be right."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(field, problem)
+        self.field, self.problem = field, problem
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.problem}"
+
+
+class Status(StrEnum):
+    """State of an item or of a whole deliberation."""
+
+    PENDING = "PENDING"
+    IN_PROGRESS = "IN_PROGRESS"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    TIMEOUT = "TIMEOUT"
+    CANCELLED = "CANCELLED"
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing can follow."""
+        return self not in (Status.PENDING, Status.IN_PROGRESS)
+
+
+class MemberStatus(StrEnum):
+    """What became of one member's answer to one item in one stage."""
+
+    OK = "ok"
+    FAILED = "failed"
+    TIMEOUT = "timeout"
+    TRUNCATED = "truncated"
+    EMPTY = "empty"
+    INVALID = "invalid"
+    CANCELLED = "cancelled"
+
+
+# --- who ------------------------------------------------------------------------------------------
+
+
+class Member(Frozen):
+    """One agent of a council. Its model server is named, never embedded, so no secret travels with it."""
+
+    agent_id: Name = Field(description="Name of the member, unique in its council.")
+    role: Name = Field(description="What it speaks as, for example DEV; prompts.py knows the seed's five.")
+    server: str = Field("default", min_length=1, description="Name of the VLLM block that it asks.")
+    model: str | None = Field(None, description="Model on that server; the server's own where left out.")
+    temperature: float = Field(0.7, ge=0, le=2, description="Sampling temperature before diversity.")
+    max_tokens: int = Field(2048, ge=1, le=131_072, description="Longest answer, in tokens.")
+    diversity: bool = Field(False, description="Ask for a different approach, at temperature x 1.3.")
+    instructions: str | None = Field(None, max_length=MAX_TEXT, description="In place of the role's sentence.")
+
+
+def _check_quorum(quorum: int | None, members: int) -> None:
+    if quorum is not None and quorum > members:
+        raise InvalidRequest("quorum", f"{quorum} is above the number of members, {members}")
+
+
+class CouncilSpec(Frozen):
+    """A named set of members with its rules; what a `Council` block holds and a deliberation carries."""
+
+    name: Name
+    members: tuple[Member, ...] = Field(min_length=1, max_length=MAX_MEMBERS)
+    quorum: int | None = Field(None, ge=1, description="Answers that decide; floor(n/2) + 1 where left out.")
+    grace_s: float | None = Field(None, ge=0, description="Wait after the quorum; to the deadline if left out.")
+    deadline_s: float = Field(300.0, gt=0, le=86_400, description="Seconds for an item from its start.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        ids = [member.agent_id for member in self.members]
+        if repeated := sorted({agent_id for agent_id in ids if ids.count(agent_id) > 1}):
+            raise ValueError(f"members: agent_id {', '.join(repeated)} appears more than once")
+        _check_quorum(self.quorum, len(self.members))
+        return self
+
+    @property
+    def digest(self) -> str:
+        """Identity of the content, for the record of a deliberation."""
+        return digest(self.model_dump(mode="json"))
+
+    def sized(self, count: int) -> CouncilSpec:
+        """The council with `count` members: its first ones, then further ones in the same roles, numbered.
+
+        A quorum that was set for another size is dropped, so that the default rule applies.
+        """
+        if count == len(self.members):
+            return self
+        taken = {member.agent_id for member in self.members}
+        members = list(self.members[:count])
+        for index in range(len(members), count):
+            like = self.members[index % len(self.members)]
+            stem = like.agent_id.rstrip("0123456789").rstrip("-_")
+            number = index + 1
+            while (agent_id := f"{stem}-{number:03d}") in taken:
+                number += 1
+            taken.add(agent_id)
+            members.append(like.model_copy(update={"agent_id": agent_id, "diversity": True}))
+        return CouncilSpec.model_validate({**self.model_dump(), "members": members, "quorum": None})
+
+
+# --- what -----------------------------------------------------------------------------------------
+
+
+class Brief(Frozen):
+    """What a task may carry beside its text."""
+
+    rubric: Text | None = Field(None, description="How proposals are judged.")
+    requirements: tuple[Text, ...] = Field((), max_length=100, description="What a proposal has to meet.")
+    context: dict[str, Any] = Field(default_factory=dict, description="Facts that members should know.")
+
+
+class Item(Brief):
+    """One task on the agenda."""
+
+    id: Name
+    task: Text
+
+
+class ItemRequest(Brief):
+    """One task as it is asked for; without an id it is numbered."""
+
+    id: Name | None = None
+    task: Text
+
+
+class DeliberationRequest(Brief):
+    """What a user asks for: the parameters of the flow `deliberate` and the body of `POST /v1/deliberations`."""
+
+    task: Text | None = Field(None, description="The one task to decide.")
+    items: tuple[ItemRequest, ...] | None = Field(None, min_length=1, max_length=MAX_ITEMS)
+    council: Name = Field("dev", description="Name of the council that decides.")
+    strategy: Literal["propose"] = Field("propose", description="propose: deterministic checks decide.")
+    members: int | None = Field(None, ge=1, le=MAX_MEMBERS, description="The council's first N members.")
+    quorum: int | None = Field(None, ge=1, le=MAX_MEMBERS)
+    grace_s: float | None = Field(None, ge=0)
+    deadline_s: float | None = Field(None, gt=0, le=86_400)
+    metadata: dict[str, Any] = Field(default_factory=dict, description="Carried along, never read.")
+
+    @model_validator(mode="after")
+    def _one_agenda(self) -> Self:
+        if (self.task is None) == (self.items is None):
+            raise ValueError("task: give either one task or a list of items")
+        ids = [item.id for item in self.items or () if item.id is not None]
+        if len(ids) != len(set(ids)):
+            raise ValueError("items: an id appears more than once")
+        return self
+
+    @classmethod
+    def read(cls, fields: dict[str, Any]) -> DeliberationRequest:
+        """A request from its fields; those that are None are left to their defaults. Raises InvalidRequest."""
+        try:
+            return cls.model_validate({name: value for name, value in fields.items() if value is not None})
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"])
+            problem = first["msg"].removeprefix("Value error, ")
+            if first["type"] == "extra_forbidden":
+                problem = f"is no field of a request; the fields are {', '.join(cls.model_fields)}"
+            elif first["type"] == "string_pattern_mismatch":
+                problem = f"{first['input']!r} is no name; one is {NAME_RULE}"
+            if not field:
+                field, _, problem = problem.partition(": ")
+            raise InvalidRequest(field, problem) from error
+
+    @property
+    def digest(self) -> str:
+        """Identity of the request: the same body gives the same digest."""
+        return digest(self.model_dump(mode="json"))
+
+    def agenda(self) -> tuple[Item, ...]:
+        """The items to decide; the request's rubric, requirements and context apply where an item has none."""
+        shared = {"rubric": self.rubric, "requirements": self.requirements, "context": self.context}
+        if self.items is None:
+            return (Item.model_validate({"id": "task", "task": self.task, **shared}),)
+        taken = {item.id for item in self.items}
+        numbered = (name for number in range(1, 2 * MAX_ITEMS) if (name := f"item-{number:04d}") not in taken)
+        return tuple(
+            Item.model_validate(
+                {
+                    "id": item.id or next(numbered),
+                    "task": item.task,
+                    "rubric": item.rubric or self.rubric,
+                    "requirements": item.requirements or self.requirements,
+                    "context": {**self.context, **item.context},
+                }
+            )
+            for item in self.items
+        )
+
+
+class Deliberation(Frozen):
+    """A request made concrete: everything that a run needs, so that later edits of blocks change nothing."""
+
+    id: Name
+    council: CouncilSpec
+    agenda: tuple[Item, ...] = Field(min_length=1)
+    strategy: Literal["propose"]
+    quorum: int = Field(ge=1)
+    grace_s: float | None
+    deadline_s: float
+    request_digest: str
+    council_digest: str
+    metadata: dict[str, Any]
+
+    def member(self, agent_id: str) -> Member:
+        """The member of that name. Raises KeyError."""
+        for member in self.council.members:
+            if member.agent_id == agent_id:
+                return member
+        raise KeyError(agent_id)
+
+    @classmethod
+    def plan(cls, deliberation_id: str, request: DeliberationRequest, council: CouncilSpec) -> Deliberation:
+        """Resolve a request against its council. Raises InvalidRequest."""
+        if re.fullmatch(NAME_PATTERN, deliberation_id) is None:
+            raise InvalidRequest("id", f"{deliberation_id!r} is no id; one is {NAME_RULE}")
+        sized = council.sized(request.members or len(council.members))
+        quorum = request.quorum or sized.quorum or len(sized.members) // 2 + 1
+        _check_quorum(quorum, len(sized.members))
+        return cls(
+            id=deliberation_id,
+            council=sized,
+            agenda=request.agenda(),
+            strategy=request.strategy,
+            quorum=quorum,
+            grace_s=council.grace_s if request.grace_s is None else request.grace_s,
+            deadline_s=request.deadline_s or council.deadline_s,
+            request_digest=request.digest,
+            council_digest=council.digest,
+            metadata=request.metadata,
+        )
+
+
+# --- what came back -------------------------------------------------------------------------------
+
+
+class Usage(Frozen):
+    """Tokens of one or more model calls; `cached_tokens` are prompt tokens served from the prefix cache."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            completion_tokens=self.completion_tokens + other.completion_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
+        )
+
+
+class Proposal(Frozen):
+    """One member's text, with the thinking that its model showed kept apart."""
+
+    author_id: Name
+    author_role: str
+    content: str
+    model: str
+    tokens: int
+    finish_reason: str
+    reasoning: str | None = None
+    revisions: tuple[str, ...] = ()
+
+
+class Answer(Frozen):
+    """A member's one final answer to one item in one stage, as it stands on JetStream."""
+
+    task_id: Name
+    item: Name
+    stage: Name
+    agent_id: Name
+    role: str
+    status: MemberStatus
+    proposal: Proposal | None = None
+    error: str | None = None
+    error_type: str | None = None
+    duration_ms: int = 0
+    usage: Usage = Usage()
+    model: str | None = None
+    engine: str = "unknown"
+    diversity: bool = False
+    num_agents: int
+    timestamp: datetime
+
+    @property
+    def id(self) -> str:
+        """Identity that does not depend on the attempt."""
+        return answer_id(self.task_id, self.item, self.stage, self.agent_id)
+
+
+class Attempt(Frozen):
+    """One failed attempt at a model call; never final."""
+
+    task_id: Name
+    item: Name
+    stage: Name
+    agent_id: Name
+    role: str
+    attempt: int
+    error: str
+    error_type: str
+    duration_ms: int
+    timestamp: datetime
+
+
+def answer_id(deliberation: str, item: str, stage: str, agent_id: str) -> str:
+    """`deliberation:item:stage:member`: the answer's event id and the `X-Request-Id` of its model call."""
+    return f"{deliberation}:{item}:{stage}:{agent_id}"
+
+
+def seed_of(call_id: str) -> int:
+    """Sampling seed of a call, 0 to 2^31 - 1, so that the same call asks for the same text."""
+    return int.from_bytes(hashlib.sha256(call_id.encode()).digest()[:4], "big") >> 1
+
+
+# --- what was decided -----------------------------------------------------------------------------
+
+
+class Check(Frozen):
+    """One deterministic check of a proposal: `score` is 0 to 1, `evidence` says what was seen."""
+
+    name: str
+    passed: bool
+    score: float = Field(ge=0, le=1)
+    weight: float = Field(gt=0)
+    evidence: str
+
+
+class RankedProposal(Frozen):
+    """A proposal with its score (0 to 1, weighted mean of its checks) and rank (1 is best)."""
+
+    proposal: Proposal
+    score: float
+    rank: int
+    checks: tuple[Check, ...]
+
+
+class MemberOutcome(Frozen):
+    """What became of one member, in words a reader can act on."""
+
+    agent_id: Name
+    role: str
+    status: MemberStatus
+    reason: str | None
+    duration_ms: int
+    usage: Usage
+    model: str | None
+
+
+class ItemResult(Frozen):
+    """One decided item: what `decisions.<id>.<item>` carries and the HTTP API answers."""
+
+    id: Name
+    item: Name
+    task: str
+    status: Status
+    degraded: bool
+    council: Name
+    engine: str
+    strategy: str
+    total_agents: int
+    received_count: int
+    failed_count: int
+    results: tuple[RankedProposal, ...]
+    members: tuple[MemberOutcome, ...]
+    winner_id: Name | None
+    decision: str | None
+    error_message: str | None
+    duration_ms: int
+    usage: Usage
+    completed_at: datetime
+
+    @property
+    def headline(self) -> str:
+        """Who answered, never dressed up: `3 of 3` or `2 of 3: degraded`."""
+        count = f"{self.received_count} of {self.total_agents}"
+        return f"{count}: degraded" if self.degraded else count

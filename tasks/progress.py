@@ -1,0 +1,64 @@
+"""How far a deliberation is, told while it runs: an event on the record and a progress bar in Prefect."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from uuid import UUID
+
+import httpx
+from prefect.artifacts import acreate_progress_artifact, aupdate_progress_artifact
+from prefect.exceptions import PrefectException
+from prefect.logging import get_run_logger
+
+from blocks.exceptions import RecordError
+from blocks.record import Record
+from tasks.artifact_keys import artifact_key
+from tasks.collecting import Outcome
+from tasks.council.models import Deliberation, Status
+
+EVERY_S = 1.0
+"""A deliberation shorter than this shows its progress only in its answers."""
+
+
+@asynccontextmanager
+async def progress(record: Record, plan: Deliberation, outcome: Outcome, engine: str) -> AsyncGenerator[None, None]:
+    """Tell the progress once a second while the block runs; a failure to tell never fails the deliberation."""
+    teller = asyncio.create_task(_tell(record, plan, outcome, engine))
+    try:
+        yield
+    finally:
+        teller.cancel()
+        await asyncio.gather(teller, return_exceptions=True)
+
+
+async def _tell(record: Record, plan: Deliberation, outcome: Outcome, engine: str) -> None:
+    told, bar = -1, None
+    expected = len(plan.agenda) * len(plan.council.members)
+    while True:
+        await asyncio.sleep(EVERY_S)
+        if outcome.answers == told:
+            continue
+        told = outcome.answers
+        body = {
+            "task_id": plan.id,
+            "status": Status.IN_PROGRESS.value,
+            "engine": engine,
+            "counts": {**outcome.counts(len(plan.agenda)), "answers": told, "expected_answers": expected},
+        }
+        try:
+            await record.publish(f"deliberations.{plan.id}.progress", f"{plan.id}:progress:{told}", "progress", body)
+            await record.merge_status(plan.id, {"counts": body["counts"]})
+            bar = await _show(plan, engine, 100 * told / expected, bar)
+        except (RecordError, httpx.HTTPError, PrefectException) as error:
+            get_run_logger().debug("progress could not be told: %s", error)
+
+
+async def _show(plan: Deliberation, engine: str, percent: float, bar: UUID | None) -> UUID:
+    if bar is None:
+        simulated = " (simulated)" if engine == "simulator" else ""
+        description = f"Answers of council {plan.council.name}{simulated}"
+        return await acreate_progress_artifact(percent, key=artifact_key("progress", plan.id), description=description)
+    await aupdate_progress_artifact(bar, percent)
+    return bar

@@ -1,0 +1,30 @@
+"""What Prefect shows of a deliberation that has ended."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect.client.schemas.objects import State
+from prefect.states import Cancelled, Completed, Failed
+
+from tasks.collect import status_of
+from tasks.collecting import Outcome
+from tasks.council.models import Deliberation, Status
+
+
+def final_state(plan: Deliberation, outcome: Outcome) -> State[Any]:
+    """Completed where decided (and says who answered), Cancelled, or Failed with the reason."""
+    status = status_of(plan, outcome)
+    simulated = "simulated, " if any(result.engine == "simulator" for result in outcome.results) else ""
+    if len(plan.agenda) == 1:
+        line, reason = outcome.lines[0], outcome.results[0].error_message
+        message = f"{simulated}{line.headline}" + (f": {reason}" if reason else "")
+    else:
+        counts = outcome.counts(len(plan.agenda))
+        message = simulated + ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    if status is Status.COMPLETED:
+        degraded = any(line.degraded for line in outcome.lines)
+        return Completed(message=message, name="Degraded" if degraded else "Completed")
+    if status is Status.CANCELLED:
+        return Cancelled(message=message)
+    return Failed(message=message, name="Timeout" if status is Status.TIMEOUT else "Failed")
