@@ -177,8 +177,8 @@ async def _run(task: Task[..., Any], submission: Submission, context: contextvar
     }
     if task.isasync:
         return await run_task_async(**arguments)
-    run = functools.partial(context.copy().run, run_task_sync, **arguments)
-    return await asyncio.get_running_loop().run_in_executor(None, run)
+    run = functools.partial(run_task_sync, **arguments)
+    return await asyncio.get_running_loop().run_in_executor(None, context.copy().run, run)
 
 
 async def _resolved(value: Any) -> Any:

@@ -1,13 +1,17 @@
-"""Blocks by name, kept for a few seconds on each event loop so that a council does not ask Prefect once a member."""
+"""Blocks by name, and their versions, so that a council does not ask Prefect for its server once a member.
+
+The driver asks Prefect for a server's block in every run and hands its version to the agent tasks; a host that
+has that version asks nobody. So an edit takes effect in the next run, and no secret travels with a task.
+"""
 
 from __future__ import annotations
 
-import time
 from typing import Any, TypeVar
 
 import httpx
 from prefect.blocks.core import Block
 from prefect.client.orchestration import get_client
+from prefect.exceptions import ObjectNotFound
 
 from blocks.connections import Close, shared
 from blocks.council import Council
@@ -17,35 +21,36 @@ from blocks.record import Record
 
 B = TypeVar("B", bound=Block)
 
-KEPT_S = 15.0
-"""An edited block is used at the latest after this time."""
 DEFAULT = "default"
 
 
-async def load(kind: type[B], name: str = DEFAULT) -> B:
-    """The block of that kind and name. Raises BlockMissing."""
-    kept: dict[Any, tuple[float, Any]] = await shared("blocks", _keep)
-    found = kept.get((kind, name))
-    if found is not None and time.monotonic() - found[0] < KEPT_S:
-        block: B = found[1]
-        return block
-    block = await fresh(kind, name)
-    kept[kind, name] = (time.monotonic(), block)
-    return block
+async def load(kind: type[B], name: str = DEFAULT, version: str | None = None) -> B:
+    """The block of that kind and name, from memory if it has that version. Raises BlockMissing."""
+    kept: dict[Any, tuple[str, B]] = await shared("blocks", _keep)
+    if (kind, name) not in kept or kept[kind, name][0] != version:
+        kept[kind, name] = await versioned(kind, name)
+    return kept[kind, name][1]
 
 
-async def fresh(kind: type[B], name: str) -> B:
+async def fresh(kind: type[B], name: str = DEFAULT) -> B:
     """The block as Prefect holds it now. Raises BlockMissing."""
-    try:
-        block: B = await kind.aload(name)
-    except ValueError as error:
-        raise BlockMissing(f"no block {kind.get_block_type_slug()}/{name}; `conclave up` makes the defaults") from error
-    return block
+    return (await versioned(kind, name))[1]
+
+
+async def versioned(kind: type[B], name: str) -> tuple[str, B]:
+    """The block as Prefect holds it now, and its version. Raises BlockMissing."""
+    async with get_client() as client:
+        try:
+            document = await client.read_block_document_by_name(name, kind.get_block_type_slug())
+        except ObjectNotFound as error:
+            slug = kind.get_block_type_slug()
+            raise BlockMissing(f"no block {slug}/{name}; `conclave up` makes the defaults") from error
+    return f"{document.id}:{document.updated}", kind.model_validate(kind._from_block_document(document))
 
 
 async def open_record() -> Record:
-    """The record of the default JetStream block, on this loop's shared connection."""
-    return await (await load(JetStream)).record()
+    """The record of the default JetStream block, which a process reads once."""
+    return await shared("record", _open_record)
 
 
 async def council_names() -> list[str]:
@@ -58,8 +63,13 @@ async def council_names() -> list[str]:
     return sorted(document.name for document in documents if document.name)
 
 
-async def _keep() -> tuple[dict[Any, Any], Close]:
-    async def forget() -> None:
-        """Nothing to close."""
+async def _open_record() -> tuple[Record, Close]:
+    return await (await fresh(JetStream)).record(), _nothing
 
-    return {}, forget
+
+async def _keep() -> tuple[dict[Any, Any], Close]:
+    return {}, _nothing
+
+
+async def _nothing() -> None:
+    """Nothing to close."""

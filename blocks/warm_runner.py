@@ -18,6 +18,7 @@ import itertools
 import os
 import threading
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -28,9 +29,16 @@ import ray
 import ray.exceptions
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
-from prefect.context import TagsContext, TaskRunContext, serialize_context
+from prefect.context import (  # as prefect.context.serialize_context sends them
+    FlowRunContext,
+    TagsContext,
+    TaskRunContext,
+    _deployment_id,
+    _deployment_parameters,
+)
 from prefect.exceptions import ObjectNotFound
 from prefect.futures import PrefectFuture
+from prefect.settings import Settings
 from prefect.settings.context import get_current_settings
 from prefect.states import Cancelled, exception_to_crashed_state
 from prefect.task_runners import TaskRunner
@@ -58,6 +66,7 @@ class WarmFuture(PrefectRayFuture[Any]):
     def __init__(self, task_run_id: UUID, submission: Submission, hosts: _Hosts) -> None:
         self._submission = submission
         self._hosts = hosts
+        self._final_state: State[Any] | None
         super().__init__(task_run_id=task_run_id, wrapped_future=hosts.run(submission))
 
     async def settled(self) -> State[Any]:
@@ -87,10 +96,8 @@ class WarmFuture(PrefectRayFuture[Any]):
         """A crash that no host could report, reported from here so that the run does not stay Running."""
         state = await exception_to_crashed_state(error)
         async with get_client() as client:
-            try:
+            with suppress(ObjectNotFound):  # a run that never began is unknown to Prefect
                 await client.set_task_run_state(self.task_run_id, state, force=True)
-            except ObjectNotFound:
-                pass  # the run never began, so Prefect knows nothing of it
         return state
 
     def cancel(self) -> None:
@@ -194,14 +201,8 @@ class WarmRayTaskRunner(RayTaskRunner[Any]):
 
     def _host_set(self) -> _Hosts:
         if self._shared_hosts is None:
-            environment = get_current_settings().to_environment_variables(exclude_unset=True)
-            self._shared_hosts = _host_set(
-                ray.get_runtime_context().get_job_id(),
-                self.hosts,
-                self.concurrency,
-                self.packages,
-                tuple(sorted(environment.items())),
-            )
+            job = ray.get_runtime_context().get_job_id()
+            self._shared_hosts = _host_set(job, self.hosts, self.concurrency, self.packages, _environment())
         return self._shared_hosts
 
     def _context(self) -> tuple[str, ray.ObjectRef]:
@@ -209,9 +210,7 @@ class WarmRayTaskRunner(RayTaskRunner[Any]):
         tags, parent = TagsContext.get().current_tags, TaskRunContext.get()
         key = (frozenset(tags), parent.task_run.id if parent else None)
         if key not in self._contexts:
-            context = serialize_context()
-            context.pop("settings_context")  # the host has its own; rebuilding Settings costs 60 ms a task
-            self._contexts[key] = (f"{self._scope_id}-{len(self._contexts)}", ray.put(context))
+            self._contexts[key] = (f"{self._scope_id}-{len(self._contexts)}", ray.put(_context_of_run()))
         return self._contexts[key]
 
     def _task_reference(self, task: Task[..., Any]) -> ray.ObjectRef:
@@ -300,6 +299,32 @@ def _host_set(
     server = hashlib.sha256(settings.get("PREFECT_API_URL", "").encode()).hexdigest()[:8]
     content = hashlib.sha256(repr((_source_digest(packages), concurrency, environment)).encode())
     return _Hosts(count, concurrency, f"agents-{server}-{content.hexdigest()[:12]}", settings)
+
+
+def _context_of_run() -> dict[str, Any]:
+    """Prefect's `serialize_context()` without the settings: the host has its own, and to dump and rebuild them
+    costs 60 ms."""
+    flow_run, task_run = FlowRunContext.get(), TaskRunContext.get()
+    return {
+        "flow_run_context": flow_run.serialize() if flow_run else {},
+        "task_run_context": task_run.serialize() if task_run else {},
+        "tags_context": TagsContext.get().serialize(),
+        "deployment_id": str(deployment_id) if (deployment_id := _deployment_id.get()) else None,
+        "deployment_parameters": _deployment_parameters.get(),
+    }
+
+
+_known_environment: tuple[Settings, tuple[tuple[str, str], ...]] | None = None
+
+
+def _environment() -> tuple[tuple[str, str], ...]:
+    """This process's Prefect settings as environment variables; worked out once, since it takes 30 ms."""
+    global _known_environment
+    settings = get_current_settings()
+    if _known_environment is None or _known_environment[0] is not settings:
+        variables = settings.to_environment_variables(exclude_unset=True)
+        _known_environment = (settings, tuple(sorted(variables.items())))
+    return _known_environment[1]
 
 
 @lru_cache(maxsize=16)

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
+from prefect.settings.context import get_current_settings
 
 from blocks.connections import connections
 from blocks.loading import open_record
@@ -27,7 +28,15 @@ from tasks.record import record_artifacts
 from tasks.states import final_state
 
 
-@flow(name="deliberate", task_runner=RayAgents().task_runner(), retries=0, persist_result=False)
+# A result storage that is named keeps Prefect from asking the server for one in every run; nothing is persisted.
+@flow(
+    name="deliberate",
+    task_runner=RayAgents().task_runner(),
+    retries=0,
+    persist_result=False,
+    result_storage=get_current_settings().results.local_storage_path,
+    validate_parameters=False,  # DeliberationRequest does, and names the field
+)
 async def deliberate(
     task: str | None = None,
     items: list[dict[str, Any]] | None = None,
@@ -77,11 +86,11 @@ async def deliberate(
         }
     )
     async with connections():
-        session = await convene(await open_record(), deliberation_id or str(flow_run.id), request)
+        session = await convene(await open_record(), deliberation_id or str(flow_run.id), request, flow_run.ui_url)
         inbox: asyncio.Queue[Any] = asyncio.Queue(INBOX)
         with waiting_only():
             agents = {
-                member.agent_id: propose.submit(session.plan.id, member.agent_id)
+                member.agent_id: propose.submit(session.plan.id, member.agent_id, session.servers[member.server])
                 for member in session.plan.council.members
             }
         async with attendance(agents, inbox):

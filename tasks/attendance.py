@@ -11,6 +11,7 @@ from typing import Any
 from prefect.client.schemas.objects import State
 from prefect_ray.task_runners import PrefectRayFuture
 
+from blocks.background import end
 from blocks.warm_runner import WarmFuture, settled
 
 LEAVING_S = 10.0
@@ -47,8 +48,7 @@ async def _send_home(watchers: dict[asyncio.Task[None], PrefectRayFuture[Any]]) 
         if not watcher.done() and isinstance(future, WarmFuture):
             future.cancel()
     _, late = await asyncio.wait(watchers, timeout=LEAVING_S)
-    for watcher in late:
-        watcher.cancel()
+    await end(late)
     await asyncio.gather(*watchers, return_exceptions=True)
 
 

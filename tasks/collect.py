@@ -23,6 +23,7 @@ SEED_SUBJECTS = {
     Status.TIMEOUT: "deliberation.timeout",
     Status.CANCELLED: "deliberation.cancelled",
 }
+IN_STATUS = ("status", "degraded", "engine", "counts", "winner_id", "completed_at", "duration_ms")
 
 
 @task(retries=0, cache_policy=NO_CACHE, persist_result=False)
@@ -45,10 +46,7 @@ async def _finish(record: Record, plan: Deliberation, outcome: Outcome, engine: 
     )
     await record.merge_status(
         plan.id,
-        {
-            key: body[key]
-            for key in ("status", "degraded", "engine", "counts", "winner_id", "completed_at", "duration_ms")
-        },
+        {key: body[key] for key in IN_STATUS},
     )
     await record.announce(SEED_SUBJECTS[status], body)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from blocks.background import end
 from blocks.record import Record
 from tasks.answering import WINDOW, final_answer
 from tasks.attendance import Left
@@ -56,7 +57,7 @@ class Outcome:
 
     lines: list[ItemLine] = field(default_factory=list)
     results: list[ItemResult] = field(default_factory=list)
-    usage: Usage = Usage()
+    usage: Usage = field(default_factory=Usage)
     failed_agents: set[str] = field(default_factory=set)
     answers: int = 0
 
@@ -130,9 +131,7 @@ class Collector:
             while self._open:
                 await self._step(feeds)
         finally:
-            for feed in feeds:
-                feed.cancel()
-            await asyncio.gather(*feeds, return_exceptions=True)
+            await end(feeds)
         return self.outcome
 
     # --- what comes in ----------------------------------------------------------------------------

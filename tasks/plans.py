@@ -14,10 +14,10 @@ from typing import Any
 
 from blocks.council import Council
 from blocks.exceptions import BlockMissing, ModelServerError
-from blocks.loading import council_names, fresh, load
+from blocks.loading import council_names, fresh, versioned
 from blocks.record import Record
 from blocks.vllm_server import VLLM
-from tasks.council.models import CouncilSpec, Deliberation, DeliberationRequest, InvalidRequest, Status
+from tasks.council.models import CouncilSpec, Deliberation, DeliberationRequest, InvalidRequest, Status, check_id
 
 KEPT_PLANS = 64
 MAX_REQUEST_IN_STATUS = 64 * 1024
@@ -32,6 +32,8 @@ class Session:
 
     plan: Deliberation
     engine: str
+    servers: dict[str, str]
+    """Version of each model server's block, by name."""
     resumed: bool
     started: float
     """Reading of the event loop's clock, seconds."""
@@ -56,28 +58,31 @@ async def council_spec(name: str) -> CouncilSpec:
         raise InvalidRequest("council", f"{name!r} is unknown; known are {known}") from error
 
 
-async def convene(record: Record, deliberation_id: str, request: DeliberationRequest) -> Session:
+async def convene(
+    record: Record, deliberation_id: str, request: DeliberationRequest, run_url: str | None = None
+) -> Session:
     """Put the plan on the record, or take the one that stands there. Raises InvalidRequest."""
     started = asyncio.get_running_loop().time()
+    check_id(deliberation_id)
     standing = await record.last(f"deliberations.{deliberation_id}.plan")
     if standing is None:
         plan = Deliberation.plan(deliberation_id, request, await council_spec(request.council))
-        engine = await _engine(plan)
+        engine, servers = await _servers(plan)
         body = {"plan": plan.model_dump(mode="json"), "request": request.model_dump(mode="json")}
         standing = await record.publish_final(
             f"deliberations.{deliberation_id}.plan", f"{deliberation_id}:plan", "deliberation.plan", body
         )
         if standing is None:
             _keep(plan)
-            await _announce_start(record, plan, request, engine)
-            return Session(plan, engine, resumed=False, started=started)
+            await _announce_start(record, plan, request, engine, run_url)
+            return Session(plan, engine, servers, resumed=False, started=started)
     plan = Deliberation.model_validate(standing.body["plan"])
     if plan.request_digest != request.digest:
         raise InvalidRequest("deliberation_id", f"{deliberation_id!r} was already asked with another request")
     _keep(plan)
-    engine = await _engine(plan)
-    await _announce_start(record, plan, request, engine)
-    return Session(plan, engine, resumed=True, started=started)
+    engine, servers = await _servers(plan)
+    await _announce_start(record, plan, request, engine, run_url)
+    return Session(plan, engine, servers, resumed=True, started=started)
 
 
 async def check_servers(plan: Deliberation) -> None:
@@ -85,7 +90,7 @@ async def check_servers(plan: Deliberation) -> None:
     for name in sorted({member.server for member in plan.council.members}):
         field = f"council.{plan.council.name}.members.server"
         try:
-            server = await load(VLLM, name)
+            server = await fresh(VLLM, name)
             info = await server.info()
         except BlockMissing as error:
             raise InvalidRequest(field, f"{name!r}: {error}") from error
@@ -97,24 +102,30 @@ async def check_servers(plan: Deliberation) -> None:
             raise InvalidRequest(field, f"{name!r} does not serve {', '.join(missing)}; it serves {served}")
 
 
-async def _engine(plan: Deliberation) -> str:
-    """What stands behind the council, asked of its servers; `unknown` where one does not answer yet."""
+async def _servers(plan: Deliberation) -> tuple[str, dict[str, str]]:
+    """What stands behind the council, asked of its servers (`unknown` where one does not answer yet), and the
+    versions of their blocks."""
     names = sorted({member.server for member in plan.council.members})
 
-    async def ask(name: str) -> str:
+    async def ask(name: str) -> tuple[str, str]:
         try:
+            version, server = await versioned(VLLM, name)
             async with asyncio.timeout(PROBE_S):
-                return (await (await load(VLLM, name)).info()).engine
+                return (await server.info()).engine, version
         except (ModelServerError, TimeoutError):
-            return "unknown"
+            return "unknown", version
         except BlockMissing as error:
             raise InvalidRequest(f"council.{plan.council.name}.members.server", str(error)) from error
 
-    engines = sorted(set(await asyncio.gather(*(ask(name) for name in names))))
-    return "simulator" if "simulator" in engines else ",".join(engines)
+    asked = await asyncio.gather(*(ask(name) for name in names))
+    engines = sorted({engine for engine, _ in asked})
+    engine = "simulator" if "simulator" in engines else ",".join(engines)
+    return engine, dict(zip(names, (version for _, version in asked), strict=True))
 
 
-async def _announce_start(record: Record, plan: Deliberation, request: DeliberationRequest, engine: str) -> None:
+async def _announce_start(
+    record: Record, plan: Deliberation, request: DeliberationRequest, engine: str, run_url: str | None
+) -> None:
     now = datetime.now(UTC).isoformat()
     status: dict[str, Any] = {
         "id": plan.id,
@@ -125,6 +136,7 @@ async def _announce_start(record: Record, plan: Deliberation, request: Deliberat
         "council_digest": plan.council_digest,
         "counts": {"items": len(plan.agenda), "decided": 0},
         "started_at": now,
+        "flow_run_url": run_url,
     }
     asked = request.model_dump(mode="json", exclude_defaults=True)
     if len(str(asked)) <= MAX_REQUEST_IN_STATUS:
@@ -139,7 +151,9 @@ async def _announce_start(record: Record, plan: Deliberation, request: Deliberat
         "started_at": now,
     }
     if not await record.create_status(plan.id, status):
-        await record.merge_status(plan.id, {"status": Status.IN_PROGRESS.value, "engine": engine})
+        await record.merge_status(
+            plan.id, {"status": Status.IN_PROGRESS.value, "engine": engine, "flow_run_url": run_url}
+        )
     await record.publish_final(f"deliberations.{plan.id}.started", f"{plan.id}:started", "deliberation.started", body)
     await record.announce("deliberation.started", body)
 

@@ -12,6 +12,7 @@ from prefect.artifacts import acreate_progress_artifact, aupdate_progress_artifa
 from prefect.exceptions import PrefectException
 from prefect.logging import get_run_logger
 
+from blocks.background import end
 from blocks.exceptions import RecordError
 from blocks.record import Record
 from tasks.artifact_keys import artifact_key
@@ -29,8 +30,7 @@ async def progress(record: Record, plan: Deliberation, outcome: Outcome, engine:
     try:
         yield
     finally:
-        teller.cancel()
-        await asyncio.gather(teller, return_exceptions=True)
+        await end([teller])
 
 
 async def _tell(record: Record, plan: Deliberation, outcome: Outcome, engine: str) -> None:

@@ -16,7 +16,7 @@ STAGE = "propose-0"
 
 
 @task(task_run_name="propose {agent_id}", retries=0, cache_policy=NO_CACHE, persist_result=False)
-async def propose(deliberation_id: str, agent_id: str) -> dict[str, int]:
+async def propose(deliberation_id: str, agent_id: str, server_version: str | None = None) -> dict[str, int]:
     """One member's agent task: propose for every item; how many ended in which status.
 
     Its inputs are names only. The plan is read from the record and the server from its block, so no prompt and
@@ -26,5 +26,5 @@ async def propose(deliberation_id: str, agent_id: str) -> dict[str, int]:
         record = await open_record()
         plan = await plan_of(record, deliberation_id)
         member = plan.member(agent_id)
-        desk = Desk(plan, member, STAGE, propose_messages, record, await load(VLLM, member.server))
+        desk = Desk(plan, member, STAGE, propose_messages, record, await load(VLLM, member.server, server_version))
         return await desk.answer_all()

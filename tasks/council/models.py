@@ -37,7 +37,7 @@ class Frozen(BaseModel):
 
 def digest(value: Any) -> str:
     """SHA-256 (hex) of a JSON value, independent of the order of keys."""
-    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
@@ -50,6 +50,13 @@ class InvalidRequest(ValueError):
 
     def __str__(self) -> str:
         return f"{self.field}: {self.problem}"
+
+
+def check_id(value: str, field: str = "id") -> str:
+    """The value, if it can be an id. Raises InvalidRequest."""
+    if re.fullmatch(NAME_PATTERN, value) is None:
+        raise InvalidRequest(field, f"{value!r} is no id; one is {NAME_RULE}")
+    return value
 
 
 class Status(StrEnum):
@@ -134,12 +141,12 @@ class CouncilSpec(Frozen):
         members = list(self.members[:count])
         for index in range(len(members), count):
             like = self.members[index % len(self.members)]
-            stem = like.agent_id.rstrip("0123456789").rstrip("-_")
+            stem = like.agent_id.rstrip("0123456789").rstrip("-_")[:58]
             number = index + 1
             while (agent_id := f"{stem}-{number:03d}") in taken:
                 number += 1
             taken.add(agent_id)
-            members.append(like.model_copy(update={"agent_id": agent_id, "diversity": True}))
+            members.append(Member.model_validate({**like.model_dump(), "agent_id": agent_id, "diversity": True}))
         return CouncilSpec.model_validate({**self.model_dump(), "members": members, "quorum": None})
 
 
@@ -203,6 +210,8 @@ class DeliberationRequest(Brief):
                 problem = f"is no field of a request; the fields are {', '.join(cls.model_fields)}"
             elif first["type"] == "string_pattern_mismatch":
                 problem = f"{first['input']!r} is no name; one is {NAME_RULE}"
+            elif "literal" not in first["type"] and isinstance(first["input"], int | float):
+                problem += f", got {first['input']}"
             if not field:
                 field, _, problem = problem.partition(": ")
             raise InvalidRequest(field, problem) from error
@@ -257,8 +266,7 @@ class Deliberation(Frozen):
     @classmethod
     def plan(cls, deliberation_id: str, request: DeliberationRequest, council: CouncilSpec) -> Deliberation:
         """Resolve a request against its council. Raises InvalidRequest."""
-        if re.fullmatch(NAME_PATTERN, deliberation_id) is None:
-            raise InvalidRequest("id", f"{deliberation_id!r} is no id; one is {NAME_RULE}")
+        check_id(deliberation_id)
         sized = council.sized(request.members or len(council.members))
         quorum = request.quorum or sized.quorum or len(sized.members) // 2 + 1
         _check_quorum(quorum, len(sized.members))

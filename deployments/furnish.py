@@ -1,0 +1,47 @@
+"""Furnishing: what a stack needs in Prefect before a council can meet, saved as blocks, idempotently."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from blocks.exceptions import BlockMissing
+from blocks.jetstream import JetStream
+from blocks.loading import DEFAULT, fresh
+from blocks.ray_agents import RayAgents
+from blocks.vllm_server import VLLM
+from deployments.councils import DEFAULTS, apply_councils, read_councils
+from deployments.settings import Settings
+from deployments.stack import StackStatus
+
+B = TypeVar("B", JetStream, VLLM, RayAgents)
+Report = Callable[[str], None]
+
+
+async def furnish(status: StackStatus, settings: Settings, report: Report) -> RayAgents:
+    """Point the default blocks at this stack, and save the councils that are missing; the agents' block.
+
+    What a user set in a block beside its address stays.
+    """
+    councils = read_councils(DEFAULTS)
+    for council in councils.values():
+        council.deadline_s = settings.deadline_s
+    jetstream = await _found(JetStream, JetStream())
+    jetstream.servers = (settings.nats_url or status.nats or "").split(",")
+    await jetstream.save(DEFAULT, overwrite=True)
+    for name in sorted({member.server for council in councils.values() for member in council.members}):
+        server = await _found(VLLM, VLLM(base_url=status.llm or ""), name)
+        server.base_url, server.model, server.api_key = status.llm or "", status.model, settings.llm_api_key
+        await server.save(name, overwrite=True)
+    agents = await _found(RayAgents, RayAgents())
+    await agents.save(DEFAULT, overwrite=True)
+    done = await apply_councils(councils, overwrite=False)
+    report(f"councils ready: {', '.join(done)}")
+    return agents
+
+
+async def _found(kind: type[B], otherwise: B, name: str = DEFAULT) -> B:
+    try:
+        return await fresh(kind, name)
+    except BlockMissing:
+        return otherwise

@@ -1,0 +1,53 @@
+"""The result of a deliberation, read from the record: what `result --json` prints and the API answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from blocks.record import Body, Record
+from tasks.council.models import Status
+
+STATUS_FIELDS = ("id", "status", "degraded", "council", "engine", "counts", "started_at", "completed_at", "duration_ms")
+
+
+async def result_of(record: Record, deliberation_id: str) -> Body | None:
+    """The result so far, None if the id is unknown; the item's own fields where the agenda has one."""
+    status = await record.read_status(deliberation_id)
+    if status is None:
+        return None
+    result: Body = {"degraded": False, **{name: status[name] for name in STATUS_FIELDS if name in status}}
+    finished = await record.last(f"deliberations.{deliberation_id}.finished")
+    if status.get("counts", {}).get("items") == 1:
+        decision = await record.next(f"decisions.{deliberation_id}.*", 0)
+        if decision is not None:
+            result |= decision.body | {"counts": result.get("counts", {})}
+    else:
+        result["items"] = await _items(record, deliberation_id)
+        result["usage"] = finished.body["usage"] if finished else None
+    result["links"] = _links(status)
+    return result
+
+
+def exit_code(result: Body) -> int:
+    """0 decided, 3 degraded or some items not decided, 4 timeout, 5 cancelled, 1 failed."""
+    status = Status(result["status"])
+    if status is Status.COMPLETED:
+        undecided = [item for item in result.get("items", ()) if item["status"] != Status.COMPLETED]
+        return 3 if result["degraded"] or undecided else 0
+    return {Status.TIMEOUT: 4, Status.CANCELLED: 5}.get(status, 1)
+
+
+async def _items(record: Record, deliberation_id: str) -> list[Body]:
+    """One line for each decided item."""
+    lines: list[Body] = []
+    after = 0
+    while (event := await record.next(f"decisions.{deliberation_id}.*", after)) is not None:
+        after = event.sequence
+        body = event.body
+        lines.append({name: body[name] for name in ("item", "status", "degraded", "winner_id", "duration_ms")})
+    return lines
+
+
+def _links(status: dict[str, Any]) -> dict[str, str]:
+    run = status.get("flow_run_url")
+    return {"prefect_run": run} if run else {}

@@ -1,0 +1,139 @@
+"""Settings of a Conclave process, read from the environment when asked for and never at import.
+
+A frozen pydantic model with one environment variable per field. Plain pydantic instead of pydantic-settings:
+the command line pays for this import on every call, and reading a mapping is all that is needed here.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+
+
+class SettingsError(ValueError):
+    """An environment variable has an unusable value; the text names it and says what would be right."""
+
+
+def _url(*schemes: str) -> AfterValidator:
+    def check(value: str) -> str:
+        for one in value.split(","):
+            parts = urlsplit(one)
+            if parts.scheme not in schemes or not parts.hostname:
+                raise ValueError("not such a URL")
+        return value.rstrip("/")
+
+    return AfterValidator(check)
+
+
+def _ray_address(value: str) -> str:
+    if not re.fullmatch(r"(ray://)?[^\s:/]+:\d{1,5}", value):
+        raise ValueError("not such an address")
+    return value
+
+
+def _home(value: Path) -> Path:
+    return value.expanduser().resolve()
+
+
+HttpUrl = Annotated[str, _url("http", "https")]
+Home = Annotated[Path, AfterValidator(_home)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+def server_root(url: str) -> str:
+    """The root of an OpenAI-compatible server, whether its URL was given with or without `/v1`."""
+    return url.rstrip("/").removesuffix("/v1").rstrip("/")
+
+
+def _default_home() -> Path:
+    state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    return Path(state) / "conclave"
+
+
+class Settings(BaseModel):
+    """What the environment says; every field's description is what a right value looks like."""
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True)
+
+    home: Home = Field(
+        default_factory=_default_home,
+        validation_alias="CONCLAVE_HOME",
+        validate_default=True,
+        description="a directory for state, logs and data, such as ~/.local/state/conclave",
+    )
+    nats_url: Annotated[str, _url("nats", "tls", "ws", "wss")] | None = Field(
+        default=None, validation_alias="NATS_URL", description="a NATS URL such as nats://127.0.0.1:4222"
+    )
+    prefect_api_url: HttpUrl | None = Field(
+        default=None,
+        validation_alias="PREFECT_API_URL",
+        description="a URL such as http://127.0.0.1:4200/api",
+    )
+    ray_address: Annotated[str, AfterValidator(_ray_address)] | None = Field(
+        default=None,
+        validation_alias="RAY_ADDRESS",
+        description="host:port of a Ray head, or ray://host:port",
+    )
+    llm_url: Annotated[HttpUrl, AfterValidator(server_root)] | None = Field(
+        default=None,
+        validation_alias="VLLM_URL",
+        description="a model server's URL such as http://127.0.0.1:8000",
+    )
+    llm_model: str | None = Field(
+        default=None,
+        validation_alias="VLLM_MODEL",
+        min_length=1,
+        description="a model name as the server lists it",
+    )
+    llm_api_key: SecretStr | None = Field(
+        default=None, validation_alias="CONCLAVE_LLM_API_KEY", description="the model server's API key"
+    )
+    vllm: Path | None = Field(
+        default=None, validation_alias="CONCLAVE_VLLM", description="the path of a vllm executable"
+    )
+    deadline_s: Seconds = Field(
+        default=300.0, validation_alias="DELIBERATION_TIMEOUT", description="seconds per item, such as 300"
+    )
+    cleanup_s: Seconds = Field(
+        default=3600.0,
+        validation_alias="DELIBERATION_CLEANUP",
+        description="seconds that a finished status is kept, such as 3600",
+    )
+    start_timeout_s: Seconds = Field(
+        default=180.0,
+        validation_alias="CONCLAVE_START_TIMEOUT",
+        description="seconds to wait for a part, such as 180",
+    )
+    nats_sync: Literal["interval", "always"] = Field(
+        default="interval",
+        validation_alias="CONCLAVE_NATS_SYNC",
+        description="interval (survives SIGKILL) or always (survives a power cut, slower)",
+    )
+
+
+def variable(field: str) -> str:
+    """The environment variable that a field of `Settings` is read from."""
+    return str(Settings.model_fields[field].validation_alias)
+
+
+def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings from `environ` (default: the process's own); an empty variable counts as unset.
+
+    Raises `SettingsError` that names each bad variable and what would be right.
+    """
+    source = os.environ if environ is None else environ
+    names = {variable(field): field for field in Settings.model_fields}
+    try:
+        return Settings.model_validate({name: source[name] for name in names if source.get(name)})
+    except ValidationError as error:
+        refused = {str(item["loc"][0]) for item in error.errors()}
+        raise SettingsError("; ".join(_refusal(name, names[name], source) for name in sorted(refused))) from None
+
+
+def _refusal(name: str, field: str, source: Mapping[str, str]) -> str:
+    shown = "" if field == "llm_api_key" else f"={source[name]!r}"
+    return f"{name}{shown} is not usable: it should be {Settings.model_fields[field].description}"

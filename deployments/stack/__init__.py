@@ -1,0 +1,8 @@
+"""The local stack: NATS, Prefect, Ray and a model server on loopback, one set per CONCLAVE_HOME."""
+
+from deployments.stack.exceptions import StackError
+from deployments.stack.lifecycle import down, up
+from deployments.stack.models import PartStatus, StackStatus, UpOptions
+from deployments.stack.observation import environment, status
+
+__all__ = ["PartStatus", "StackError", "StackStatus", "UpOptions", "down", "environment", "status", "up"]

@@ -1,0 +1,161 @@
+"""`up` and `down` of the local stack.
+
+One lock per home orders them. The record on disk is written before anything is started, so that whatever an
+interrupted command leaves can be found; what a killed supervisor leaves is found by its mark (`processes`).
+"""
+
+import os
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import deployments
+from deployments.settings import Settings, load_settings, server_root
+from deployments.stack import processes
+from deployments.stack.exceptions import StackOptionsError
+from deployments.stack.interruption import terminable, undisturbed
+from deployments.stack.models import PartRecord, StackRecord, StackStatus, UpOptions
+from deployments.stack.observation import environment, status, supervised
+from deployments.stack.parts import SIMULATOR_OWNER, ask_part, nats_config, plan, recall
+from deployments.stack.places import Places, locked, mark_log, write_private
+from deployments.stack.readiness import EXTERNAL_TIMEOUT_S, Answers, wait_for
+from deployments.stack.supervision import Supervisor, start_supervisor
+
+Report = Callable[[str], None]
+
+_STOP_TIMEOUT_S = 75.0  # all parts' stop_s together, and a little
+_LOCK_TIMEOUT_S = 240.0
+
+
+def up(options: UpOptions, report: Report, settings: Settings | None = None) -> StackStatus:
+    """Start what is not there yet and wait until every part answers; what is there already is left alone.
+
+    Raises a `StackError`. Then, and when interrupted (SIGINT, SIGTERM), nothing that it started stays.
+    """
+    settings = settings or load_settings()
+    places = Places.of(settings.home)
+    places.create()
+    with terminable(), locked(places, _LOCK_TIMEOUT_S, report):
+        record = places.load_record()
+        if record is not None and supervised(places) is not None:
+            _complete(record, options, settings, places, report)
+        else:
+            if processes.end(places.home, _STOP_TIMEOUT_S, report):
+                report("ended what an earlier stack had left running")
+            try:
+                _start(options, settings, places, report)
+            except BaseException:
+                with undisturbed():
+                    _tear_down(places, report)
+                raise
+        told = status(settings)
+    if told.simulated:
+        report("llm is the SIMULATOR: its answers are made up, for rehearsals and never for decisions")
+    return told
+
+
+def down(settings: Settings, report: Report) -> bool:
+    """End everything that `up` started, and nothing else; the data stays. Says whether there was anything.
+
+    Raises `StackBusyError` while an `up` is at work, and `StackError` if a process cannot be ended.
+    """
+    places = Places.of(settings.home)
+    if not places.home.is_dir():
+        return False
+    with locked(places, _LOCK_TIMEOUT_S, report):
+        return _tear_down(places, report)
+
+
+def _start(options: UpOptions, settings: Settings, places: Places, report: Report) -> None:
+    parts = plan(settings, options)
+    ours = [part for part in parts if not part.external]
+    external = [part for part in parts if part.external]
+    record = StackRecord(
+        parts={part.name: PartRecord(url=part.url, external=part.external) for part in parts},
+        simulated=any(part.simulated for part in parts),
+    )
+    question = partial(ask_part, settings=settings)
+    if external:
+        report(f"asking {', '.join(part.name for part in external)}, given from outside")
+        answers = wait_for(external, question, places, EXTERNAL_TIMEOUT_S, report)
+        _note_models(answers, options, settings, record)
+    write_private(places.record, record.model_dump_json(indent=2))
+    if ours:
+        report(f"starting {', '.join(part.name for part in ours)} in {places.home}")
+    places.clear_runtime()
+    write_private(places.nats_config, nats_config(record.parts["nats"].url, settings.nats_sync))
+    start_supervisor(ours, places, _supervised_environment(settings))
+    supervisor = Supervisor(places.socket)
+    for part in ours:
+        mark_log(places.log(part.name))
+        supervisor.start(part.name)
+    answers = wait_for(ours, question, places, settings.start_timeout_s, report)
+    _note_models(answers, options, settings, record)
+    write_private(places.record, record.model_dump_json(indent=2))
+
+
+def _complete(record: StackRecord, options: UpOptions, settings: Settings, places: Places, report: Report) -> None:
+    """Start again what has stopped of a stack that is up, and wait for all of it."""
+    other = options.llm_url and server_root(options.llm_url) != record.parts["llm"].url
+    if other or (options.simulate and not record.simulated):
+        raise StackOptionsError("this home's stack is up with another model server: conclave down comes first")
+    report(f"found the stack of {places.home}")
+    supervisor = Supervisor(places.socket)
+    for name, seen in supervisor.parts().items():
+        if seen.state in ("stopped", "failed"):
+            report(f"starting {name} again")
+            supervisor.start(name)
+    parts = [recall(name, part) for name, part in record.parts.items()]
+    question = partial(ask_part, settings=settings)
+    answers = wait_for(parts, question, places, settings.start_timeout_s, report)
+    if record.model not in answers["llm"] or options.model not in (None, record.model):
+        _note_models(answers, options, settings, record)
+        write_private(places.record, record.model_dump_json(indent=2))
+
+
+def _note_models(answers: Answers, options: UpOptions, settings: Settings, record: StackRecord) -> None:
+    """Note which model to ask for: the one asked for, which must be there, else the first one listed."""
+    listed = answers.get("llm")
+    if listed is None:
+        return
+    record.simulated = SIMULATOR_OWNER in listed.values()
+    wanted = options.model or settings.llm_model
+    if wanted in listed:
+        record.model = wanted
+    elif listed and not options.model and (record.simulated or not wanted):
+        record.model = next(iter(listed))
+    else:
+        url, names = record.parts["llm"].url, ", ".join(listed)
+        raise StackOptionsError(f"{url} does not serve {wanted or 'any model'}; it lists: {names}")
+
+
+def _supervised_environment(settings: Settings) -> dict[str, str]:
+    """What supervisord and with it every part gets: the stack's variables, and those of single parts."""
+    stack = status(settings, ask=False)
+    root = str(Path(deployments.__file__).resolve().parent.parent)
+    search = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("SUPERVISOR_")}
+    for_parts = {
+        processes.MARK: stack.home,
+        "PYTHONPATH": search,
+        "PYTHONUNBUFFERED": "1",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_UI_API_URL": stack.prefect or "",
+        "PREFECT_CLI_PROMPT": "false",
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # else a living actor holds up the end for 30 s
+        "RAY_worker_niceness": "0",  # Ray's 15 on top of ours would starve the agents behind the server
+    }
+    environ = inherited | environment(stack) | for_parts
+    if settings.llm_api_key:
+        environ["VLLM_API_KEY"] = settings.llm_api_key.get_secret_value()
+    return environ
+
+
+def _tear_down(places: Places, report: Report) -> bool:
+    if processes.family(places.home).everyone:
+        report(f"stopping the stack of {places.home}")
+    ended = processes.end(places.home, _STOP_TIMEOUT_S, report)
+    places.record.unlink(missing_ok=True)
+    shutil.rmtree(places.runtime, ignore_errors=True)
+    return ended

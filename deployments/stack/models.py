@@ -1,0 +1,85 @@
+"""The data of the local stack: what is asked for, what is remembered on disk, and what is told."""
+
+from typing import Literal
+from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import BaseModel, ConfigDict, Field, field_serializer
+
+PartState = Literal["running", "starting", "external", "stopped", "failed"]
+
+
+def without_credentials(url: str | None) -> str | None:
+    """The URL as it may be shown: user and password of every comma-separated address are left out."""
+    if url is None or "@" not in url:
+        return url
+    split = [urlsplit(one) for one in url.split(",")]
+    return ",".join(urlunsplit(one._replace(netloc=one.netloc.rpartition("@")[2])) for one in split)
+
+
+class UpOptions(BaseModel):
+    """What `conclave up` was asked for; without any of it the settings decide which model server is used."""
+
+    model_config = ConfigDict(frozen=True)
+
+    llm_url: str | None = Field(default=None, description="A model server that runs already.")
+    model: str | None = Field(default=None, description="The model to ask it for; default: the first it lists.")
+    simulate: bool = Field(default=False, description="Use the simulator, whatever else is there.")
+    simulator_args: tuple[str, ...] = Field(default=(), description="Further arguments of the simulator.")
+
+
+class PartStatus(BaseModel):
+    """One part: its state, and whether it answered when it was asked just now."""
+
+    state: PartState = Field(description="As its supervisor sees it; external: not ours.")
+    pid: int | None = Field(default=None, description="Its first process; null for an external part.")
+    url: str | None = Field(default=None, description="Where it is.")
+    answers: bool | None = Field(default=None, description="Whether it gave a real answer; null: not asked.")
+    reason: str | None = Field(default=None, description="Why it is not running, or gives no answer.")
+    log: str | None = Field(default=None, description="The file that its output goes to.")
+
+    @field_serializer("url")
+    def _shown(self, url: str | None) -> str | None:
+        return without_credentials(url)
+
+
+class StackStatus(BaseModel):
+    """The whole stack; dumps without the credentials that a URL may carry."""
+
+    gateway: str | None = None
+    prefect: str | None = Field(
+        default=None, description="The API's URL, fit for PREFECT_API_URL; the UI is its parent."
+    )
+    nats: str | None = None
+    llm: str | None = Field(default=None, description="The model server's root, without /v1.")
+    ray: str | None = None
+    home: str
+    model: str | None = Field(default=None, description="The model that members are asked for by default.")
+    simulated: bool = Field(default=False, description="Whether the model server is the simulator.")
+    parts: dict[str, PartStatus] = {}
+
+    @property
+    def is_up(self) -> bool:
+        """Whether every part is there, and none that was asked failed to answer."""
+        states = self.parts.values()
+        return bool(states) and all(
+            part.state in ("running", "external") and part.answers is not False for part in states
+        )
+
+    @field_serializer("gateway", "prefect", "nats", "llm", "ray")
+    def _shown(self, url: str | None) -> str | None:
+        return without_credentials(url)
+
+
+class PartRecord(BaseModel):
+    """Where a part of a stack that was started is, and whether it is ours."""
+
+    url: str
+    external: bool = False
+
+
+class StackRecord(BaseModel):
+    """What is remembered of a stack between commands (one file, readable by its owner only)."""
+
+    parts: dict[str, PartRecord]
+    model: str | None = None
+    simulated: bool = False

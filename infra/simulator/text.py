@@ -1,0 +1,153 @@
+"""The words of an answer: a short technical proposal made from the task, the role and the seed.
+
+The same prompt and seed give the same text, other seeds or roles another one. How many of the requirements
+it speaks of depends on the seed, so that checks of the texts tell them apart. Its first line says that it
+is simulated. A prompt in any other shape than the project's is read as one task.
+"""
+
+from __future__ import annotations
+
+import keyword
+import random
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+from infra.simulator import samples, wording
+
+MIN_CHARS, MAX_CHARS = 900, 1_800
+MAX_TASK_CHARS, MAX_TOPIC_CHARS, MAX_REQUIREMENT_CHARS, MAX_WORD_CHARS = 2_000, 90, 90, 24
+WORDS_CHARS, STEPS_CHARS, NAME_CHARS = 170, 290, 24
+"""Room for the task's words, for the steps and for a name in code, so that a text stays in bounds."""
+
+_WORD = re.compile(r"\w[\w+#-]*\w|\w")
+_ROLE = re.compile(r"\b(DEV|QA|ARCHITECT|DEVOPS|DATA)\b")
+
+
+@dataclass(frozen=True)
+class Brief:
+    """What a prompt asks for."""
+
+    task: str
+    role: str
+    requirements: tuple[str, ...]
+
+    @property
+    def words(self) -> list[str]:
+        """The significant words of the task, in its order."""
+        return list(significant_words(self.task))
+
+
+def read_brief(system: str, user: str) -> Brief:
+    """The task, role and requirements of a conversation; of any, if need be."""
+    task = _section(user, "Task") or user.strip() or system.strip()
+    lines = _section(user, "Requirements").splitlines()
+    wanted = (line[2:].strip() for line in lines if line.startswith("- "))
+    named = _section(user, "Your role").partition("\n")[0].split()
+    role = re.sub(r"\W", "", named[0]).upper()[:MAX_WORD_CHARS] if named else ""
+    if not role:
+        known = _ROLE.search(system[:MAX_TASK_CHARS])
+        role = known.group() if known else "DEV"
+    return Brief(task[:MAX_TASK_CHARS], role, tuple(line[:MAX_REQUIREMENT_CHARS] for line in wanted))
+
+
+def compose(brief: Brief, seed: str) -> str:
+    """The proposal, of MIN_CHARS to MAX_CHARS characters; `seed` stands for prompt and seed together."""
+    chance = random.Random(seed)
+    words = brief.words
+    fill = _Filler(chance, words)
+    role = wording.ROLES.get(brief.role, wording.ANY_ROLE)
+    topic = brief.task.strip().partition("\n")[0][:MAX_TOPIC_CHARS].rstrip(" .:?!") or "nothing"
+    opener = fill(chance.choice(wording.OPENERS))
+    listed = ", ".join(chance.sample(words, len(words))) or "the question itself"
+    parts = [
+        f"Simulated proposal ({brief.role}): {opener}",
+        f"## Analysis\nAsked: {topic}. It turns on {listed}. {fill(chance.choice(wording.ANALYSIS))}",
+        f"## Approach\n{chance.choice(role.lens)}\n{_steps(brief, chance, fill)}",
+        f"## Implementation\n{chance.choice(role.lead)}\n{_code(brief.role, chance, words)}",
+    ]
+    risks = (f"- {fill(risk)}" for risk in chance.sample(wording.RISKS, len(wording.RISKS)))
+    return _with_risks("\n\n".join(parts), risks)
+
+
+def remark(chance: random.Random, words: list[str]) -> str:
+    """One sentence of judgement, for the texts inside structured output."""
+    return f"Simulated: {_Filler(chance, words)(chance.choice(wording.REMARKS))}"
+
+
+@lru_cache(maxsize=256)
+def significant_words(task: str) -> tuple[str, ...]:
+    """The first words of the task that carry meaning, in lower case, each once, WORDS_CHARS in all."""
+    found = (word.lower()[:MAX_WORD_CHARS] for word in _WORD.findall(task))
+    kept = (word for word in found if len(word) > 2 and not word.isdigit() and word not in wording.STOP_WORDS)
+    return tuple(_fitting(dict.fromkeys(kept), WORDS_CHARS))
+
+
+class _Filler:
+    """Puts words of the task and one angle into phrases."""
+
+    def __init__(self, chance: random.Random, words: list[str]) -> None:
+        self._chance = chance
+        self._words = [*words, "interface", "result"][: max(2, len(words))]
+        self._angle = chance.choice(wording.ANGLES)
+
+    def __call__(self, phrase: str) -> str:
+        a, b = self._chance.sample(self._words, 2)
+        text = phrase.format(a=a, b=b, angle=self._angle)
+        return text[0].upper() + text[1:]
+
+
+def _section(text: str, name: str) -> str:
+    """What stands under the last heading `# name`, up to the next; empty where there is none."""
+    start = f"\n{text}".rfind(f"\n# {name}")
+    if start < 0:
+        return ""
+    end = text.find("\n# ", start + 1)
+    return text[start : end if end >= 0 else None].partition("\n")[2].strip()
+
+
+def _steps(brief: Brief, chance: random.Random, fill: _Filler) -> str:
+    share = chance.uniform(0.3, 1.0)
+    covered = [wanted for wanted in brief.requirements if chance.random() < share]
+    steps = [f"- {wanted.rstrip('.')}: {chance.choice(wording.MEANS)}." for wanted in covered]
+    further = (f"- {fill(step)}" for step in chance.sample(wording.STEPS, 2))
+    return "\n".join(_fitting([*steps, *further], STEPS_CHARS))
+
+
+def _fitting(texts: Iterable[str], room: int) -> Iterator[str]:
+    """The first texts that have room together, in characters."""
+    for text in texts:
+        room -= len(text) + 2
+        if room < 0:
+            return
+        yield text
+
+
+def _code(role: str, chance: random.Random, words: list[str]) -> str:
+    names = [word for word in words if word.isascii() and word.isidentifier() and not keyword.iskeyword(word)]
+    stem = names[: chance.randint(2, 3)] or ["solve"]
+    documented = chance.random() < 0.7
+    fields = {
+        "name": "_".join(stem)[:NAME_CHARS].rstrip("_"),
+        "cls": "".join(word.capitalize() for word in stem[:2]),
+        "arg": chance.choice(("items", "values", "entries", "payload")),
+        "doc": f'    """Handle {" ".join(stem)} and nothing else."""\n' if documented else "",
+        "slug": "-".join(stem).replace("_", "-")[:NAME_CHARS].rstrip("-"),
+        "count": chance.randint(2, 9),
+    }
+    template = chance.choice(samples.BY_ROLE.get(role, samples.ANY_ROLE))
+    blocks = f"```python\n{template.format(**fields)}\n```"
+    if role == "DEVOPS":
+        blocks += f"\n```yaml\n{samples.MANIFEST.format(**fields)}\n```"
+    return blocks
+
+
+def _with_risks(text: str, risks: Iterator[str]) -> str:
+    text += "\n\n## Risks"
+    for number, risk in enumerate(risks):
+        enough = number >= 2 and len(text) >= MIN_CHARS
+        if enough or (number and len(text) + len(risk) >= MAX_CHARS):
+            break
+        text += f"\n{risk}"
+    return text

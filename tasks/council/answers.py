@@ -1,0 +1,169 @@
+"""What a model server returned, read strictly: the answer, the thinking, and whether it may be used.
+
+Thinking is told from the answer by its tags, also where a server without a reasoning parser left them in,
+and where the prompt's template opened them. Tags in a closed code fence or in inline code belong to the
+answer. One pass over the tokens that matter (tags, fences, backticks) keeps the time linear.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from tasks.council.models import Frozen, MemberStatus
+
+_TAG = re.compile(r"</?think(?:ing)?>", re.IGNORECASE)
+_TOKEN = re.compile(
+    r"(?P<tag></?think(?:ing)?>)"
+    r"|(?:^|(?<=think>)|(?<=thinking>))[ \t>]*(?P<fence>`{3,}(?=[^`\n]*$)|~{3,})(?=(?P<info>[^\n]*))"
+    r"|(?P<run>`+)",
+    re.IGNORECASE | re.MULTILINE,
+)
+_CONTROLS = {code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
+_UNSAFE = {**_CONTROLS, **dict.fromkeys(range(0xD800, 0xE000), "\ufffd")}
+_PASSES = 3
+
+
+class Reply(Frozen):
+    """One model answer; `reason` says in a sentence why it is not ok."""
+
+    status: MemberStatus
+    content: str
+    reasoning: str | None
+    reason: str | None
+
+
+class Block(NamedTuple):
+    """A closed code fence: its language in lower case, its text, and the line that its text starts on."""
+
+    language: str
+    code: str
+    line: int
+
+
+def read_reply(content: str | None, finish_reason: str | None, reasoning: str | None = None) -> Reply:
+    """Read the `content`, `finish_reason` and `reasoning` of one choice; None counts as no text."""
+    answer, thinking = split_thinking(_clean(content))
+    thoughts = [part for part in (_clean(reasoning).strip(), thinking) if part]
+    status, reason = _judge(answer, finish_reason, thought=bool(thoughts))
+    return Reply(status=status, content=answer, reasoning="\n\n".join(thoughts) or None, reason=reason)
+
+
+def split_thinking(text: str) -> tuple[str, str]:
+    """The answer in a text and the thinking in it, both without surrounding blanks.
+
+    All before a closing tag that nothing opened is thinking, and all after an opening one that is never
+    closed. Cutting can put a new tag together, so the answer is read again; what is still there after three
+    readings was put there to be found, and every tag goes.
+    """
+    thoughts: list[str] = []
+    for _ in range(_PASSES):
+        if not _TAG.search(text):
+            break
+        text, found = _cut(text)
+        if not found:
+            break
+        thoughts += found
+    else:
+        text = _TAG.sub(" ", text)
+    return text.strip(), "\n\n".join(part for thought in thoughts if (part := thought.strip()))
+
+
+def visible_tags(text: str) -> list[str]:
+    """The thinking tags in a text that do not stand in code."""
+    return [tag[0] for _, tag in _live_tags(text)] if _TAG.search(text) else []
+
+
+def fenced_blocks(text: str) -> tuple[list[Block], bool]:
+    """The closed code fences of a text, and whether each is closed (by the mark that opened it)."""
+    blocks: list[Block] = []
+    opened: re.Match[str] | None = None
+    line = counted = 0
+    for token in _TOKEN.finditer(text):
+        if token["fence"] is None:
+            continue
+        if opened is None:
+            opened = token
+        elif token["fence"] == opened["fence"] and not token["info"].strip():
+            start = opened.end() + len(opened["info"]) + 1
+            line += text.count("\n", counted, start)
+            counted = start
+            words = opened["info"].split()
+            blocks.append(Block(words[0].strip("{.}").lower() if words else "", text[start : token.start()], line + 1))
+            opened = None
+    return blocks, opened is None
+
+
+def _clean(text: str | None) -> str:
+    """The text without control characters, encodable as UTF-8."""
+    return (text or "").translate(_UNSAFE)
+
+
+def _judge(answer: str, finish_reason: str | None, *, thought: bool) -> tuple[MemberStatus, str | None]:
+    nothing = "only thinking and no answer" if thought else "no text"
+    if finish_reason == "length":
+        came = "" if answer else f"; there was {nothing} before it"
+        return MemberStatus.TRUNCATED, f"The answer was cut off at the token limit{came}."
+    if finish_reason is None:
+        return MemberStatus.INVALID, "The server gave no finish_reason, so the answer may not be whole."
+    if finish_reason != "stop":
+        return MemberStatus.INVALID, f"The server ended the answer with finish_reason {finish_reason[:64]!r}."
+    if not answer:
+        return MemberStatus.EMPTY, f"The model returned {nothing}."
+    return MemberStatus.OK, None
+
+
+def _cut(text: str) -> tuple[str, list[str]]:
+    """One reading: what is left of the text, and the stretches of thinking that were cut out."""
+    kept: list[str] = []
+    thoughts: list[str] = []
+    start = previous = 0
+    for depth, tag in _live_tags(text):
+        stretch = text[start : tag.start()]
+        if depth < 0:  # a closing tag that nothing opened: the template did, so all before it is thinking
+            thoughts += [*kept, stretch]
+            kept.clear()
+        else:
+            (thoughts if previous > 0 else kept).append(stretch)
+        previous, start = max(depth, 0), tag.end()
+    found = start > 0
+    (thoughts if previous > 0 else kept).append(text[start:])
+    return "\n".join(kept), thoughts if found else []
+
+
+def _live_tags(text: str) -> Iterator[tuple[int, re.Match[str]]]:
+    """The tags that count, each with the depth of thinking behind it; -1 where nothing was open."""
+    tokens = list(_TOKEN.finditer(text))
+    ends = _code_ends(text, tokens)
+    depth = index = 0
+    while index < len(tokens):
+        token = tokens[index]
+        if token["tag"] is None:
+            index = index + 1 if depth else ends.get(index, index) + 1
+            continue
+        if not (depth and text[token.start() - 1] == "`" == text[token.end() : token.end() + 1]):
+            depth += -1 if token[0].startswith("</") else 1
+            yield depth, token
+            depth = max(depth, 0)
+        index += 1
+
+
+def _code_ends(text: str, tokens: list[re.Match[str]]) -> dict[int, int]:
+    """For every token that opens code, the one that closes it; without a closing one it opens nothing."""
+    ends: dict[int, int] = {}
+    fences: dict[str, int] = {}
+    runs: dict[str, int] = {}
+    for index in range(len(tokens) - 1, -1, -1):
+        token = tokens[index]
+        if fence := token["fence"]:
+            if fence in fences:
+                ends[index] = fences[fence]
+            if not token["info"].strip():
+                fences[fence] = index
+        elif run := token["run"]:
+            other = runs.get(run)
+            if other is not None and text.find("\n", token.end(), tokens[other].start()) < 0:
+                ends[index] = other
+            runs[run] = index
+    return ends

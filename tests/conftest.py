@@ -1,0 +1,135 @@
+"""Real servers for the tests: one local stack for the session, with the simulator as the model server."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import uuid
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import pytest_asyncio
+
+LATENCY_S = 0.2
+
+
+@pytest.fixture(scope="session")
+def stack() -> Generator[Any, None, None]:
+    """NATS, Prefect, Ray and the simulator, on loopback, in a home of their own; its variables are set."""
+    with tempfile.TemporaryDirectory(prefix="conclave-test-") as home:
+        for name in ("NATS_URL", "RAY_ADDRESS", "PREFECT_API_URL", "VLLM_URL", "VLLM_MODEL"):
+            os.environ.pop(name, None)
+        os.environ["CONCLAVE_HOME"] = str(Path(home) / "home")
+        from deployments.settings import load_settings
+        from deployments.stack import UpOptions, down, environment, up
+
+        settings = load_settings()
+        found = up(UpOptions(simulate=True, simulator_args=("--latency", str(LATENCY_S))), print, settings)
+        try:
+            os.environ.update(environment(found))
+            os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
+            yield found
+        finally:
+            import ray
+
+            ray.shutdown()
+            down(settings, print)
+
+
+@pytest_asyncio.fixture(scope="session")
+async def connected(stack: Any) -> AsyncGenerator[Any, None]:
+    """The stack furnished with blocks and agent hosts, and this loop's connections open: gives the record."""
+    from blocks.connections import connections, prefect_clients
+    from blocks.loading import open_record
+    from deployments.furnish import furnish
+    from deployments.settings import load_settings
+
+    async with prefect_clients(), connections():
+        agents = await furnish(stack, load_settings(), print)
+        agents.task_runner().warm()
+        yield await open_record()
+
+
+@pytest.fixture
+def record(connected: Any) -> Any:
+    """The record of the session's stack."""
+    return connected
+
+
+class Simulator:
+    """The stack's simulator, for its faults and its books."""
+
+    def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
+        self.url, self._session = url, session
+
+    async def fault(self, kind: str, **rule: Any) -> None:
+        """Order a fault; `match` is a regular expression on the X-Request-Id."""
+        async with self._session.post(f"{self.url}/sim/faults", json={"kind": kind, **rule}) as answer:
+            assert answer.status < 300, await answer.text()
+
+    async def calls(self, deliberation_id: str) -> dict[str, int]:
+        """How often each call of a deliberation was made, by X-Request-Id."""
+        async with self._session.get(f"{self.url}/sim/calls") as answer:
+            calls: dict[str, int] = (await answer.json())["calls"]
+        return {call: count for call, count in calls.items() if call.startswith(f"{deliberation_id}:")}
+
+    async def requests(self, deliberation_id: str) -> list[dict[str, Any]]:
+        """The book's lines on a deliberation."""
+        async with self._session.get(f"{self.url}/sim/calls") as answer:
+            lines: list[dict[str, Any]] = (await answer.json())["requests"]
+        return [line for line in lines if str(line["request_id"]).startswith(f"{deliberation_id}:")]
+
+    async def heal(self) -> None:
+        """Forget all faults."""
+        await self._session.delete(f"{self.url}/sim/faults")
+
+
+@pytest_asyncio.fixture
+async def simulator(stack: Any) -> AsyncGenerator[Simulator, None]:
+    """The simulator without faults, before and after."""
+    async with aiohttp.ClientSession() as session:
+        found = Simulator(stack.llm, session)
+        await found.heal()
+        yield found
+        await found.heal()
+
+
+@pytest.fixture
+def new_id() -> str:
+    """An id for a deliberation."""
+    return f"t-{uuid.uuid4()}"
+
+
+@pytest_asyncio.fixture
+async def make_council(connected: Any) -> Callable[..., Awaitable[str]]:
+    """Save a council of N members under a name of its own: `name = await make_council(3, quorum=2)`."""
+    from blocks.council import Council
+
+    async def make(size: int = 3, server: str = "default", **rules: Any) -> str:
+        name = f"c-{uuid.uuid4().hex[:8]}"
+        members = [
+            {"agent_id": f"m{i}", "role": "DEV", "server": server, "diversity": i > 1} for i in range(1, size + 1)
+        ]
+        await Council(members=members, **rules).save(name)
+        return name
+
+    return make
+
+
+@pytest.fixture
+def deliberate(connected: Any, new_id: str) -> Callable[..., Awaitable[tuple[Any, dict[str, Any]]]]:
+    """Run the flow in this process: `state, result = await deliberate(task=..., council=...)`."""
+    from deployments.results import result_of
+    from flows.deliberate import deliberate as flow
+
+    async def run(**fields: Any) -> tuple[Any, dict[str, Any]]:
+        deliberation_id = fields.setdefault("deliberation_id", new_id)
+        runner = fields.pop("task_runner", None)
+        chosen = flow.with_options(task_runner=runner) if runner else flow
+        state = await chosen(**fields, return_state=True)
+        return state, await result_of(connected, deliberation_id) or {}
+
+    return run

@@ -1,0 +1,374 @@
+"""The local stack: its settings, ports and configuration, and one whole stack that is broken and ended."""
+
+import configparser
+import json
+import shlex
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from deployments.settings import Settings, SettingsError, load_settings
+from deployments.stack import StackStatus, UpOptions, down, environment, status, up
+from deployments.stack.exceptions import (
+    ExternalPartError,
+    NoAnswerError,
+    StackBusyError,
+    StackError,
+    StackOptionsError,
+)
+from deployments.stack.models import PartStatus, without_credentials
+from deployments.stack.parts import Part, ask_part, nats_config, plan
+from deployments.stack.places import Places, locked, log_tail, mark_log, write_private
+from deployments.stack.ports import free_port, is_free
+from deployments.stack.processes import family
+from deployments.stack.supervision import configuration
+
+OUTSIDE = ("NATS_URL", "RAY_ADDRESS", "PREFECT_API_URL", "VLLM_URL", "VLLM_MODEL", "CONCLAVE_VLLM")
+
+
+@pytest.fixture(autouse=True)
+def nothing_given_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No variable of the developer's own shell points the stack elsewhere."""
+    for name in OUTSIDE:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Settings of a stack of its own."""
+    return load_settings({"CONCLAVE_HOME": str(tmp_path / "home")})
+
+
+def silent(_line: str) -> None:
+    """A report that nobody reads."""
+
+
+# --- settings ---------------------------------------------------------------------------------------------
+
+
+def test_settings_have_the_documented_defaults() -> None:
+    """Without any variable the deadline, the clean-up and the home are the documented ones."""
+    settings = load_settings({})
+    assert (settings.deadline_s, settings.cleanup_s, settings.start_timeout_s) == (300, 3600, 180)
+    assert settings.home.name == "conclave"
+    assert settings.nats_url is None
+
+
+def test_the_home_follows_the_state_directory_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    """XDG_STATE_HOME moves the default home."""
+    monkeypatch.setenv("XDG_STATE_HOME", "/somewhere")
+    assert load_settings({}).home == Path("/somewhere/conclave")
+
+
+def test_an_empty_variable_counts_as_unset() -> None:
+    """A variable that a compose file leaves empty does not become a value."""
+    assert load_settings({"NATS_URL": "", "DELIBERATION_TIMEOUT": ""}) == load_settings({})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "right"),
+    [
+        ("DELIBERATION_TIMEOUT", "soon", "seconds per item"),
+        ("DELIBERATION_TIMEOUT", "-1", "seconds per item"),
+        ("DELIBERATION_CLEANUP", "nan", "seconds that a finished status is kept"),
+        ("RAY_ADDRESS", "auto", "host:port"),
+        ("NATS_URL", "127.0.0.1:4222", "nats://127.0.0.1:4222"),
+        ("VLLM_URL", "localhost", "http://127.0.0.1:8000"),
+        ("CONCLAVE_NATS_SYNC", "never", "always"),
+    ],
+)
+def test_a_bad_value_is_refused_with_its_variable_and_what_would_be_right(name: str, value: str, right: str) -> None:
+    """The error names the variable, the value and a right one."""
+    with pytest.raises(SettingsError) as caught:
+        load_settings({name: value})
+    for part in (name, value, right):
+        assert part in str(caught.value)
+
+
+def test_the_api_key_shows_nowhere() -> None:
+    """Neither the text of the settings nor an error tells the secret."""
+    settings = load_settings({"CONCLAVE_LLM_API_KEY": "hush"})
+    assert "hush" not in repr(settings)
+    assert settings.llm_api_key is not None
+    assert settings.llm_api_key.get_secret_value() == "hush"
+
+
+def test_a_model_servers_url_may_end_in_v1() -> None:
+    """The root is the same whether /v1 was given or not."""
+    expected = "http://host:8000"
+    given = ("http://host:8000", "http://host:8000/v1", "http://host:8000/v1/")
+    assert {load_settings({"VLLM_URL": url}).llm_url for url in given} == {expected}
+
+
+def test_importing_the_stack_imports_neither_prefect_nor_ray() -> None:
+    """The command line starts fast: the heavy libraries are not among the modules."""
+    heavy = "{'prefect', 'ray', 'nats', 'aiohttp', 'grpc'}"
+    code = f"import sys, deployments.settings, deployments.stack; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+# --- ports, places, configuration -------------------------------------------------------------------------
+
+
+def test_the_usual_port_is_taken_if_it_is_free() -> None:
+    """A free usual port stays what it is."""
+    port = free_port(23_000)
+    assert free_port(port) == port
+
+
+def test_a_taken_port_is_left_alone_for_the_next_one() -> None:
+    """A listener on all addresses takes the port on loopback, too."""
+    with socket.socket() as other:
+        other.bind(("0.0.0.0", free_port(23_100)))
+        other.listen()
+        taken = other.getsockname()[1]
+        assert not is_free(taken)
+        assert free_port(taken) > taken
+
+
+def test_a_long_home_has_a_short_socket() -> None:
+    """A unix socket's path ends at 108 bytes, and Ray's sockets lie 66 bytes deeper."""
+    places = Places.of(Path("/") / ("long" * 60))
+    assert len(str(places.socket)) < 100
+    assert len(str(places.ray_sessions)) < 42
+    assert places.runtime != Places.of("/other").runtime
+
+
+def test_what_is_written_can_be_read_by_its_owner_only(settings: Settings) -> None:
+    """Directories and the Ray token are closed to others."""
+    places = Places.of(settings.home)
+    places.create()
+    assert {path.stat().st_mode & 0o077 for path in (places.home, places.runtime, places.ray_token)} == {0}
+    places.runtime.rmdir()
+
+
+def test_a_home_that_cannot_be_made_is_an_error_of_ours(tmp_path: Path) -> None:
+    """The error names the directory."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StackError, match="file"):
+        Places.of(tmp_path / "file" / "home").create()
+
+
+def test_the_lock_is_waited_for_and_then_given_up(settings: Settings) -> None:
+    """A second command of the same home says that it waits, and ends with an error."""
+    places = Places.of(settings.home)
+    places.home.mkdir()
+    told: list[str] = []
+    with locked(places, 0, silent), pytest.raises(StackBusyError), locked(places, 0.1, told.append):
+        pass
+    assert len(told) == 1
+
+
+def test_the_tail_of_a_log_starts_at_the_last_start(tmp_path: Path) -> None:
+    """What an earlier run wrote is not shown as the reason of this one's end."""
+    path = tmp_path / "part.log"
+    path.write_text("of before\n")
+    mark_log(path)
+    with path.open("a") as file:
+        file.write("of now\n")
+    assert log_tail(path) == "    of now"
+    assert log_tail(tmp_path / "none.log") == ""
+
+
+def program(text: str, part: str) -> configparser.SectionProxy:
+    """A part's section, read as supervisor reads it."""
+    parser = configparser.RawConfigParser(inline_comment_prefixes=(";", "#"))
+    parser.read_string(text)
+    return parser[f"program:{part}"]
+
+
+def test_the_configuration_quotes_what_a_command_contains() -> None:
+    """Spaces and percent signs of a command come out as they went in."""
+    command = ("/a dir/100%/run", "--name", "it's")
+    text = configuration([Part("nats", "nats://127.0.0.1:4222", command)], Places.of("/home"))
+    assert tuple(shlex.split(program(text, "nats")["command"].replace("%%", "%"))) == command
+
+
+def test_every_part_that_is_ours_is_restarted_and_ended_as_a_group(settings: Settings) -> None:
+    """Prefect and Ray run below NATS, and all are stopped with their children."""
+    parts = plan(settings, UpOptions(simulate=True))
+    text = configuration(parts, Places.of(settings.home))
+    for part in parts:
+        section = program(text, part.name)
+        assert (section["autorestart"], section["stopasgroup"], section["killasgroup"]) == ("true",) * 3
+    niced = {part.name for part in parts if program(text, part.name)["command"].startswith("nice ")}
+    assert niced == {"prefect", "ray"}
+
+
+def test_no_secret_is_in_the_configuration(settings: Settings) -> None:
+    """Neither the model server's key nor the Ray token is written into it."""
+    secret = settings.model_copy(update={"llm_api_key": load_settings({"CONCLAVE_LLM_API_KEY": "hush"}).llm_api_key})
+    places = Places.of(settings.home)
+    places.create()
+    text = configuration(plan(secret, UpOptions(simulate=True)), places)
+    assert "hush" not in text
+    assert places.ray_token.read_text() not in text
+    places.runtime.rmdir()
+
+
+def test_nats_writes_through_only_when_it_is_asked_to() -> None:
+    """Surviving a power cut is a setting."""
+    assert "sync_interval: always" in nats_config("nats://127.0.0.1:4222", "always")
+    assert "sync_interval" not in nats_config("nats://127.0.0.1:4222", "interval")
+
+
+# --- which model server -----------------------------------------------------------------------------------
+
+
+def llm(settings: Settings, options: UpOptions) -> Part:
+    """The planned model server."""
+    return next(part for part in plan(settings, options) if part.name == "llm")
+
+
+def test_two_model_servers_at_once_are_refused(settings: Settings) -> None:
+    """The error names both options."""
+    with pytest.raises(StackOptionsError, match=r"--simulate.*--llm-url"):
+        plan(settings, UpOptions(simulate=True, llm_url="http://127.0.0.1:1"))
+
+
+def test_a_given_model_server_is_external(settings: Settings) -> None:
+    """The option wins over the variable, and either means that nothing is started."""
+    given = settings.model_copy(update={"llm_url": "http://variable:8000"})
+    assert llm(given, UpOptions()).url == "http://variable:8000"
+    part = llm(given, UpOptions(llm_url="http://option:8000/v1/"))
+    assert (part.url, part.external) == ("http://option:8000", True)
+
+
+def test_a_vllm_is_started_with_its_model(settings: Settings) -> None:
+    """CONCLAVE_VLLM serves VLLM_MODEL, and is an error without one."""
+    vllm = settings.model_copy(update={"vllm": Path("/opt/vllm")})
+    with pytest.raises(StackOptionsError, match="VLLM_MODEL"):
+        plan(vllm, UpOptions())
+    command = llm(vllm.model_copy(update={"llm_model": "m"}), UpOptions()).command or ()
+    assert " ".join(command).partition("/opt/vllm")[2].startswith(" serve m --host 127.0.0.1 --port ")
+
+
+def test_the_simulator_is_the_last_resort(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a server and a vllm the simulator is planned, with its further arguments."""
+    monkeypatch.setenv("PATH", "/nowhere")
+    part = llm(settings, UpOptions(simulator_args=("--latency", "0.5")))
+    assert part.simulated
+    assert (part.command or ())[-2:] == ("--latency", "0.5")
+
+
+def test_an_external_part_that_does_not_answer_stops_everything(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is started, and the error says where the address came from."""
+    monkeypatch.setattr("deployments.stack.lifecycle.EXTERNAL_TIMEOUT_S", 0.1)
+    dead = f"http://127.0.0.1:{free_port(23_200)}"
+    with pytest.raises(ExternalPartError, match="--llm-url"):
+        up(UpOptions(llm_url=dead), silent, settings)
+    assert family(settings.home).everyone == set()
+    assert status(settings).parts["nats"].state == "stopped"
+
+
+# --- what is told -----------------------------------------------------------------------------------------
+
+
+def test_credentials_of_a_url_are_used_but_not_shown() -> None:
+    """The dump leaves them out, the environment of a process needs them."""
+    url = "nats://user:hush@one:4222,nats://user:hush@two:4222"
+    told = StackStatus(home="/h", nats=url, parts={"nats": PartStatus(state="external", url=url)})
+    assert "hush" not in told.model_dump_json()
+    assert environment(told)["NATS_URL"] == url
+    assert without_credentials(url) == "nats://one:4222,nats://two:4222"
+
+
+def test_an_external_prefect_keeps_the_users_profile() -> None:
+    """PREFECT_HOME and Ray's token are set for parts of ours only."""
+    outside = {name: PartStatus(state="external") for name in ("prefect", "ray")}
+    told = StackStatus(home="/h", prefect="http://p/api", ray="r:1", parts=outside)
+    assert environment(told) == {
+        "CONCLAVE_HOME": "/h",
+        "PREFECT_API_URL": "http://p/api",
+        "RAY_ADDRESS": "r:1",
+    }
+
+
+def test_a_stack_that_never_was_is_stopped(settings: Settings) -> None:
+    """Status and down of an unused home say so and create nothing."""
+    assert {part.state for part in status(settings).parts.values()} == {"stopped"}
+    assert environment(status(settings)) == {"CONCLAVE_HOME": str(settings.home)}
+    assert down(settings, silent) is False
+    assert not settings.home.exists()
+
+
+def test_a_record_without_a_supervisor_is_recognised_as_stale(settings: Settings) -> None:
+    """Parts of a stack whose processes are all gone are stopped, whatever the state file says."""
+    places = Places.of(settings.home)
+    settings.home.mkdir()
+    parts = {name: {"url": "http://127.0.0.1:1"} for name in ("nats", "llm", "prefect", "ray")}
+    write_private(places.record, json.dumps({"parts": parts}))
+    assert {part.state for part in status(settings).parts.values()} == {"stopped"}
+    assert not status(settings).is_up
+
+
+# --- a whole stack ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lines(settings: Settings) -> Iterator[list[str]]:
+    """The lines of progress; whatever the test leaves running is ended."""
+    yield []
+    down(settings, silent)
+
+
+def eventually(check: Callable[[], bool], timeout_s: float = 60) -> bool:
+    """Whether the check comes true in time."""
+    deadline = time.monotonic() + timeout_s
+    while not check():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.2)
+    return True
+
+
+def running(processes: set[psutil.Process]) -> list[psutil.Process]:
+    """Those that have not ended; one that waits to be reaped has."""
+    return [one for one in processes if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.mark.stack
+@pytest.mark.timeout(400)
+def test_a_stack_comes_up_heals_is_found_again_and_goes_without_a_trace(settings: Settings, lines: list[str]) -> None:
+    """All parts answer, a killed NATS comes back, a second up finds the first, and down leaves no process."""
+    told = up(UpOptions(simulate=True), lines.append, settings)
+    assert {name: (part.state, part.answers) for name, part in told.parts.items()} == {
+        name: ("running", True) for name in ("nats", "llm", "prefect", "ray")
+    }
+    assert told.is_up
+    assert told.simulated
+    assert sum(" ready at " in line for line in lines) == 4
+
+    first = told.parts["nats"].pid
+    assert first is not None
+    psutil.Process(first).kill()
+
+    def healed() -> bool:
+        nats = status(settings).parts["nats"]
+        return nats.state == "running" and nats.answers is True and nats.pid != first
+
+    assert eventually(healed)
+
+    again = up(UpOptions(simulate=True), lines.append, settings)
+    assert again.parts["prefect"].pid == told.parts["prefect"].pid
+    with pytest.raises(StackOptionsError, match="conclave down"):
+        up(UpOptions(llm_url="http://127.0.0.1:1"), silent, settings)
+
+    everyone = family(settings.home).everyone
+    assert len(everyone) > len(told.parts)
+    assert down(settings, silent) is True
+    assert running(everyone) == []
+    assert family(settings.home).everyone == set()
+    assert not Places.of(settings.home).record.exists()
+    with pytest.raises(NoAnswerError):
+        ask_part(Part("nats", str(told.nats)), settings)
+    assert down(settings, silent) is False

@@ -1,0 +1,241 @@
+"""The frozen data of the domain: what is refused, and with which field named."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from tasks.council.models import (
+    MAX_ITEMS,
+    MAX_MEMBERS,
+    MAX_TEXT,
+    CouncilSpec,
+    Deliberation,
+    DeliberationRequest,
+    InvalidRequest,
+    Item,
+    Member,
+    Status,
+    Usage,
+    answer_id,
+    digest,
+    seed_of,
+)
+
+BAD_NAMES = ["a.b", "a*", "a>", "a b", "", " ", "a\n", "é", "x" * 65, "a/b"]
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(st.characters(codec="utf-8")),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(st.characters(codec="utf-8")), inner),
+    max_leaves=5,
+)
+
+
+def council(size: int = 3, **fields: object) -> CouncilSpec:
+    """A council with as many members, two roles by turns."""
+    members = [Member(agent_id=f"agent-{number:03d}", role=("DEV", "QA")[number % 2]) for number in range(1, size + 1)]
+    return CouncilSpec.model_validate({"name": "dev", "members": members, **fields})
+
+
+def fields_of(error: ValidationError) -> list[str]:
+    """The fields that a validation error names."""
+    return [str(one["loc"][-1]) for one in error.errors()]
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_a_member_id_that_is_no_subject_token_is_refused_by_its_field(name: str) -> None:
+    """Dots, stars, blanks and the like would change the meaning of a NATS subject."""
+    with pytest.raises(ValidationError) as caught:
+        Member(agent_id=name, role="DEV")
+    assert fields_of(caught.value) == ["agent_id"]
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_an_item_id_that_is_no_subject_token_is_refused_by_its_field(name: str) -> None:
+    """The request names the item's position and field."""
+    with pytest.raises(InvalidRequest) as caught:
+        DeliberationRequest.read({"items": [{"id": name, "task": "x"}]})
+    assert caught.value.field == "items.0.id"
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_a_deliberation_id_that_is_no_subject_token_is_refused_by_its_field(name: str) -> None:
+    """An id comes from outside, too."""
+    with pytest.raises(InvalidRequest, match=r"^id: "):
+        Deliberation.plan(name, DeliberationRequest(task="x"), council())
+
+
+@pytest.mark.parametrize("count", [0, -1, MAX_MEMBERS + 1, 1000])
+def test_an_impossible_number_of_members_is_refused_by_its_field(count: int) -> None:
+    """Zero and a thousand members are both refused before anything starts."""
+    with pytest.raises(InvalidRequest) as caught:
+        DeliberationRequest.read({"task": "x", "members": count})
+    assert caught.value.field == "members"
+
+
+@pytest.mark.parametrize("size", [0, 1000])
+def test_a_council_of_zero_or_a_thousand_members_is_refused(size: int) -> None:
+    """The limits hold for the block, not only for the request."""
+    with pytest.raises(ValidationError) as caught:
+        council(size)
+    assert fields_of(caught.value) == ["members"]
+
+
+def test_a_council_that_lists_a_member_twice_is_refused_by_the_member() -> None:
+    """Two members of one name would share one answer."""
+    twice = [Member(agent_id="a", role="DEV"), Member(agent_id="a", role="QA")]
+    with pytest.raises(ValidationError, match="agent_id a appears more than once"):
+        CouncilSpec(name="dev", members=tuple(twice))
+
+
+def test_a_quorum_above_the_members_is_refused() -> None:
+    """In the council itself as well as in a request against it."""
+    with pytest.raises(ValidationError, match="quorum: 4 is above the number of members, 3"):
+        council(quorum=4)
+    with pytest.raises(InvalidRequest, match="quorum: 3 is above the number of members, 2"):
+        Deliberation.plan("d", DeliberationRequest(task="x", members=2, quorum=3), council())
+
+
+def test_an_unknown_key_is_refused_by_its_name() -> None:
+    """A typing error in a request does not pass silently."""
+    with pytest.raises(InvalidRequest) as caught:
+        DeliberationRequest.read({"task": "x", "quorom": 2})
+    assert caught.value.field == "quorom"
+
+
+@pytest.mark.parametrize("task", ["", "   \n", "x" * (MAX_TEXT + 1)])
+def test_an_empty_or_oversized_task_is_refused_by_its_field(task: str) -> None:
+    """Blanks alone are no task, and a prompt has its limit."""
+    with pytest.raises(InvalidRequest) as caught:
+        DeliberationRequest.read({"task": task})
+    assert caught.value.field == "task"
+
+
+def test_a_task_of_exactly_the_limit_is_accepted() -> None:
+    """The limit itself is allowed."""
+    assert len(DeliberationRequest(task="x" * MAX_TEXT).agenda()[0].task) == MAX_TEXT
+
+
+@pytest.mark.parametrize("fields", [{}, {"task": "x", "items": [{"task": "y"}]}])
+def test_a_request_without_exactly_one_agenda_is_refused(fields: dict[str, object]) -> None:
+    """Either one task or items."""
+    with pytest.raises(InvalidRequest) as caught:
+        DeliberationRequest.read(fields)
+    assert caught.value.field == "task"
+
+
+@pytest.mark.parametrize("items", [[], [{"task": "x"}] * (MAX_ITEMS + 1), [{"id": "a", "task": "x"}] * 2])
+def test_an_agenda_of_a_wrong_size_or_with_a_repeated_id_is_refused(items: list[dict[str, str]]) -> None:
+    """An item's id is its subject, so it is unique."""
+    with pytest.raises(InvalidRequest) as caught:
+        DeliberationRequest.read({"items": items})
+    assert caught.value.field == "items"
+
+
+def test_items_without_an_id_are_numbered_around_the_taken_ones() -> None:
+    """A number that the user gave is not given again."""
+    request = DeliberationRequest.read({"items": [{"task": "a"}, {"id": "item-0001", "task": "b"}, {"task": "c"}]})
+    assert [item.id for item in request.agenda()] == ["item-0002", "item-0001", "item-0003"]
+
+
+def test_an_item_keeps_its_own_brief_before_the_shared_one() -> None:
+    """What the request says for all applies where an item says nothing."""
+    request = DeliberationRequest.read(
+        {
+            "items": [{"task": "a", "rubric": "own", "context": {"k": 2}}, {"task": "b"}],
+            "rubric": "shared",
+            "context": {"k": 1, "l": 1},
+        }
+    )
+    first, second = request.agenda()
+    assert (first.rubric, first.context) == ("own", {"k": 2, "l": 1})
+    assert (second.rubric, second.context) == ("shared", {"k": 1, "l": 1})
+
+
+@pytest.mark.parametrize(("size", "quorum"), [(1, 1), (2, 2), (3, 2), (4, 3), (5, 3)])
+def test_the_default_quorum_is_a_majority(size: int, quorum: int) -> None:
+    """floor(n / 2) + 1."""
+    assert Deliberation.plan("d", DeliberationRequest(task="x"), council(size)).quorum == quorum
+
+
+def test_a_request_overrides_the_rules_of_its_council() -> None:
+    """A grace of zero is a value, not a gap."""
+    request = DeliberationRequest(task="x", grace_s=0, deadline_s=5, quorum=1)
+    plan = Deliberation.plan("d", request, council(quorum=3, grace_s=9, deadline_s=60))
+    assert (plan.quorum, plan.grace_s, plan.deadline_s) == (1, 0, 5)
+
+
+def test_a_council_of_its_own_size_stays_as_it_is() -> None:
+    """Its quorum included."""
+    same = council(3, quorum=3)
+    assert same.sized(3) == same
+
+
+def test_a_smaller_council_is_the_first_members_without_the_quorum() -> None:
+    """A quorum for three says nothing about two."""
+    small = council(3, quorum=3).sized(2)
+    assert [member.agent_id for member in small.members] == ["agent-001", "agent-002"]
+    assert small.quorum is None
+
+
+def test_a_larger_council_numbers_further_members_in_the_same_roles_with_diversity() -> None:
+    """So that they do not write the same text twice."""
+    extra = council(2).sized(5).members[2:]
+    assert [(member.agent_id, member.role, member.diversity) for member in extra] == [
+        ("agent-003", "QA", True),
+        ("agent-004", "DEV", True),
+        ("agent-005", "QA", True),
+    ]
+
+
+@settings(deadline=None)
+@given(size=st.integers(1, 8), count=st.integers(1, MAX_MEMBERS))
+def test_a_sized_council_has_that_many_members_with_distinct_ids(size: int, count: int) -> None:
+    """Whatever the two sizes are."""
+    assert len({member.agent_id for member in council(size).sized(count).members}) == count
+
+
+@settings(deadline=None)
+@given(value=st.dictionaries(st.text(st.characters(codec="utf-8")), JSON))
+def test_a_digest_does_not_depend_on_the_order_of_keys(value: dict[str, object]) -> None:
+    """The same content is the same content."""
+    assert digest(dict(reversed(value.items()))) == digest(value)
+
+
+def test_requests_differ_in_their_digest_where_they_differ() -> None:
+    """And agree where only the order of the keys differs."""
+    one = DeliberationRequest.read({"task": "x", "context": {"a": 1, "b": 2}})
+    same = DeliberationRequest.read({"context": {"b": 2, "a": 1}, "task": "x"})
+    other = DeliberationRequest.read({"task": "x", "context": {"a": 1, "b": 3}})
+    assert one.digest == same.digest
+    assert one.digest != other.digest
+
+
+def test_a_model_cannot_be_changed() -> None:
+    """Frozen data can be shared without copies."""
+    with pytest.raises(ValidationError):
+        Item(id="a", task="x").task = "y"  # type: ignore[misc]
+
+
+def test_usage_adds_up() -> None:
+    """Field by field."""
+    total = Usage(prompt_tokens=1, cached_tokens=2) + Usage(prompt_tokens=3, completion_tokens=4)
+    assert total == Usage(prompt_tokens=4, completion_tokens=4, cached_tokens=2)
+
+
+@settings(deadline=None)
+@given(st.text())
+def test_a_seed_is_a_non_negative_31_bit_number(call: str) -> None:
+    """Servers take a signed 32-bit seed."""
+    assert 0 <= seed_of(call) < 2**31
+
+
+def test_an_answers_id_names_deliberation_item_stage_and_member() -> None:
+    """And no attempt."""
+    assert answer_id("d", "i", "propose-0", "m") == "d:i:propose-0:m"
+
+
+def test_only_pending_and_in_progress_are_not_final() -> None:
+    """Everything else ends an item."""
+    assert [status for status in Status if not status.final] == [Status.PENDING, Status.IN_PROGRESS]
