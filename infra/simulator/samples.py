@@ -79,18 +79,18 @@ HEALTH = """def {name}_healthy(waiting: int, limit: int = {count}) -> bool:
 MANIFEST = """apiVersion: apps/v1
 kind: Deployment
 metadata:
-  name: {slug}-service
+  name: {slug}-app
 spec:
   replicas: {count}
   selector:
-    matchLabels: {{app: {slug}-service}}
+    matchLabels: {{app: {slug}-app}}
   template:
     metadata:
-      labels: {{app: {slug}-service}}
+      labels: {{app: {slug}-app}}
     spec:
       containers:
-        - name: {slug}-service
-          image: registry.example/{slug}-service:1.0
+        - name: {slug}-app
+          image: {slug}-app:1.0
           readinessProbe:
             httpGet: {{path: /health, port: 8080}}"""
 

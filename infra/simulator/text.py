@@ -1,8 +1,8 @@
 """The words of an answer: a short technical proposal made from the task, the role and the seed.
 
-The same prompt and seed give the same text, other seeds or roles another one. How many of the requirements
-it speaks of depends on the seed, so that checks of the texts tell them apart. Its first line says that it
-is simulated. A prompt in any other shape than the project's is read as one task.
+The same prompt and seed give the same text, other seeds or roles another one. How much of the requirements
+and the rubric it takes up depends on the seed, so that checks of the texts tell them apart. Its first line
+says that it is simulated. A prompt in any other shape than the project's is read as one task.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from infra.simulator import samples, wording
 
 MIN_CHARS, MAX_CHARS = 900, 1_800
 MAX_TASK_CHARS, MAX_TOPIC_CHARS, MAX_REQUIREMENT_CHARS, MAX_WORD_CHARS = 2_000, 90, 90, 24
-WORDS_CHARS, STEPS_CHARS, NAME_CHARS = 170, 290, 24
+WORDS_CHARS, STEPS_CHARS, RUBRIC_CHARS, NAME_CHARS = 170, 265, 60, 24
 """Room for the task's words, for the steps and for a name in code, so that a text stays in bounds."""
 
 _WORD = re.compile(r"\w[\w+#-]*\w|\w")
@@ -31,7 +31,8 @@ class Brief:
 
     task: str
     role: str
-    requirements: tuple[str, ...]
+    requirements: tuple[str, ...] = ()
+    rubric: str = ""
 
     @property
     def words(self) -> list[str]:
@@ -41,15 +42,16 @@ class Brief:
 
 def read_brief(system: str, user: str) -> Brief:
     """The task, role and requirements of a conversation; of any, if need be."""
-    task = _section(user, "Task") or user.strip() or system.strip()
+    task = _section(user, "Task", first=True) or user.strip() or system.strip()
     lines = _section(user, "Requirements").splitlines()
     wanted = (line[2:].strip() for line in lines if line.startswith("- "))
     named = _section(user, "Your role").partition("\n")[0].split()
-    role = re.sub(r"\W", "", named[0]).upper()[:MAX_WORD_CHARS] if named else ""
+    role = re.sub(r"[^\w-]", "", named[0]).upper()[:MAX_WORD_CHARS] if named else ""
     if not role:
         known = _ROLE.search(system[:MAX_TASK_CHARS])
         role = known.group() if known else "DEV"
-    return Brief(task[:MAX_TASK_CHARS], role, tuple(line[:MAX_REQUIREMENT_CHARS] for line in wanted))
+    requirements = tuple(line[:MAX_REQUIREMENT_CHARS] for line in wanted)
+    return Brief(task[:MAX_TASK_CHARS], role, requirements, _section(user, "Rubric")[:MAX_TASK_CHARS])
 
 
 def compose(brief: Brief, seed: str) -> str:
@@ -61,9 +63,10 @@ def compose(brief: Brief, seed: str) -> str:
     topic = brief.task.strip().partition("\n")[0][:MAX_TOPIC_CHARS].rstrip(" .:?!") or "nothing"
     opener = fill(chance.choice(wording.OPENERS))
     listed = ", ".join(chance.sample(words, len(words))) or "the question itself"
+    analysis = f"{fill(chance.choice(wording.ANALYSIS))}{_judged(brief.rubric, chance)}"
     parts = [
         f"Simulated proposal ({brief.role}): {opener}",
-        f"## Analysis\nAsked: {topic}. It turns on {listed}. {fill(chance.choice(wording.ANALYSIS))}",
+        f"## Analysis\nAsked: {topic}. It turns on {listed}. {analysis}",
         f"## Approach\n{chance.choice(role.lens)}\n{_steps(brief, chance, fill)}",
         f"## Implementation\n{chance.choice(role.lead)}\n{_code(brief.role, chance, words)}",
     ]
@@ -93,18 +96,22 @@ class _Filler:
         self._angle = chance.choice(wording.ANGLES)
 
     def __call__(self, phrase: str) -> str:
-        a, b = self._chance.sample(self._words, 2)
+        count = len(self._words)
+        first = int(self._chance.random() * count)  # ten times as quick as sample()
+        second = (first + 1 + int(self._chance.random() * (count - 1))) % count
+        a, b = self._words[first], self._words[second]
         text = phrase.format(a=a, b=b, angle=self._angle)
         return text[0].upper() + text[1:]
 
 
-def _section(text: str, name: str) -> str:
-    """What stands under the last heading `# name`, up to the next; empty where there is none."""
-    start = f"\n{text}".rfind(f"\n# {name}")
+def _section(text: str, name: str, first: bool = False) -> str:
+    """What stands under the last heading `# name`, or the first; empty where there is none."""
+    text, heading = f"\n{text}", f"\n# {name}"
+    start = text.find(heading) if first else text.rfind(heading)
     if start < 0:
         return ""
     end = text.find("\n# ", start + 1)
-    return text[start : end if end >= 0 else None].partition("\n")[2].strip()
+    return text[start + 1 : end if end >= 0 else None].partition("\n")[2].strip()
 
 
 def _steps(brief: Brief, chance: random.Random, fill: _Filler) -> str:
@@ -113,6 +120,14 @@ def _steps(brief: Brief, chance: random.Random, fill: _Filler) -> str:
     steps = [f"- {wanted.rstrip('.')}: {chance.choice(wording.MEANS)}." for wanted in covered]
     further = (f"- {fill(step)}" for step in chance.sample(wording.STEPS, 2))
     return "\n".join(_fitting([*steps, *further], STEPS_CHARS))
+
+
+def _judged(rubric: str, chance: random.Random) -> str:
+    """A sentence on some words of the rubric; how many depends on the seed."""
+    share = chance.random()
+    words = _fitting((word for word in significant_words(rubric) if chance.random() < share), RUBRIC_CHARS)
+    named = ", ".join(words)
+    return f" The rubric asks for {named}." if named else ""
 
 
 def _fitting(texts: Iterable[str], room: int) -> Iterator[str]:

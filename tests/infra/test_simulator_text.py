@@ -102,11 +102,11 @@ def test_requirements_are_covered_to_a_degree_that_depends_on_the_seed() -> None
 def test_a_brief_is_read_from_the_prompt_of_the_product() -> None:
     """Task, requirements and role stand under their headings, the role at the end."""
     user = (
-        f"# Task\n{TASK_QUEUE}\n\n# Context\n- not a requirement\n\n# Requirements\n- Use Redis\n"
-        "- Add probes\n\n# Your role\nDEVOPS: you deploy.\n"
+        f"# Task\n{TASK_QUEUE}\n\n# Context\n- not a requirement\n\n# Rubric\nSafe\n\n"
+        "# Requirements\n- Use Redis\n- Add probes\n\n# Your role\nDEVOPS: you deploy.\n"
     )
 
-    assert read_brief("charter", user) == Brief(TASK_QUEUE, "DEVOPS", ("Use Redis", "Add probes"))
+    assert read_brief("charter", user) == Brief(TASK_QUEUE, "DEVOPS", ("Use Redis", "Add probes"), "Safe")
 
 
 @pytest.mark.parametrize(

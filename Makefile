@@ -1,0 +1,42 @@
+# The few verbs. `make demo` and `make test` set up everything that they need.
+VENV := .venv
+CONCLAVE := $(VENV)/bin/conclave
+TASK ?= Write a Python function to calculate the factorial of a number
+UP := $(if $(LLM_URL),--llm-url "$(LLM_URL)" $(if $(MODEL),--model "$(MODEL)"),)
+
+.PHONY: help demo test check bench up down lock
+
+help: ## show this
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 8
+
+$(VENV)/.ready: requirements.lock pyproject.toml infra/setup.sh
+	@bash infra/setup.sh $(VENV)
+	@touch $@
+
+demo: $(VENV)/.ready ## bring the stack up and let a council decide: TASK=... LLM_URL=... MODEL=...
+	@$(CONCLAVE) up --detach $(UP)
+	@$(CONCLAVE) deliberate "$(TASK)" --requirement "Use type hints" --requirement "Add a docstring"
+	@echo "The stack stays up. Ask it more: $(CONCLAVE) deliberate \"...\"   Stop it: make down"
+
+test: $(VENV)/.ready ## run all tests, on real servers
+	$(VENV)/bin/python -m pytest
+
+check: $(VENV)/.ready ## lint, types, layers
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+bench: $(VENV)/.ready ## measure a stack of its own beside the floor; table and bench-results/bench.json
+	@mkdir -p bench-results
+	$(CONCLAVE) bench --json bench-results/bench.json
+
+up: $(VENV)/.ready ## bring the stack up
+	@$(CONCLAVE) up --detach $(UP)
+
+down: $(VENV)/.ready ## end the stack
+	@$(CONCLAVE) down
+
+lock: ## resolve requirements.lock anew (needs uv)
+	uv pip compile --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet \
+	  --extra kubernetes --group dev pyproject.toml -o requirements.lock

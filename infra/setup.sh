@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Makes the virtual environment $1 from requirements.lock, installing Python 3.11 and venv from Debian if missing.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+venv=$1
+
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+install() { as_root apt-get update -qq && as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"; }
+is_311() { "$1" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; }
+find_python() { for each in "${PYTHON:-}" python3.11 python3; do if [ -n "$each" ] && is_311 "$each"; then command -v "$each"; return; fi; done; }
+
+python=$(find_python)
+if [ -z "$python" ]; then
+  echo "installing Python 3.11" >&2
+  install python3.11 python3.11-venv
+  python=$(find_python)
+fi
+if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
+  echo "installing Python's venv" >&2
+  install python3.11-venv
+fi
+
+echo "making $venv: about 1 GB, a minute or two" >&2
+"$python" -m venv --clear "$venv"
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
