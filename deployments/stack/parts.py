@@ -107,7 +107,7 @@ def _prefect(settings: Settings) -> Part:
         return Part("prefect", settings.prefect_api_url, source=_from("prefect_api_url"))
     port = free_port(4200)
     command = (*_PYTHON, "prefect", "server", "start", "--host", _HOST, "--port", str(port))
-    return Part("prefect", f"http://{_HOST}:{port}/api", command, nice=5, steady_s=5, stop_s=15)
+    return Part("prefect", f"http://{_HOST}:{port}/api", command, nice=10, steady_s=5, stop_s=15)
 
 
 def _ray(settings: Settings, places: Places) -> Part:
@@ -135,7 +135,7 @@ def _ray(settings: Settings, places: Places) -> Part:
         "--disable-usage-stats",
     )
     options = tuple(f"--{name}={value}" for name, value in flags.items())
-    return Part("ray", f"{_HOST}:{port}", command + options, nice=5, steady_s=10, stop_s=20)
+    return Part("ray", f"{_HOST}:{port}", command + options, nice=1, steady_s=10, stop_s=20)
 
 
 def _llm(settings: Settings, options: UpOptions) -> Part:

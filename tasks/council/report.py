@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import html
 import re
+import textwrap
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 from tasks.council.models import Deliberation, ItemResult, MemberOutcome, RankedProposal, Status, Usage
 
+_WRAP = textwrap.TextWrapper(width=100, break_long_words=False, replace_whitespace=False)
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~:$-])")
 MAX_SHOWN = 20_000
 """Characters of one proposal that the report shows; the whole text is on the record."""
@@ -73,8 +75,9 @@ def table(results: Sequence[ItemResult]) -> list[dict[str, Any]]:
 
 
 def fenced(text: str) -> str:
-    """Text as a code block that it cannot leave."""
-    shown = text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}\n[...]"
+    """Text as a code block that it cannot leave, with long lines wrapped, since the block would not."""
+    cut = text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}\n[...]"
+    shown = "\n".join(_WRAP.fill(line) if len(line) > _WRAP.width else line for line in cut.split("\n"))
     longest = max((len(run) for run in re.findall(r"`+", shown)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}text\n{shown}\n{fence}"
@@ -82,12 +85,12 @@ def fenced(text: str) -> str:
 
 def escape(text: str) -> str:
     """Text for one line of Markdown, with nothing in it that Markdown or HTML would act on."""
-    return _SPECIAL.sub(r"\\\1", html.escape(" ".join(text.split()), quote=True))
+    return html.escape(_SPECIAL.sub(r"\\\1", " ".join(text.split())), quote=False)
 
 
 def _title(plan: Deliberation, results: Sequence[ItemResult]) -> str:
     simulated = any(result.engine == "simulator" for result in results)
-    warning = "\n\n**Simulated: these texts come from the simulator, not from a model. No decision.**"
+    warning = "\n\n**Simulated: these texts come from the simulator, not from a model. A rehearsal, not a decision.**"
     return f"# Deliberation of council {escape(plan.council.name)}" + (warning if simulated else "")
 
 
