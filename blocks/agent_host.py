@@ -13,8 +13,11 @@ import copy
 import functools
 import os
 import time
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, AsyncExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 if TYPE_CHECKING:
@@ -23,24 +26,27 @@ if TYPE_CHECKING:
     from ray import ObjectRef
 
 MAX_SCOPES = 512
-"""Flow runs whose context is kept; the ones that were idle longest are dropped beyond."""
+"""Contexts that are kept; beyond, those that were idle longest are dropped. A driver may die without releasing."""
+
+Environment = tuple[tuple[str, str], ...]
+"""Environment variables, sorted by name."""
+
+host_environment: contextvars.ContextVar[Environment] = contextvars.ContextVar("host_environment")
+"""Set in a host's task runs: what the host was given, so that what they submit finds the same hosts."""
 
 
-@dataclass
-class Scope:
-    """What the host keeps of one flow run."""
+class ScopeId(NamedTuple):
+    """Which context a task run needs, and the flow run that owns it and releases it."""
 
-    context: contextvars.Context
-    tasks: dict[str, Task[..., Any]] = field(default_factory=dict)
-    running: int = 0
-    used_at: float = 0.0
+    owner: str
+    key: str
 
 
 @dataclass(frozen=True)
 class Submission:
     """One task run, as the runner sends it. References stand for what is sent once and used often."""
 
-    scope_id: str
+    scope_id: ScopeId
     context: ObjectRef
     task: ObjectRef
     task_run_id: UUID
@@ -49,103 +55,168 @@ class Submission:
     dependencies: dict[str, Any] | None
 
 
-class AgentHost:
-    """Async actor that runs the task runs of any number of flow runs."""
+@dataclass(frozen=True)
+class Stats:
+    """What a host has in hand."""
 
-    def __init__(self, environment: dict[str, str]) -> None:
+    pid: int
+    scopes: int
+    running: int
+    waiting: int
+
+
+class Scope:
+    """A Prefect context that is rebuilt once, and the tasks that ran in it."""
+
+    def __init__(self, hydrating: asyncio.Task[tuple[contextvars.Context, AbstractContextManager[None]]]) -> None:
+        self.tasks: dict[str, Task[..., Any]] = {}
+        self.users = 0
+        self.used_at = time.monotonic()
+        self._hydrating = hydrating
+        self._dropped = False
+
+    @property
+    def failed(self) -> bool:
+        """Whether the context could not be rebuilt."""
+        return _failed(self._hydrating)
+
+    async def context(self) -> contextvars.Context:
+        """A copy of the context, for one task run."""
+        context, _ = await asyncio.shield(self._hydrating)
+        return context.copy()
+
+    @contextmanager
+    def in_use(self) -> Generator[None, None, None]:
+        """Keep the context until the block ends, even if the scope is dropped meanwhile."""
+        self.users += 1
+        try:
+            yield
+        finally:
+            self.users -= 1
+            self.used_at = time.monotonic()
+            self._leave_if_done()
+
+    def drop(self) -> None:
+        """Leave the context now, or as soon as nobody uses it."""
+        self._dropped = True
+        self._leave_if_done()
+
+    def _leave_if_done(self) -> None:
+        if self._dropped and not self.users:
+            self._hydrating.add_done_callback(_leave)
+
+
+def _leave(hydrating: asyncio.Task[tuple[contextvars.Context, AbstractContextManager[None]]]) -> None:
+    if not _failed(hydrating):
+        context, hydrated = hydrating.result()
+        context.run(hydrated.__exit__, None, None, None)
+
+
+class AgentHost:
+    """Async actor that runs the task runs of any number of flow runs, `concurrency` of them at once."""
+
+    def __init__(self, environment: Environment, concurrency: int) -> None:
         os.environ.update(environment)
-        self._scopes: dict[str, asyncio.Task[Scope]] = {}
-        self._ready: asyncio.Task[None] | None = None
-        self._stop = asyncio.Event()
-        self._work: set[asyncio.Task[Any]] = set()
+        self._base = contextvars.copy_context()
+        self._base.run(host_environment.set, environment)
+        self._slots = asyncio.Semaphore(concurrency)
+        self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="sync-task")
+        self._opening: asyncio.Task[None] | None = None
+        self._closing = AsyncExitStack()
+        self._scopes: dict[ScopeId, Scope] = {}
+        self._accepted = self._running = 0
+        self._worked_at = time.monotonic()
+        self._retiring = False
 
     async def ping(self) -> int:
         """Process id, once the host can take work."""
         await self._opened()
         return os.getpid()
 
+    async def stats(self) -> Stats:
+        """What the host has in hand."""
+        return Stats(os.getpid(), len(self._scopes), self._running, self._accepted - self._running)
+
     async def run(self, submission: Submission) -> State[Any]:
-        """Run one task run to its final state. A cancelled call cancels the task's own code."""
-        await self._opened()
-        scope = await self._scope(submission)
-        scope.running += 1
-        try:
-            token = Cancellation()
-            task = token.guard(await self._task(scope, submission.task))
-            work = self._start(scope, task, submission)
-            try:
-                return await asyncio.shield(work)
-            except asyncio.CancelledError:
-                token.cancel()
-                return await work
-        finally:
-            scope.running -= 1
-            scope.used_at = time.monotonic()
+        """Run one task run to its final state.
 
-    async def release(self, scope_id: str) -> None:
+        A cancelled call cancels the task's own code, and the run ends Cancelled. A call that is cancelled
+        before its turn has come raises: Prefect knows nothing of that run yet.
+        """
+        with self._at_work():
+            await self._opened()
+            scope = self._scope(submission)
+            with scope.in_use():
+                context = await scope.context()
+                parameters, wait_for = await _resolved([submission.parameters, submission.wait_for])
+                task = await self._task(scope, submission.task)
+                async with self._slots:
+                    return await self._engine(task, submission, parameters, wait_for, context)
+
+    async def release(self, owner: str) -> None:
         """Forget a flow run that has ended."""
-        self._scopes.pop(scope_id, None)
+        self._drop([scope_id for scope_id in self._scopes if scope_id.owner == owner])
 
-    async def retire(self, patience_s: float) -> None:
-        """End this actor for good once its work is done, or after `patience_s`."""
+    async def retire(self, idle_s: float) -> None:
+        """End this actor for good once it has had no work for `idle_s`; whoever still uses it keeps it."""
         import ray
 
-        if self._work:
-            await asyncio.wait(self._work, timeout=patience_s)
-        self._stop.set()
-        if self._ready is not None:
-            await asyncio.gather(self._ready, return_exceptions=True)
+        if self._retiring:
+            return
+        self._retiring = True
+        while self._accepted or time.monotonic() - self._worked_at < idle_s:  # noqa: ASYNC110  # time has to pass
+            await asyncio.sleep(idle_s / 10)
+        await asyncio.to_thread(_send_what_prefect_holds)
+        await asyncio.get_running_loop().create_task(self._closing.aclose(), context=self._base)
         ray.actor.exit_actor()
 
     # --- inside -----------------------------------------------------------------------------------
 
+    @contextmanager
+    def _at_work(self) -> Generator[None, None, None]:
+        self._accepted += 1
+        try:
+            yield
+        finally:
+            self._accepted -= 1
+            self._worked_at = time.monotonic()
+
     async def _opened(self) -> None:
-        if self._ready is None:
-            opened = asyncio.Event()
-            self._ready = asyncio.create_task(self._keep_open(opened))
-            self._opening = opened
-        waiting = asyncio.create_task(self._opening.wait())
-        await asyncio.wait({waiting, self._ready}, return_when=asyncio.FIRST_COMPLETED)
-        if self._ready.done():
-            waiting.cancel()
-            self._ready.result()
+        """Open the process's API clients and connections, once; whatever runs here runs in their context."""
+        if self._opening is None or _failed(self._opening):
+            self._opening = asyncio.get_running_loop().create_task(self._open(), context=self._base)
+        await asyncio.shield(self._opening)
 
-    async def _keep_open(self, opened: asyncio.Event) -> None:
-        """Own the process's API client and connections until the host retires."""
-        from prefect.client.orchestration import get_client
-        from prefect.context import AsyncClientContext
+    async def _open(self) -> None:
+        from blocks.connections import connections, prefect_clients
 
-        from blocks.connections import connections
+        await self._closing.enter_async_context(prefect_clients())
+        await self._closing.enter_async_context(connections())
 
-        with get_client(sync_client=True) as self._sync_client:
-            async with connections(), AsyncClientContext() as self._client_context:
-                opened.set()
-                await self._stop.wait()
-
-    async def _scope(self, submission: Submission) -> Scope:
-        task = self._scopes.get(submission.scope_id)
-        if task is None or (task.done() and task.exception() is not None):
+    def _scope(self, submission: Submission) -> Scope:
+        scope = self._scopes.get(submission.scope_id)
+        if scope is None or scope.failed:
             self._evict()
-            task = self._scopes[submission.scope_id] = asyncio.create_task(self._hydrate(submission))
-        return await asyncio.shield(task)
+            scope = Scope(asyncio.get_running_loop().create_task(self._hydrate(submission.context)))
+            self._scopes[submission.scope_id] = scope
+        return scope
 
-    async def _hydrate(self, submission: Submission) -> Scope:
-        from prefect.context import AsyncClientContext, hydrated_context
+    async def _hydrate(self, reference: ObjectRef) -> tuple[contextvars.Context, AbstractContextManager[None]]:
+        from prefect.context import hydrated_context
 
-        serialized = await submission.context
-        context = contextvars.copy_context()
-        context.run(hydrated_context(serialized, client=self._sync_client).__enter__)
-        context.run(AsyncClientContext.__var__.set, self._client_context)
-        return Scope(context, used_at=time.monotonic())
+        serialized = await reference
+        context, hydrated = self._base.copy(), hydrated_context(serialized)
+        context.run(hydrated.__enter__)
+        return context, hydrated
 
     def _evict(self) -> None:
-        idle = [
-            (task.result().used_at, scope_id)
-            for scope_id, task in self._scopes.items()
-            if task.done() and not task.cancelled() and task.exception() is None and not task.result().running
-        ]
-        for _, scope_id in sorted(idle)[: max(0, len(self._scopes) - MAX_SCOPES + 1)]:
-            del self._scopes[scope_id]
+        idle = [scope_id for scope_id, scope in self._scopes.items() if not scope.users]
+        idle.sort(key=lambda scope_id: self._scopes[scope_id].used_at)
+        self._drop(idle[: max(0, len(self._scopes) - MAX_SCOPES + 1)])
+
+    def _drop(self, scope_ids: Iterable[ScopeId]) -> None:
+        for scope_id in scope_ids:
+            self._scopes.pop(scope_id).drop()
 
     async def _task(self, scope: Scope, reference: ObjectRef) -> Task[..., Any]:
         key = reference.hex()
@@ -153,37 +224,59 @@ class AgentHost:
             scope.tasks[key] = await reference
         return scope.tasks[key]
 
-    def _start(self, scope: Scope, task: Task[..., Any], submission: Submission) -> asyncio.Task[Any]:
-        context = scope.context.copy()
-        work = asyncio.get_running_loop().create_task(_run(task, submission, context), context=context)
-        self._work.add(work)
-        work.add_done_callback(self._work.discard)
-        return work
+    async def _engine(
+        self,
+        task: Task[..., Any],
+        submission: Submission,
+        parameters: dict[str, Any],
+        wait_for: list[Any],
+        context: contextvars.Context,
+    ) -> State[Any]:
+        """Prefect's own engine, shielded from cancellation, which goes to the task's code instead."""
+        cancellation = Cancellation()
+        arguments = {
+            "task": cancellation.guard(task),
+            "task_run_id": submission.task_run_id,
+            "parameters": parameters,
+            "wait_for": wait_for or None,
+            "dependencies": submission.dependencies,
+            "context": None,
+            "return_type": "state",
+        }
+        self._running += 1
+        try:
+            work = asyncio.get_running_loop().create_task(_run(arguments, self._threads), context=context)
+            while not work.done():
+                try:
+                    await asyncio.wait({work})
+                except asyncio.CancelledError:
+                    cancellation.cancel()
+            return work.result()
+        finally:
+            self._running -= 1
 
 
-async def _run(task: Task[..., Any], submission: Submission, context: contextvars.Context) -> Any:
-    """Prefect's own engine, given an id and parameters whose upstream results have arrived."""
+async def _run(arguments: dict[str, Any], threads: ThreadPoolExecutor) -> State[Any]:
+    from prefect.exceptions import ExternalSignal
+    from prefect.states import exception_to_crashed_state
     from prefect.task_engine import run_task_async, run_task_sync
 
-    parameters, wait_for = await _resolved([submission.parameters, submission.wait_for])
-    arguments: dict[str, Any] = {
-        "task": task,
-        "task_run_id": submission.task_run_id,
-        "parameters": parameters,
-        "wait_for": wait_for or None,
-        "dependencies": submission.dependencies,
-        "context": None,
-        "return_type": "state",
-    }
-    if task.isasync:
-        return await run_task_async(**arguments)
-    run = functools.partial(run_task_sync, **arguments)
-    return await asyncio.get_running_loop().run_in_executor(None, context.copy().run, run)
+    state: Any
+    try:
+        if arguments["task"].isasync:
+            state = await run_task_async(**arguments)
+        else:
+            call: Any = functools.partial(run_task_sync, **arguments)
+            state = await asyncio.get_running_loop().run_in_executor(threads, contextvars.copy_context().run, call)
+    except (asyncio.CancelledError, TaskExit, ExternalSignal) as error:
+        return await exception_to_crashed_state(error)  # as the engine has recorded before it raised
+    return state
 
 
 async def _resolved(value: Any) -> Any:
-    """The value with every Ray reference in it replaced by what it refers to."""
+    """The value with every Ray reference in it replaced by what it refers to, or by a Crashed state."""
     import ray
+    from prefect.states import exception_to_crashed_state
     from prefect.utilities.collections import visit_collection
 
     found: dict[Any, Any] = {}
@@ -196,7 +289,9 @@ async def _resolved(value: Any) -> Any:
     visit_collection(value, visit_fn=note, return_data=False)
     if not found:
         return value
-    found.update(zip(found, await asyncio.gather(*found), strict=True))
+    for reference, result in zip(found, await asyncio.gather(*found, return_exceptions=True), strict=True):
+        crashed = isinstance(result, BaseException)
+        found[reference] = await exception_to_crashed_state(result) if crashed else result
 
     def put(expression: Any) -> Any:
         return found[expression] if isinstance(expression, ray.ObjectRef) else expression
@@ -204,16 +299,37 @@ async def _resolved(value: Any) -> Any:
     return visit_collection(value, visit_fn=put, return_data=True)
 
 
+def _failed(task: asyncio.Task[Any]) -> bool:
+    return task.done() and (task.cancelled() or task.exception() is not None)
+
+
+def _send_what_prefect_holds() -> None:
+    """Send the events and logs that Prefect's threads still hold."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    EventsWorker.drain_all(timeout=10)
+    APILogWorker.drain_all(timeout=10)
+
+
+class TaskExit(BaseException):
+    """The task's code tried to end the process, which is not its own here. Prefect calls that Crashed."""
+
+
 class Cancellation:
     """Cancels a task's own code and lets Prefect's engine record it, so that the run ends Cancelled.
 
     A CancelledError that reaches the engine would be recorded as Crashed. A sync task cannot be interrupted
-    in its thread; it is cancelled only if it has not begun.
+    in its thread; it is cancelled only if it has not begun. One that waits for a retry ends after the wait.
     """
 
     def __init__(self) -> None:
         self._cancelled = False
         self._inner: asyncio.Task[Any] | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as a new one: it travels in the parent's context of what the task submits."""
+        return type(self), ()
 
     def cancel(self) -> None:
         """Cancel now, or as soon as the code begins."""
@@ -228,16 +344,19 @@ class Cancellation:
         return guarded
 
     def _guard_async(self, fn: Any) -> Any:
+        async def code(*args: Any, **kwargs: Any) -> Any:
+            with _kept_in():
+                return await fn(*args, **kwargs)
+
         @functools.wraps(fn)
         async def guarded(*args: Any, **kwargs: Any) -> Any:
             if self._cancelled:
                 return _cancelled_state()
-            self._inner = asyncio.get_running_loop().create_task(fn(*args, **kwargs))
+            self._inner = asyncio.get_running_loop().create_task(code(*args, **kwargs))
             try:
                 return await self._inner
             except asyncio.CancelledError:
                 if not self._cancelled:
-                    self._inner.cancel()
                     raise
                 return _cancelled_state()
 
@@ -246,9 +365,19 @@ class Cancellation:
     def _guard_sync(self, fn: Any) -> Any:
         @functools.wraps(fn)
         def guarded(*args: Any, **kwargs: Any) -> Any:
-            return _cancelled_state() if self._cancelled else fn(*args, **kwargs)
+            with _kept_in():
+                return _cancelled_state() if self._cancelled else fn(*args, **kwargs)
 
         return guarded
+
+
+@contextmanager
+def _kept_in() -> Generator[None, None, None]:
+    """Turn what would end the event loop, and with it everybody's work, into a crash of this task run."""
+    try:
+        yield
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise TaskExit(repr(error)) from error
 
 
 def _cancelled_state() -> State[Any]:

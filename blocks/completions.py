@@ -8,10 +8,11 @@ Source of the fields: vLLM `entrypoints/openai/chat_completion/protocol.py`.
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from blocks.exceptions import ModelServerRefused, ModelServerUnavailable
+from blocks.exceptions import ModelServerError, ModelServerRefused, ModelServerUnavailable
 from tasks.council.models import Usage
 
 if TYPE_CHECKING:
@@ -19,9 +20,14 @@ if TYPE_CHECKING:
 
     from blocks.vllm_server import ChatCall
 
-MAX_ERROR_CHARS = 500
 INTERRUPTED = ("abort", "error")
 """Finish reasons of an answer that the server broke off: worth another attempt."""
+RETRYABLE = (408, 425, 429)
+"""HTTP statuses below 500 that are worth another attempt."""
+SHOWN_BYTES = 64 * 1024
+
+_MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError)
+"""What reading a body of another shape raises, be it deeply nested or with an infinite number in it."""
 
 
 @dataclass(frozen=True)
@@ -65,65 +71,72 @@ def read_completion(body: bytes, model: str, engine: str) -> Completion:
         completion = Completion(
             content=_text(message.get("content")),
             reasoning=_text(message.get("reasoning") or message.get("reasoning_content")),
-            finish_reason=choice.get("finish_reason"),
+            finish_reason=_text(choice.get("finish_reason")),
             usage=_usage(answer.get("usage")),
             model=str(answer.get("model") or model),
             engine=_engine(answer, engine),
         )
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise ModelServerUnavailable(f"the answer is no completion: {_shown(body)}") from error
+    except _MALFORMED:
+        raise ModelServerUnavailable(f"the answer is no completion: {_shown(body)}") from None
     return _whole(completion)
 
 
 async def read_stream(response: aiohttp.ClientResponse, model: str, engine: str, max_bytes: int) -> Completion:
     """Completion from server-sent events; raises ModelServerUnavailable on an error inside the stream."""
-    parts: dict[str, list[str]] = {"content": [], "reasoning": []}
-    finish_reason, usage, size = None, Usage(), 0
-    async for line in response.content:
-        size += len(line)
-        if size > max_bytes:
-            raise ModelServerUnavailable(f"answer is longer than {max_bytes} bytes")
+    content: list[str] = []
+    reasoning: list[str] = []
+    finish_reason, usage = None, Usage()
+    async for line in _lines(response, max_bytes):
         data = line.strip().removeprefix(b"data:").strip()
         if not line.startswith(b"data:") or data == b"[DONE]":
             continue
-        chunk = _chunk(data)
-        usage = _usage(chunk["usage"]) if chunk.get("usage") else usage
-        model, engine = str(chunk.get("model") or model), _engine(chunk, engine)
-        for choice in chunk.get("choices") or []:
-            delta = choice.get("delta") or {}
-            parts["content"].append(delta.get("content") or "")
-            parts["reasoning"].append(delta.get("reasoning") or delta.get("reasoning_content") or "")
-            finish_reason = choice.get("finish_reason") or finish_reason
+        try:
+            chunk = json.loads(data)
+            if not chunk.get("error"):
+                usage = _usage(chunk["usage"]) if chunk.get("usage") else usage
+                model, engine = str(chunk.get("model") or model), _engine(chunk, engine)
+                for choice in chunk.get("choices") or []:
+                    delta = choice.get("delta") or {}
+                    content.append(_text(delta.get("content")) or "")
+                    reasoning.append(_text(delta.get("reasoning") or delta.get("reasoning_content")) or "")
+                    finish_reason = _text(choice.get("finish_reason")) or finish_reason
+                continue
+        except _MALFORMED:
+            raise ModelServerUnavailable(f"the stream carries no completion: {_shown(data)}") from None
+        raise _error_inside(chunk["error"], data)
     if finish_reason is None:
         raise ModelServerUnavailable("the stream ended without a finish_reason")
-    content, reasoning = "".join(parts["content"]), "".join(parts["reasoning"]) or None
-    return _whole(Completion(content, reasoning, finish_reason, usage, model, engine))
+    return _whole(Completion("".join(content), "".join(reasoning) or None, finish_reason, usage, model, engine))
 
 
 def read_error(body: bytes) -> str:
     """Message of an error body; vLLM's is an object, its 401 a plain string, FastAPI's `detail`."""
     try:
         answer = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return _shown(body)
     error = answer.get("error", answer.get("detail", answer)) if isinstance(answer, dict) else answer
     message = error.get("message", error) if isinstance(error, dict) else error
-    return str(message)[:MAX_ERROR_CHARS]
+    return str(message)
 
 
-def _chunk(data: bytes) -> dict[str, Any]:
-    try:
-        chunk = json.loads(data)
-    except ValueError as error:
-        raise ModelServerUnavailable(f"the stream carries no JSON: {_shown(data)}") from error
-    if not isinstance(chunk, dict):
-        raise ModelServerUnavailable(f"the stream carries no completion: {_shown(data)}")
-    if "error" in chunk:
-        cause = chunk["error"]
-        code = cause.get("code") if isinstance(cause, dict) else None
-        kind = ModelServerRefused if isinstance(code, int) and 400 <= code < 500 else ModelServerUnavailable
-        raise kind(f"error inside the stream: {read_error(data)}")
-    return chunk
+async def _lines(response: aiohttp.ClientResponse, max_bytes: int) -> AsyncGenerator[bytes, None]:
+    """Lines of any length up to `max_bytes` in all; aiohttp's own reading ends at 128 KiB for one line."""
+    rest, size = b"", 0
+    async for data in response.content.iter_any():
+        size += len(data)
+        if size > max_bytes:
+            raise ModelServerUnavailable(f"the answer is longer than {max_bytes} bytes")
+        *lines, rest = (rest + data).split(b"\n")
+        for line in lines:
+            yield line
+    yield rest
+
+
+def _error_inside(error: Any, data: bytes) -> ModelServerError:
+    code = error.get("code") if isinstance(error, dict) else None
+    final = isinstance(code, int) and 400 <= code < 500 and code not in RETRYABLE
+    return (ModelServerRefused if final else ModelServerUnavailable)(f"error inside the stream: {read_error(data)}")
 
 
 def _whole(completion: Completion) -> Completion:
@@ -153,4 +166,5 @@ def _text(value: Any) -> str | None:
 
 
 def _shown(body: bytes) -> str:
-    return repr(body[:120].decode(errors="replace"))
+    """The body in one line; `VLLM` takes the key out of it and cuts it."""
+    return repr(body[:SHOWN_BYTES].decode(errors="replace"))

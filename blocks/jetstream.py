@@ -6,22 +6,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+from urllib.parse import unquote, urlsplit
 
-import nats
 import nats.errors
+from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.api import KeyValueConfig, ObjectStoreConfig, RetentionPolicy, StorageType, StreamConfig
 from nats.js.errors import APIError, BucketNotFoundError, NotFoundError
 from prefect.blocks.core import Block
 from prefect.logging import get_logger
-from pydantic import Field, SecretStr
+from pydantic import ConfigDict, Field, SecretStr, model_validator
 
 from blocks.connections import Close, shared
 from blocks.exceptions import RecordMisconfigured, RecordUnavailable
-from blocks.record import BODIES_BUCKET, STATUS_BUCKET, Record
+from blocks.record import BODIES_BUCKET, STATUS_BUCKET, TRANSIENT, Record, words
 
 STREAMS: dict[str, tuple[RetentionPolicy, tuple[str, ...]]] = {
     "CONCLAVE_REQUESTS": (RetentionPolicy.WORK_QUEUE, ("requests.*",)),
@@ -49,6 +53,8 @@ class JetStream(Block):
     _description = "The NATS JetStream that keeps answers, decisions and the status of deliberations."
     _documentation_url = "https://docs.nats.io/nats-concepts/jetstream"  # type: ignore[assignment]  # Prefect declares HttpUrl and validates a str
 
+    model_config = ConfigDict(hide_input_in_errors=True)  # what is refused may hold a password
+
     servers: list[str] = Field(
         default_factory=lambda: ["nats://127.0.0.1:4222"], min_length=1, description="URLs of the servers."
     )
@@ -64,17 +70,36 @@ class JetStream(Block):
     connect_timeout_s: float = Field(5.0, gt=0, description="Seconds to connect.")
     patience_s: float = Field(60.0, gt=0, description="Seconds that a write or read outlasts an absent server.")
 
+    @model_validator(mode="after")
+    def _no_credentials_in_urls(self) -> Self:
+        """Move credentials from the URLs to the fields that Prefect keeps secret; a field that is set wins."""
+        for index, url in enumerate(self.servers):
+            parts = urlsplit(url)
+            if parts.username is None:
+                continue
+            self.servers[index] = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+            if parts.password is None:
+                self.token = self.token or SecretStr(unquote(parts.username))
+            else:
+                self.user = self.user or unquote(parts.username)
+                self.password = self.password or SecretStr(unquote(parts.password))
+        return self
+
+    def at(self, servers: list[str]) -> Self:
+        """The same block for other servers; credentials in their URLs take the place of the block's own."""
+        kept = {name: getattr(self, name) for name in type(self).model_fields}
+        if any("@" in url for url in servers):
+            kept |= {"user": None, "password": None, "token": None}
+        return type(self).model_validate({**kept, "servers": list(servers)})
+
     async def record(self) -> Record:
         """The loop's shared connection. Raises RecordUnavailable or RecordMisconfigured."""
         return await shared(("jetstream", *self.servers, self.user, str(self.credentials_file)), self._connect)
 
     async def _connect(self) -> tuple[Record, Close]:
+        client = Client()
         try:
-            client = await nats.connect(**self._options())
-        except (OSError, nats.errors.Error, TimeoutError) as error:
-            shown = ", ".join(self.servers)
-            raise RecordUnavailable(f"no NATS server answers at {shown}: {error or type(error).__name__}") from error
-        try:
+            await self._reach(client)
             jetstream = client.jetstream(timeout=self.connect_timeout_s)
             await self._prepare(jetstream)
             record = Record(
@@ -84,10 +109,44 @@ class JetStream(Block):
                 await jetstream.object_store(BODIES_BUCKET),
                 self.patience_s,
             )
+        except TRANSIENT as error:
+            await _close(client)
+            raise RecordUnavailable(f"no JetStream answers at {self._where}; is it enabled? {words(error)}") from error
+        except nats.errors.Error as error:
+            await _close(client)
+            raise RecordMisconfigured(f"the JetStream at {self._where} cannot be set up: {words(error)}") from error
         except BaseException:
-            await client.close()
+            await _close(client)
             raise
-        return record, client.close
+        return record, partial(_close, client)
+
+    async def _reach(self, client: Client) -> None:
+        """Connect, and later reconnect for ever; the first time only once to each server.
+
+        nats-py has one setting for both, so the first time is ended from its error callback, with an error
+        that it does not catch.
+        """
+        failures: list[Exception] | None = []
+
+        async def failed(error: Exception) -> None:
+            get_logger("conclave.jetstream").debug("NATS connection: %s", words(error))
+            if failures is None:
+                return
+            failures.append(error)
+            if len(failures) >= len(self.servers):
+                told = "; ".join(dict.fromkeys(words(failure) for failure in failures))
+                raise RecordUnavailable(f"no NATS server answers at {self._where}: {told}")
+
+        try:
+            async with asyncio.timeout(self.connect_timeout_s * len(self.servers)):
+                await client.connect(**self._options(), error_cb=failed)
+        except (OSError, nats.errors.Error) as error:
+            raise RecordUnavailable(f"no NATS server answers at {self._where}: {words(error)}") from error
+        failures = None
+
+    @property
+    def _where(self) -> str:
+        return ", ".join(self.servers)
 
     def _options(self) -> dict[str, Any]:
         options: dict[str, Any] = {
@@ -97,7 +156,6 @@ class JetStream(Block):
             "allow_reconnect": True,
             "max_reconnect_attempts": -1,
             "reconnect_time_wait": 0.25,
-            "error_cb": _log_error,
             "user": self.user,
             "password": self.password.get_secret_value() if self.password else None,
             "token": self.token.get_secret_value() if self.token else None,
@@ -145,10 +203,11 @@ class JetStream(Block):
         except NotFoundError:
             await self._create_stream(jetstream, name, retention, subjects)
             return
-        if set(found.subjects or ()) != set(subjects) or found.retention != retention:
+        if set(found.subjects or ()) != set(subjects) or found.retention != retention or not found.allow_direct:
             raise RecordMisconfigured(
-                f"stream {name} has subjects {sorted(found.subjects or ())} and retention {found.retention}; "
-                f"Conclave needs {sorted(subjects)} and {retention}: rename or remove the stream"
+                f"stream {name} has subjects {sorted(found.subjects or ())}, retention {found.retention} and "
+                f"allow_direct {found.allow_direct}; Conclave needs {sorted(subjects)}, {retention.value} and True: "
+                "rename or remove the stream"
             )
 
     async def _create_stream(
@@ -169,5 +228,7 @@ class JetStream(Block):
             raise RecordMisconfigured(f"stream {name} cannot be created: {error.description}") from error
 
 
-async def _log_error(error: Exception) -> None:
-    get_logger("conclave.jetstream").debug("NATS connection: %s", error or type(error).__name__)
+async def _close(client: Client) -> None:
+    """Close, whatever is left to close: a server that has gone makes nats-py raise half-way."""
+    with suppress(OSError, nats.errors.Error):
+        await client.close()

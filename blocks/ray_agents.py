@@ -10,7 +10,8 @@ from prefect_ray import RayTaskRunner
 from prefect_ray.context import remote_options
 from pydantic import Field
 
-from blocks.warm_runner import NAMESPACE, WarmRayTaskRunner
+from blocks.agent_pool import NAMESPACE
+from blocks.warm_runner import WarmRayTaskRunner
 
 PACKAGES = ("blocks", "tasks", "flows")
 """The source that agent hosts run; a change of it makes new hosts."""

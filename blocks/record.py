@@ -13,7 +13,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 import time
+import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,11 +27,18 @@ from nats.aio.client import Client
 from nats.aio.subscription import Subscription
 from nats.js import JetStreamContext
 from nats.js.api import ConsumerConfig, DeliverPolicy
-from nats.js.errors import APIError, KeyNotFoundError, KeyWrongLastSequenceError, NotFoundError
+from nats.js.errors import (
+    APIError,
+    KeyNotFoundError,
+    KeyWrongLastSequenceError,
+    NotFoundError,
+    ObjectNotFoundError,
+)
 from nats.js.kv import KeyValue
 from nats.js.object_store import ObjectStore
 
-from blocks.exceptions import RecordUnavailable
+from blocks.exceptions import RecordError, RecordUnavailable
+from tasks.council.models import NAME_PATTERN, NAME_RULE
 
 T = TypeVar("T")
 Body = dict[str, Any]
@@ -50,7 +59,16 @@ HEADER_ROOM = 4096
 POLL_S = 5.0
 """How long a follower waits in silence before it asks the stream whether it missed something."""
 
-_TRANSIENT = (
+BODY_S = 30.0
+"""How long reading a body from the object store may take; nats-py would wait for ever for a lost part."""
+
+
+class _Unsettled(Exception):
+    """The fence refused a publish, but the event that it refused it for cannot be read yet."""
+
+
+TRANSIENT = (
+    _Unsettled,
     nats.errors.TimeoutError,
     nats.errors.ConnectionClosedError,
     nats.errors.ConnectionReconnectingError,
@@ -97,19 +115,27 @@ class Record:
         """
         data, headers = await self._packed(subject, event_id, kind, body)
         headers["Nats-Expected-Last-Subject-Sequence"] = "0"
-        try:
-            await self._outlast(lambda: self._jetstream.publish(subject, data, headers=headers))
-        except APIError as error:
-            if error.err_code != WRONG_LAST_SEQUENCE:
-                raise
+
+        async def write() -> Event | None:
+            try:
+                await self._jetstream.publish(subject, data, headers=headers)
+            except APIError as error:
+                if error.err_code != WRONG_LAST_SEQUENCE:
+                    raise
+            else:
+                return None
             first = await self.last(subject, direct=False)
+            if first is None:
+                raise _Unsettled(f"{subject} is taken by an event that cannot be read")
             # A repeat after a lost acknowledgement meets its own first try.
-            return None if first is None or first.body == body else first
-        return None
+            return None if _dump(first.body) == _dump(body) else first
+
+        return await self._outlast(write)
 
     async def publish(self, subject: str, event_id: str, kind: str, body: Body) -> None:
         """Write an event that may be followed by others on its subject."""
         data, headers = await self._packed(subject, event_id, kind, body)
+        headers["Nats-Msg-Id"] = uuid.uuid4().hex  # of this call: a repeat after a lost acknowledgement is dropped
         await self._outlast(lambda: self._jetstream.publish(subject, data, headers=headers))
 
     async def announce(self, subject: str, body: Body) -> None:
@@ -149,10 +175,12 @@ class Record:
         """Every event on subjects of `pattern`, stored ones first, then as they come; never ends.
 
         The consumer lives in the server's memory. When it falls silent the stream is asked whether anything
-        was missed, and the consumer made anew where the last event left off, so a restart loses nothing.
+        was missed. Then, and when its count of messages has a gap or begins again, it is made anew where the
+        last event left off, so a restart loses nothing and brings nothing twice.
         """
         while True:
             subscription = await self._outlast(lambda: self._consume(pattern, after))  # noqa: B023  # awaited here
+            count = 0
             try:
                 while True:
                     try:
@@ -161,6 +189,9 @@ class Record:
                         if await self.next(pattern, after) is not None:
                             break
                         continue
+                    count += 1
+                    if message.metadata.sequence.consumer != count:
+                        break
                     after = message.metadata.sequence.stream
                     yield await self._unpacked(message.subject, after, message)
             finally:
@@ -180,12 +211,16 @@ class Record:
     async def create_status(self, key: str, body: Body) -> bool:
         """Write a key that must not exist; False if it does."""
         data = _dump(body)
+        tries = 0
 
         async def create() -> bool:
+            nonlocal tries
+            tries += 1
             try:
                 await self._status.create(key, data)
             except KeyWrongLastSequenceError:
-                return False
+                # A repeat after a lost acknowledgement meets its own first try.
+                return tries > 1 and (await self._status.get(key)).value == data
             return True
 
         return await self._outlast(create)
@@ -233,24 +268,26 @@ class Record:
         )
 
     async def _outlast(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        """Repeat an attempt while the server is away, up to `patience_s`."""
+        """Repeat an attempt while the server is away, up to `patience_s`. Raises RecordError."""
         until = time.monotonic() + self._patience_s
         while True:
             try:
                 return await attempt()
-            except _TRANSIENT as error:
+            except TRANSIENT as error:
                 if time.monotonic() > until:
-                    raise RecordUnavailable(
-                        f"JetStream did not answer for {self._patience_s:g} s: {error or type(error).__name__}"
-                    ) from error
+                    told = f"JetStream did not answer for {self._patience_s:g} s: {words(error)}"
+                    raise RecordUnavailable(told) from error
                 await asyncio.sleep(0.25)
+            except nats.errors.Error as error:
+                raise RecordError(f"JetStream refused: {words(error)}") from error
 
     async def _packed(self, subject: str, event_id: str, kind: str, body: Body) -> tuple[bytes, dict[str, str]]:
+        _check_tokens(subject)
         data, headers = _dump(body), event_headers(subject, event_id, kind)
         if len(data) > self._client.max_payload - HEADER_ROOM:
             name = hashlib.sha256(data).hexdigest()
             large = data
-            await self._outlast(lambda: self._bodies.put(name, large))
+            await self._outlast(lambda: self._keep_body(name, large))
             headers["ce-dataref"] = f"nats-object://{BODIES_BUCKET}/{name}"
             data = b"{}"
         return data, headers
@@ -260,8 +297,19 @@ class Record:
         data = message.data or b"{}"
         if reference:
             name = reference.rpartition("/")[2]
-            data = (await self._outlast(lambda: self._bodies.get(name))).data or b"{}"
+            data = await self._outlast(lambda: self._read_body(name))
         return Event(subject, sequence, _load(data))
+
+    async def _keep_body(self, name: str, data: bytes) -> None:
+        """Put a body under its digest, unless it is there: putting again would purge it under a reader."""
+        try:
+            await self._bodies.get_info(name)
+        except ObjectNotFoundError:
+            await self._bodies.put(name, data)
+
+    async def _read_body(self, name: str) -> bytes | None:
+        async with asyncio.timeout(BODY_S):
+            return (await self._bodies.get(name)).data
 
 
 def event_headers(subject: str, event_id: str, kind: str) -> dict[str, str]:
@@ -281,8 +329,25 @@ def event_headers(subject: str, event_id: str, kind: str) -> dict[str, str]:
     }
 
 
+def words(error: BaseException) -> str:
+    """What an error says; the name of its class where it says nothing."""
+    return str(error) or type(error).__name__
+
+
 def _stream(pattern: str) -> str:
-    return STREAM_OF[pattern.split(".", 1)[0]]
+    first = pattern.partition(".")[0]
+    if first not in STREAM_OF:
+        raise ValueError(f"{pattern!r} belongs to no stream; subjects begin with {', '.join(STREAM_OF)}")
+    return STREAM_OF[first]
+
+
+def _check_tokens(subject: str) -> None:
+    """An event has a stream and an id, and every token of its subject is a name. Raises ValueError."""
+    _stream(subject)
+    tokens = subject.split(".")
+    wrong = [token for token in tokens if re.fullmatch(NAME_PATTERN, token) is None]
+    if wrong or len(tokens) < 2:
+        raise ValueError(f"{subject!r} is no subject of an event: each token is {NAME_RULE}")
 
 
 def _dump(body: Body) -> bytes:

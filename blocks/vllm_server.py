@@ -8,24 +8,36 @@ attempt. What vLLM answers when things go wrong was observed with vLLM 0.32 (`do
 from __future__ import annotations
 
 import asyncio
+import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 from prefect.blocks.core import Block
-from pydantic import Field, SecretStr, field_validator
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+from pydantic import ConfigDict, Field, SecretStr, field_validator
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception_type,
+    stop_after_attempt,
+    wait_exponential,
+    wait_random,
+)
 
-from blocks.completions import Completion, chat_payload, read_completion, read_error, read_stream
+from blocks.completions import RETRYABLE, Completion, chat_payload, read_completion, read_error, read_stream
 from blocks.connections import Close, shared
 from blocks.exceptions import ModelServerError, ModelServerRefused, ModelServerUnavailable
 
 MAX_ANSWER_BYTES = 16 * 2**20
+MAX_ERROR_CHARS = 500
 KEEPALIVE_S = 4.0
 """Below uvicorn's 5 s: a connection that the server closes while a request is on its way fails it."""
 INFO_TTL_S = 60.0
+MAX_PAUSE_S = 10.0
 
 Failed = Callable[[int, ModelServerError, int], Awaitable[None]]
 """Called with the number of the attempt (from 1), its error and its duration in milliseconds."""
@@ -58,7 +70,7 @@ class VLLM(Block):
     Example:
         ```python
         from blocks.connections import connections
-        from blocks.vllm_server import ChatCall, VLLM
+        from blocks.vllm_server import VLLM
 
         server = VLLM.load("BLOCK_NAME")
         async with connections():
@@ -70,6 +82,8 @@ class VLLM(Block):
     _block_type_slug = "vllm"
     _description = "An OpenAI-compatible model server that council members ask; vLLM first."
     _documentation_url = "https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html"  # type: ignore[assignment]  # Prefect declares HttpUrl and validates a str
+
+    model_config = ConfigDict(hide_input_in_errors=True)  # what is refused may hold a key
 
     base_url: str = Field(description="Root of the server, without /v1: http://host:8000.")
     model: str | None = Field(None, description="Model to ask; the first that the server lists where left out.")
@@ -90,10 +104,19 @@ class VLLM(Block):
     @field_validator("base_url")
     @classmethod
     def _root(cls, value: str) -> str:
-        url = value.rstrip("/").removesuffix("/v1")
-        if not url.startswith(("http://", "https://")):
-            raise ValueError(f"must start with http:// or https://, got {value!r}")
+        url = value.strip().rstrip("/").removesuffix("/v1").rstrip("/")
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("must be the root of a server, such as http://host:8000")
+        if parts.username is not None or parts.query or parts.fragment:
+            raise ValueError("must hold no credentials and no query; a key belongs in api_key")
         return url
+
+    @field_validator("api_key")
+    @classmethod
+    def _key(cls, value: SecretStr | None) -> SecretStr | None:
+        """A key that was read from a file ends in a line break, which no header may hold."""
+        return value and SecretStr(value.get_secret_value().strip())
 
     async def info(self) -> ServerInfo:
         """Engine and models, asked at most once a minute. Raises ModelServerError."""
@@ -104,8 +127,8 @@ class VLLM(Block):
         body = await self._get("/v1/models")
         try:
             listed = [(str(model["id"]), str(model.get("owned_by"))) for model in body["data"]]
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ModelServerUnavailable(f"{self.base_url}/v1/models did not list models") from error
+        except (KeyError, TypeError, AttributeError):
+            raise ModelServerUnavailable(f"{self.base_url}/v1/models did not list models") from None
         owners = {owner for _, owner in listed}
         engine = "simulator" if "conclave-simulator" in owners else "vllm" if "vllm" in owners else "openai"
         info = ServerInfo(engine, tuple(model for model, _ in listed))
@@ -139,6 +162,7 @@ class VLLM(Block):
                     started = time.monotonic()
                     try:
                         async with limit:
+                            started = time.monotonic()
                             return await self._attempt(call)
                     except ModelServerError as error:
                         elapsed = int((time.monotonic() - started) * 1000)
@@ -149,54 +173,58 @@ class VLLM(Block):
     def _pause(self, state: RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
         asked = getattr(error, "retry_after_s", None) or 0.0
-        return max(asked, wait_exponential_jitter(self.backoff_s, max=10.0, jitter=self.backoff_s)(state))
+        pause = wait_exponential(self.backoff_s, max=MAX_PAUSE_S) + wait_random(0, self.backoff_s)
+        return max(asked, pause(state))
 
     async def _attempt(self, call: ChatCall) -> Completion:
         info = await self.info()
         model = await self.resolve_model(call.model)
         payload = chat_payload(call, model, self.priority, self.stream, self.extra_body)
-        try:
-            async with (
-                asyncio.timeout(self.request_timeout_s),
-                (await self._session()).post(
-                    f"{self.base_url}/v1/chat/completions",
-                    json=payload,
-                    headers={**self._headers(), "X-Request-Id": call.request_id},
-                    timeout=self._timeout(),
-                ) as response,
-            ):
+        url, headers = f"{self.base_url}/v1/chat/completions", {**self._headers(), "X-Request-Id": call.request_id}
+        async with self._exchange(self.request_timeout_s):
+            session = await self._session()
+            async with session.post(url, json=payload, headers=headers, timeout=self._timeout()) as response:
                 if response.status != 200:
-                    raise self._refusal(response, await _bounded(response))
+                    raise _refusal(response, await _bounded(response))
                 if self.stream:
                     return await read_stream(response, model, info.engine, MAX_ANSWER_BYTES)
                 return read_completion(await _bounded(response), model, info.engine)
-        except TimeoutError as error:
-            raise ModelServerUnavailable(f"{self.base_url} gave no answer in {self.request_timeout_s:g} s") from error
-        except aiohttp.ClientError as error:
-            raise ModelServerUnavailable(f"{self.base_url}: {_plain(error)}") from error
 
     async def _get(self, path: str) -> Any:
-        try:
-            async with (
-                asyncio.timeout(self.connect_timeout_s),
-                (await self._session()).get(f"{self.base_url}{path}", headers=self._headers()) as response,
-            ):
+        async with self._exchange(self.connect_timeout_s):
+            session = await self._session()
+            async with session.get(f"{self.base_url}{path}", headers=self._headers()) as response:
+                body = await _bounded(response)
                 if response.status != 200:
-                    raise self._refusal(response, await _bounded(response))
-                return await response.json(content_type=None)
-        except TimeoutError as error:
-            raise ModelServerUnavailable(f"{self.base_url} did not answer in {self.connect_timeout_s:g} s") from error
-        except (aiohttp.ClientError, ValueError) as error:
-            raise ModelServerUnavailable(f"{self.base_url}: {_plain(error)}") from error
+                    raise _refusal(response, body)
+                try:
+                    return json.loads(body)
+                except (ValueError, RecursionError):
+                    raise ModelServerUnavailable(f"{path} is no JSON") from None
 
-    def _refusal(self, response: aiohttp.ClientResponse, body: bytes) -> ModelServerError:
-        text = f"{self.base_url}: HTTP {response.status}: {read_error(body)}"
-        if self.api_key is not None and (secret := self.api_key.get_secret_value()):
-            text = text.replace(secret, "***")
-        if response.status in (408, 425, 429) or response.status >= 500:
-            seconds = response.headers.get("Retry-After", "")
-            return ModelServerUnavailable(text, float(seconds) if seconds.isdecimal() else None)
-        return ModelServerRefused(text)
+    @asynccontextmanager
+    async def _exchange(self, seconds: float) -> AsyncGenerator[None, None]:
+        """Bound a request and its answer in time, and word what goes wrong: with the server, without the key.
+
+        Nothing is chained to the errors: aiohttp's hold the headers of the request.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                yield
+        except ModelServerError as error:
+            error.args = (self._told(str(error)),)
+            raise
+        except aiohttp.ClientError as error:
+            raise ModelServerUnavailable(self._told(str(error) or type(error).__name__)) from None
+        except TimeoutError:
+            raise ModelServerUnavailable(self._told(f"no answer in {seconds:g} s")) from None
+        except OSError as error:
+            raise ModelServerUnavailable(self._told(str(error) or type(error).__name__)) from None
+
+    def _told(self, text: str) -> str:
+        if self.api_key:
+            text = text.replace(self.api_key.get_secret_value(), "***")
+        return f"{self.base_url}: {text[:MAX_ERROR_CHARS]}".encode(errors="replace").decode()
 
     def _headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.api_key.get_secret_value()}"} if self.api_key else {}
@@ -208,7 +236,7 @@ class VLLM(Block):
         return await shared("http", _open_session)
 
     async def _cache(self) -> dict[str, Any]:
-        key = ("server", self.base_url, self.model, self.max_in_flight, self._headers().get("Authorization"))
+        key = ("server", self.base_url, self.model, self.max_in_flight, self.api_key)
         return await shared(key, _open_cache)
 
 
@@ -231,10 +259,14 @@ async def _bounded(response: aiohttp.ClientResponse) -> bytes:
     async for chunk in response.content.iter_any():
         size += len(chunk)
         if size > MAX_ANSWER_BYTES:
-            raise ModelServerUnavailable(f"answer is longer than {MAX_ANSWER_BYTES} bytes")
+            raise ModelServerUnavailable(f"the answer is longer than {MAX_ANSWER_BYTES} bytes")
         chunks.append(chunk)
     return b"".join(chunks)
 
 
-def _plain(error: Exception) -> str:
-    return str(error) or type(error).__name__
+def _refusal(response: aiohttp.ClientResponse, body: bytes) -> ModelServerError:
+    text = f"HTTP {response.status}: {read_error(body)}"
+    if response.status in RETRYABLE or response.status >= 500:
+        seconds = response.headers.get("Retry-After", "")
+        return ModelServerUnavailable(text, float(seconds) if seconds.isdecimal() else None)
+    return ModelServerRefused(text)

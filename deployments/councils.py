@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic_core import ErrorDetails
 
 from blocks.council import Council
 from blocks.exceptions import BlockMissing
 from blocks.loading import fresh
-from tasks.council.models import CouncilSpec, Member, Name
+from tasks.council.models import NAME_RULE, Member
 
 DEFAULTS = Path(__file__).with_name("councils.yaml")
+BLOCK_NAME_RULE = "1 to 64 of a-z, 0-9 and '-', as Prefect's blocks are"
+
+BlockName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,64}$")]
 
 
 class CouncilFileError(ValueError):
@@ -21,7 +25,7 @@ class CouncilFileError(ValueError):
 
 
 class _Entry(BaseModel):
-    """One council as it stands in a file."""
+    """One council as it stands in a file; the block of the same fields checks how they go together."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -37,23 +41,22 @@ class _File(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    councils: dict[Name, _Entry] = Field(min_length=1)
+    councils: dict[BlockName, _Entry] = Field(min_length=1)
 
 
 def read_councils(path: Path) -> dict[str, Council]:
     """The councils of a file. Raises CouncilFileError."""
     try:
-        found = _File.model_validate(yaml.safe_load(path.read_text()))
-        return {
-            name: Council.model_validate({**entry.model_dump(), "members": [dict(m) for m in entry.members]})
-            for name, entry in found.councils.items()
-        }
+        content = yaml.safe_load(path.read_bytes())
     except OSError as error:
         raise CouncilFileError(f"{path}: {error.strerror or error}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise CouncilFileError(f"{path} is not YAML: {error}") from error
+    try:
+        entries = _File.model_validate(content).councils
     except ValidationError as error:
         raise CouncilFileError(f"{path}: {_explained(error)}") from error
+    return {name: _council(path, name, entry) for name, entry in entries.items()}
 
 
 async def apply_councils(councils: dict[str, Council], overwrite: bool) -> dict[str, str]:
@@ -66,10 +69,10 @@ async def apply_councils(councils: dict[str, Council], overwrite: bool) -> dict[
 
 async def _apply(name: str, council: Council, overwrite: bool) -> str:
     try:
-        present: CouncilSpec | None = (await fresh(Council, name)).spec(name)
+        present: dict[str, Any] | None = _content(await fresh(Council, name))
     except BlockMissing:
         present = None
-    if present == council.spec(name):
+    if present == _content(council):
         return "unchanged"
     if present is not None and not overwrite:
         return "kept"
@@ -77,13 +80,33 @@ async def _apply(name: str, council: Council, overwrite: bool) -> str:
     return "created" if present is None else "updated"
 
 
-def _explained(error: ValidationError) -> str:
-    return "; ".join(_line(item) for item in error.errors()[:5])
+def _content(council: Council) -> dict[str, Any]:
+    """What a council is made of, without what Prefect adds to a block."""
+    return {name: getattr(council, name) for name in Council.model_fields}
 
 
-def _line(item: Any) -> str:
-    where = ".".join(str(part) for part in item["loc"]) or "the file"
-    if item["type"] == "extra_forbidden":
-        known = {0: _File, 1: _File}.get(len(item["loc"]), _Entry if len(item["loc"]) == 3 else Member)
-        return f"{where}: unknown key; the keys are {', '.join(known.model_fields)}"
+def _council(path: Path, name: str, entry: _Entry) -> Council:
+    try:
+        return Council.model_validate({**entry.model_dump(), "members": [dict(m) for m in entry.members]})
+    except ValidationError as error:
+        raise CouncilFileError(f"{path}: {_explained(error, ('councils', name))}") from error
+
+
+def _explained(error: ValidationError, within: tuple[str, ...] = ()) -> str:
+    return "; ".join(_line((*within, *item["loc"]), item) for item in error.errors()[:5])
+
+
+def _line(key: tuple[str | int, ...], item: ErrorDetails) -> str:
+    where = ".".join(str(part) for part in key if part != "[key]") or "the file"
+    match item["type"]:
+        case "extra_forbidden":
+            known = {1: _File.model_fields, 3: _Entry.model_fields}.get(len(key), Member.model_fields)
+            return f"{where}: unknown key; the keys are {', '.join(known)}"
+        case "string_pattern_mismatch" if key[-1] == "[key]":
+            return f"{where}: a council is named with {BLOCK_NAME_RULE}"
+        case "string_pattern_mismatch":
+            return f"{where}: {item['input']!r} is no name; one is {NAME_RULE}"
+        case "model_type" | "dict_type":
+            inside = {0: "councils: {name: {members: [...]}}", 1: "{name: {members: [...]}}"}
+            return f"{where}: must be keys with values: {inside.get(len(key), '{agent_id: ..., role: ...}')}"
     return f"{where}: {item['msg'].removeprefix('Value error, ')}"

@@ -18,7 +18,7 @@ from deployments.results import result_of
 from deployments.terminal import Watcher
 from flows.deliberate import deliberate
 from tasks.council.models import Answer, Deliberation, DeliberationRequest, InvalidRequest, check_id
-from tasks.plans import check_servers, council_spec
+from tasks.plans import check_servers, council_spec, standing_plan
 
 
 async def run_deliberation(fields: dict[str, Any], deliberation_id: str, watcher: Watcher) -> Body:
@@ -60,9 +60,9 @@ async def ask_cancel(deliberation_id: str) -> None:
 async def _planned(record: Record, fields: dict[str, Any], deliberation_id: str) -> Deliberation:
     request = DeliberationRequest.read(fields)
     check_id(deliberation_id)
-    standing = await record.last(f"deliberations.{deliberation_id}.plan")
+    standing = await standing_plan(record, deliberation_id, request)
     if standing is not None:
-        return Deliberation.model_validate(standing.body["plan"])
+        return standing
     plan = Deliberation.plan(deliberation_id, request, await council_spec(request.council))
     await check_servers(plan)
     return plan

@@ -27,11 +27,12 @@ async def furnish(status: StackStatus, settings: Settings, report: Report) -> Ra
     for council in councils.values():
         council.deadline_s = settings.deadline_s
     jetstream = await _found(JetStream, JetStream())
-    jetstream.servers = (settings.nats_url or status.nats or "").split(",")
-    await jetstream.save(DEFAULT, overwrite=True)
+    await jetstream.at((settings.nats_url or status.nats or "").split(",")).save(DEFAULT, overwrite=True)
     for name in sorted({member.server for council in councils.values() for member in council.members}):
         server = await _found(VLLM, VLLM(base_url=status.llm or ""), name)
-        server.base_url, server.model, server.api_key = status.llm or "", status.model, settings.llm_api_key
+        if settings.llm_api_key or server.base_url != status.llm:
+            server.api_key = settings.llm_api_key  # a key is for one address: another never gets to see it
+        server.base_url, server.model = status.llm or "", status.model
         await server.save(name, overwrite=True)
     agents = await _found(RayAgents, RayAgents())
     await agents.save(DEFAULT, overwrite=True)

@@ -84,7 +84,9 @@ class TerminalWatcher:
         items = len(self._plan.agenda) if self._plan else 1
         if items > 1:
             return Text(f"{len(answers)} of {items} items")
-        return _answer_text(answers[0]) if answers else self._spinner
+        if answers:
+            return _answer_text(answers[0])
+        return self._spinner if self._live is not None else Text("no answer")
 
 
 def show_result(result: Body, console: Console, where: list[str]) -> None:

@@ -20,8 +20,8 @@ from blocks.loading import open_record
 from blocks.ray_agents import RayAgents, waiting_only
 from tasks.attendance import attendance
 from tasks.collect import collect
-from tasks.collecting import INBOX
 from tasks.council.models import DeliberationRequest
+from tasks.inbox import INBOX
 from tasks.plans import convene
 from tasks.propose import STAGE, propose
 from tasks.record import record_artifacts
@@ -90,8 +90,8 @@ async def deliberate(
         inbox: asyncio.Queue[Any] = asyncio.Queue(INBOX)
         with waiting_only():
             agents = {
-                member.agent_id: propose.submit(session.plan.id, member.agent_id, session.servers[member.server])
-                for member in session.plan.council.members
+                member.agent_id: propose.submit(session.plan.id, member.agent_id, *session.servers[member.server])
+                for member in session.absent
             }
         async with attendance(agents, inbox):
             outcome = await collect(session, STAGE, inbox)

@@ -49,6 +49,7 @@ class Desk:
     prompt: Prompt
     record: Record
     server: VLLM
+    engine: str
     _calls: dict[str, asyncio.Task[MemberStatus]] = field(default_factory=dict)
     _decided: set[str] = field(default_factory=set)
 
@@ -159,6 +160,7 @@ class Desk:
             error_type=type(error).__name__,
             duration_ms=duration_ms,
             model=self.member.model or self.server.model,
+            engine=self.engine,
         )
 
     def _final(self, item: Item, **fields: object) -> Answer:

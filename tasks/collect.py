@@ -11,9 +11,10 @@ from prefect.cache_policies import NO_CACHE
 
 from blocks.loading import open_record
 from blocks.record import Record
-from tasks.collecting import Collector, Outcome
+from tasks.collecting import Collector
 from tasks.council.models import Deliberation, Status
 from tasks.council.rules import deliberation_status
+from tasks.outcome import Outcome
 from tasks.plans import Session
 from tasks.progress import progress
 
@@ -41,14 +42,13 @@ async def collect(session: Session, stage: str, inbox: asyncio.Queue[Any]) -> Ou
 async def _finish(record: Record, plan: Deliberation, outcome: Outcome, engine: str, duration_ms: int) -> None:
     status = status_of(plan, outcome)
     body = finished_body(plan, outcome, engine, status, duration_ms)
-    await record.publish_final(
+    first = await record.publish_final(
         f"deliberations.{plan.id}.finished", f"{plan.id}:finished", "deliberation.finished", body
     )
-    await record.merge_status(
-        plan.id,
-        {key: body[key] for key in IN_STATUS},
-    )
-    await record.announce(SEED_SUBJECTS[status], body)
+    standing = body if first is None else first.body
+    await record.merge_status(plan.id, {key: standing[key] for key in IN_STATUS})
+    if first is None:
+        await record.announce(SEED_SUBJECTS[status], body)
 
 
 def status_of(plan: Deliberation, outcome: Outcome) -> Status:

@@ -1,8 +1,8 @@
 """Collecting: reads the record, applies the rules of `tasks/council/rules.py`, and publishes decisions.
 
 Runs in the driver. It believes the stream and not Ray's return values, and it alone writes `timeout` and
-`cancelled` for a member. One bounded inbox brings everything that can change a verdict: answers, agent tasks
-that ended, and the wish to cancel; the clock is the only other source.
+`cancelled` for a member. One bounded inbox brings everything that can change a verdict; the clock is the only
+other source.
 """
 
 from __future__ import annotations
@@ -12,10 +12,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from blocks.background import end
 from blocks.record import Record
 from tasks.answering import WINDOW, final_answer
-from tasks.attendance import Left
 from tasks.council.models import (
     Answer,
     Deliberation,
@@ -23,68 +21,12 @@ from tasks.council.models import (
     ItemResult,
     MemberStatus,
     Status,
-    Usage,
     answer_id,
 )
 from tasks.council.results import item_result
 from tasks.council.rules import Rules, Verdict, judge
-
-INBOX = 1024
-FULL_RESULTS = 20
-"""Results that are kept whole for the report; of further items only the line in the table."""
-
-
-@dataclass(frozen=True)
-class CancelAsked:
-    """Somebody set `cancel_requested`."""
-
-
-@dataclass(frozen=True)
-class ItemLine:
-    """What the table of a report needs of one item."""
-
-    item: str
-    status: Status
-    degraded: bool
-    headline: str
-    winner_id: str | None
-    duration_ms: int
-
-
-@dataclass
-class Outcome:
-    """What a deliberation came to, so far: bounded, however long the agenda."""
-
-    lines: list[ItemLine] = field(default_factory=list)
-    results: list[ItemResult] = field(default_factory=list)
-    usage: Usage = field(default_factory=Usage)
-    failed_agents: set[str] = field(default_factory=set)
-    answers: int = 0
-
-    def add(self, result: ItemResult) -> None:
-        """Count a decided item."""
-        self.lines.append(
-            ItemLine(
-                result.item,
-                result.status,
-                result.degraded,
-                result.headline,
-                result.winner_id,
-                result.duration_ms,
-            )
-        )
-        if len(self.results) < FULL_RESULTS:
-            self.results.append(result)
-        self.usage += result.usage
-        self.failed_agents |= {m.agent_id for m in result.members if m.status is not MemberStatus.OK}
-
-    def counts(self, items: int) -> dict[str, int]:
-        """Items by state."""
-        counts = {"items": items, "decided": len(self.lines)}
-        for line in self.lines:
-            counts[line.status.value] = counts.get(line.status.value, 0) + 1
-        counts["degraded"] = sum(line.degraded for line in self.lines)
-        return counts
+from tasks.inbox import Left, from_record
+from tasks.outcome import Outcome
 
 
 @dataclass
@@ -95,6 +37,7 @@ class OpenItem:
     started_at: float
     answers: dict[str, Answer] = field(default_factory=dict)
     quorum_at: float | None = None
+    wake_at: float | None = None
 
     def statuses(self) -> dict[str, MemberStatus]:
         """Final statuses so far."""
@@ -114,9 +57,10 @@ class Collector:
         self._plan, self._stage, self._record, self._inbox = plan, stage, record, inbox
         self._engine, self._started = engine, started
         self._rules = Rules(len(plan.council.members), plan.quorum, plan.grace_s, plan.deadline_s)
-        self._waiting = list(reversed(plan.agenda))
+        self._waiting = {item.id: item for item in reversed(plan.agenda)}
         self._open: dict[str, OpenItem] = {}
         self._early: dict[str, list[Answer]] = {}
+        self._unread: set[str] = set()
         self._left: dict[str, str | None] = {}
         self._cancelled = False
         self.outcome = Outcome()
@@ -124,71 +68,55 @@ class Collector:
     async def run(self, resumed: bool) -> Outcome:
         """Decide every item; the outcome. Items with a decision on the record are taken as they stand."""
         if resumed:
-            await self._take_decided()
-        feeds = [asyncio.create_task(self._feed_answers()), asyncio.create_task(self._feed_cancel())]
-        try:
-            self._open_items()
-            while self._open:
-                await self._step(feeds)
-        finally:
-            await end(feeds)
+            await self._take_standing()
+        async with from_record(self._record, self._plan.id, self._stage, self._inbox):
+            touched = await self._open_items()
+            while touched or self._open:
+                for item_id in touched:
+                    await self._decide(item_id)
+                touched = await self._open_items()
+                if self._open and not touched:
+                    touched = await self._next()
         return self.outcome
 
     # --- what comes in ----------------------------------------------------------------------------
 
-    async def _feed_answers(self) -> None:
-        async for event in self._record.follow(f"answers.{self._plan.id}.*.{self._stage}.*"):
-            await self._inbox.put(Answer.model_validate(event.body))
-
-    async def _feed_cancel(self) -> None:
-        async for event in self._record.follow_status(self._plan.id):
-            if event.body.get("cancel_requested"):
-                await self._inbox.put(CancelAsked())
-
-    async def _take_decided(self) -> None:
-        decided, after = set(), 0
+    async def _take_standing(self) -> None:
+        """Take what an earlier run left: its decisions, and whether it was asked to stop."""
+        after = 0
         while (event := await self._record.next(f"decisions.{self._plan.id}.*", after)) is not None:
             after = event.sequence
             result = ItemResult.model_validate(event.body)
             self.outcome.add(result)
-            decided.add(result.item)
-        self._waiting = [item for item in self._waiting if item.id not in decided]
+            self.outcome.answers += result.total_agents
+            self._waiting.pop(result.item, None)
+        status = await self._record.read_status(self._plan.id) or {}
+        self._cancelled = bool(status.get("cancel_requested"))
 
-    async def _step(self, feeds: list[asyncio.Task[None]]) -> None:
-        """Wait for the next thing that can change a verdict, and judge what it touches."""
-        wakes = [wake for item in self._open.values() if (wake := self._judge(item).wake_at) is not None]
-        touched: list[str] = list(self._open)
+    async def _next(self) -> list[str]:
+        """Wait for the next thing that can change a verdict; the items that it touches."""
+        wakes = [item.wake_at for item in self._open.values() if item.wake_at is not None]
         try:
-            async with asyncio.timeout_at(min(wakes) if wakes else None):
-                touched = await self._receive(await self._inbox.get())
+            async with asyncio.timeout_at(min(wakes, default=None)):
+                news = await self._inbox.get()
         except TimeoutError:
-            pass
-        for feed in feeds:
-            if feed.done():
-                feed.result()
-        for item_id in touched:
-            if item := self._open.get(item_id):
-                verdict = self._judge(item)
-                if verdict.status.final:
-                    await self._settle(item, verdict)
-        self._open_items()
-
-    async def _receive(self, news: Any) -> list[str]:
+            return list(self._open)
+        if isinstance(news, Exception):
+            raise news
         if isinstance(news, Answer):
             return self._take(news)
         if isinstance(news, Left):
             self._left[news.agent_id] = news.failure
-            for item in list(self._open.values()):
+            for item in self._open.values():
                 await self._write_left(item, news.agent_id)
-            return list(self._open)
-        self._cancelled = True
+        else:
+            self._cancelled = True
         return list(self._open)
 
     def _take(self, answer: Answer) -> list[str]:
         item = self._open.get(answer.item)
         if item is None:
-            if any(waiting.id == answer.item for waiting in self._waiting[-WINDOW:]):
-                self._early.setdefault(answer.item, []).append(answer)
+            self._put_aside(answer)
             return []
         if answer.agent_id not in item.answers:
             item.answers[answer.agent_id] = answer
@@ -198,15 +126,47 @@ class Collector:
             item.quorum_at = self._now()
         return [answer.item]
 
+    def _put_aside(self, answer: Answer) -> None:
+        """Keep an answer to an item that is not open yet, or remember to read it when memory is full."""
+        if answer.item not in self._waiting:
+            return
+        if len(self._early) < WINDOW:
+            self._early.setdefault(answer.item, []).append(answer)
+        else:
+            self._unread.add(answer.item)
+
     # --- items ------------------------------------------------------------------------------------
 
-    def _open_items(self) -> None:
+    async def _open_items(self) -> list[str]:
+        """Open as many items as there is room for, with what is known of them; their ids."""
+        opened = []
         while self._waiting and len(self._open) < WINDOW:
-            item = self._waiting.pop()
+            item_id, item = self._waiting.popitem()
             # The first items begin with their members, which were sent to work before this task began.
-            self._open[item.id] = OpenItem(item, self._started if not self.outcome.lines else self._now())
-            for answer in self._early.pop(item.id, []):
+            self._open[item_id] = OpenItem(item, self._started if not self.outcome.lines else self._now())
+            for answer in self._early.pop(item_id, []):
                 self._take(answer)
+            if item_id in self._unread:
+                await self._read(item_id)
+            for agent_id in self._left:
+                await self._write_left(self._open[item_id], agent_id)
+            opened.append(item_id)
+        return opened
+
+    async def _read(self, item_id: str) -> None:
+        self._unread.remove(item_id)
+        pattern, after = f"answers.{self._plan.id}.{item_id}.{self._stage}.*", 0
+        while (event := await self._record.next(pattern, after)) is not None:
+            after = event.sequence
+            self._take(Answer.model_validate(event.body))
+
+    async def _decide(self, item_id: str) -> None:
+        if (item := self._open.get(item_id)) is None:
+            return
+        verdict = self._judge(item)
+        item.wake_at = verdict.wake_at
+        if verdict.status.final:
+            await self._settle(item, verdict)
 
     def _judge(self, item: OpenItem) -> Verdict:
         return judge(

@@ -8,35 +8,61 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from blocks.council import Council
 from blocks.exceptions import BlockMissing, ModelServerError
 from blocks.loading import council_names, fresh, versioned
-from blocks.record import Record
+from blocks.record import Event, Record
 from blocks.vllm_server import VLLM
-from tasks.council.models import CouncilSpec, Deliberation, DeliberationRequest, InvalidRequest, Status, check_id
+from tasks.council.models import (
+    CouncilSpec,
+    Deliberation,
+    DeliberationRequest,
+    InvalidRequest,
+    Member,
+    Status,
+    check_id,
+)
 
 KEPT_PLANS = 64
 MAX_REQUEST_IN_STATUS = 64 * 1024
 PROBE_S = 2.0
+UNKNOWN = "unknown"
 
 _plans: OrderedDict[str, Deliberation] = OrderedDict()
 
 
+class Server(NamedTuple):
+    """A model server as the driver found it: the version of its block, and what stands behind it."""
+
+    version: str | None
+    engine: str
+
+
 @dataclass(frozen=True)
 class Session:
-    """A deliberation that has begun: its plan, the engine behind it, and whether it runs again."""
+    """A deliberation that has begun: its plan, its model servers by name, and how far an earlier run came."""
 
     plan: Deliberation
-    engine: str
-    servers: dict[str, str]
-    """Version of each model server's block, by name."""
-    resumed: bool
+    servers: dict[str, Server]
     started: float
     """Reading of the event loop's clock, seconds."""
+    resumed: bool = False
+    finished: bool = False
+
+    @property
+    def engine(self) -> str:
+        """What stands behind the council; one simulator makes the whole a rehearsal."""
+        engines = {server.engine for server in self.servers.values()}
+        return "simulator" if "simulator" in engines else ",".join(sorted(engines)) or UNKNOWN
+
+    @property
+    def absent(self) -> tuple[Member, ...]:
+        """Members that have to be called in: nobody once all is decided."""
+        return () if self.finished else self.plan.council.members
 
 
 async def plan_of(record: Record, deliberation_id: str) -> Deliberation:
@@ -63,26 +89,38 @@ async def convene(
 ) -> Session:
     """Put the plan on the record, or take the one that stands there. Raises InvalidRequest."""
     started = asyncio.get_running_loop().time()
-    check_id(deliberation_id)
-    standing = await record.last(f"deliberations.{deliberation_id}.plan")
-    if standing is None:
+    check_id(deliberation_id, "deliberation_id")
+    plan = await standing_plan(record, deliberation_id, request)
+    if plan is None:
         plan = Deliberation.plan(deliberation_id, request, await council_spec(request.council))
-        engine, servers = await _servers(plan)
+        servers = await _servers(plan)
         body = {"plan": plan.model_dump(mode="json"), "request": request.model_dump(mode="json")}
-        standing = await record.publish_final(
+        first = await record.publish_final(
             f"deliberations.{deliberation_id}.plan", f"{deliberation_id}:plan", "deliberation.plan", body
         )
-        if standing is None:
-            _keep(plan)
-            await _announce_start(record, plan, request, engine, run_url)
-            return Session(plan, engine, servers, resumed=False, started=started)
-    plan = Deliberation.model_validate(standing.body["plan"])
+        session = Session(plan, servers, started)
+        if first is not None:
+            session = replace(session, plan=_same(first, deliberation_id, request), resumed=True)
+    elif await record.last(f"deliberations.{deliberation_id}.finished") is not None:
+        return Session(plan, {}, started, resumed=True, finished=True)
+    else:
+        session = Session(plan, await _servers(plan, must_exist=False), started, resumed=True)
+    _keep(session.plan)
+    await _announce_start(record, session, request, run_url)
+    return session
+
+
+async def standing_plan(record: Record, deliberation_id: str, request: DeliberationRequest) -> Deliberation | None:
+    """The plan on the record, None if there is none yet. Raises InvalidRequest if it is another request's."""
+    event = await record.last(f"deliberations.{deliberation_id}.plan")
+    return None if event is None else _same(event, deliberation_id, request)
+
+
+def _same(event: Event, deliberation_id: str, request: DeliberationRequest) -> Deliberation:
+    plan = Deliberation.model_validate(event.body["plan"])
     if plan.request_digest != request.digest:
         raise InvalidRequest("deliberation_id", f"{deliberation_id!r} was already asked with another request")
-    _keep(plan)
-    engine, servers = await _servers(plan)
-    await _announce_start(record, plan, request, engine, run_url)
-    return Session(plan, engine, servers, resumed=True, started=started)
+    return plan
 
 
 async def check_servers(plan: Deliberation) -> None:
@@ -102,60 +140,63 @@ async def check_servers(plan: Deliberation) -> None:
             raise InvalidRequest(field, f"{name!r} does not serve {', '.join(missing)}; it serves {served}")
 
 
-async def _servers(plan: Deliberation) -> tuple[str, dict[str, str]]:
-    """What stands behind the council, asked of its servers (`unknown` where one does not answer yet), and the
-    versions of their blocks."""
+async def _servers(plan: Deliberation, must_exist: bool = True) -> dict[str, Server]:
+    """The council's model servers, each asked what it is: `unknown` where one does not answer yet.
+
+    A run that is taken up again does not ask for the blocks: its members say what is missing.
+    """
     names = sorted({member.server for member in plan.council.members})
 
-    async def ask(name: str) -> tuple[str, str]:
+    async def ask(name: str) -> Server:
+        version = None
         try:
             version, server = await versioned(VLLM, name)
             async with asyncio.timeout(PROBE_S):
-                return (await server.info()).engine, version
+                return Server(version, (await server.info()).engine)
         except (ModelServerError, TimeoutError):
-            return "unknown", version
+            return Server(version, UNKNOWN)
         except BlockMissing as error:
-            raise InvalidRequest(f"council.{plan.council.name}.members.server", str(error)) from error
+            if must_exist:
+                raise InvalidRequest(f"council.{plan.council.name}.members.server", str(error)) from error
+            return Server(version, UNKNOWN)
 
-    asked = await asyncio.gather(*(ask(name) for name in names))
-    engines = sorted({engine for engine, _ in asked})
-    engine = "simulator" if "simulator" in engines else ",".join(engines)
-    return engine, dict(zip(names, (version for _, version in asked), strict=True))
+    return dict(zip(names, await asyncio.gather(*(ask(name) for name in names)), strict=True))
 
 
-async def _announce_start(
-    record: Record, plan: Deliberation, request: DeliberationRequest, engine: str, run_url: str | None
-) -> None:
-    now = datetime.now(UTC).isoformat()
-    status: dict[str, Any] = {
-        "id": plan.id,
+async def _announce_start(record: Record, session: Session, request: DeliberationRequest, run_url: str | None) -> None:
+    plan, now = session.plan, datetime.now(UTC).isoformat()
+    told = {
         "status": Status.IN_PROGRESS.value,
+        "engine": session.engine,
         "council": plan.council.name,
-        "engine": engine,
-        "request_digest": plan.request_digest,
-        "council_digest": plan.council_digest,
         "counts": {"items": len(plan.agenda), "decided": 0},
         "started_at": now,
+    }
+    await _set_status(record, session, request, told, run_url)
+    body = {"task_id": plan.id, "total_agents": len(plan.council.members), **told}
+    await record.publish_final(f"deliberations.{plan.id}.started", f"{plan.id}:started", "deliberation.started", body)
+    await record.announce("deliberation.started", body)
+
+
+async def _set_status(
+    record: Record, session: Session, request: DeliberationRequest, told: dict[str, Any], run_url: str | None
+) -> None:
+    """The key of the deliberation: made here, or completed where somebody else or an earlier run made it."""
+    plan = session.plan
+    status: dict[str, Any] = {
+        "id": plan.id,
+        "request_digest": plan.request_digest,
+        "council_digest": plan.council_digest,
         "flow_run_url": run_url,
+        **told,
     }
     asked = request.model_dump(mode="json", exclude_defaults=True)
     if len(str(asked)) <= MAX_REQUEST_IN_STATUS:
         status["request"] = asked
-    body = {
-        "task_id": plan.id,
-        "status": Status.IN_PROGRESS.value,
-        "engine": engine,
-        "council": plan.council.name,
-        "total_agents": len(plan.council.members),
-        "counts": status["counts"],
-        "started_at": now,
-    }
     if not await record.create_status(plan.id, status):
-        await record.merge_status(
-            plan.id, {"status": Status.IN_PROGRESS.value, "engine": engine, "flow_run_url": run_url}
-        )
-    await record.publish_final(f"deliberations.{plan.id}.started", f"{plan.id}:started", "deliberation.started", body)
-    await record.announce("deliberation.started", body)
+        present = await record.read_status(plan.id) or {}
+        kept = {name: present[name] for name in ("counts", "started_at") if name in present}
+        await record.merge_status(plan.id, {**status, **kept})
 
 
 def _keep(plan: Deliberation) -> None:

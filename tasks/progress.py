@@ -16,8 +16,8 @@ from blocks.background import end
 from blocks.exceptions import RecordError
 from blocks.record import Record
 from tasks.artifact_keys import artifact_key
-from tasks.collecting import Outcome
 from tasks.council.models import Deliberation, Status
+from tasks.outcome import Outcome
 
 EVERY_S = 1.0
 """A deliberation shorter than this shows its progress only in its answers."""

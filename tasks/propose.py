@@ -16,15 +16,18 @@ STAGE = "propose-0"
 
 
 @task(task_run_name="propose {agent_id}", retries=0, cache_policy=NO_CACHE, persist_result=False)
-async def propose(deliberation_id: str, agent_id: str, server_version: str | None = None) -> dict[str, int]:
+async def propose(
+    deliberation_id: str, agent_id: str, server_version: str | None = None, engine: str = "unknown"
+) -> dict[str, int]:
     """One member's agent task: propose for every item; how many ended in which status.
 
-    Its inputs are names only. The plan is read from the record and the server from its block, so no prompt and
-    no secret is among the inputs of the task run.
+    Its inputs are names only: the plan is read from the record and the server from its block, so no prompt and
+    no secret is among them. `engine` is what the server was found to be; an answer says so where there is one.
     """
     async with connections():
         record = await open_record()
         plan = await plan_of(record, deliberation_id)
         member = plan.member(agent_id)
-        desk = Desk(plan, member, STAGE, propose_messages, record, await load(VLLM, member.server, server_version))
+        server = await load(VLLM, member.server, server_version)
+        desk = Desk(plan, member, STAGE, propose_messages, record, server, engine)
         return await desk.answer_all()

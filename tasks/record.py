@@ -10,9 +10,9 @@ from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from tasks.artifact_keys import artifact_key
-from tasks.collecting import Outcome
 from tasks.council.models import Deliberation
 from tasks.council.report import report, table
+from tasks.outcome import Outcome
 
 
 @task(name="record", retries=2, retry_delay_seconds=1, cache_policy=NO_CACHE, persist_result=False)

@@ -8,8 +8,8 @@ from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Completed, Failed
 
 from tasks.collect import status_of
-from tasks.collecting import Outcome
 from tasks.council.models import Deliberation, Status
+from tasks.outcome import Outcome
 
 
 def final_state(plan: Deliberation, outcome: Outcome) -> State[Any]:

@@ -1,0 +1,59 @@
+"""What comes in while a council is at work: one bounded inbox for everything that can change a verdict."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from blocks.background import end
+from blocks.exceptions import RecordError
+from blocks.record import Body, Event, Record
+from tasks.council.models import Answer
+
+INBOX = 1024
+"""News that may wait; whoever brings more waits with it."""
+
+
+@dataclass(frozen=True)
+class Left:
+    """An agent task has ended; `failure` says why, None where it ran to its end."""
+
+    agent_id: str
+    failure: str | None
+
+
+@dataclass(frozen=True)
+class CancelAsked:
+    """Somebody set `cancel_requested`."""
+
+
+@asynccontextmanager
+async def from_record(
+    record: Record, deliberation_id: str, stage: str, inbox: asyncio.Queue[Any]
+) -> AsyncGenerator[None, None]:
+    """Bring a stage's answers, the wish to cancel, or the RecordError that ended either, into the inbox."""
+    answers = record.follow(f"answers.{deliberation_id}.*.{stage}.*")
+    feeds = [
+        asyncio.create_task(_bring(answers, Answer.model_validate, inbox)),
+        asyncio.create_task(_bring(record.follow_status(deliberation_id), _wish, inbox)),
+    ]
+    try:
+        yield
+    finally:
+        await end(feeds)
+
+
+async def _bring(events: AsyncGenerator[Event, None], read: Callable[[Body], Any], inbox: asyncio.Queue[Any]) -> None:
+    try:
+        async for event in events:
+            if (news := read(event.body)) is not None:
+                await inbox.put(news)
+    except RecordError as error:
+        await inbox.put(error)
+
+
+def _wish(status: Body) -> CancelAsked | None:
+    return CancelAsked() if status.get("cancel_requested") else None

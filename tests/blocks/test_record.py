@@ -1,0 +1,533 @@
+"""The record on a real JetStream: the first final event stands, and nothing is lost when the server dies."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import nats
+import pytest
+from nats.js.api import StreamConfig
+
+LARGE = "x" * 2_500_000
+"""Above the server's max_payload of 1 MiB, in more than one part."""
+
+
+def answer_subject(new_id: str, member: str = "m1") -> str:
+    """Where a member's final answer stands."""
+    return f"answers.{new_id}.task.propose-0.{member}"
+
+
+async def raw(url: str, subject: str) -> Any:
+    """The newest message on a subject as the server keeps it."""
+    client = await nats.connect(url)
+    try:
+        return await client.jetstream().get_msg("CONCLAVE_ANSWERS", subject=subject, direct=True)
+    finally:
+        await client.close()
+
+
+async def opened(url: str, **fields: Any) -> Any:
+    """The record of a server of the test's own; needs `own_connections`."""
+    from blocks.jetstream import JetStream
+
+    return await JetStream(servers=[url], **fields).record()
+
+
+# --- the fence ------------------------------------------------------------------------------------
+
+
+async def test_the_first_final_event_stands(record: Any, new_id: str) -> None:
+    """A second writer is refused and gets the first one's event; the same writer again is told that it stands."""
+    subject = answer_subject(new_id)
+    first = await record.publish_final(subject, "e", "answer", {"by": 1, "score": 0.1})
+    second = await record.publish_final(subject, "e", "answer", {"by": 2})
+    again = await record.publish_final(subject, "e", "answer", {"by": 1, "score": 0.1})
+
+    assert first is None
+    assert (second.subject, second.body) == (subject, {"by": 1, "score": 0.1})
+    assert again is None
+    assert await record.next(subject, second.sequence) is None
+
+
+async def test_of_writers_at_once_exactly_one_stands(record: Any, new_id: str) -> None:
+    """All others get the event of the one who came first."""
+    subject = answer_subject(new_id)
+    writes = (record.publish_final(subject, "e", "answer", {"by": number}) for number in range(20))
+    told = await asyncio.gather(*writes)
+
+    standing = await record.last(subject)
+    assert [number for number, event in enumerate(told) if event is None] == [standing.body["by"]]
+    assert {event.body["by"] for event in told if event is not None} == {standing.body["by"]}
+
+
+async def test_a_failed_attempt_does_not_shadow_a_later_success(record: Any, new_id: str) -> None:
+    """Attempts have a subject of their own, with as many events as there were."""
+    attempts = answer_subject(new_id).replace("answers.", "attempts.", 1)
+    for number in (1, 2):
+        await record.publish(attempts, "e", "attempt", {"attempt": number})
+    assert await record.publish_final(answer_subject(new_id), "e", "answer", {"status": "ok"}) is None
+
+    assert (await record.last(answer_subject(new_id))).body == {"status": "ok"}
+    first = await record.next(attempts, 0)
+    assert [first.body, (await record.next(attempts, first.sequence)).body] == [{"attempt": 1}, {"attempt": 2}]
+
+
+async def test_the_fence_holds_at_any_age(nats_server: Any, own_connections: None, new_id: str) -> None:
+    """It does not lean on the window in which JetStream remembers ids."""
+    async with nats_server() as server:
+        client = await nats.connect(server.url)
+        window = StreamConfig(
+            name="CONCLAVE_ANSWERS", subjects=["answers.>", "attempts.>"], allow_direct=True, duplicate_window=0.1
+        )
+        await client.jetstream().add_stream(window)
+        await client.close()
+        record = await opened(server.url)
+        await record.publish_final(answer_subject(new_id), "e", "answer", {"by": 1})
+        await asyncio.sleep(0.5)
+        second = await record.publish_final(answer_subject(new_id), "e", "answer", {"by": 2})
+
+    assert second.body == {"by": 1}
+
+
+# --- bodies ---------------------------------------------------------------------------------------
+
+
+async def test_events_carry_the_attributes_of_cloudevents(record: Any, stack: Any, new_id: str) -> None:
+    """In the headers, so that the body is plain JSON."""
+    await record.publish_final(answer_subject(new_id), f"{new_id}:task:propose-0:m1", "answer", {"text": "grün"})
+    message = await raw(stack.nats, answer_subject(new_id))
+
+    expected = {
+        "ce-specversion": "1.0",
+        "ce-id": f"{new_id}:task:propose-0:m1",
+        "ce-type": "conclave.answer",
+        "ce-source": f"/conclave/deliberations/{new_id}",
+        "ce-schemaversion": "1",
+        "content-type": "application/json",
+    }
+    assert expected.items() <= message.headers.items()
+    assert {"ce-time", "ce-traceparent"} <= set(message.headers)
+    assert message.data == '{"text":"grün"}'.encode()
+
+
+async def test_a_large_body_is_kept_beside_the_stream_and_read_whole(record: Any, stack: Any, new_id: str) -> None:
+    """The event carries the reference, and every way of reading follows it."""
+    subject, body = answer_subject(new_id), {"by": 1, "content": LARGE}
+    assert await record.publish_final(subject, "e", "answer", body) is None
+    message = await raw(stack.nats, subject)
+    following = record.follow(subject)
+    followed = await anext(following)
+    await following.aclose()
+
+    assert message.headers["ce-dataref"].startswith("nats-object://conclave-bodies/")
+    assert message.data == b"{}"
+    assert (await record.last(subject)).body == body
+    assert (await record.next(subject, 0)).body == body
+    assert followed.body == body
+
+
+async def test_a_large_body_is_fenced_like_any_other(record: Any, new_id: str) -> None:
+    """The second writer gets the first one's, whole; the same one again is told that it stands."""
+    subject, body = answer_subject(new_id), {"by": 1, "content": LARGE}
+    told = [await record.publish_final(subject, "e", "answer", {**body, "by": by}) for by in (1, 2, 1)]
+
+    assert [event and event.body for event in told] == [None, body, None]
+
+
+async def test_a_large_body_can_be_written_again_while_it_is_read(record: Any, new_id: str) -> None:
+    """A resumed run repeats its writes under the eyes of those who follow."""
+    subject, body = answer_subject(new_id), {"by": 1, "content": LARGE}
+    await record.publish_final(subject, "e", "answer", body)
+    async with asyncio.timeout(60):
+        reads = [record.last(subject) for _ in range(4)]
+        writes = [record.publish_final(subject, "e", "answer", body) for _ in range(4)]
+        done = await asyncio.gather(*reads, *writes)
+
+    assert [event.body["content"] == LARGE for event in done[:4]] == [True] * 4
+    assert done[4:] == [None] * 4
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        "answers.a b.task.propose-0.m1",
+        "answers.d.*.propose-0.m1",
+        "answers.d.>",
+        "answers.d..m1",
+        "answers",
+        "answers.é",
+    ],
+)
+async def test_a_wrong_token_is_refused_before_it_is_sent(record: Any, subject: str) -> None:
+    """A wildcard would be stored and a blank would break the protocol."""
+    with pytest.raises(ValueError, match="is no subject of an event: each token is 1 to 64 of"):
+        await record.publish_final(subject, "e", "answer", {})
+    with pytest.raises(ValueError, match="is no subject of an event"):
+        await record.publish(subject, "e", "answer", {})
+
+
+async def test_a_subject_of_no_stream_is_refused_by_name(record: Any) -> None:
+    """Otherwise it would wait for a stream until its patience ends."""
+    with pytest.raises(ValueError, match=r"'elsewhere.d' belongs to no stream; subjects begin with requests, answers"):
+        await record.publish("elsewhere.d", "e", "x", {})
+    with pytest.raises(ValueError, match="belongs to no stream"):
+        await record.last("elsewhere.d")
+
+
+async def test_a_listener_on_core_nats_hears_announcements_and_events(record: Any, stack: Any, new_id: str) -> None:
+    """Subjects as they pass, and the seed's listeners get the whole body."""
+    client, heard = await nats.connect(stack.nats), []
+    old = await client.subscribe("agent.response.completed")
+    await client.flush()
+    listening = await record.listen(f"decisions.{new_id}.*", heard.append)
+    await record.publish_final(f"decisions.{new_id}.task", "e", "decision", {})
+    await record.announce("agent.response.completed", {"task_id": new_id})
+    message = await old.next_msg(timeout=20)
+    while new_id.encode() not in message.data:
+        message = await old.next_msg(timeout=20)
+    async with asyncio.timeout(20):
+        while not heard:
+            await asyncio.sleep(0.01)
+    await listening.unsubscribe()
+    await client.close()
+
+    assert heard == [f"decisions.{new_id}.task"]
+    assert message.data == f'{{"task_id":"{new_id}"}}'.encode()
+
+
+# --- following ------------------------------------------------------------------------------------
+
+
+async def test_following_gives_stored_events_and_then_live_ones(record: Any, new_id: str) -> None:
+    """In order, and from where the follower left off."""
+    subjects = [answer_subject(new_id, f"m{number}") for number in range(6)]
+    for subject in subjects[:3]:
+        await record.publish_final(subject, "e", "answer", {})
+
+    async def follow(after: int) -> list[Any]:
+        found = []
+        async for event in record.follow(f"answers.{new_id}.*.propose-0.*", after):
+            found.append(event)
+            if event.subject == subjects[-1]:
+                return found
+        raise AssertionError("following ended")
+
+    following = asyncio.create_task(follow(0))
+    await asyncio.sleep(0.2)
+    for subject in subjects[3:]:
+        await record.publish_final(subject, "e", "answer", {})
+    async with asyncio.timeout(30):
+        found = await following
+        rest = await follow(found[1].sequence)
+
+    assert [event.subject for event in found] == subjects
+    assert [event.subject for event in rest] == subjects[2:]
+    assert [event.sequence for event in found] == sorted(event.sequence for event in found)
+
+
+async def numbers(record: Any, pattern: str, last: int) -> list[int]:
+    """The field `n` of every event, up to the last one."""
+    found = []
+    async for event in record.follow(pattern):
+        found.append(event.body["n"])
+        if found[-1] == last:
+            return found
+    raise AssertionError("following ended")
+
+
+async def test_following_survives_the_death_of_the_server(
+    nats_server: Any, own_connections: None, new_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While two writers keep writing, the server is killed twice: nothing is lost and nothing comes twice."""
+    import blocks.record
+
+    monkeypatch.setattr(blocks.record, "POLL_S", 0.5)
+    count, written = 60, 0
+    attempts = answer_subject(new_id).replace("answers.", "attempts.", 1)
+
+    async with nats_server() as server:
+        record = await opened(server.url, connect_timeout_s=1)
+
+        async def write() -> None:
+            nonlocal written
+            for number in range(count):
+                subject = answer_subject(new_id, f"m{number}")
+                assert await record.publish_final(subject, "e", "answer", {"n": number}) is None
+                await record.publish(attempts, "e", "attempt", {"n": number})
+                written = number + 1
+                await asyncio.sleep(0.01)
+
+        async with asyncio.timeout(90):
+            patterns = (f"answers.{new_id}.>", attempts)
+            following = [asyncio.create_task(numbers(record, pattern, count - 1)) for pattern in patterns]
+            writing = asyncio.create_task(write())
+            for point in (count // 4, count // 2):
+                while written < point:
+                    await asyncio.sleep(0.01)
+                await server.kill()
+                await asyncio.sleep(0.2)
+                await server.start()
+            await writing
+            followed = await asyncio.gather(*following)
+
+    assert followed == [list(range(count))] * 2
+
+
+async def test_a_follower_that_sleeps_through_a_death_misses_nothing(
+    nats_server: Any, own_connections: None, new_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server forgets its consumers; what comes later is still found."""
+    import blocks.record
+
+    monkeypatch.setattr(blocks.record, "POLL_S", 0.3)
+    subject = f"deliberations.{new_id}.progress"
+    async with nats_server() as server:
+        record = await opened(server.url)
+        await record.publish(subject, "e", "progress", {"n": 1})
+        following = record.follow(subject)
+        found = [(await anext(following)).body["n"]]
+        waiting = asyncio.create_task(anext(following))
+        await server.kill()
+        await server.start()
+        await asyncio.sleep(1)
+        await record.publish(subject, "e", "progress", {"n": 2})
+        async with asyncio.timeout(30):
+            found.append((await waiting).body["n"])
+        await following.aclose()
+
+    assert found == [1, 2]
+
+
+async def test_a_final_event_outlasts_an_absent_server(nats_server: Any, own_connections: None, new_id: str) -> None:
+    """The write waits for the server to be back."""
+    async with nats_server() as server:
+        record = await opened(server.url)
+        await server.kill()
+        writing = asyncio.create_task(record.publish_final(answer_subject(new_id), "e", "answer", {"by": 1}))
+        await asyncio.sleep(0.5)
+        assert not writing.done()
+        await server.start()
+        async with asyncio.timeout(30):
+            told = await writing
+            standing = await record.last(answer_subject(new_id))
+
+    assert told is None
+    assert standing.body == {"by": 1}
+
+
+async def test_patience_with_an_absent_server_ends(nats_server: Any, own_connections: None, new_id: str) -> None:
+    """Every call ends with the same error, which says how long it waited."""
+    from blocks.exceptions import RecordUnavailable
+
+    async with nats_server() as server:
+        record = await opened(server.url, patience_s=0.3, connect_timeout_s=0.5)
+        await server.kill()
+        calls = [
+            record.publish_final(answer_subject(new_id), "e", "answer", {}),
+            record.publish_final(answer_subject(new_id), "e", "answer", {"content": LARGE}),
+            record.last(answer_subject(new_id)),
+            record.read_status(new_id),
+            record.merge_status(new_id, {"a": 1}),
+            anext(record.follow(answer_subject(new_id))),
+        ]
+        async with asyncio.timeout(60):
+            ended = await asyncio.gather(*calls, return_exceptions=True)
+
+    assert {type(error) for error in ended} == {RecordUnavailable}
+    assert all("did not answer for 0.3 s: nats: " in str(error) for error in ended), ended
+
+
+# --- status ---------------------------------------------------------------------------------------
+
+
+async def test_merging_loses_no_other_writers_field(
+    record: Any, stack: Any, own_connections: None, new_id: str
+) -> None:
+    """Two connections with twenty writers at once, on a key that was not there."""
+    other = await opened(stack.nats)
+    writers = ((record, other)[number % 2].merge_status(new_id, {f"f{number}": number}) for number in range(20))
+    await asyncio.gather(*writers)
+
+    assert await record.read_status(new_id) == {f"f{number}": number for number in range(20)}
+
+
+async def test_a_status_is_created_once(record: Any, new_id: str) -> None:
+    """The second one is told so, also where it says the same."""
+    created = [await record.create_status(new_id, {"status": "PENDING"}) for _ in range(2)]
+
+    assert created == [True, False]
+    assert await record.read_status(new_id) == {"status": "PENDING"}
+    assert await record.read_status(f"{new_id}.task") is None
+
+
+async def test_a_status_that_was_created_just_before_the_server_died_is_ones_own(
+    record: Any, new_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the acknowledgement was lost, so the repeat says created."""
+    create, lost = record._status.create, []
+
+    async def create_and_lose(key: str, value: bytes) -> int:
+        revision = await create(key, value)
+        lost.append(revision)
+        raise nats.errors.TimeoutError
+
+    async def create_again(key: str, value: bytes) -> int:
+        return await (create if lost else create_and_lose)(key, value)
+
+    monkeypatch.setattr(record._status, "create", create_again)
+
+    assert await record.create_status(new_id, {"holder": "me"}) is True
+    assert len(lost) == 1
+
+
+async def test_changes_of_a_status_are_followed(record: Any, new_id: str) -> None:
+    """From the present value on."""
+    await record.merge_status(new_id, {"status": "PENDING"})
+    following = record.follow_status(new_id)
+    found = [(await anext(following)).body]
+    await record.merge_status(new_id, {"cancel_requested": True})
+    async with asyncio.timeout(30):
+        found.append((await anext(following)).body)
+    await following.aclose()
+
+    assert found == [{"status": "PENDING"}, {"status": "PENDING", "cancel_requested": True}]
+
+
+async def test_a_wrong_key_is_an_error_of_the_record(record: Any) -> None:
+    """Callers need to know one family of errors."""
+    from blocks.exceptions import RecordError
+
+    with pytest.raises(RecordError, match="JetStream refused"):
+        await record.read_status("a b")
+
+
+# --- the server -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        StreamConfig(name="CONCLAVE_ANSWERS", subjects=["other.>"], allow_direct=True),
+        StreamConfig(name="CONCLAVE_ANSWERS", subjects=["answers.>", "attempts.>"], allow_direct=False),
+    ],
+)
+async def test_a_stream_that_keeps_something_else_is_named(
+    nats_server: Any, own_connections: None, config: StreamConfig
+) -> None:
+    """The error says what it has and what it would need; the stream stays as it was."""
+    from blocks.exceptions import RecordMisconfigured
+
+    async with nats_server() as server:
+        client = await nats.connect(server.url)
+        await client.jetstream().add_stream(config)
+        with pytest.raises(RecordMisconfigured, match=r"stream CONCLAVE_ANSWERS has .*needs \['answers.>'"):
+            await opened(server.url)
+        found = (await client.jetstream().stream_info("CONCLAVE_ANSWERS")).config
+        await client.close()
+
+    assert (found.subjects, bool(found.allow_direct)) == (config.subjects, bool(config.allow_direct))
+
+
+async def test_a_stream_whose_subjects_are_taken_is_named(nats_server: Any, own_connections: None) -> None:
+    """Another stream listens where ours should."""
+    from blocks.exceptions import RecordMisconfigured
+
+    async with nats_server() as server:
+        client = await nats.connect(server.url)
+        await client.jetstream().add_stream(name="THEIRS", subjects=["decisions.>"])
+        await client.close()
+        with pytest.raises(RecordMisconfigured, match="stream CONCLAVE_DECISIONS cannot be created: subjects overlap"):
+            await opened(server.url)
+
+
+async def test_the_streams_are_made_once_by_many(nats_server: Any, own_connections: None) -> None:
+    """Processes that start together find one another's."""
+    from blocks.connections import shared
+    from blocks.jetstream import JetStream
+
+    async with nats_server() as server:
+        block = JetStream(servers=[server.url], retention_days=2)
+        records = await asyncio.gather(*(shared(number, block._connect) for number in range(5)))
+        assert await asyncio.gather(*(record.read_status("none") for record in records)) == [None] * 5
+        client = await nats.connect(server.url)
+        info = [(await client.jetstream().stream_info(f"CONCLAVE_{name}")).config for name in ("ANSWERS", "REQUESTS")]
+        await client.close()
+
+    assert [(config.max_age, config.storage, config.retention) for config in info] == [
+        (2 * 86_400, "file", "limits"),
+        (2 * 86_400, "file", "workqueue"),
+    ]
+
+
+async def test_no_server_is_told_at_once_with_its_address(own_connections: None) -> None:
+    """Long before the patience ends, and without the credentials of its URL."""
+    from blocks.exceptions import RecordUnavailable
+    from blocks.jetstream import JetStream
+
+    nobody = JetStream(servers=["nats://joe:hush-hush@127.0.0.1:9", "nats://127.0.0.1:10"], connect_timeout_s=600)
+    async with asyncio.timeout(60):
+        with pytest.raises(RecordUnavailable) as caught:
+            await nobody.record()
+
+    text = str(caught.value)
+    assert "no NATS server answers at nats://127.0.0.1:9, nats://127.0.0.1:10: " in text
+    assert "Connect call failed" in text
+    assert "hush" not in repr(caught.value)
+
+
+async def test_a_server_that_was_away_is_found_later(nats_server: Any, own_connections: None) -> None:
+    """A failed connection is not kept."""
+    from blocks.exceptions import RecordUnavailable
+    from blocks.jetstream import JetStream
+
+    async with nats_server() as server:
+        await server.kill()
+        block = JetStream(servers=[server.url])
+        with pytest.raises(RecordUnavailable):
+            await block.record()
+        await server.start()
+        assert await (await block.record()).read_status("none") is None
+
+
+async def test_credentials_of_an_address_are_kept_as_secrets(nats_server: Any, own_connections: None) -> None:
+    """They open the server, and neither the block's address nor an error shows them."""
+    from blocks.exceptions import RecordUnavailable
+    from blocks.jetstream import JetStream
+
+    async with nats_server("--user", "joe", "--pass", "hush/hush") as server:
+        right = JetStream(servers=[f"nats://joe:hush%2Fhush@127.0.0.1:{server.port}"])
+        wrong = JetStream(servers=[server.url], user="joe", password="hush-hush")
+        with pytest.raises(RecordUnavailable, match="is it enabled"):
+            await right.record()
+        async with asyncio.timeout(30):
+            with pytest.raises(
+                RecordUnavailable, match=r"no NATS server answers at .*Authorization Violation"
+            ) as caught:
+                await wrong.record()
+
+    assert right.servers == [server.url]
+    assert "hush" not in f"{right!r} {right.model_dump(mode='json')} {caught.value!r}"
+    assert right.password.get_secret_value() == "hush/hush"
+
+
+async def test_a_token_in_an_address_is_kept_as_a_secret(stack: Any) -> None:
+    """A name without a password is a token."""
+    from blocks.jetstream import JetStream
+
+    block = JetStream(servers=["nats://hush@one:4222", "nats://two:4222"])
+
+    assert block.servers == ["nats://one:4222", "nats://two:4222"]
+    assert block.token.get_secret_value() == "hush"
+    assert (block.user, block.password) == (None, None)
+
+
+async def test_a_block_is_pointed_at_other_servers(stack: Any) -> None:
+    """What was set stays, and credentials of the new address take the place of the old."""
+    from blocks.jetstream import JetStream
+
+    block = JetStream(servers=["nats://joe:hush@one:4222"], replicas=3)
+    moved, other = block.at(["nats://two:4222"]), block.at(["nats://ann:psst@two:4222"])
+
+    assert (moved.servers, moved.user, moved.replicas) == (["nats://two:4222"], "joe", 3)
+    assert (other.servers, other.user, other.password.get_secret_value()) == (["nats://two:4222"], "ann", "psst")

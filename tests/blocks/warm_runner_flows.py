@@ -1,0 +1,156 @@
+"""Tasks and flows for the tests of the warm runner, in a module that the agent hosts can import.
+
+A flow's context travels to the hosts, so what a test does in a flow is not its code but is looked up here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from prefect import flow, get_run_logger, task
+
+bodies: dict[str, Callable[[], Any]] = {}
+counts: dict[str, int] = {}
+held = asyncio.Event()
+
+
+@flow(name="warm-runner-test", persist_result=False)
+async def asynchronous(key: str) -> Any:
+    return await bodies.pop(key)()
+
+
+@flow(name="warm-runner-test-sync", persist_result=False)
+def synchronous(key: str) -> Any:
+    return bodies.pop(key)()
+
+
+@task
+async def where() -> int:
+    return os.getpid()
+
+
+@task
+def where_sync() -> int:
+    return os.getpid()
+
+
+@task
+async def add(left: int, right: int = 1) -> int:
+    return left + right
+
+
+@task
+async def total(values: list[int], more: dict[str, int]) -> int:
+    return sum(values) + sum(more.values())
+
+
+@task
+async def fail(message: str) -> None:
+    raise ValueError(message)
+
+
+@task
+async def rest(seconds: float) -> int:
+    await asyncio.sleep(seconds)
+    return os.getpid()
+
+
+@task
+async def wait_held() -> str:
+    await held.wait()
+    return "held"
+
+
+@task
+async def note_cancel(path: str) -> None:
+    try:
+        await asyncio.sleep(60)
+    except asyncio.CancelledError:
+        Path(path).write_text("cancelled")
+        raise
+
+
+@task
+async def fetch(url: str) -> str:
+    async with aiohttp.ClientSession() as session, session.get(url) as answer:
+        return await answer.text()
+
+
+@task(retries=2)
+async def third_time_lucky(key: str) -> int:
+    counts[key] = counts.get(key, 0) + 1
+    if counts[key] < 3:
+        raise ValueError(key)
+    return counts[key]
+
+
+@task
+async def say(text: str) -> None:
+    get_run_logger().info(text)
+
+
+@task
+async def die() -> None:
+    os._exit(1)
+
+
+@task
+async def leave() -> None:
+    sys.exit(3)
+
+
+@task
+def leave_sync() -> None:
+    sys.exit(3)
+
+
+@task
+async def cancel_oneself() -> None:
+    raise asyncio.CancelledError
+
+
+@task
+async def crowd(key: str) -> int:
+    """How many of these ran at once, at most, in this process so far."""
+    now, peak = f"{key}-now", f"{key}-peak"
+    counts[now] = counts.get(now, 0) + 1
+    counts[peak] = max(counts.get(peak, 0), counts[now])
+    await asyncio.sleep(0.1)
+    counts[now] -= 1
+    return counts[peak]
+
+
+@task
+async def parent(value: int) -> tuple[int, int, Any]:
+    from blocks.warm_runner import settled
+
+    children = [where.submit(), where.submit(), add.submit(value)]
+    first, second, added = [await (await settled(child)).aresult() for child in children]  # type: ignore[union-attr]
+    return first, second, added
+
+
+@task
+def parent_sync(value: int) -> int:
+    return add.submit(value).result()
+
+
+@task
+async def blocking_parent() -> str:
+    child = where.submit()
+    with contextlib.suppress(RuntimeError):
+        child.result()
+        return "blocked the host"
+    return "refused"
+
+
+@task
+def block(seconds: float) -> None:
+    time.sleep(seconds)

@@ -1,0 +1,214 @@
+"""Councils from a file: the seed's five, idempotent, and what is wrong with a file in words."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+SEEDS = {"dev": "DEV", "qa": "QA", "architect": "ARCHITECT", "devops": "DEVOPS", "data": "DATA"}
+MEMBER = "{ agent_id: a, role: DEV }"
+
+
+async def updated(name: str) -> Any:
+    """When a council's block was last saved."""
+    from prefect.client.orchestration import get_client
+
+    async with get_client() as client:
+        return (await client.read_block_document_by_name(name, "council")).updated
+
+
+@pytest_asyncio.fixture
+async def defaults(connected: Any) -> AsyncGenerator[dict[str, Any], None]:
+    """The councils of the package, applied before and after."""
+    from deployments.councils import DEFAULTS, apply_councils, read_councils
+
+    await apply_councils(read_councils(DEFAULTS), overwrite=True)
+    yield read_councils(DEFAULTS)
+    await apply_councils(read_councils(DEFAULTS), overwrite=True)
+
+
+@pytest_asyncio.fixture
+async def pointed_back(connected: Any, stack: Any) -> AsyncGenerator[None, None]:
+    """The default blocks point at the session's stack again afterwards."""
+    from deployments.furnish import furnish
+    from deployments.settings import load_settings
+
+    yield
+    await furnish(stack, load_settings(), print)
+
+
+# --- applying -------------------------------------------------------------------------------------
+
+
+async def test_the_seeds_five_councils_have_three_members_each(stack: Any) -> None:
+    """In its roles and with its agents' names; the first of each is not asked to differ."""
+    from deployments.councils import DEFAULTS, read_councils
+
+    councils = read_councils(DEFAULTS)
+
+    assert {name: [member.role for member in council.members] for name, council in councils.items()} == {
+        name: [role] * 3 for name, role in SEEDS.items()
+    }
+    assert {name: [member.agent_id for member in council.members] for name, council in councils.items()} == {
+        name: [f"agent-{name}-{number:03d}" for number in (1, 2, 3)] for name in SEEDS
+    }
+    assert [[member.diversity for member in council.members] for council in councils.values()] == [
+        [False, True, True]
+    ] * 5
+
+
+async def test_applying_twice_changes_nothing(defaults: dict[str, Any]) -> None:
+    """The blocks are not even saved again."""
+    from deployments.councils import apply_councils
+
+    before = [await updated(name) for name in SEEDS]
+    done = [await apply_councils(defaults, overwrite=overwrite) for overwrite in (True, False)]
+    after = [await updated(name) for name in SEEDS]
+
+    assert done == [dict.fromkeys(SEEDS, "unchanged")] * 2
+    assert after == before
+
+
+async def test_a_council_that_is_missing_is_made(connected: Any, tmp_path: Path, new_id: str) -> None:
+    """And found again as it stands in the file."""
+    from blocks.council import Council
+    from blocks.loading import fresh
+    from deployments.councils import apply_councils, read_councils
+
+    file = tmp_path / "councils.yaml"
+    file.write_text(f"councils:\n  {new_id}:\n    members: [{MEMBER}]\n    quorum: 1\n    deadline_s: 7\n")
+    done = await apply_councils(read_councils(file), overwrite=False)
+
+    assert done == {new_id: "created"}
+    spec = (await fresh(Council, new_id)).spec(new_id)
+    assert ([member.agent_id for member in spec.members], spec.quorum, spec.deadline_s) == (["a"], 1, 7)
+
+
+async def test_an_edited_council_is_kept_by_furnish_and_overwritten_by_apply(
+    defaults: dict[str, Any], stack: Any
+) -> None:
+    """`conclave up` respects what a user set; `conclave councils apply` is told to overwrite."""
+    from blocks.council import Council
+    from blocks.loading import fresh
+    from deployments.councils import apply_councils
+    from deployments.furnish import furnish
+    from deployments.settings import load_settings
+
+    edited = await fresh(Council, "data")
+    edited.deadline_s = 12
+    await edited.save("data", overwrite=True)
+    await furnish(stack, load_settings(), print)
+    kept = (await fresh(Council, "data")).deadline_s
+    done = await apply_councils(defaults, overwrite=True)
+
+    assert kept == 12
+    assert done == {**dict.fromkeys(SEEDS, "unchanged"), "data": "updated"}
+    assert (await fresh(Council, "data")).deadline_s == 300
+
+
+async def test_furnishing_leaves_what_a_user_set_beside_the_address(
+    pointed_back: None, stack: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key for the same address stays, is replaced where the environment has one, and never goes to another."""
+    from blocks.loading import fresh
+    from blocks.vllm_server import VLLM
+    from deployments.furnish import furnish
+    from deployments.settings import load_settings
+
+    server = await fresh(VLLM, "default")
+    server.api_key, server.attempts = "users-own", 7  # as the UI would save it
+    await server.save("default", overwrite=True)
+    found = []
+    for environ, llm in (
+        ({}, stack.llm),
+        ({"CONCLAVE_LLM_API_KEY": "environments"}, stack.llm),
+        ({}, "http://127.0.0.1:9"),
+    ):
+        settings = load_settings({"CONCLAVE_HOME": stack.home, **environ})
+        await furnish(stack.model_copy(update={"llm": llm}), settings, print)
+        block = await fresh(VLLM, "default")
+        key = block.api_key and block.api_key.get_secret_value()
+        found.append((block.base_url, key, block.attempts))
+
+    assert found == [
+        (stack.llm, "users-own", 7),
+        (stack.llm, "environments", 7),
+        ("http://127.0.0.1:9", None, 7),
+    ]
+
+
+async def test_furnishing_keeps_the_password_of_a_nats_url_secret(pointed_back: None, stack: Any) -> None:
+    """It goes to the field that Prefect keeps secret, not into the address."""
+    from blocks.jetstream import JetStream
+    from blocks.loading import fresh
+    from deployments.furnish import furnish
+    from deployments.settings import load_settings
+
+    url = stack.nats.replace("nats://", "nats://joe:hush@")
+    await furnish(stack, load_settings({"CONCLAVE_HOME": stack.home, "NATS_URL": url}), print)
+    block = await fresh(JetStream, "default")
+    open_again = block.model_copy(update={"user": None, "password": None})
+    await open_again.save("default", overwrite=True)
+
+    assert (block.servers, block.user) == ([stack.nats], "joe")
+    assert block.password.get_secret_value() == "hush"
+
+
+# --- what is wrong with a file --------------------------------------------------------------------
+
+HEAD = "councils:\n  dev:\n    members: "
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("extra: 1\n" + HEAD + f"[{MEMBER}]", "extra: unknown key; the keys are councils"),
+        (HEAD + f"[{MEMBER}]\n    quorom: 2", "councils.dev.quorom: unknown key; the keys are members, strategy"),
+        (HEAD + "[{ agent_id: a, role: DEV, modle: m }]", "dev.members.0.modle: unknown key; the keys are agent_id"),
+        (HEAD + f"[{MEMBER}]\n    quorum: 2", "councils.dev: quorum: 2 is above the number of members, 1"),
+        (HEAD + f"[{MEMBER}]\n    quorum: 0", "councils.dev.quorum: Input should be greater than or equal to 1"),
+        (HEAD + f"[{MEMBER}]\n    strategy: vote", "councils.dev.strategy: Input should be 'propose'"),
+        (HEAD + f"[{MEMBER}, {MEMBER}]", "councils.dev: members: agent_id a appears more than once"),
+        (HEAD + "[{ agent_id: a.b, role: DEV }]", "dev.members.0.agent_id: 'a.b' is no name; one is 1 to 64 of"),
+        (HEAD + "[{ role: DEV }]", "councils.dev.members.0.agent_id: Field required"),
+        (HEAD + "[{ agent_id: a }]", "councils.dev.members.0.role: Field required"),
+        (HEAD + "[{ agent_id: a, role: DEV, temperature: 9 }]", "members.0.temperature: Input should be less than"),
+        (HEAD + "[a]", "councils.dev.members.0: must be keys with values: {agent_id: ..., role: ...}"),
+        (HEAD + "[]", "councils.dev.members: List should have at least 1 item"),
+        ("councils:\n  dev: 5", "councils.dev: must be keys with values"),
+        ("councils:\n  Dev.1:\n    members: " + f"[{MEMBER}]", "councils.Dev.1: a council is named with 1 to 64"),
+        ("councils: {}", "councils: Dictionary should have at least 1 item"),
+        ("councils: [dev]", "councils: must be keys with values: {name: {members: [...]}}"),
+        ("", "the file: must be keys with values: councils: {name: {members: [...]}}"),
+        ("councils: [", "is not YAML: while parsing"),
+        ("\x00", "is not YAML: "),
+        (b"\xff\xfe\xfa", "is not YAML: "),
+    ],
+)  # fmt: skip
+async def test_a_wrong_file_is_refused_with_its_name_the_key_and_what_would_be_right(
+    stack: Any, tmp_path: Path, text: str | bytes, words: str
+) -> None:
+    """So that a user can mend it without reading our code."""
+    from deployments.councils import CouncilFileError, read_councils
+
+    file = tmp_path / "mine.yaml"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(CouncilFileError) as caught:
+        read_councils(file)
+
+    assert str(caught.value).startswith(str(file))
+    assert words in str(caught.value)
+
+
+async def test_a_file_that_is_not_there_is_named(stack: Any, tmp_path: Path) -> None:
+    """As is one that cannot be read."""
+    from deployments.councils import CouncilFileError, read_councils
+
+    with pytest.raises(CouncilFileError, match=r"missing\.yaml: No such file or directory"):
+        read_councils(tmp_path / "missing.yaml")
+    with pytest.raises(CouncilFileError, match=f"{tmp_path}: Is a directory"):
+        read_councils(tmp_path)
