@@ -189,6 +189,7 @@ def _use(found: StackStatus) -> None:
     if found.parts:
         os.environ.update(environment(found))
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    os.environ.setdefault("DO_NOT_TRACK", "1")  # Prefect would put a notice about telemetry between our lines
 
 
 def _furnish(found: StackStatus, settings: Settings) -> None:
