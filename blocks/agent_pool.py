@@ -12,7 +12,7 @@ import itertools
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -87,13 +87,8 @@ class AgentPool:
     def run(self, submission: Submission) -> ray.ObjectRef:
         """Hand a task run to the next host. Raises AgentsUnavailable when too many wait for it."""
         handles = self.hosts()
-        try:
+        with self._limit_named():
             return handles[next(self._turn) % len(handles)].run.remote(submission)
-        except ray.exceptions.PendingCallsLimitExceeded as error:
-            raise AgentsUnavailable(
-                f"an agent host has {PENDING_PER_SLOT * self._concurrency} task runs of this process in hand, its"
-                " limit: allow more hosts or concurrency, or submit less at once"
-            ) from error
 
     def release(self, owner: str) -> None:
         """Let the hosts forget a flow run."""
@@ -108,7 +103,8 @@ class AgentPool:
     def check(self, timeout_s: float) -> list[int]:
         """Process id of every host; one that gives no answer is killed, and Ray starts it again."""
         handles = self.hosts()
-        references = [handle.ping.remote() for handle in handles]
+        with self._limit_named():
+            references = [handle.ping.remote() for handle in handles]
         try:
             return list(ray.get(references, timeout=timeout_s))
         except ray.exceptions.GetTimeoutError as error:
@@ -130,6 +126,16 @@ class AgentPool:
                 self._handles = [self._host(index) for index in range(self._count)]
                 self._retire_others()
             return self._handles
+
+    @contextmanager
+    def _limit_named(self) -> Iterator[None]:
+        try:
+            yield
+        except ray.exceptions.PendingCallsLimitExceeded as error:
+            raise AgentsUnavailable(
+                f"an agent host has {PENDING_PER_SLOT * self._concurrency} task runs of this process in hand, its"
+                " limit: allow more hosts or concurrency, or submit less at once"
+            ) from error
 
     def _host(self, index: int) -> ActorHandle:
         actor = ray.remote(AgentHost).options(
@@ -192,7 +198,9 @@ def _environment() -> Environment:
 def _source_digest(packages: tuple[str, ...]) -> str:
     """SHA-256 of the source of `packages`, of the runner's own, and of the versions below it."""
     digest = hashlib.sha256(f"{version('prefect')} {version('ray')}".encode())
-    own = [Path(__file__).with_name(f"{name}.py") for name in ("warm_runner", "agent_pool", "agent_host")]
+    own = [
+        Path(__file__).with_name(f"{name}.py") for name in ("warm_runner", "agent_pool", "agent_host", "cancellation")
+    ]
     for file in itertools.chain(own, *map(_source, packages)):
         digest.update(f"{file.name} {file.stat().st_size} ".encode() + file.read_bytes())
     return digest.hexdigest()

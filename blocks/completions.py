@@ -121,7 +121,7 @@ def read_error(body: bytes) -> str:
 
 
 async def _lines(response: aiohttp.ClientResponse, max_bytes: int) -> AsyncGenerator[bytes, None]:
-    """Lines of any length up to `max_bytes` in all; aiohttp's own reading ends at 128 KiB for one line."""
+    """Lines of any length up to `max_bytes` in all; aiohttp's own reading of lines bounds each by its buffer."""
     rest, size = b"", 0
     async for data in response.content.iter_any():
         size += len(data)

@@ -5,8 +5,8 @@ runs to a few named actors (`AgentHost`) that outlive the flow run: they are spr
 restarted by Ray when they die, and bounded in how much they run at once. Task runs, states, names, parents,
 retries and logs show in Prefect's UI as with the stock runner.
 
-Nothing here knows of councils: the runner can be lifted out together with `agent_pool`, `agent_host` and the
-`connections` that they keep open.
+Nothing here knows of councils: the runner can be lifted out together with `agent_pool`, `agent_host`,
+`cancellation`, and the `connections` that a host keeps open.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class WarmFuture(PrefectRayFuture[Any]):
         except (ray.exceptions.RayError, AgentsUnavailable) as error:
             cancelled = self._cancelled or isinstance(error, ray.exceptions.TaskCancelledError)
             state: State[Any] = (
-                Cancelled(message="Cancelled before it could begin.")
+                Cancelled(message="Cancelled by whoever submitted it.")
                 if cancelled
                 else await exception_to_crashed_state(error)
             )

@@ -19,6 +19,7 @@ import typer
 
 from deployments.settings import Settings, SettingsError, load_settings
 from deployments.stack import StackError, StackStatus, UpOptions, down, environment, status, up
+from tasks.council.models import DeliberationRequest, check_id
 
 FAILED, WRONG_USE, NOT_UP = 1, 2, 6
 
@@ -110,6 +111,7 @@ def deliberate(
         "grace_s": grace,
         "deadline_s": deadline,
     }
+    _guarded(lambda: (DeliberationRequest.read(fields), check_id(id_ or "new")))
     found = _stack()
     from deployments.deliberations import run_deliberation
     from deployments.terminal import TerminalWatcher
@@ -179,15 +181,14 @@ def _settings() -> Settings:
 def _stack() -> StackStatus:
     """The stack that is up, with its environment taken on. Ends with code 6 where there is none."""
     found = _guarded(lambda: status(_settings(), ask=False))
-    if not found.parts and not os.environ.get("PREFECT_API_URL"):
+    if found.prefect is None and not os.environ.get("PREFECT_API_URL"):
         _fail("the stack is not up: `conclave up --detach` starts it", NOT_UP)
     _use(found)
     return found
 
 
 def _use(found: StackStatus) -> None:
-    if found.parts:
-        os.environ.update(environment(found))
+    os.environ.update(environment(found))
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("DO_NOT_TRACK", "1")  # Prefect would put a notice about telemetry between our lines
 
@@ -207,7 +208,7 @@ def _furnish(found: StackStatus, settings: Settings) -> None:
 
 
 def _show_stack(found: StackStatus) -> None:
-    if not found.parts:
+    if found.prefect is None:
         _say(f"the stack of {found.home} is not up: `conclave up` starts it")
         return
     for name, part in found.parts.items():
@@ -222,7 +223,7 @@ def _show_stack(found: StackStatus) -> None:
 def _stay(settings: Settings) -> None:
     _say("press Ctrl-C to end the stack")
     try:
-        while status(settings, ask=False).parts:
+        while status(settings, ask=False).prefect:
             time.sleep(2)
     except KeyboardInterrupt:
         down(settings, _say)

@@ -181,7 +181,8 @@ class Desk:
         )
         subject = f"attempts.{note.task_id}.{note.item}.{note.stage}.{note.agent_id}"
         event_id = f"{answer_id(note.task_id, note.item, note.stage, note.agent_id)}:attempt:{attempt}"
-        await self.record.publish(subject, event_id, "attempt", note.model_dump(mode="json"))
+        body = {**note.model_dump(mode="json"), "engine": self.engine}
+        await self.record.publish(subject, event_id, "attempt", body)
 
 
 def final_answer(plan: Deliberation, item: str, stage: str, member: Member, **fields: object) -> Answer:

@@ -14,8 +14,10 @@ from blocks.background import end
 from blocks.warm_runner import WarmFuture, settled
 from tasks.inbox import Left
 
+NOTICE_S = 1.0
+"""How long an agent task may take to end by itself after the last decision, which it hears too."""
 LEAVING_S = 10.0
-"""How long an agent task may take to end once its answers are no longer needed."""
+"""How long it may take to end once it is cancelled."""
 
 Work = asyncio.Task[State[Any] | None]
 
@@ -24,14 +26,16 @@ Work = asyncio.Task[State[Any] | None]
 async def attendance(
     agents: Mapping[str, PrefectRayFuture[Any]], inbox: asyncio.Queue[Any]
 ) -> AsyncGenerator[None, None]:
-    """Report each agent task that ends to the inbox; on leaving, cancel those that still run and await them."""
+    """Report each agent task that ends to the inbox; on leaving, cancel those that stay and await them."""
     works = {agent_id: asyncio.create_task(settled(future)) for agent_id, future in agents.items()}
     reports = [asyncio.create_task(_report(agent_id, work, inbox)) for agent_id, work in works.items()]
+    notice = 0.0
     try:
         yield
+        notice = NOTICE_S
     finally:
         await end(reports)
-        await _send_home([(works[agent_id], future) for agent_id, future in agents.items()])
+        await _send_home({work: agents[agent_id] for agent_id, work in works.items()}, notice)
 
 
 async def _report(agent_id: str, work: Work, inbox: asyncio.Queue[Any]) -> None:
@@ -39,14 +43,17 @@ async def _report(agent_id: str, work: Work, inbox: asyncio.Queue[Any]) -> None:
     await inbox.put(Left(agent_id, None if state is None or state.is_completed() else _reason(state)))
 
 
-async def _send_home(works: list[tuple[Work, PrefectRayFuture[Any]]]) -> None:
-    for work, future in works:
-        if not work.done() and isinstance(future, WarmFuture):
+async def _send_home(works: Mapping[Work, PrefectRayFuture[Any]], notice: float) -> None:
+    if not works:
+        return
+    _, staying = await asyncio.wait(works, timeout=notice)
+    for work in staying:
+        future = works[work]
+        if isinstance(future, WarmFuture):
             future.cancel()
-    if works:
-        _, late = await asyncio.wait([work for work, _ in works], timeout=LEAVING_S)
-        await end(late)
-    await asyncio.gather(*(work for work, _ in works), return_exceptions=True)
+    _, late = await asyncio.wait(works, timeout=LEAVING_S)
+    await end(late)
+    await asyncio.gather(*works, return_exceptions=True)
 
 
 def _reason(state: State[Any]) -> str:

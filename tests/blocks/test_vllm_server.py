@@ -124,7 +124,7 @@ async def test_the_request_carries_the_calls_and_the_blocks_fields(answering: An
 
 async def test_a_stream_may_come_in_one_long_line(answering: Any) -> None:
     """A chunk above aiohttp's own limit of a line is read whole."""
-    text = "x" * 400_000
+    text = "x" * 3_000_000
     async with answering(body_of(events(delta(text, "stop")))) as asker:
         answer = await asker.ask(stream=True)
 

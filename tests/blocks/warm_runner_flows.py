@@ -1,6 +1,8 @@
 """Tasks and flows for the tests of the warm runner, in a module that the agent hosts can import.
 
 A flow's context travels to the hosts, so what a test does in a flow is not its code but is looked up here.
+A task's function travels by value, with copies of the variables that it names; a plain function by reference.
+So what has to be one thing in a process is reached through plain functions.
 """
 
 from __future__ import annotations
@@ -9,7 +11,6 @@ import asyncio
 import contextlib
 import os
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -63,15 +64,20 @@ async def rest(seconds: float) -> int:
     return os.getpid()
 
 
+async def released() -> None:
+    await held.wait()
+
+
 @task
 async def wait_held() -> str:
-    await held.wait()
+    await released()
     return "held"
 
 
 @task
 async def note_cancel(path: str) -> None:
     try:
+        Path(path).write_text("begun")
         await asyncio.sleep(60)
     except asyncio.CancelledError:
         Path(path).write_text("cancelled")
@@ -86,10 +92,10 @@ async def fetch(url: str) -> str:
 
 @task(retries=2)
 async def third_time_lucky(key: str) -> int:
-    counts[key] = counts.get(key, 0) + 1
-    if counts[key] < 3:
+    times = count(key)
+    if times < 3:
         raise ValueError(key)
-    return counts[key]
+    return times
 
 
 @task
@@ -117,15 +123,18 @@ async def cancel_oneself() -> None:
     raise asyncio.CancelledError
 
 
+def count(key: str, step: int = 1) -> int:
+    counts[key] = counts.get(key, 0) + step
+    return counts[key]
+
+
 @task
 async def crowd(key: str) -> int:
-    """How many of these ran at once, at most, in this process so far."""
-    now, peak = f"{key}-now", f"{key}-peak"
-    counts[now] = counts.get(now, 0) + 1
-    counts[peak] = max(counts.get(peak, 0), counts[now])
+    """How many of these ran in this process when this one began."""
+    now = count(key)
     await asyncio.sleep(0.1)
-    counts[now] -= 1
-    return counts[peak]
+    count(key, -1)
+    return now
 
 
 @task
@@ -149,8 +158,3 @@ async def blocking_parent() -> str:
         child.result()
         return "blocked the host"
     return "refused"
-
-
-@task
-def block(seconds: float) -> None:
-    time.sleep(seconds)

@@ -341,7 +341,9 @@ def running(processes: set[psutil.Process]) -> list[psutil.Process]:
 def test_a_stack_comes_up_heals_is_found_again_and_goes_without_a_trace(settings: Settings, lines: list[str]) -> None:
     """All parts answer, a killed NATS comes back, a second up finds the first, and down leaves no process."""
     told = up(UpOptions(simulate=True), lines.append, settings)
-    assert {name: (part.state, part.answers) for name, part in told.parts.items()} == dict.fromkeys(("nats", "llm", "prefect", "ray"), ("running", True))
+    assert {name: (part.state, part.answers) for name, part in told.parts.items()} == dict.fromkeys(
+        ("nats", "llm", "prefect", "ray"), ("running", True)
+    )
     assert told.is_up
     assert told.simulated
     assert sum(" ready at " in line for line in lines) == 4

@@ -153,7 +153,7 @@ async def test_below_the_quorum_at_the_deadline_nothing_that_came_is_lost(
     assert (result["status"], result["winner_id"]) == ("TIMEOUT", None)
     assert [entry["proposal"]["author_id"] for entry in result["results"]] == ["m1"]
     assert result["error_message"] == "1 of 3 members answered within 2 s; the quorum is 2"
-    assert {one["agent_id"]: one["status"] for one in result["members"]} == {"m1": "ok", "m2": "timeout", "m3": "timeout"}
+    assert [one["status"] for one in result["members"]] == ["ok", "timeout", "timeout"]
     assert "No decision: out of time (1 of 3: degraded)" in await shown.report(new_id)
     assert await until(aborted)
 
