@@ -166,7 +166,8 @@ class AgentPool:
             ours = name.startswith(f"{self._name}-") or not name.startswith(f"{self._family}-")
             if found["namespace"] == NAMESPACE and not ours:
                 with suppress(ValueError):  # it ended in the meantime
-                    ray.get_actor(name, namespace=NAMESPACE).retire.remote(RETIRE_IDLE_S)
+                    host = ray.get_actor(name, namespace=NAMESPACE)
+                    host.retire.options(max_task_retries=0).remote(RETIRE_IDLE_S)
 
 
 def agent_pool(count: int, concurrency: int, packages: tuple[str, ...]) -> AgentPool:

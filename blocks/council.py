@@ -33,7 +33,7 @@ class Council(Block):
     strategy: Literal["propose"] = Field("propose", description="How it decides; propose: deterministic checks.")
     quorum: int | None = Field(None, ge=1, description="Answers that decide; floor(n/2) + 1 where left out.")
     grace_s: float | None = Field(
-        None, ge=0, description="Seconds to wait after the quorum; until the deadline where left out."
+        None, ge=0, le=86_400, description="Seconds to wait after the quorum; until the deadline where left out."
     )
     deadline_s: float = Field(300.0, gt=0, le=86_400, description="Seconds for one item from its start.")
 

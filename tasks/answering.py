@@ -177,12 +177,12 @@ class Desk:
             error=str(error),
             error_type=type(error).__name__,
             duration_ms=duration_ms,
+            engine=self.engine,
             timestamp=datetime.now(UTC),
         )
         subject = f"attempts.{note.task_id}.{note.item}.{note.stage}.{note.agent_id}"
         event_id = f"{answer_id(note.task_id, note.item, note.stage, note.agent_id)}:attempt:{attempt}"
-        body = {**note.model_dump(mode="json"), "engine": self.engine}
-        await self.record.publish(subject, event_id, "attempt", body)
+        await self.record.publish(subject, event_id, "attempt", note.model_dump(mode="json"))
 
 
 def final_answer(plan: Deliberation, item: str, stage: str, member: Member, **fields: object) -> Answer:

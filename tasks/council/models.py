@@ -14,7 +14,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 NAME_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
 NAME_RULE = "1 to 64 of A-Z, a-z, 0-9, '_' and '-'"
@@ -25,6 +25,18 @@ MAX_TEXT = 100_000
 
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 """An id that becomes a NATS subject token: of a deliberation, an item, a council or a member."""
+
+
+def _plain_json(value: dict[str, Any]) -> dict[str, Any]:
+    """The value, if it is JSON that every reader can take."""
+    try:
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"is no JSON object of sound text and finite numbers: {error}") from error
+    return value
+
+
+JsonObject = Annotated[dict[str, Any], AfterValidator(_plain_json)]
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_TEXT)]
 
@@ -114,7 +126,7 @@ class CouncilSpec(Frozen):
     name: Name
     members: tuple[Member, ...] = Field(min_length=1, max_length=MAX_MEMBERS)
     quorum: int | None = Field(None, ge=1, description="Answers that decide; floor(n/2) + 1 where left out.")
-    grace_s: float | None = Field(None, ge=0, description="Wait after the quorum; to the deadline if left out.")
+    grace_s: float | None = Field(None, ge=0, le=86_400, description="Wait after the quorum; else to the deadline.")
     deadline_s: float = Field(300.0, gt=0, le=86_400, description="Seconds for an item from its start.")
 
     @model_validator(mode="after")
@@ -158,7 +170,7 @@ class Brief(Frozen):
 
     rubric: Text | None = Field(None, description="How proposals are judged.")
     requirements: tuple[Text, ...] = Field((), max_length=100, description="What a proposal has to meet.")
-    context: dict[str, Any] = Field(default_factory=dict, description="Facts that members should know.")
+    context: JsonObject = Field(default_factory=dict, description="Facts that members should know.")
 
 
 class Item(Brief):
@@ -184,9 +196,9 @@ class DeliberationRequest(Brief):
     strategy: Literal["propose"] = Field("propose", description="propose: deterministic checks decide.")
     members: int | None = Field(None, ge=1, le=MAX_MEMBERS, description="The council's first N members.")
     quorum: int | None = Field(None, ge=1, le=MAX_MEMBERS)
-    grace_s: float | None = Field(None, ge=0)
+    grace_s: float | None = Field(None, ge=0, le=86_400)
     deadline_s: float | None = Field(None, gt=0, le=86_400)
-    metadata: dict[str, Any] = Field(default_factory=dict, description="Carried along, never read.")
+    metadata: JsonObject = Field(default_factory=dict, description="Carried along, never read.")
 
     @model_validator(mode="after")
     def _one_agenda(self) -> Self:
@@ -207,7 +219,8 @@ class DeliberationRequest(Brief):
             field = ".".join(str(part) for part in first["loc"])
             problem = first["msg"].removeprefix("Value error, ")
             if first["type"] == "extra_forbidden":
-                problem = f"is no field of a request; the fields are {', '.join(cls.model_fields)}"
+                what, model = ("an item", ItemRequest) if first["loc"][0] == "items" else ("a request", cls)
+                problem = f"is no field of {what}; the fields are {', '.join(model.model_fields)}"
             elif first["type"] == "string_pattern_mismatch":
                 problem = f"{first['input']!r} is no name; one is {NAME_RULE}"
             elif "literal" not in first["type"] and isinstance(first["input"], int | float):
@@ -353,6 +366,7 @@ class Attempt(Frozen):
     error: str
     error_type: str
     duration_ms: int
+    engine: str = "unknown"
     timestamp: datetime
 
 

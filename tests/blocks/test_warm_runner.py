@@ -658,23 +658,26 @@ async def test_hosts_of_older_code_finish_their_work_and_end(
     monkeypatch.setattr(agent_pool, "RETIRE_IDLE_S", 0.5)
     concurrency = 200_000 + uuid.uuid4().int % 100_000
     old, old_pool = make_runner(concurrency=concurrency, packages=(package.name,))
+    go = package.with_name("go")
 
     def living() -> set[str]:
         return {actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True)}
 
     async def body() -> None:
-        begun = flows.rest.submit(3)
+        begun = flows.wait_for_file.submit(str(go))
         await until(running(old_pool, 1))
+        (old_host,) = await stats(old_pool)
         (package / "__init__.py").write_text("VERSION = 2\n")
         agent_pool._source_digest.cache_clear()
         agent_pool._pool.cache_clear()
         _, new_pool = make_runner(concurrency=concurrency, packages=(package.name,))
         (new_pid,) = new_pool.check(PATIENCE_S * 2)
         later = flows.where.submit()
-        assert await results([begun, later]) == [(await stats(old_pool))[0].pid] * 2
-        assert new_pid not in await results([begun, later])
+        assert await results([later]) == [old_host.pid]
+        assert new_pid != old_host.pid
+        go.touch()
+        assert await results([begun]) == [old_host.pid]
         old_name, new_name = f"{old_pool._name}-0", f"{new_pool._name}-0"
-        assert {old_name, new_name} <= living()
 
         async def ended() -> bool:
             return old_name not in living()

@@ -75,6 +75,13 @@ async def wait_held() -> str:
 
 
 @task
+async def wait_for_file(path: str) -> int:
+    while not Path(path).exists():
+        await asyncio.sleep(0.1)
+    return os.getpid()
+
+
+@task
 async def note_cancel(path: str) -> None:
     try:
         Path(path).write_text("begun")

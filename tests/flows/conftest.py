@@ -46,8 +46,16 @@ def until_() -> Any:
     return until
 
 
+@pytest_asyncio.fixture(scope="session")
+async def practised(connected: Any) -> None:
+    """One deliberation is over: a host imports what a task needs with its first one, which may outlast a deadline."""
+    from flows.deliberate import deliberate
+
+    await deliberate(task=TASK, council="dev", members=4, return_state=True)
+
+
 @pytest_asyncio.fixture
-async def quick(stack: Any, connected: Any) -> str:
+async def quick(stack: Any, practised: None) -> str:
     """Name of a block for the simulator that tries twice, at once."""
     from blocks.vllm_server import VLLM
 
