@@ -170,7 +170,7 @@ async def test_progress_is_told_while_members_wait(
     new_id: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """An event with the counts, and a bar in Prefect that says that it is simulated."""
+    """An event with the counts, and a bar in Prefect that says that it is simulated and ends at 100."""
     monkeypatch.setattr("tasks.progress.EVERY_S", 0.2)
     await simulator.fault("slow", match=f"{new_id}:task:propose-0:m3", delay_s=1.5)
     await deliberate(task=TASK, council=three)
@@ -180,6 +180,7 @@ async def test_progress_is_told_while_members_wait(
     assert (last["status"], last["engine"]) == ("IN_PROGRESS", "simulator")
     assert (last["counts"]["answers"], last["counts"]["expected_answers"], last["counts"]["decided"]) == (2, 3, 0)
     assert "(simulated)" in bar["description"]
+    assert float(bar["data"]) == 100.0
 
 
 async def test_prefect_shows_a_report_and_a_ranking_that_say_they_are_simulated(
