@@ -44,6 +44,8 @@ from blocks.agent_host import ScopeId, Submission, host_environment
 from blocks.agent_pool import AgentPool, agent_pool, connect
 from blocks.exceptions import AgentsUnavailable
 
+CANCEL_AGAIN_S = 1.0
+
 _log = logging.getLogger(__name__)
 
 
@@ -104,8 +106,17 @@ class WarmFuture(PrefectRayFuture[Any]):
         return state
 
     async def _answer(self, reference: ray.ObjectRef) -> State[Any]:
-        state: State[Any] = await reference
-        return state
+        """What the host answers. A cancel is repeated until it is heard: one that overtakes its task is lost."""
+        answer = asyncio.ensure_future(reference)
+        try:
+            while not answer.done():
+                await asyncio.wait({answer}, timeout=CANCEL_AGAIN_S)
+                if self._cancelled and not answer.done():
+                    ray.cancel(reference, force=False, recursive=False)
+            state: State[Any] = answer.result()
+            return state
+        finally:
+            answer.cancel()
 
     def _submitted_again(self) -> ray.ObjectRef:
         self._pool.forget()
