@@ -176,9 +176,9 @@ async def test_progress_is_told_while_members_wait(
     await deliberate(task=TASK, council=three)
     told = (await recorded.events(f"deliberations.{new_id}.progress"))[f"deliberations.{new_id}.progress"]
     bar = await shown.artifact("progress", new_id)
-    last = told[-1]
-    assert (last["status"], last["engine"]) == ("IN_PROGRESS", "simulator")
-    assert (last["counts"]["answers"], last["counts"]["expected_answers"], last["counts"]["decided"]) == (2, 3, 0)
+    assert {(event["status"], event["engine"]) for event in told} == {("IN_PROGRESS", "simulator")}
+    steps = [tuple(event["counts"][name] for name in ("answers", "expected_answers", "decided")) for event in told]
+    assert (2, 3, 0) in steps  # one more may come between the last answer and the end
     assert "(simulated)" in bar["description"]
     assert float(bar["data"]) == 100.0
 
