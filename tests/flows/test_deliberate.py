@@ -55,6 +55,7 @@ async def test_every_durable_event_of_the_contract_is_there_with_its_fields(
     attempts = await recorded.events(f"attempts.{new_id}.>")
     decisions = await recorded.events(f"decisions.{new_id}.>")
     phases = await recorded.events(f"deliberations.{new_id}.>")
+    phases.pop(f"deliberations.{new_id}.progress", None)  # told only where the machine is slow enough
 
     assert set(answers) == {f"answers.{new_id}.task.propose-0.m{number}" for number in (1, 2, 3)}
     for answer in (bodies[0] for bodies in answers.values()):
@@ -88,6 +89,7 @@ async def test_every_event_says_what_it_is_in_its_headers(
         message
         for pattern in ("answers", "decisions", "deliberations")
         for message in await recorded.messages(f"{pattern}.{new_id}.>")
+        if not message.subject.endswith(".progress")  # told only where the machine is slow enough
     ]
     headers = {message.subject.partition(f"{new_id}.")[2]: message.headers for message in messages}
     assert len(headers) == 3 + 1 + 3
