@@ -154,10 +154,11 @@ class Shown:
         async def ended() -> dict[str, str]:
             runs = await self.found("task_runs", flow_runs=wanted)
             agents = {run["name"].removeprefix("propose "): run["state"] for run in runs if "propose " in run["name"]}
-            over = agents and all(one["type"] in ("COMPLETED", "FAILED", "CANCELLED") for one in agents.values())
+            ends = ("COMPLETED", "FAILED", "CANCELLED")  # a run whose first event is not in yet has no state
+            over = agents and all(one is not None and one["type"] in ends for one in agents.values())
             return {name: one["name"] for name, one in agents.items()} if over else {}
 
-        found: dict[str, str] = await until(ended, 20)
+        found: dict[str, str] = await until(ended)
         return found
 
 
