@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -176,12 +177,7 @@ class JetStream(Block):
         """Create what is missing; refuse a stream of that name that keeps something else."""
         for name, (retention, subjects) in STREAMS.items():
             await self._ensure_stream(jetstream, name, retention, subjects)
-        try:
-            await jetstream.key_value(STATUS_BUCKET)
-        except BucketNotFoundError:
-            await jetstream.create_key_value(
-                KeyValueConfig(bucket=STATUS_BUCKET, history=1, storage=StorageType.FILE, replicas=self.replicas)
-            )
+        await self._ensure_status(jetstream)
         try:
             await jetstream.object_store(BODIES_BUCKET)
         except (BucketNotFoundError, NotFoundError):
@@ -194,6 +190,21 @@ class JetStream(Block):
                     replicas=self.replicas,
                 ),
             )
+
+    async def _ensure_status(self, jetstream: JetStreamContext) -> None:
+        """The bucket of statuses; it has to allow direct gets, as whoever follows a key asks by them for what came."""
+        try:
+            await jetstream.key_value(STATUS_BUCKET)
+        except BucketNotFoundError:
+            await jetstream.create_key_value(
+                KeyValueConfig(
+                    bucket=STATUS_BUCKET, history=1, storage=StorageType.FILE, replicas=self.replicas, direct=True
+                )
+            )
+            return
+        config = (await jetstream.stream_info(f"KV_{STATUS_BUCKET}")).config
+        if not config.allow_direct:
+            await jetstream.update_stream(replace(config, allow_direct=True))
 
     async def _ensure_stream(
         self, jetstream: JetStreamContext, name: str, retention: RetentionPolicy, subjects: tuple[str, ...]

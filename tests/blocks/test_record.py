@@ -394,6 +394,33 @@ async def test_changes_of_a_status_are_followed(record: Any, new_id: str) -> Non
     assert found == [{"status": "PENDING"}, {"status": "PENDING", "cancel_requested": True}]
 
 
+async def test_a_follower_of_a_status_outlasts_silence(
+    record: Any, monkeypatch: pytest.MonkeyPatch, new_id: str
+) -> None:
+    """It asks the bucket again and again whether it missed anything, and hears the change that comes at last."""
+    import blocks.record
+
+    monkeypatch.setattr(blocks.record, "POLL_S", 0.1)
+    asked: list[int] = []
+    ask = record.next
+
+    async def next_of(pattern: str, after: int) -> Any:
+        asked.append(after)
+        return await ask(pattern, after)
+
+    monkeypatch.setattr(record, "next", next_of)
+    await record.merge_status(new_id, {"status": "IN_PROGRESS"})
+    following = record.follow_status(new_id)
+    await anext(following)
+    change = asyncio.ensure_future(anext(following))
+    async with asyncio.timeout(30):
+        while len(asked) < 3:
+            await asyncio.sleep(0.05)
+        await record.merge_status(new_id, {"cancel_requested": True})
+        assert (await change).body["cancel_requested"] is True
+    await following.aclose()
+
+
 async def test_a_wrong_key_is_an_error_of_the_record(record: Any) -> None:
     """Callers need to know one family of errors."""
     from blocks.exceptions import RecordError
@@ -427,6 +454,21 @@ async def test_a_stream_that_keeps_something_else_is_named(
         await client.close()
 
     assert (found.subjects, bool(found.allow_direct)) == (config.subjects, bool(config.allow_direct))
+
+
+async def test_a_bucket_without_direct_gets_is_mended(nats_server: Any, own_connections: None, new_id: str) -> None:
+    """Its keys stay, and whoever follows one can ask for what it missed."""
+    async with nats_server() as server:
+        client = await nats.connect(server.url)
+        bucket = await client.jetstream().create_key_value(bucket="conclave-deliberations")
+        await bucket.put(new_id, b'{"status":"PENDING"}')
+        record = await opened(server.url)
+        found = (await client.jetstream().stream_info("KV_conclave-deliberations")).config
+        await client.close()
+
+        assert found.allow_direct
+        assert await record.read_status(new_id) == {"status": "PENDING"}
+        assert await record.next(f"$KV.conclave-deliberations.{new_id}", 0) is not None
 
 
 async def test_a_stream_whose_subjects_are_taken_is_named(nats_server: Any, own_connections: None) -> None:
