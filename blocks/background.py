@@ -1,12 +1,23 @@
-"""Ending background tasks for sure."""
+"""Background tasks: each has an owner, who ends it for sure."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import AsyncGenerator, Collection, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any
 
 AGAIN_S = 0.1
+
+
+@asynccontextmanager
+async def background(*work: Coroutine[Any, Any, Any]) -> AsyncGenerator[None, None]:
+    """Let this work go on beside the block, and end it with the block."""
+    tasks = [asyncio.create_task(each) for each in work]
+    try:
+        yield
+    finally:
+        await end(tasks)
 
 
 async def end(tasks: Collection[asyncio.Task[Any]]) -> None:

@@ -198,6 +198,23 @@ class Record:
                 with suppress(nats.errors.Error, asyncio.CancelledError):
                     await subscription.unsubscribe()
 
+    async def check(self) -> int:
+        """Store a message on disk and read it back, in a stream of its own that goes again; messages on record."""
+        name = f"CONCLAVE_CHECK_{uuid.uuid4().hex[:8]}"
+
+        async def store() -> None:
+            await self._jetstream.add_stream(name=name, subjects=[f"check.{name}"], max_msgs=1)
+            try:
+                acknowledged = await self._jetstream.publish(f"check.{name}", b"ready")
+                if (await self._jetstream.get_msg(name, acknowledged.seq)).data != b"ready":
+                    raise RecordError("JetStream gave back something else than what was stored")
+            finally:
+                await self._jetstream.delete_stream(name)
+
+        await self._outlast(store)
+        streams = [await self._jetstream.stream_info(stream) for stream in sorted(set(STREAM_OF.values()))]
+        return sum(info.state.messages for info in streams)
+
     async def listen(self, pattern: str, heard: Callable[[str], None]) -> Subscription:
         """Call `heard` with the subject of each event on core NATS as it passes; unsubscribe when done."""
 

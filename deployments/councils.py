@@ -11,8 +11,8 @@ from pydantic_core import ErrorDetails
 
 from blocks.council import Council
 from blocks.exceptions import BlockMissing
-from blocks.loading import fresh
-from tasks.council.models import NAME_RULE, Member
+from blocks.loading import council_names, fresh
+from tasks.council.models import NAME_RULE, CouncilSpec, Member
 
 DEFAULTS = Path(__file__).with_name("councils.yaml")
 BLOCK_NAME_RULE = "1 to 64 of a-z, 0-9 and '-', as Prefect's blocks are"
@@ -65,6 +65,18 @@ async def apply_councils(councils: dict[str, Council], overwrite: bool) -> dict[
     Returns name -> created | updated | unchanged | kept (differs, and was left as it is).
     """
     return {name: await _apply(name, council, overwrite) for name, council in councils.items()}
+
+
+async def stored_councils() -> dict[str, CouncilSpec]:
+    """The councils that Prefect holds, by name."""
+    return {name: (await fresh(Council, name)).spec(name) for name in await council_names()}
+
+
+def as_file(councils: dict[str, Council]) -> str:
+    """The text of a file that `read_councils` takes, with these councils in it."""
+    entries = {name: _Entry.model_validate(_content(council)) for name, council in councils.items()}
+    shown = {name: entry.model_dump(mode="json", exclude_defaults=True) for name, entry in entries.items()}
+    return yaml.safe_dump({"councils": shown}, sort_keys=False, allow_unicode=True, width=110)
 
 
 async def _apply(name: str, council: Council, overwrite: bool) -> str:

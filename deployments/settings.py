@@ -35,6 +35,14 @@ def _ray_address(value: str) -> str:
     return value
 
 
+def _postgresql(value: SecretStr) -> SecretStr:
+    """The URL with the driver that Prefect's server uses."""
+    scheme, separator, rest = value.get_secret_value().partition("://")
+    if scheme not in ("postgres", "postgresql", "postgresql+asyncpg") or not separator or not rest:
+        raise ValueError("not such a URL")
+    return SecretStr(f"postgresql+asyncpg://{rest}")
+
+
 def _home(value: Path) -> Path:
     return value.expanduser().resolve()
 
@@ -72,6 +80,11 @@ class Settings(BaseModel):
         default=None,
         validation_alias="PREFECT_API_URL",
         description="a URL such as http://127.0.0.1:4200/api",
+    )
+    prefect_database: Annotated[SecretStr, AfterValidator(_postgresql)] | None = Field(
+        default=None,
+        validation_alias="CONCLAVE_PREFECT_DATABASE",
+        description="a URL such as postgresql://user:password@host/prefect (without it Prefect uses SQLite)",
     )
     ray_address: Annotated[str, AfterValidator(_ray_address)] | None = Field(
         default=None,
@@ -115,6 +128,9 @@ class Settings(BaseModel):
     )
 
 
+SECRET_FIELDS = ("llm_api_key", "prefect_database")
+
+
 def variable(field: str) -> str:
     """The environment variable that a field of `Settings` is read from."""
     return str(Settings.model_fields[field].validation_alias)
@@ -135,5 +151,5 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
 
 
 def _refusal(name: str, field: str, source: Mapping[str, str]) -> str:
-    shown = "" if field == "llm_api_key" else f"={source[name]!r}"
+    shown = "" if field in SECRET_FIELDS else f"={source[name]!r}"
     return f"{name}{shown} is not usable: it should be {Settings.model_fields[field].description}"

@@ -6,6 +6,7 @@ Text of models and users goes to the terminal as plain text: no markup of ours, 
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from rich.console import Console, Group, RenderableType
@@ -16,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from blocks.record import Body
-from tasks.council.models import Answer, Deliberation, MemberStatus
+from tasks.council.models import Answer, CouncilSpec, Deliberation, MemberStatus
 
 MARKS = {MemberStatus.OK: ("ok", "green"), MemberStatus.CANCELLED: ("cancelled", "yellow")}
 VERDICTS = {"COMPLETED": "Decision", "TIMEOUT": "No decision: out of time", "CANCELLED": "No decision: cancelled"}
@@ -108,6 +109,20 @@ def show_result(result: Body, console: Console, where: list[str]) -> None:
         console.print(Group(_ranking(result)))
     for line in where:
         console.print(Text(line, style="dim"), soft_wrap=True)
+
+
+def show_councils(councils: Mapping[str, CouncilSpec], console: Console) -> None:
+    """One line for each council: its rules and who sits in it."""
+    table = Table(box=None, padding=(0, 2), pad_edge=False)
+    for column in ("council", "members", "quorum", "deadline", "roles", "servers"):
+        table.add_column(column, justify="right" if column in ("members", "quorum", "deadline") else "left")
+    for name, council in councils.items():
+        roles = ", ".join(dict.fromkeys(member.role for member in council.members))
+        servers = ", ".join(sorted({member.server for member in council.members}))
+        numbers = (str(len(council.members)), str(council.decides_at), f"{council.deadline_s:g} s")
+        row = (name, *numbers, plain(roles), plain(servers))
+        table.add_row(*(Text(cell) for cell in row))
+    console.print(table)
 
 
 def plain(text: str) -> str:

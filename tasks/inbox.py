@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from blocks.background import end
+from blocks.background import background
 from blocks.exceptions import RecordError
 from blocks.record import Body, Event, Record
 from tasks.council.models import Answer
@@ -36,14 +36,9 @@ async def from_record(
 ) -> AsyncGenerator[None, None]:
     """Bring a stage's answers, the wish to cancel, or the RecordError that ended either, into the inbox."""
     answers = record.follow(f"answers.{deliberation_id}.*.{stage}.*")
-    feeds = [
-        asyncio.create_task(_bring(answers, Answer.model_validate, inbox)),
-        asyncio.create_task(_bring(record.follow_status(deliberation_id), _wish, inbox)),
-    ]
-    try:
+    wishes = record.follow_status(deliberation_id)
+    async with background(_bring(answers, Answer.model_validate, inbox), _bring(wishes, _wish, inbox)):
         yield
-    finally:
-        await end(feeds)
 
 
 async def _bring(events: AsyncGenerator[Event, None], read: Callable[[Body], Any], inbox: asyncio.Queue[Any]) -> None:

@@ -70,7 +70,7 @@ async def plan_of(record: Record, deliberation_id: str) -> Deliberation:
     if deliberation_id not in _plans:
         event = await record.last(f"deliberations.{deliberation_id}.plan")
         if event is None:
-            raise InvalidRequest("deliberation_id", f"{deliberation_id!r} has no plan on the record")
+            raise InvalidRequest("id", f"no deliberation {deliberation_id!r} is on the record")
         _keep(Deliberation.model_validate(event.body["plan"]))
     return _plans[deliberation_id]
 

@@ -23,15 +23,19 @@ from deployments.stack.readiness import EXTERNAL_TIMEOUT_S, Answers, wait_for
 from deployments.stack.supervision import Supervisor, start_supervisor
 
 Report = Callable[[str], None]
+Furnish = Callable[[StackStatus], None]
 
 _STOP_TIMEOUT_S = 75.0  # all parts' stop_s together, and a little
 _LOCK_TIMEOUT_S = 240.0
 
 
-def up(options: UpOptions, report: Report, settings: Settings | None = None) -> StackStatus:
+def up(
+    options: UpOptions, report: Report, settings: Settings | None = None, furnish: Furnish | None = None
+) -> StackStatus:
     """Start what is not there yet and wait until every part answers; what is there already is left alone.
 
-    Raises a `StackError`. Then, and when interrupted (SIGINT, SIGTERM), nothing that it started stays.
+    `furnish` puts into the stack what its users need; it is part of coming up. Raises a `StackError`, or what
+    `furnish` raises. Then, and when interrupted (SIGINT, SIGTERM), nothing that was started here stays.
     """
     settings = settings or load_settings()
     places = Places.of(settings.home)
@@ -40,19 +44,16 @@ def up(options: UpOptions, report: Report, settings: Settings | None = None) -> 
         record = places.load_record()
         if record is not None and supervised(places) is not None:
             _complete(record, options, settings, places, report)
-        else:
-            if processes.end(places.home, _STOP_TIMEOUT_S, report):
-                report("ended what an earlier stack had left running")
-            try:
-                _start(options, settings, places, report)
-            except BaseException:
-                with undisturbed():
-                    _tear_down(places, report)
-                raise
-        told = status(settings)
-    if told.simulated:
-        report("llm is the SIMULATOR: its answers are made up, for rehearsals and never for decisions")
-    return told
+            return _ready(settings, report, furnish)
+        if processes.end(places.home, _STOP_TIMEOUT_S, report):
+            report("ended what an earlier stack had left running")
+        try:
+            _start(options, settings, places, report)
+            return _ready(settings, report, furnish)
+        except BaseException:
+            with undisturbed():
+                _tear_down(places, report)
+            raise
 
 
 def down(settings: Settings, report: Report) -> bool:
@@ -74,6 +75,7 @@ def _start(options: UpOptions, settings: Settings, places: Places, report: Repor
     record = StackRecord(
         parts={part.name: PartRecord(url=part.url, external=part.external) for part in parts},
         simulated=any(part.simulated for part in parts),
+        database=None if settings.prefect_api_url else "postgresql" if settings.prefect_database else "sqlite",
     )
     question = partial(ask_part, settings=settings)
     if external:
@@ -93,6 +95,16 @@ def _start(options: UpOptions, settings: Settings, places: Places, report: Repor
     answers = wait_for(ours, question, places, settings.start_timeout_s, report)
     _note_models(answers, options, settings, record)
     write_private(places.record, record.model_dump_json(indent=2))
+
+
+def _ready(settings: Settings, report: Report, furnish: Furnish | None) -> StackStatus:
+    """The stack that has come up, furnished."""
+    told = status(settings)
+    if told.simulated:
+        report("llm is the SIMULATOR: its answers are made up, for rehearsals and never for decisions")
+    if furnish is not None:
+        furnish(told)
+    return told
 
 
 def _complete(record: StackRecord, options: UpOptions, settings: Settings, places: Places, report: Report) -> None:
@@ -147,6 +159,8 @@ def _supervised_environment(settings: Settings) -> dict[str, str]:
         "RAY_worker_niceness": "0",  # Ray's 15 on top of ours would starve the agents behind the server
     }
     environ = inherited | environment(stack) | for_parts
+    if settings.prefect_database:
+        environ["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = settings.prefect_database.get_secret_value()
     if settings.llm_api_key:
         environ["VLLM_API_KEY"] = settings.llm_api_key.get_secret_value()
     return environ

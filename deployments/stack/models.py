@@ -6,6 +6,7 @@ from urllib.parse import urlsplit, urlunsplit
 from pydantic import BaseModel, ConfigDict, Field, field_serializer
 
 PartState = Literal["running", "starting", "external", "stopped", "failed"]
+Database = Literal["sqlite", "postgresql"]
 
 
 def without_credentials(url: str | None) -> str | None:
@@ -35,6 +36,8 @@ class PartStatus(BaseModel):
     url: str | None = Field(default=None, description="Where it is.")
     answers: bool | None = Field(default=None, description="Whether it gave a real answer; null: not asked.")
     reason: str | None = Field(default=None, description="Why it is not running, or gives no answer.")
+    uptime_s: float | None = Field(default=None, description="Seconds since it was last started.")
+    restarts: int = Field(default=0, description="How often it was started again since `up`.")
     log: str | None = Field(default=None, description="The file that its output goes to.")
 
     @field_serializer("url")
@@ -55,6 +58,7 @@ class StackStatus(BaseModel):
     home: str
     model: str | None = Field(default=None, description="The model that members are asked for by default.")
     simulated: bool = Field(default=False, description="Whether the model server is the simulator.")
+    database: Database | None = Field(default=None, description="What our Prefect keeps its data in.")
     parts: dict[str, PartStatus] = {}
 
     @property
@@ -83,3 +87,4 @@ class StackRecord(BaseModel):
     parts: dict[str, PartRecord]
     model: str | None = None
     simulated: bool = False
+    database: Database | None = None

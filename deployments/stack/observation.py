@@ -8,7 +8,7 @@ from deployments.stack.exceptions import NoAnswerError, SupervisorError
 from deployments.stack.models import PartRecord, PartStatus, StackStatus
 from deployments.stack.parts import PART_NAMES, Part, ask_part, recall
 from deployments.stack.places import Places
-from deployments.stack.supervision import Supervised, Supervisor
+from deployments.stack.supervision import Supervised, Supervisor, restarts
 
 _STARTING_S = 60.0  # a process younger than this that gives no answer yet is starting
 _RAY_ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # Ray's only switch to bind to 127.0.0.1 alone
@@ -34,6 +34,7 @@ def status(settings: Settings, ask: bool = True) -> StackStatus:
         home=str(places.home),
         model=record.model,
         simulated=record.simulated,
+        database=record.database,
         parts=parts,
     )
 
@@ -78,6 +79,7 @@ def _states(records: dict[str, PartRecord], places: Places) -> dict[str, PartSta
     """The states without asking any part; of what a dead supervisor left, it says so."""
     seen = supervised(places)
     orphans = processes.family(places.home).parts if seen is None else {}
+    again = restarts(places) if seen is not None else {}
     found: dict[str, PartStatus] = {}
     for name, record in records.items():
         if record.external:
@@ -89,7 +91,8 @@ def _states(records: dict[str, PartRecord], places: Places) -> dict[str, PartSta
             told = told.model_copy(update={"state": "failed", "pid": pid, "reason": reason})
         elif seen is not None and name in seen:
             part = seen[name]
-            told = told.model_copy(update={"state": part.state, "pid": part.pid, "reason": part.reason})
+            update = {"state": part.state, "pid": part.pid, "reason": part.reason, "uptime_s": part.uptime_s}
+            told = told.model_copy(update={**update, "restarts": again.get(name, 0)})
         found[name] = told
     return found
 

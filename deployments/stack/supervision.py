@@ -6,11 +6,13 @@ quoting of whatever a home may be called. The client is xmlrpc's own over a unix
 """
 
 import http.client
+import re
 import shlex
 import socket
 import subprocess
 import sys
 import xmlrpc.client
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ _STATES: dict[str, PartState] = {
     "EXITED": "failed",
     "FATAL": "failed",
 }
+_SPAWNED = re.compile(r"INFO spawned: '([^']+)' with pid")
 _RPC_TIMEOUT_S = 5.0
 _DAEMON_TIMEOUT_S = 30.0
 
@@ -40,6 +43,7 @@ class Supervised:
     state: PartState
     pid: int | None
     reason: str | None
+    uptime_s: float | None = None
 
 
 def configuration(parts: list[Part], places: Places) -> str:
@@ -137,10 +141,28 @@ class Supervisor:
             raise SupervisorError(f"the supervisor does not answer: {error}") from error
 
 
+def restarts(places: Places) -> Counter[str]:
+    """How often each part was started again since the supervisor's own start, as its log tells."""
+    starts: Counter[str] = Counter()
+    try:
+        with places.log("supervisord").open(errors="replace") as file:
+            for line in file:
+                if "supervisord started with pid" in line:
+                    starts.clear()
+                elif spawned := _SPAWNED.search(line):
+                    starts[spawned[1]] += 1
+    except OSError:
+        return Counter()
+    return Counter({name: count - 1 for name, count in starts.items()})
+
+
 def _supervised(info: dict[str, Any]) -> Supervised:
     state = _STATES.get(info["statename"], "failed")
     reason = (info["spawnerr"] or info["description"] or None) if state in ("failed", "stopped") else None
-    return Supervised(state, info["pid"] or None, reason)
+    if reason and info["statename"] == "STOPPED":
+        reason = f"stopped: {reason}"  # all that is told is when
+    uptime_s = float(max(0, info["now"] - info["start"])) if state == "running" else None
+    return Supervised(state, info["pid"] or None, reason, uptime_s)
 
 
 class _UnixTransport(xmlrpc.client.Transport):

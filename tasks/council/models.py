@@ -138,6 +138,11 @@ class CouncilSpec(Frozen):
         return self
 
     @property
+    def decides_at(self) -> int:
+        """How many answers decide: the quorum, more than half of the members where none is set."""
+        return self.quorum or len(self.members) // 2 + 1
+
+    @property
     def digest(self) -> str:
         """Identity of the content, for the record of a deliberation."""
         return digest(self.model_dump(mode="json"))
@@ -281,7 +286,7 @@ class Deliberation(Frozen):
         """Resolve a request against its council. Raises InvalidRequest."""
         check_id(deliberation_id)
         sized = council.sized(request.members or len(council.members))
-        quorum = request.quorum or sized.quorum or len(sized.members) // 2 + 1
+        quorum = request.quorum or sized.decides_at
         _check_quorum(quorum, len(sized.members))
         return cls(
             id=deliberation_id,

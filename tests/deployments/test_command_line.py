@@ -4,57 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
+from tests.deployments.commands import OF_THE_STACK, conclave, end, start
+
 TASK = "Write a function to merge sorted arrays"
-CONCLAVE = str(Path(sys.executable).with_name("conclave"))
 ANSWERED = {
     *("id", "status", "degraded", "council", "engine", "total_agents", "received_count", "failed_count", "counts"),
     *("results", "members", "winner_id", "decision", "error_message", "duration_ms", "usage", "links"),
 }
-OF_THE_STACK = ("NATS_URL", "PREFECT_API_URL", "RAY_ADDRESS", "VLLM_URL", "VLLM_MODEL")
-
-
-class Ended(NamedTuple):
-    """A command that has ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-Started = asyncio.subprocess.Process
-
-
-async def start(*arguments: str, **environment: str) -> Started:
-    """Begin a command; a variable that is empty counts as unset."""
-    return await asyncio.create_subprocess_exec(
-        CONCLAVE,
-        *arguments,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, "COLUMNS": "200", **environment},
-    )
-
-
-async def end(process: Started) -> Ended:
-    """Wait for a command to end by itself."""
-    out, err = await process.communicate()
-    assert process.returncode is not None
-    return Ended(process.returncode, out.decode(), err.decode())
-
-
-async def conclave(*arguments: str, **environment: str) -> Ended:
-    """Run a command to its end."""
-    return await end(await start(*arguments, **environment))
 
 
 @pytest_asyncio.fixture
@@ -147,6 +112,15 @@ async def test_ctrl_c_cancels_the_council(
     assert await until(all_closed)
 
 
+class Silent:
+    """A watcher that tells nobody."""
+
+    def began(self, plan: Any) -> None: ...
+    def answered(self, answer: Any) -> None: ...
+    def ended(self) -> None: ...
+    def say(self, text: str) -> None: ...
+
+
 @pytest.fixture(name="until")
 def until_() -> Callable[..., Awaitable[Any]]:
     """`await until(found)`: wait for an async function to give a true value."""
@@ -217,3 +191,115 @@ async def test_status_tells_where_everything_is(connected: Any, stack: Any) -> N
     assert set(status["parts"]) >= {"nats", "prefect", "ray", "llm"}
     assert {part["state"] for part in status["parts"].values()} == {"running"}
     assert all(part["pid"] > 0 for part in status["parts"].values())
+
+
+async def test_help_comes_at_once(tmp_path: Path) -> None:
+    """It imports nothing that a verb needs; the verbs teach by example."""
+    heavy = ("pydantic", "prefect", "ray", "aiohttp")
+    probe = f"import sys, deployments.cli; print(*(name for name in {heavy} if name in sys.modules))"
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", probe, stdout=asyncio.subprocess.PIPE)
+    imported, _ = await process.communicate()
+    top, verb = await asyncio.gather(conclave("--help"), conclave("deliberate", "--help"))
+    assert imported.split() == []
+    assert (top.code, verb.code) == (0, 0)
+    assert all(name in top.out for name in ("up", "doctor", "logs", "deliberate", "watch", "cancel", "councils"))
+    assert 'conclave deliberate "Design a rate limiter"' in verb.out
+
+
+async def test_the_shell_completes_councils_and_parts(connected: Any) -> None:
+    """Asked of the stack that is up; nothing and no error where there is none."""
+    asked = {"_CONCLAVE_COMPLETE": "complete_bash", "COMP_CWORD": "3"}
+    named, none = await asyncio.gather(
+        conclave(**asked, COMP_WORDS="conclave deliberate --council de"),
+        conclave(
+            **asked, COMP_WORDS="conclave deliberate --council de", CONCLAVE_HOME="/nonexistent", PREFECT_API_URL=""
+        ),
+    )
+    parts = await conclave(_CONCLAVE_COMPLETE="complete_bash", COMP_CWORD="2", COMP_WORDS="conclave logs pre")
+    assert {"dev", "devops"} <= set(named.out.split())
+    assert (none.code, none.out.split()) == (0, [])
+    assert parts.out.split() == ["prefect"]
+
+
+async def test_a_deliberation_is_watched_from_elsewhere_and_cancelled(
+    council: str, simulator: Any, new_id: str, until: Callable[..., Awaitable[Any]]
+) -> None:
+    """Whoever watches sees the members and the end; the cancel waits for it; a second one is content."""
+    await simulator.fault("hang", match=f"{new_id}:task:propose-0:m[23]")
+    running = await start("deliberate", TASK, "--council", council, "--id", new_id, "--deadline", "120")
+
+    async def all_wait() -> bool:
+        return len(await simulator.calls(new_id)) == 3
+
+    await until(all_wait)
+    watching = await start("watch", new_id, "--json")
+    assert watching.stderr is not None
+    async with asyncio.timeout(60):
+        while b"m1  DEV  ok" not in await watching.stderr.readline():
+            pass
+    cancelled = await conclave("cancel", new_id)
+    ended, watched, again = await asyncio.gather(end(running), end(watching), conclave("cancel", new_id))
+    assert (cancelled.code, cancelled.err) == (0, f"{new_id} is cancelled\n")
+    assert (ended.code, watched.code, again.code) == (5, 5, 0)
+    assert json.loads(watched.out)["status"] == "CANCELLED"
+
+
+async def test_what_has_ended_is_watched_at_once_and_not_cancelled(council: str, new_id: str) -> None:
+    """The result comes; a cancel says that it is too late."""
+    await conclave("deliberate", TASK, "--council", council, "--id", new_id)
+    watched, late = await asyncio.gather(conclave("watch", new_id, "--json"), conclave("cancel", new_id))
+    assert (watched.code, json.loads(watched.out)["status"]) == (0, "COMPLETED")
+    assert (late.code, late.err) == (1, f"conclave: {new_id} had already ended: COMPLETED\n")
+
+
+async def test_a_deliberation_that_nobody_runs_is_not_watched_or_cancelled_for_ever(
+    record: Any, council: str, new_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plan without a driver: the watcher leaves after its silence, and the cancel stands for whoever takes it up."""
+    from deployments import deliberations
+    from tasks.council.models import Deliberation, DeliberationRequest
+    from tasks.plans import council_spec
+
+    request = DeliberationRequest(task=TASK, council=council, deadline_s=0.5)
+    plan = Deliberation.plan(new_id, request, await council_spec(council))
+    body = {"plan": plan.model_dump(mode="json"), "request": request.model_dump(mode="json")}
+    await record.publish_final(f"deliberations.{new_id}.plan", f"{new_id}:plan", "deliberation.plan", body)
+    await record.create_status(new_id, {"id": new_id, "status": "IN_PROGRESS"})
+    monkeypatch.setattr(deliberations, "SILENCE_S", 0.5)
+    monkeypatch.setattr(deliberations, "CANCEL_S", 0.5)
+
+    assert await deliberations.watch_deliberation(new_id, Silent()) is None
+    assert await deliberations.cancel_deliberation(new_id) == (None, None)
+    assert (await record.read_status(new_id))["cancel_requested"] is True
+
+
+async def test_councils_are_listed_shown_and_applied_again(council: str, tmp_path: Path) -> None:
+    """What `show` prints is what `apply` takes."""
+    listed, shown, unknown = await asyncio.gather(
+        conclave("councils", "list"), conclave("councils", "show", council), conclave("councils", "show", "nowhere")
+    )
+    file = tmp_path / "council.yaml"
+    file.write_text(shown.out)
+    same = await conclave("councils", "apply", str(file))
+    file.write_text(shown.out.replace("role: DEV", "role: QA", 1))
+    other = await conclave("councils", "apply", str(file))
+    assert council in listed.out
+    assert (unknown.code, unknown.out) == (2, "")
+    assert (same.code, same.err) == (0, f"{council}: unchanged\n")
+    assert (other.code, other.err) == (0, f"{council}: updated\n")
+
+
+async def test_a_task_may_come_from_standard_input(council: str, new_id: str) -> None:
+    """`-` reads it; the record has it whole."""
+    process = await start("deliberate", "-", "--council", council, "--id", new_id, "--json", stdin=TASK)
+    ended = await end(process)
+    assert (ended.code, json.loads(ended.out)["id"]) == (0, new_id)
+
+
+async def test_logs_are_shown_for_a_part(stack: Any) -> None:
+    """Their ends, with the file they are in; an unknown part is named with the known ones."""
+    shown, unknown = await asyncio.gather(conclave("logs", "nats", "-n", "5"), conclave("logs", "gpu"))
+    assert (shown.code, len(shown.out.splitlines())) == (0, 5)
+    assert "logs/nats.log" in shown.err
+    assert unknown.code == 2
+    assert "there is no log of 'gpu'; there are nats, llm, prefect, ray, supervisord" in unknown.err

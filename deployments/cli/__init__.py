@@ -1,0 +1,46 @@
+"""The command `conclave`: verbs for the stack, for deliberations, and for councils.
+
+Nothing but typer is imported until a verb runs, so that help and completion come at once. Exit codes: 0 decided,
+3 degraded or some items not decided, 4 timeout, 5 cancelled, 1 failed, 2 wrong use, 6 the stack is not up or a
+part of it does not answer.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from deployments.cli import councils, deliberations, stack
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="A council of LLM agents that deliberates: members propose, a decision comes out, all of it on record.",
+    epilog='First: [bold]conclave up --detach[/], then [bold]conclave deliberate "Design a rate limiter"[/], and '
+    "[bold]conclave doctor[/] if something is wrong. "
+    "Exit codes: 0 decided, 3 degraded, 4 timeout, 5 cancelled, 1 failed, 2 wrong use, 6 stack not up.",
+    rich_markup_mode="rich",
+)
+stack.add_to(app)
+deliberations.add_to(app)
+app.add_typer(councils.app, name="councils", rich_help_panel=deliberations.PANEL)
+
+
+def main() -> None:
+    """Entry point."""
+    app()
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", is_eager=True, help="Show the version and leave.")] = False,
+) -> None:
+    """Options of the command itself."""
+    if version:
+        from importlib.metadata import version as version_of
+
+        typer.echo(version_of("conclave"))
+        raise typer.Exit

@@ -1,0 +1,52 @@
+"""Verbs for councils: apply, list, show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deployments.cli.completion import council_names
+from deployments.cli.support import examples, guarded, run, running_stack, say
+
+app = typer.Typer(no_args_is_help=True, help="The councils: who sits in them, and the rules they decide by.")
+
+
+@app.command(epilog=examples("conclave councils apply", "conclave councils apply my-councils.yaml"))
+def apply(
+    file: Annotated[
+        Path | None, typer.Argument(help="A file like deployments/councils.yaml, which is taken if left out.")
+    ] = None,
+) -> None:
+    """Save the councils of a file as Prefect blocks; those that are the same already are left alone."""
+    from deployments.councils import DEFAULTS, apply_councils, read_councils
+
+    read = guarded(lambda: read_councils(file or DEFAULTS))
+    running_stack()
+    for name, done in run(apply_councils(read, overwrite=True)).items():
+        say(f"{name}: {done}")
+
+
+@app.command(name="list")
+def list_() -> None:
+    """List the councils that Prefect holds."""
+    running_stack()
+    from deployments.councils import stored_councils
+    from deployments.terminal import show_councils, stdout
+
+    show_councils(run(stored_councils()), stdout())
+
+
+@app.command(epilog=examples("conclave councils show dev > dev.yaml", "conclave councils apply dev.yaml"))
+def show(name: Annotated[str, typer.Argument(help="Name of the council.", autocompletion=council_names)]) -> None:
+    """Print a council as a file that `councils apply` takes."""
+    running_stack()
+    from deployments.councils import as_file
+    from tasks.plans import council_spec
+
+    run(council_spec(name))
+    from blocks.council import Council
+    from blocks.loading import fresh
+
+    typer.echo(as_file({name: run(fresh(Council, name))}), nl=False)

@@ -1,0 +1,170 @@
+"""Verbs for deliberations: deliberate, watch, result, cancel; and bench."""
+
+from __future__ import annotations
+
+import json
+import sys
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from deployments.cli.completion import council_names
+from deployments.cli.support import FAILED, NOT_UP, examples, fail, guarded, run, running_stack, say
+
+if TYPE_CHECKING:
+    from blocks.record import Body
+
+PANEL = "Deliberations"
+MEASURING = "Measuring"
+
+Id = Annotated[str, typer.Argument(metavar="ID", help="The deliberation's id.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, as the HTTP API answers it.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add these verbs to the command."""
+    for verb, name, epilog in (
+        (
+            deliberate,
+            "deliberate",
+            examples(
+                'conclave deliberate "Design a rate limiter" --council architect -r "Survives a restart"',
+                "conclave deliberate - --json < task.md | jq -r .decision",
+                'conclave deliberate "..." --members 5 --quorum 3 --grace 10 --deadline 120',
+                'conclave deliberate "..." --id ID   # the same id and request again: resumes, repeats no call',
+            ),
+        ),
+        (watch, "watch", examples("conclave watch ID")),
+        (result, "result", examples("conclave result ID", "conclave result ID --json | jq .members")),
+        (cancel, "cancel", examples("conclave cancel ID")),
+    ):
+        app.command(name=name, epilog=epilog, rich_help_panel=PANEL)(verb)
+    app.command(
+        rich_help_panel=MEASURING,
+        add_help_option=False,
+        context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    )(bench)
+
+
+def deliberate(
+    task: Annotated[str, typer.Argument(help="What the council decides; - reads it from standard input.")],
+    council: Annotated[
+        str, typer.Option("--council", "-c", help="Name of the council.", autocompletion=council_names)
+    ] = "dev",
+    rubric: Annotated[str | None, typer.Option(help="How proposals are judged.")] = None,
+    requirement: Annotated[
+        list[str] | None, typer.Option("--requirement", "-r", help="What a proposal has to meet; repeatable.")
+    ] = None,
+    strategy: Annotated[str, typer.Option(help="propose: deterministic checks decide.")] = "propose",
+    members: Annotated[int | None, typer.Option(help="The council's first N members, or more in their roles.")] = None,
+    quorum: Annotated[int | None, typer.Option(help="Answers that decide; more than half where left out.")] = None,
+    grace: Annotated[float | None, typer.Option(help="Seconds to wait after the quorum; to the deadline.")] = None,
+    deadline: Annotated[float | None, typer.Option(help="Seconds for the deliberation; the council's own.")] = None,
+    id_: Annotated[str | None, typer.Option("--id", help="Its id; the same id again resumes.")] = None,
+    local: Annotated[bool, typer.Option("--local", help="Run it in this process; for now it always is.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Let a council decide a task: watch its members answer, then read the decision.
+
+    The decision goes to standard output, the members to standard error. Ctrl-C once cancels it, twice leaves.
+    Exit code: 0 decided, 3 degraded, 4 timeout, 5 cancelled, 1 failed, 2 wrong use, 6 stack not up.
+    """
+    from tasks.council.models import DeliberationRequest, check_id
+
+    fields: dict[str, Any] = {
+        "task": sys.stdin.read() if task == "-" else task,
+        "council": council,
+        "rubric": rubric,
+        "requirements": requirement or None,
+        "strategy": strategy,
+        "members": members,
+        "quorum": quorum,
+        "grace_s": grace,
+        "deadline_s": deadline,
+    }
+    guarded(lambda: (DeliberationRequest.read(fields), check_id(id_ or "new")))
+    stack = running_stack()
+    from deployments.deliberations import run_deliberation
+    from deployments.starts import at_will, starting
+    from deployments.terminal import TerminalWatcher
+
+    starts = starting(Path(stack.home)) if stack.database == "sqlite" else at_will()
+    _present(run(run_deliberation(fields, id_ or str(uuid.uuid4()), TerminalWatcher(), starts)), as_json)
+
+
+def watch(deliberation_id: Id, as_json: AsJson = False) -> None:
+    """Follow a deliberation that runs elsewhere until it ends, then show its result.
+
+    Ctrl-C only stops watching. Exit codes as for deliberate, and 6 where nobody seems to be running it.
+    """
+    running_stack()
+    from deployments.deliberations import watch_deliberation
+    from deployments.terminal import TerminalWatcher
+
+    try:
+        found = run(watch_deliberation(deliberation_id, TerminalWatcher()))
+    except KeyboardInterrupt:
+        say("no longer watching; the deliberation goes on")
+        raise typer.Exit(FAILED) from None
+    if found is None:
+        fail(
+            "nothing was heard of it for longer than its deadline, so nobody seems to be running it; "
+            f"the same request with --id {deliberation_id} takes it up again",
+            NOT_UP,
+        )
+    _present(found, as_json)
+
+
+def result(deliberation_id: Id, as_json: AsJson = False) -> None:
+    """Show the result of an earlier deliberation, or how far one is."""
+    running_stack()
+    from deployments.deliberations import read_result
+
+    _present(run(read_result(deliberation_id)), as_json)
+
+
+def cancel(deliberation_id: Id) -> None:
+    """Stop a running deliberation; its members' calls are closed.
+
+    Exit code 0 when it is cancelled, 1 where it had already ended otherwise, 6 where nobody seems to be running it.
+    """
+    running_stack()
+    from deployments.deliberations import cancel_deliberation
+
+    before, after = run(cancel_deliberation(deliberation_id))
+    if before is not None and before != "CANCELLED":
+        fail(f"{deliberation_id} had already ended: {before}", FAILED)
+    if after is None:
+        fail(
+            f"{deliberation_id} is asked to stop, but nobody seems to be running it; it will stop when it is taken up",
+            NOT_UP,
+        )
+    say(f"{deliberation_id} is cancelled" if after == "CANCELLED" else f"{deliberation_id} ended first: {after}")
+    if after != "CANCELLED":
+        raise typer.Exit(FAILED)
+
+
+def bench(context: typer.Context) -> None:
+    """Measure this machine: Conclave beside a plain client and its peers. `conclave bench --help` has the options."""
+    from deployments.bench import main as bench_main
+
+    raise typer.Exit(bench_main(context.args))
+
+
+def _present(found: Body, as_json: bool) -> NoReturn:
+    from deployments.results import exit_code
+    from deployments.terminal import show_result, stdout
+
+    if as_json:
+        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+    else:
+        show_result(found, stdout(), _where(found))
+    raise typer.Exit(exit_code(found))
+
+
+def _where(found: Body) -> list[str]:
+    run_url = found["links"].get("prefect_run")
+    lines = [f"Report in Prefect's UI: {run_url}"] if run_url else []
+    return [*lines, f"Again, as JSON: conclave result {found['id']} --json"]

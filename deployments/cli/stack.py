@@ -1,0 +1,221 @@
+"""Verbs for the stack: up, down, status, doctor, logs."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from deployments.cli.completion import part_names
+from deployments.cli.support import NOT_UP, WRONG_USE, examples, fail, guarded, run, say, settings, use
+
+if TYPE_CHECKING:
+    from deployments.settings import Settings
+    from deployments.stack import PartStatus, StackStatus
+
+DATABASES = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
+PANEL = "The stack"
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+WATCH_EVERY_S = 2.0
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add these verbs to the command."""
+    for verb, name, epilog in (
+        (
+            up,
+            "up",
+            examples(
+                "conclave up --detach",
+                "conclave up --detach --llm-url http://gpu:8000 --model Qwen/Qwen3-0.6B",
+                "conclave up --simulate --simulator '--latency 2'",
+            ),
+        ),
+        (down, "down", None),
+        (status, "status", examples("conclave status", "conclave status --json | jq -r .prefect")),
+        (doctor, "doctor", examples("conclave doctor", "conclave doctor --council architect")),
+        (logs, "logs", examples("conclave logs", "conclave logs prefect -n 100", "conclave logs nats --follow")),
+    ):
+        app.command(name=name, epilog=epilog, rich_help_panel=PANEL)(verb)
+
+
+def up(
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return once everything is up.")] = False,
+    llm_url: Annotated[str | None, typer.Option(help="Model server with an OpenAI-compatible API.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model on that server; its first where left out.")] = None,
+    simulate: Annotated[
+        bool, typer.Option("--simulate", help="Use the simulator: rehearsals, never decisions.")
+    ] = False,
+    simulator: Annotated[str | None, typer.Option(help="Arguments for the simulator, such as '--latency 0.5'.")] = None,
+) -> None:
+    """Start what is not there yet: NATS, Prefect, Ray, and a model server or the simulator.
+
+    A stack that is up already is found and completed. Without --detach it stays in the foreground, tells of parts
+    that die and are started again, and Ctrl-C ends it.
+    """
+    from deployments.stack import UpOptions
+    from deployments.stack import up as bring_up
+
+    options = guarded(
+        lambda: UpOptions(
+            llm_url=llm_url, model=model, simulate=simulate, simulator_args=tuple((simulator or "").split())
+        )
+    )
+    chosen = settings()
+    try:
+        found = guarded(lambda: bring_up(options, say, chosen, lambda stack: _furnish(stack, chosen)))
+    except KeyboardInterrupt:
+        say("interrupted: what was started here is ended")
+        os._exit(INTERRUPTED)  # gRPC may hang for ever in the destructor of a call that was interrupted
+    _show(found)
+    if not detach:
+        _stay(chosen)
+
+
+def down() -> None:
+    """End what `conclave up` started; what is on record stays."""
+    from deployments.stack import down as bring_down
+
+    chosen = settings()
+    say("the stack is down" if guarded(lambda: bring_down(chosen, say)) else "nothing was running")
+
+
+def status(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+    """Say where each part is, whether it answers, and whether it had to be started again."""
+    from deployments.stack import status as ask_all
+
+    found = guarded(lambda: ask_all(settings()))
+    if as_json:
+        typer.echo(found.model_dump_json(indent=2))
+    else:
+        _show(found)
+    if not found.is_up:
+        raise typer.Exit(NOT_UP)
+
+
+def doctor(
+    council: Annotated[list[str] | None, typer.Option(help="Only this council's members; repeatable.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Ask every part for a real answer, each member's model included, and say what to do about what is wrong.
+
+    Each model is asked for a few tokens. Exit code 6 where something does not answer.
+    """
+    from deployments.stack import status as ask_all
+
+    found = guarded(lambda: ask_all(settings()))
+    if found.prefect is not None:
+        use(found)
+    from deployments.doctor import examine
+    from deployments.doctor_report import Report
+
+    report = Report(as_json)
+    healthy = run(report.of(examine(found, settings(), council or [])))
+    if not healthy:
+        raise typer.Exit(NOT_UP)
+
+
+def logs(
+    part: Annotated[
+        str | None,
+        typer.Argument(help="nats, llm, prefect, ray or supervisord; all if left out.", autocompletion=part_names),
+    ] = None,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="Lines from the end.")] = 20,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is written; Ctrl-C ends.")] = False,
+) -> None:
+    """Show the ends of the parts' log files."""
+    from deployments.stack.logs import follow as follow_logs
+    from deployments.stack.logs import log_files, tail
+
+    files = log_files(settings().home)
+    if part is not None and part not in files:
+        known = ", ".join(files) or "none yet: `conclave up` starts a stack"
+        fail(f"part: there is no log of {part!r}; there are {known}", WRONG_USE)
+    chosen = {part: files[part]} if part else files
+    if not chosen:
+        fail("no part has written a log yet: `conclave up` starts a stack", NOT_UP)
+    for name, path in chosen.items():
+        say(f"==> {name}: {path}")
+        for line in tail(path, lines):
+            typer.echo(line)
+    if follow:
+        try:
+            for name, line in follow_logs(chosen):
+                typer.echo(line if part else f"{name:12} {line}")
+        except KeyboardInterrupt:
+            raise typer.Exit from None
+
+
+def _furnish(found: StackStatus, chosen: Settings) -> None:
+    """Blocks, councils and agent hosts of a stack that has just come up."""
+    use(found)
+    import ray
+
+    from blocks.exceptions import ConclaveError
+    from deployments.furnish import furnish
+
+    agents = run(furnish(found, chosen, say))
+    started = time.monotonic()
+    try:
+        hosts = agents.task_runner().warm() if agents.runner == "warm" else []
+    except ConclaveError as error:
+        fail(str(error), NOT_UP)
+    finally:
+        ray.shutdown()
+    say(f"{len(hosts)} agent hosts ready ({time.monotonic() - started:.1f} s)")
+
+
+def _show(found: StackStatus) -> None:
+    if found.prefect is None:
+        say(f"the stack of {found.home} is not up: `conclave up` starts it")
+        return
+    for name, part in found.parts.items():
+        notes = ", ".join(_notes(part, DATABASES.get(found.database or "") if name == "prefect" else None))
+        typer.echo(f"{name:8} {part.state:9} {part.url or ''}{f'  ({notes})' if notes else ''}")
+    typer.echo(f"Look at deliberations in Prefect's UI: {found.prefect.removesuffix('/api')}")
+    if found.simulated:
+        typer.secho("The model server is the SIMULATOR: texts are made up, for rehearsals only.", fg="yellow", err=True)
+    if not found.is_up:
+        say("Something is wrong: `conclave doctor` says what, `conclave logs PART` shows why")
+
+
+def _notes(part: PartStatus, database: str | None) -> Iterator[str]:
+    if database:
+        yield database
+    if part.uptime_s is not None:
+        yield f"up {_ago(part.uptime_s)}"
+    if part.restarts:
+        yield f"died and was started again {part.restarts} x"
+    if part.reason:
+        yield part.reason
+
+
+def _ago(seconds: float) -> str:
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _stay(chosen: Settings) -> None:
+    """Stay until the stack is down or Ctrl-C; tell of every part that changes."""
+    from deployments.stack import down as bring_down
+    from deployments.stack import status as look
+
+    say("press Ctrl-C to end the stack")
+    told: dict[str, tuple[str, int]] = {}
+    try:
+        while (seen := look(chosen, ask=False)).prefect:
+            for name, part in seen.parts.items():
+                now = (part.state, part.restarts)
+                if told.setdefault(name, now) != now:
+                    again = "died and was started again, " if part.restarts > told[name][1] else ""
+                    say(f"{name}: {again}{part.state}{f' ({part.reason})' if part.reason else ''}")
+                    told[name] = now
+            time.sleep(WATCH_EVERY_S)
+    except KeyboardInterrupt:
+        bring_down(chosen, say)

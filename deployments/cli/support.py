@@ -1,0 +1,97 @@
+"""What the verbs share: the stack that is up, how errors end, and how lines are said."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from deployments.settings import Settings
+    from deployments.stack import StackStatus
+
+FAILED, WRONG_USE, NOT_UP = 1, 2, 6
+
+T = TypeVar("T")
+
+
+def examples(*lines: str) -> str:
+    """The end of a verb's help: how it is typed."""
+    return "\n\n".join(["[bold]Examples[/]", *(f"  {line}" for line in lines)])
+
+
+def settings() -> Settings:
+    """The settings; ends with code 2 where one is not usable."""
+    from deployments.settings import load_settings
+
+    return guarded(load_settings)
+
+
+def running_stack() -> StackStatus:
+    """The stack that is up, with its environment taken on. Ends with code 6 where there is none."""
+    from deployments.stack import status
+
+    found = guarded(lambda: status(settings(), ask=False))
+    if found.prefect is None and not os.environ.get("PREFECT_API_URL"):
+        fail("the stack is not up: `conclave up --detach` starts it", NOT_UP)
+    use(found)
+    return found
+
+
+def use(found: StackStatus) -> None:
+    """Take on what a process needs to use this stack; before Prefect and Ray are imported."""
+    from deployments.stack import environment
+
+    os.environ.update(environment(found))
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    os.environ.setdefault("DO_NOT_TRACK", "1")  # Prefect would put a notice about telemetry between our lines
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # and gRPC its own about servers that go
+    logging.getLogger("prefect").addHandler(logging.NullHandler())  # else warnings before its set-up go to the terminal
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run async work; wrong requests end with code 2, absent parts with code 6."""
+    import httpx
+
+    from blocks.exceptions import ConclaveError
+    from tasks.council.models import InvalidRequest
+
+    try:
+        return asyncio.run(work)
+    except InvalidRequest as error:
+        fail(str(error), WRONG_USE)
+    except (ConclaveError, httpx.TransportError) as error:
+        fail(f"{type(error).__name__}: {error}; `conclave doctor` says which part is away", NOT_UP)
+    except RuntimeError as error:
+        fail(str(error), NOT_UP if "Failed to reach API" in str(error) else FAILED)
+
+
+def guarded(call: Callable[[], T]) -> T:
+    """Call; the known errors end with their code and one line."""
+    from pydantic import ValidationError
+
+    from deployments.stack import StackError
+
+    try:
+        return call()
+    except ValidationError as error:
+        fail(str(error), WRONG_USE)
+    except StackError as error:
+        fail(str(error), NOT_UP)
+    except ValueError as error:  # SettingsError, InvalidRequest, CouncilFileError
+        fail(str(error), WRONG_USE)
+
+
+def say(text: str) -> None:
+    """A line on standard error, where everything but the answer goes."""
+    typer.echo(text, err=True)
+
+
+def fail(text: str, code: int) -> NoReturn:
+    """Say what is wrong and end with a code."""
+    typer.secho(f"conclave: {text}", fg="red", err=True)
+    raise typer.Exit(code)

@@ -1,0 +1,52 @@
+"""The log files of a stack's parts: where they are, their ends, and what is written next."""
+
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from deployments.stack.parts import PART_NAMES
+from deployments.stack.places import Places
+
+LINE_BYTES = 10_000
+"""A longer line is shown in pieces."""
+POLL_S = 0.2
+
+
+def log_files(home: Path) -> dict[str, Path]:
+    """The logs that exist, by the name of the part that writes them, the supervisor's last."""
+    files = {name: Places.of(home).log(name) for name in (*PART_NAMES, "supervisord")}
+    return {name: path for name, path in files.items() if path.is_file()}
+
+
+def tail(path: Path, lines: int) -> list[str]:
+    """The last lines of a file, without control characters that a terminal would act on."""
+    with path.open(errors="replace") as file:
+        return [_plain(line) for line in deque(file, maxlen=lines)]
+
+
+def follow(files: Mapping[str, Path]) -> Iterator[tuple[str, str]]:
+    """Every line that is written from now on, with its part's name; a file that is rotated is opened anew."""
+    places = {name: (path.stat().st_ino, path.stat().st_size) for name, path in files.items()}
+    while True:
+        for name, path in files.items():
+            try:
+                inode, size = path.stat().st_ino, path.stat().st_size
+            except FileNotFoundError:
+                continue
+            before, offset = places[name]
+            if inode != before or size < offset:
+                offset = 0
+            with path.open("rb") as file:
+                file.seek(offset)
+                while line := file.readline(LINE_BYTES):
+                    if not line.endswith(b"\n") and len(line) < LINE_BYTES:
+                        break  # its end is still to be written
+                    offset += len(line)
+                    yield name, _plain(line.decode(errors="replace"))
+            places[name] = (inode, offset)
+        time.sleep(POLL_S)
+
+
+def _plain(line: str) -> str:
+    return "".join(char for char in line.rstrip("\n") if char == "\t" or char.isprintable())
