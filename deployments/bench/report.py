@@ -1,0 +1,100 @@
+"""What a run found: as one document for the JSON file, and as tables in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from deployments.bench.figures import FLOOR_SHARE, FloorCheck, Measured, Row, Summary
+from deployments.bench.targets import Judged
+
+SCHEMA = "conclave-bench/1"
+
+
+@dataclass(frozen=True)
+class Report:
+    """A whole run. Times are seconds; `others_cores` is how many cores other processes kept busy (median)."""
+
+    taken_at: str
+    latency_s: float
+    machine: Mapping[str, Any]
+    git: Mapping[str, Any] | None
+    versions: Mapping[str, str]
+    options: Mapping[str, Any]
+    peers: Mapping[str, Mapping[str, Any]]
+    left_out: Mapping[str, str]
+    others_cores: float
+    floors: Mapping[int, FloorCheck]
+    rows: Sequence[Row]
+    targets: Sequence[Judged]
+    samples: Sequence[Measured]
+    warnings: Sequence[str] = field(default=())
+
+    def document(self) -> dict[str, Any]:
+        """For the JSON file."""
+        found = asdict(self)
+        return {
+            "schema": SCHEMA,
+            **found,
+            "floors": list(found["floors"].values()),
+            "samples": [_flat(sample) for sample in found["samples"]],
+        }
+
+    def title(self, peer: str) -> str:
+        """What a peer is called."""
+        return str(self.peers[peer]["title"])
+
+
+def show(report: Report, console: Console) -> None:
+    """The tables, then everything that a reader has to know beside them."""
+    table = Table(title="Seconds: median (least to most); over the floor with its 95 % interval", title_justify="left")
+    for column in ("members", "", "wall", "over the floor", "first requests, spread", "last answer to decision"):
+        table.add_column(column, justify="left" if column == "" else "right")
+    for row in report.rows:
+        name = report.title(row.peer) + (" (weak floor)" if row.weak_floor else "")
+        over = row.over_floor
+        gap = "" if row.peer == "floor" else f"{over.median:+.3f} [{over.low:+.3f}, {over.high:+.3f}]"
+        spread, tail = (f"{row.figures[figure].median:.3f}" for figure in ("spread_s", "tail_s"))
+        table.add_row(str(row.size), name, cell(row.figures["wall_s"]), gap, spread, tail)
+    console.print(table)
+    console.print(_targets(report.targets))
+    for line in remarks(report):
+        console.print(line, highlight=False)
+
+
+def cell(summary: Summary) -> str:
+    """A summary in one cell."""
+    return f"{summary.median:.3f} ({summary.min:.3f} to {summary.max:.3f})"
+
+
+def remarks(report: Report) -> list[str]:
+    """Weak floors, peers that were left out, and a disturbed machine, in words."""
+    lines = [
+        f"WEAK FLOOR at {floor.size} members: the plain client reached {floor.share:.3f} of latency / wall, "
+        f"{FLOOR_SHARE} is needed (the server itself left at most {floor.server_share:.3f}). Figures of this size "
+        f"are not judged; --latency {floor.latency_needed_s:g} would do."
+        for floor in report.floors.values()
+        if not floor.counts
+    ]
+    lines += [f"left out: {name}: {reason}" for name, reason in report.left_out.items()]
+    return [*lines, *report.warnings]
+
+
+def _targets(judged: Sequence[Judged]) -> Table:
+    table = Table(title="Targets", title_justify="left")
+    for column in ("target", "figure", "bound", ""):
+        table.add_column(column)
+    for each in judged:
+        figure = "" if each.figure is None else f"{each.figure:.3f}"
+        verdict = each.verdict.upper() if each.verdict in ("missed", "floor weak") else each.verdict
+        table.add_row(each.target, figure, each.bound or "", verdict)
+    return table
+
+
+def _flat(measured: dict[str, Any]) -> dict[str, Any]:
+    sample = {name: round(value, 5) for name, value in measured.pop("sample").items()}
+    return {**measured, **sample}
