@@ -15,6 +15,8 @@ from deployments.bench.options import PEERS, SIZES, STOCK_SIZES, Options, read_p
 from deployments.bench.targets import MISSED, exit_code
 
 NOT_UP = 6
+WIDTH = 100
+"""Columns where the output is not a terminal."""
 QUICK = Options(samples=1, warmup=1, latency_s=0.2, settle_s=3.0, sizes=(1, 3), stock_sizes=())
 
 T = TypeVar("T")
@@ -84,7 +86,8 @@ def measure(options: Options) -> int:
         return _fail(str(error), NOT_UP)
     except BenchError as error:
         return _fail(str(error), MISSED)
-    show(report, Console())
+    console = Console()
+    show(report, console if console.is_terminal else Console(width=WIDTH))
     if options.json:
         _folder(options.json)
         options.json.write_text(json.dumps(report.document(), indent=2) + "\n")

@@ -5,11 +5,13 @@ Pure functions. Medians are compared, since one disturbed sample of seven must n
 
 from __future__ import annotations
 
+import math
 import random
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
+from deployments.bench.options import PEERS
 from deployments.bench.workload import Sample
 
 FLOOR_SHARE = 0.98
@@ -107,7 +109,7 @@ def check_floor(size: int, samples: Sequence[Sample], latency_s: float) -> Floor
         share=round(share, 4),
         server_share=round(latency_s / server_s, 4),
         counts=share >= FLOOR_SHARE,
-        latency_needed_s=round(max(wall_s - latency_s, 0.0) * FLOOR_SHARE / (1 - FLOOR_SHARE), 1),
+        latency_needed_s=math.ceil(10 * (wall_s - latency_s) * FLOOR_SHARE / (1 - FLOOR_SHARE)) / 10,
     )
 
 
@@ -121,7 +123,7 @@ def check_floors(measured: Iterable[Measured], latency_s: float) -> dict[int, Fl
 
 
 def rows(measured: Sequence[Measured], floors: Mapping[int, FloorCheck]) -> list[Row]:
-    """One row for each peer and size, by size, peers in the order in which they were given."""
+    """One row for each peer and size, by size."""
     series: dict[tuple[str, int], list[Measured]] = {}
     for each in sorted(measured, key=lambda each: each.round):
         series.setdefault((each.peer, each.size), []).append(each)
@@ -135,7 +137,7 @@ def rows(measured: Sequence[Measured], floors: Mapping[int, FloorCheck]) -> list
             over_floor=difference(_walls(series[peer, size]), _walls(series["floor", size])),
         )
         for size in floors
-        for peer in dict.fromkeys(each.peer for each in measured)
+        for peer in PEERS
         if (peer, size) in series
     ]
 

@@ -43,7 +43,7 @@ async def nats_version(url: str) -> str:
     """What the running nats-server says it is."""
     client = await nats.connect(url)
     try:
-        return str(client.connected_server_version)
+        return str(client.connected_server_version).removeprefix("<nats server v").removesuffix(">")
     finally:
         await client.close()
 

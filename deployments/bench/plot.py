@@ -17,6 +17,9 @@ _LOOKS = {
 }
 
 
+_MARKS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8, 1, 1.5, 2, 3, 4, 6, 10, 20, 50)
+
+
 def draw(report: Report, path: Path) -> list[Path]:
     """Write the plot as SVG and as PNG, whatever suffix `path` has. Raises ImportError without matplotlib."""
     import matplotlib
@@ -54,7 +57,7 @@ def _frame(axes: Any, report: Report) -> None:
     axes.set_xticks(sizes, [str(size) for size in sizes])
     axes.minorticks_off()
     low, high = axes.get_ylim()
-    marks = [each for each in (0.1, 0.2, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10, 20, 50) if low <= each <= high]
+    marks = [each for each in _MARKS if low <= each <= high]
     axes.set_yticks(marks, [f"{each:g}" for each in marks])
     axes.grid(alpha=0.25)
     axes.set_xlabel("members of the council")

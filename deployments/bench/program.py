@@ -68,7 +68,7 @@ async def _measure(found: StackStatus, settings: Settings, options: Options, say
         await furnish(found, settings, say)
         server = ModelServer(session, found.llm or "", found.model or "")
         bench = Bench(server, await council_spec("dev"), Path(found.home))
-        for name in options.peers:
+        for name in dict.fromkeys(name for name, _ in turns(options, 0)):
             try:
                 peers[name] = await scope.enter_async_context(opened(name, bench))
             except PeerMissing as missing:

@@ -20,6 +20,8 @@ from deployments.stack.processes import family
 WINDOW_S = 0.5
 QUIET_CORES = 0.06
 """What Prefect's server uses while it has nothing to do, and a little."""
+QUIET_S = 2.5
+"""How long it has to use no more than that: clients send logs and events in batches, 2 s apart."""
 BUSY_SHARE = 0.1
 """Share of the machine that others may use before its figures are called disturbed."""
 _GONE = (psutil.NoSuchProcess, psutil.AccessDenied)
@@ -51,25 +53,36 @@ class Watch:
     """Watches the processes of one stack."""
 
     def __init__(self, home: Path, server_pid: int | None) -> None:
-        """`server_pid` is Prefect's first process; without one, settling is one pause."""
+        """`server_pid` is Prefect's first process."""
         self._home, self._server_pid = home, server_pid
+        self._seen_at = self._busy_at = time.monotonic()
+        self._server_used_s = self._server_s()
 
     async def settle(self, most_s: float) -> Settled:
-        """Wait until Prefect's server has stopped working off the last run, `most_s` seconds at most."""
+        """Wait until Prefect's server has worked off the last run: quiet for QUIET_S, `most_s` seconds at most.
+
+        What it did since the last call counts, so after a sample that left it alone there is nothing to wait for.
+        """
         started = time.monotonic()
-        used = self._server_s()
         while True:
-            await asyncio.sleep(min(WINDOW_S, most_s))
-            before, used = used, self._server_s()
-            quiet = used - before <= QUIET_CORES * WINDOW_S
-            waited = time.monotonic() - started
+            now = self._look()
+            quiet, waited = now - self._busy_at >= QUIET_S, now - started
             if quiet or waited >= most_s:
                 return Settled(round(waited, 2), quiet)
+            await asyncio.sleep(WINDOW_S)
 
     def reading(self) -> Reading:
         """The processor time used until now."""
         ours = [*family(self._home).everyone, psutil.Process()]
         return Reading(time.monotonic(), _machine_s(), _used_s(ours))
+
+    def _look(self) -> float:
+        """Note whether the server worked since the last look."""
+        now, used = time.monotonic(), self._server_s()
+        if used - self._server_used_s > QUIET_CORES * (now - self._seen_at):
+            self._busy_at = now
+        self._seen_at, self._server_used_s = now, used
+        return now
 
     def _server_s(self) -> float:
         with contextlib.suppress(*_GONE):

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from deployments.bench.figures import FLOOR_SHARE, FloorCheck, Measured, Row, Summary
+from deployments.bench.figures import FLOOR_SHARE, FloorCheck, Measured, Row
 from deployments.bench.targets import Judged
 
 SCHEMA = "conclave-bench/1"
@@ -51,24 +52,22 @@ class Report:
 
 def show(report: Report, console: Console) -> None:
     """The tables, then everything that a reader has to know beside them."""
-    table = Table(title="Seconds: median (least to most); over the floor with its 95 % interval", title_justify="left")
-    for column in ("members", "", "wall", "over the floor", "first requests, spread", "last answer to decision"):
-        table.add_column(column, justify="left" if column == "" else "right")
+    table = Table(title="Seconds; medians", title_justify="left", box=SIMPLE)
+    table.add_column("members", justify="right")
+    table.add_column("")
+    for column in ("wall", "least to most", "over floor", "95 % interval", "spread", "tail"):
+        table.add_column(column, justify="right")
     for row in report.rows:
+        wall, over = row.figures["wall_s"], row.over_floor
+        gap = ("", "") if row.peer == "floor" else (f"{over.median:+.3f}", f"{over.low:+.3f} to {over.high:+.3f}")
         name = report.title(row.peer) + (" (weak floor)" if row.weak_floor else "")
-        over = row.over_floor
-        gap = "" if row.peer == "floor" else f"{over.median:+.3f} [{over.low:+.3f}, {over.high:+.3f}]"
-        spread, tail = (f"{row.figures[figure].median:.3f}" for figure in ("spread_s", "tail_s"))
-        table.add_row(str(row.size), name, cell(row.figures["wall_s"]), gap, spread, tail)
+        seen = (f"{row.figures[figure].median:.3f}" for figure in ("spread_s", "tail_s"))
+        table.add_row(str(row.size), name, f"{wall.median:.3f}", f"{wall.min:.3f} to {wall.max:.3f}", *gap, *seen)
     console.print(table)
+    console.print("wall: start to decision; spread: of the server's first requests; tail: last answer to decision")
     console.print(_targets(report.targets))
     for line in remarks(report):
         console.print(line, highlight=False)
-
-
-def cell(summary: Summary) -> str:
-    """A summary in one cell."""
-    return f"{summary.median:.3f} ({summary.min:.3f} to {summary.max:.3f})"
 
 
 def remarks(report: Report) -> list[str]:
@@ -85,7 +84,7 @@ def remarks(report: Report) -> list[str]:
 
 
 def _targets(judged: Sequence[Judged]) -> Table:
-    table = Table(title="Targets", title_justify="left")
+    table = Table(title="Targets", title_justify="left", box=SIMPLE)
     for column in ("target", "figure", "bound", ""):
         table.add_column(column)
     for each in judged:

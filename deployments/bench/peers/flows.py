@@ -81,7 +81,7 @@ async def stock(bench: Bench) -> AsyncGenerator[Flow, None]:
         "task_runner": "RayTaskRunner, num_cpus=0 for each task, on a Ray that is connected already",
         "flow": "the same async flow, in the same process",
     }
-    yield Flow(bench, await open_record(), "stock RayTaskRunner", agents.task_runner, options)
+    yield Flow(bench, await open_record(), "stock runner", agents.task_runner, options)
 
 
 async def _start_time(flow_run_id: Any) -> float:

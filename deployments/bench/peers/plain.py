@@ -21,7 +21,7 @@ OPTIONS = {
 class Floor:
     """All requests at once from one aiohttp session, until the last byte."""
 
-    title = "floor: plain aiohttp"
+    title = "floor"
     packages = ("aiohttp",)
     options = OPTIONS
 
