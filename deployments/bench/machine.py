@@ -43,7 +43,8 @@ async def nats_version(url: str) -> str:
     """What the running nats-server says it is."""
     client = await nats.connect(url)
     try:
-        return str(client.connected_server_version).removeprefix("<nats server v").removesuffix(">")
+        version = client.connected_server_version
+        return f"{version.major}.{version.minor}.{version.patch}"
     finally:
         await client.close()
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.box import SIMPLE
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from deployments.bench.figures import FLOOR_SHARE, FloorCheck, Measured, Row
@@ -55,18 +56,20 @@ def show(report: Report, console: Console) -> None:
     table = Table(title="Seconds; medians", title_justify="left", box=SIMPLE)
     table.add_column("members", justify="right")
     table.add_column("")
-    for column in ("wall", "least to most", "over floor", "95 % interval", "spread", "tail"):
-        table.add_column(column, justify="right")
+    for column in ("wall", "least, most", "over floor", "95 % interval", "spread", "tail"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("")
     for row in report.rows:
         wall, over = row.figures["wall_s"], row.over_floor
-        gap = ("", "") if row.peer == "floor" else (f"{over.median:+.3f}", f"{over.low:+.3f} to {over.high:+.3f}")
-        name = report.title(row.peer) + (" (weak floor)" if row.weak_floor else "")
+        gap = ("", "") if row.peer == "floor" else (f"{over.median:.3f}", f"[{over.low:.3f}, {over.high:.3f}]")
         seen = (f"{row.figures[figure].median:.3f}" for figure in ("spread_s", "tail_s"))
-        table.add_row(str(row.size), name, f"{wall.median:.3f}", f"{wall.min:.3f} to {wall.max:.3f}", *gap, *seen)
+        walls = (f"{wall.median:.3f}", f"[{wall.min:.3f}, {wall.max:.3f}]")
+        weak = "weak floor" if row.weak_floor else ""
+        table.add_row(str(row.size), report.title(row.peer), *(escape(cell) for cell in (*walls, *gap, *seen)), weak)
     console.print(table)
     console.print("wall: start to decision; spread: of the server's first requests; tail: last answer to decision")
     console.print(_targets(report.targets))
-    for line in remarks(report):
+    for line in [*remarks(report), verdict(report.targets)]:
         console.print(line, highlight=False)
 
 
@@ -81,6 +84,13 @@ def remarks(report: Report) -> list[str]:
     ]
     lines += [f"left out: {name}: {reason}" for name, reason in report.left_out.items()]
     return [*lines, *report.warnings]
+
+
+def verdict(judged: Sequence[Judged]) -> str:
+    """How many of the targets were reached, missed and not judged, in one line."""
+    bounded = [each.verdict for each in judged if each.bound is not None]
+    reached, missed = bounded.count("reached"), bounded.count("missed")
+    return f"targets: {reached} reached, {missed} missed, {len(bounded) - reached - missed} not judged"
 
 
 def _targets(judged: Sequence[Judged]) -> Table:
