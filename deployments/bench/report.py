@@ -53,21 +53,24 @@ class Report:
 
 def show(report: Report, console: Console) -> None:
     """The tables, then everything that a reader has to know beside them."""
-    table = Table(title="Seconds; medians", title_justify="left", box=SIMPLE)
-    table.add_column("members", justify="right")
+    table = Table(title="Seconds; medians", title_justify="left", box=SIMPLE, padding=0)
+    table.add_column("size", justify="right")
     table.add_column("")
-    for column in ("wall", "least, most", "over floor", "95 % interval", "spread", "tail"):
+    for column in ("wall", "least, most", "over", "95 % interval", "spread", "tail"):
         table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("")
+    table.add_column("floor")
     for row in report.rows:
         wall, over = row.figures["wall_s"], row.over_floor
         gap = ("", "") if row.peer == "floor" else (f"{over.median:.3f}", f"[{over.low:.3f}, {over.high:.3f}]")
         seen = (f"{row.figures[figure].median:.3f}" for figure in ("spread_s", "tail_s"))
         walls = (f"{wall.median:.3f}", f"[{wall.min:.3f}, {wall.max:.3f}]")
-        weak = "weak floor" if row.weak_floor else ""
+        weak = "weak" if row.weak_floor else ""
         table.add_row(str(row.size), report.title(row.peer), *(escape(cell) for cell in (*walls, *gap, *seen)), weak)
     console.print(table)
-    console.print("wall: start to decision; spread: of the server's first requests; tail: last answer to decision")
+    console.print(
+        "wall: start to decision; over: more than the floor; spread: of the server's first requests; "
+        "tail: last answer sent to decision"
+    )
     console.print(_targets(report.targets))
     for line in [*remarks(report), verdict(report.targets)]:
         console.print(line, highlight=False)

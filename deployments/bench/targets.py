@@ -56,14 +56,12 @@ class Judged:
 
 TARGETS = (
     Target("floor: share of latency / wall, 3 members", (3,), lambda found: found.floors[3].share, FLOOR_SHARE, True),
-    Target("3 members, run started to decision, over the floor (s)", (3,), lambda found: found.over("floor", 3), 0.25),
+    Target("3 members, wall over the floor (s)", (3,), lambda found: found.over("floor", 3), 0.25),
     Target("3 members, spread of first requests (s)", (3,), lambda found: found.ours(3, "spread_s"), 0.05),
     Target("3 members, last answer sent to decision (s)", (3,), lambda found: found.ours(3, "tail_s"), 0.1),
     Target("5 members over 1", (1, 5), lambda found: found.ours(5) / found.ours(1), 1.1),
-    Target(
-        "64 members, run started to decision, over its floor (s)", (64,), lambda found: found.over("floor", 64), 1.2
-    ),
-    Target("15 members, run started to decision, over the floor (s)", (15,), lambda found: found.over("floor", 15)),
+    Target("64 members, wall over its floor (s)", (64,), lambda found: found.over("floor", 64), 1.2),
+    Target("15 members, wall over the floor (s)", (15,), lambda found: found.over("floor", 15)),
     Target("3 members over LangGraph (s)", (3,), lambda found: found.over("langgraph", 3)),
     Target("15 members over LangGraph (s)", (15,), lambda found: found.over("langgraph", 15)),
     Target("64 members over LangGraph (s)", (64,), lambda found: found.over("langgraph", 64)),

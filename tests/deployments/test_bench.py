@@ -237,14 +237,14 @@ def test_rows_stand_by_size_and_know_whether_their_floor_counts() -> None:
 def test_all_reached_ends_with_zero_also_without_peers_that_are_only_shown() -> None:
     found = judged(whole())
     assert {each.verdict for each in found.values() if each.bound} == {"reached"}
-    assert found["15 members, run started to decision, over the floor (s)"].verdict == "shown"
+    assert found["15 members, wall over the floor (s)"].verdict == "shown"
     assert found["3 members over LangGraph (s)"] == Judged("3 members over LangGraph (s)", None, None, "not measured")
     assert exit_code(found.values()) == REACHED
 
 
 def test_the_figures_are_differences_and_shares_of_medians() -> None:
     found = judged(whole(langgraph_3=0.55))
-    assert found["3 members, run started to decision, over the floor (s)"].figure == pytest.approx(0.65 - STRONG)
+    assert found["3 members, wall over the floor (s)"].figure == pytest.approx(0.65 - STRONG)
     assert found["3 members over LangGraph (s)"].figure == pytest.approx(0.1)
     assert found["5 members over 1"].figure == pytest.approx(1.0)
 
@@ -252,9 +252,9 @@ def test_the_figures_are_differences_and_shares_of_medians() -> None:
 @pytest.mark.parametrize(
     ("walls", "figures", "target"),
     [
-        ({"conclave_3": 0.9}, {}, "3 members, run started to decision, over the floor (s)"),
+        ({"conclave_3": 0.9}, {}, "3 members, wall over the floor (s)"),
         ({"conclave_5": 0.8}, {}, "5 members over 1"),
-        ({"conclave_64": 2.0}, {}, "64 members, run started to decision, over its floor (s)"),
+        ({"conclave_64": 2.0}, {}, "64 members, wall over its floor (s)"),
         ({}, {"spread_s": 0.06}, "3 members, spread of first requests (s)"),
         ({}, {"tail_s": 0.2}, "3 members, last answer sent to decision (s)"),
     ],
@@ -270,7 +270,7 @@ def test_a_target_beyond_its_bound_is_missed_and_ends_with_one(
 def test_a_weak_floor_leaves_its_own_size_unjudged_and_no_other() -> None:
     found = judged(whole(floor_64=WEAK, conclave_64=9.0))
     unjudged = {name for name, each in found.items() if each.verdict == "floor weak"}
-    assert unjudged == {"64 members, run started to decision, over its floor (s)"}
+    assert unjudged == {"64 members, wall over its floor (s)"}
     assert exit_code(found.values()) == NOT_JUDGED
 
 
@@ -290,7 +290,7 @@ def test_a_miss_goes_before_what_could_not_be_judged() -> None:
 def test_a_size_that_was_left_out_is_not_judged() -> None:
     walls = {key: wall for key, wall in whole().items() if key[1] != 64}
     found = judged(walls)
-    assert found["64 members, run started to decision, over its floor (s)"].verdict == "not measured"
+    assert found["64 members, wall over its floor (s)"].verdict == "not measured"
     assert exit_code(found.values()) == NOT_JUDGED
 
 
@@ -310,7 +310,7 @@ def test_the_terminal_tells_weak_floors_and_peers_that_were_left_out() -> None:
     found = report(whole(floor_64=WEAK), left_out={"langgraph": "not installed"}, warnings=("BUSY MACHINE: very",))
     out = StringIO()
     show(found, Console(file=out, width=100))
-    marked = [line.split()[:2] for line in out.getvalue().splitlines() if line.rstrip().endswith("weak floor")]
+    marked = [line.split()[:2] for line in out.getvalue().splitlines() if line.rstrip().endswith(" weak")]
     assert marked == [["64", "Floor"], ["64", "Conclave"]]
     assert "targets: 5 reached, 0 missed, 1 not judged" in out.getvalue()
     weak, left_out, busy = remarks(found)
