@@ -38,21 +38,21 @@ def main(arguments: list[str]) -> int:
     "3 none missed but not all could be judged (a weak floor, or a size left out), 6 the stack did not come up."
 )
 def bench(
-    samples: Annotated[int | None, typer.Option(min=1, help="Rounds that count [7].")] = None,
-    warmup: Annotated[int | None, typer.Option(min=0, help="Rounds before them [1].")] = None,
-    latency: Annotated[float | None, typer.Option(min=0.01, help="Seconds that every answer takes [0.5].")] = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="Rounds that count (7).")] = None,
+    warmup: Annotated[int | None, typer.Option(min=0, help="Rounds before them (1).")] = None,
+    latency: Annotated[float | None, typer.Option(min=0.01, help="Seconds that every answer takes (0.5).")] = None,
     settle: Annotated[
-        float | None, typer.Option(min=0, help="Most seconds to wait for a quiet Prefect server [15].")
+        float | None, typer.Option(min=0, help="Most seconds to wait for a quiet Prefect server (15).")
     ] = None,
-    sizes: Annotated[str | None, typer.Option(help=f"Members of the councils [{','.join(map(str, SIZES))}].")] = None,
+    sizes: Annotated[str | None, typer.Option(help=f"Members of the councils ({','.join(map(str, SIZES))}).")] = None,
     stock_sizes: Annotated[
-        str | None, typer.Option(help=f"Those for the stock runner, which is slow [{','.join(map(str, STOCK_SIZES))}].")
+        str | None, typer.Option(help=f"Those for the stock runner, which is slow ({','.join(map(str, STOCK_SIZES))}).")
     ] = None,
-    peers: Annotated[str | None, typer.Option(help=f"Who is measured [{','.join(PEERS)}].")] = None,
+    peers: Annotated[str | None, typer.Option(help=f"Who is measured ({','.join(PEERS)}).")] = None,
     json_: Annotated[Path | None, typer.Option("--json", help="Write everything to this file.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the plot here, as SVG and as PNG.")] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="One round with 1 and 3 members and short answers: a look, no verdict.")
+        bool, typer.Option("--quick", help="One round with 1 and 3 members and short answers: a look, not a verdict.")
     ] = False,
 ) -> None:
     """Measure this machine: Conclave beside the floor (a plain client), the stock runner and LangGraph.

@@ -39,6 +39,7 @@ from deployments.stack.processes import family
 
 LATENCY_S = 0.5
 ROUNDS = 5
+LANGGRAPH = "3 members over LangGraph, from the call (s)"
 STRONG, WEAK = 0.505, 0.56
 """Wall times of a floor that counts, and of one that does not."""
 
@@ -238,14 +239,14 @@ def test_all_reached_ends_with_zero_also_without_peers_that_are_only_shown() -> 
     found = judged(whole())
     assert {each.verdict for each in found.values() if each.bound} == {"reached"}
     assert found["15 members, wall over the floor (s)"].verdict == "shown"
-    assert found["3 members over LangGraph (s)"] == Judged("3 members over LangGraph (s)", None, None, "not measured")
+    assert found[LANGGRAPH] == Judged(LANGGRAPH, None, None, "not measured")
     assert exit_code(found.values()) == REACHED
 
 
 def test_the_figures_are_differences_and_shares_of_medians() -> None:
     found = judged(whole(langgraph_3=0.55))
     assert found["3 members, wall over the floor (s)"].figure == pytest.approx(0.65 - STRONG)
-    assert found["3 members over LangGraph (s)"].figure == pytest.approx(0.1)
+    assert found[LANGGRAPH].figure == pytest.approx(0.1)
     assert found["5 members over 1"].figure == pytest.approx(1.0)
 
 
