@@ -328,6 +328,21 @@ def test_the_plot_is_drawn_as_svg_and_png(tmp_path: Path) -> None:
     assert png.read_bytes().startswith(b"\x89PNG")
 
 
+# --- what it needs ----------------------------------------------------------------------------------------
+
+
+def test_the_two_locks_agree_on_every_package_that_both_have() -> None:
+    def pinned(name: str) -> dict[str, str]:
+        lines = (Path(__file__).parents[2] / name).read_text().splitlines()
+        return dict(match.groups() for line in lines if (match := re.match(r"([\w.-]+)==(\S+)", line)))
+
+    ours, bench = pinned("requirements.lock"), pinned("requirements-bench.lock")
+    assert bench.keys() >= {"langgraph", "langgraph-checkpoint-sqlite", "matplotlib"}
+    both = ours.keys() & bench.keys()
+    assert {name: bench[name] for name in both} == {name: ours[name] for name in both}
+    assert both
+
+
 # --- quiet ------------------------------------------------------------------------------------------------
 
 
