@@ -10,11 +10,12 @@ from deployments.bench.figures import Row
 from deployments.bench.report import Report
 
 _LOOKS = {
-    "floor": ("#6e7781", "o"),
-    "langgraph": ("#bf8700", "s"),
-    "conclave": ("#0969da", "D"),
-    "stock": ("#cf222e", "^"),
+    "floor": ("#6e7781", "o", 1.0),
+    "langgraph": ("#bf8700", "s", 1.02),
+    "conclave": ("#0969da", "D", 0.98),
+    "stock": ("#cf222e", "^", 1.0),
 }
+"""Colour, marker, and how far aside it stands, so that bars do not cover one another."""
 
 
 _MARKS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8, 1, 1.5, 2, 3, 4, 6, 10, 20, 50)
@@ -39,14 +40,14 @@ def draw(report: Report, path: Path) -> list[Path]:
     return files
 
 
-def _series(axes: Any, rows: Sequence[Row], title: str, colour: str, marker: str) -> None:
-    sizes, walls = [row.size for row in rows], [row.figures["wall_s"] for row in rows]
+def _series(axes: Any, rows: Sequence[Row], title: str, colour: str, marker: str, aside: float) -> None:
+    sizes, walls = [row.size * aside for row in rows], [row.figures["wall_s"] for row in rows]
     medians = [wall.median for wall in walls]
     ranges = [[wall.median - wall.min for wall in walls], [wall.max - wall.median for wall in walls]]
     axes.errorbar(sizes, medians, yerr=ranges, color=colour, capsize=3, linewidth=1.6)
-    for row, median in zip(rows, medians, strict=True):
+    for row, size, median in zip(rows, sizes, medians, strict=True):
         inside = "white" if row.weak_floor else colour
-        axes.plot(row.size, median, marker=marker, color=colour, markerfacecolor=inside, markersize=7, zorder=3)
+        axes.plot(size, median, marker=marker, color=colour, markerfacecolor=inside, markersize=7, zorder=3)
     axes.plot([], [], marker=marker, color=colour, linewidth=1.6, label=title)
 
 
@@ -62,8 +63,10 @@ def _frame(axes: Any, report: Report) -> None:
     axes.grid(alpha=0.25)
     axes.set_xlabel("members of the council")
     axes.set_ylabel("seconds from start to decision")
-    answers = f"{report.latency_s:g} s for a model's answer, {report.machine['cores']} cores"
-    axes.set_title(f"One council on a warm stack ({answers})", loc="left", fontsize=12)
+    rounds = max(row.samples for row in report.rows)
+    setting = f"{report.latency_s:g} s for a model's answer, {report.machine['cores']} cores"
+    bars = f"medians of {rounds} rounds, bars from least to most"
+    axes.set_title(f"One council on a warm stack: {setting}\n{bars}", loc="left", fontsize=11)
     if any(not floor.counts for floor in report.floors.values()):
         axes.plot([], [], "o", color="#6e7781", markerfacecolor="white", label="hollow: the floor is weak there")
     axes.legend(frameon=False, loc="best")
