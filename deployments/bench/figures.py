@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from deployments.bench.options import PEERS
-from deployments.bench.workload import Sample
+from deployments.bench.samples import Sample
 
 FLOOR_SHARE = 0.98
 """Share of latency / wall from which on the plain client counts as a floor."""

@@ -52,12 +52,16 @@ def run(options: Options, say: Say) -> Report:
 
 
 async def _measure(found: StackStatus, settings: Settings, options: Options, say: Say) -> Report:
+    from prefect.settings import PREFECT_API_URL
+
     from blocks.connections import connections, prefect_clients
     from deployments.bench.peers import Bench, Peer, PeerMissing, opened
     from deployments.bench.workload import ModelServer
     from deployments.furnish import furnish
     from tasks.plans import council_spec
 
+    if PREFECT_API_URL.value() != found.prefect:  # else a temporary server would be measured, and not watched
+        raise BenchError("Prefect was imported before the stack was up, and does not know it")
     watch = Watch(Path(found.home), found.parts["prefect"].pid)
     peers: dict[str, Peer] = {}
     left_out: dict[str, str] = {}

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
-from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
 
 from blocks.completions import chat_payload
 from blocks.vllm_server import KEEPALIVE_S, ChatCall
+from deployments.bench.samples import Sample
 from tasks.council.models import DeliberationRequest, Item, Member, seed_of
 from tasks.council.prompts import propose_messages, temperature_of
 
@@ -22,22 +21,6 @@ REQUIREMENTS = ("Use type hints", "Add docstring")
 def item() -> Item:
     """The item that every council of the benchmark decides."""
     return DeliberationRequest(task=TASK, requirements=REQUIREMENTS).agenda()[0]
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One council, in seconds.
-
-    `wall_s`: from the start (a flow's: that of its run) to the decision. `call_s`: the same from the call.
-    As the model server saw it: `spread_s` between its first and last request, `tail_s` from the last answer
-    sent to the decision, `server_s` from the first request to the last answer.
-    """
-
-    wall_s: float
-    call_s: float
-    spread_s: float
-    tail_s: float
-    server_s: float
 
 
 class ModelServer:
@@ -99,8 +82,3 @@ class ModelServer:
             tail_s=ended - max(sent),
             server_s=max(sent) - min(received),
         )
-
-
-def now() -> float:
-    """The clock of every measurement: epoch seconds, which the server's book and Prefect's runs have too."""
-    return time.time()

@@ -33,8 +33,8 @@ from deployments.bench.figures import (
 from deployments.bench.options import Options, read_peers, read_sizes, turns
 from deployments.bench.quiet import Reading, Watch
 from deployments.bench.report import Report, remarks, show
+from deployments.bench.samples import Sample
 from deployments.bench.targets import MISSED, NOT_JUDGED, REACHED, Judged, exit_code, judge
-from deployments.bench.workload import Sample
 from deployments.stack.processes import family
 
 LATENCY_S = 0.5
@@ -343,6 +343,13 @@ def test_the_two_locks_agree_on_every_package_that_both_have() -> None:
     assert both
 
 
+def test_prefect_is_imported_only_after_the_stack_told_where_it_is() -> None:
+    """Prefect reads its settings when it is imported: earlier, it would start a temporary server of its own."""
+    code = "import sys, deployments.bench.program, deployments.bench.command; print('prefect' in sys.modules)"
+    asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert asked.stdout.strip() == "False"
+
+
 # --- quiet ------------------------------------------------------------------------------------------------
 
 
@@ -381,6 +388,7 @@ async def test_a_quick_run_measures_a_stack_of_its_own_and_leaves_nothing_behind
         env={**os.environ, "VLLM_URL": "http://127.0.0.1:9"},  # somebody's own server is never measured
     )
     out, err = (text.decode() for text in await process.communicate())
+    assert process.returncode == NOT_JUDGED, err
     document = json.loads((tmp_path / "out" / "bench.json").read_text())
 
     installed = importlib.util.find_spec("langgraph") is not None
@@ -391,7 +399,6 @@ async def test_a_quick_run_measures_a_stack_of_its_own_and_leaves_nothing_behind
     for sample in document["samples"]:
         assert sample["wall_s"] >= sample["server_s"] >= document["latency_s"]
     assert {target["verdict"] for target in document["targets"]} == {"not measured"}
-    assert process.returncode == NOT_JUDGED
     assert "Conclave" in out
     if importlib.util.find_spec("matplotlib"):
         assert (tmp_path / "out" / "bench.png").is_file()

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from deployments.bench.workload import ModelServer, Sample
+from deployments.bench.samples import Sample
+from deployments.bench.workload import ModelServer
 from tasks.council.models import CouncilSpec
 
 

@@ -14,7 +14,8 @@ from blocks.loading import fresh, open_record
 from blocks.ray_agents import RayAgents
 from blocks.record import Record
 from deployments.bench.peers import Bench
-from deployments.bench.workload import REQUIREMENTS, TASK, Sample, now
+from deployments.bench.samples import Sample, now
+from deployments.bench.workload import REQUIREMENTS, TASK
 from flows.deliberate import deliberate
 
 PACKAGES = ("prefect", "prefect-ray", "ray", "nats-py", "aiohttp", "pydantic")

@@ -11,7 +11,8 @@ from contextlib import asynccontextmanager
 from typing import Annotated, Any, TypedDict
 
 from deployments.bench.peers import Bench, PeerMissing
-from deployments.bench.workload import Sample, item, now
+from deployments.bench.samples import Sample, now
+from deployments.bench.workload import item
 from tasks.council.checks import rank_proposals
 from tasks.council.models import Member, Proposal
 

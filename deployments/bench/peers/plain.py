@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from deployments.bench.peers import Bench
-from deployments.bench.workload import Sample, now
+from deployments.bench.samples import Sample, now
 
 OPTIONS = {
     "client": "one aiohttp session, no limit of connections, TCP_NODELAY",
