@@ -27,9 +27,13 @@ check: $(VENV)/.ready ## lint, types, layers
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-bench: $(VENV)/.ready ## measure a stack of its own beside the floor; table and bench-results/bench.json
-	@mkdir -p bench-results
-	$(CONCLAVE) bench --json bench-results/bench.json
+$(VENV)/.ready-bench: $(VENV)/.ready requirements-bench.lock
+	@echo "installing what the benchmark compares with and draws with"
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock
+	@touch $@
+
+bench: $(VENV)/.ready-bench ## measure beside floor, stock runner and LangGraph; bench-results/: OPTIONS="--latency 2"
+	$(CONCLAVE) bench --json bench-results/bench.json --plot bench-results/bench.svg $(OPTIONS)
 
 up: $(VENV)/.ready ## bring the stack up
 	@$(CONCLAVE) up --detach $(UP)
@@ -37,6 +41,7 @@ up: $(VENV)/.ready ## bring the stack up
 down: $(VENV)/.ready ## end the stack
 	@$(CONCLAVE) down
 
-lock: ## resolve requirements.lock anew (needs uv)
-	uv pip compile --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet \
-	  --extra kubernetes --group dev pyproject.toml -o requirements.lock
+LOCK := uv pip compile --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet
+lock: ## resolve both locks anew (needs uv)
+	$(LOCK) --extra kubernetes --group dev pyproject.toml -o requirements.lock
+	$(LOCK) -c requirements.lock --group bench -o requirements-bench.lock

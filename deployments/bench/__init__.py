@@ -1,5 +1,5 @@
-"""The project's own benchmark: councils beside the floor, and the stock runner, in one run on one stack."""
+"""The project's own benchmark: councils beside the floor, the stock runner and LangGraph, in one run on one stack."""
 
-from deployments.bench.program import main
+from deployments.bench.command import main
 
 __all__ = ["main"]

@@ -1,194 +1,158 @@
-"""`conclave bench`: brings up a stack of its own, measures, judges against the targets, and takes it down.
-
-Every figure stands beside a floor measured in the same run, interleaved with it. Medians are judged; the
-spread is shown. The exit code is 1 where a target is missed or the floor itself is too weak to count.
-"""
+"""The run itself: a stack of its own, every peer at every size in rotating turns, and what that came to."""
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
 import os
-import platform
 import statistics
-import sys
 import tempfile
-from importlib.metadata import version
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
-from deployments.settings import load_settings
+from deployments.bench.figures import Measured, check_floors, rows
+from deployments.bench.machine import commit, machine, nats_version, versions
+from deployments.bench.options import Options, turns
+from deployments.bench.quiet import BUSY_SHARE, Watch
+from deployments.bench.report import Report
+from deployments.bench.targets import judge
+from deployments.settings import Settings, load_settings
 from deployments.stack import StackStatus, UpOptions, down, environment, up
 
-WEAK_FLOOR = 0.98
-"""Share of latency / wall that the plain client has to reach for one council to count as a floor."""
+Say = Callable[[str], None]
+
 EXTERNAL = ("NATS_URL", "RAY_ADDRESS", "PREFECT_API_URL", "VLLM_URL", "VLLM_MODEL", "CONCLAVE_VLLM")
+SLOTS = 1024
+FIRST_LOOK_S = 2.0
 
 
-def main(arguments: list[str]) -> int:
-    """Run the benchmark; 0 if every target is reached."""
-    options = _options(arguments)
+class BenchError(Exception):
+    """A sample could not be taken; the text says whose, and why."""
+
+
+def run(options: Options, say: Say) -> Report:
+    """Bring a stack up, measure, and take it down again. Raises StackError and BenchError."""
     with tempfile.TemporaryDirectory(prefix="conclave-bench-") as home:
         for name in EXTERNAL:
             os.environ.pop(name, None)
         os.environ["CONCLAVE_HOME"] = home
         settings = load_settings()
         try:
-            simulator = ("--latency", str(options.latency), "--slots", "1024")
-            found = up(UpOptions(simulate=True, simulator_args=simulator), _say, settings)
+            simulator = ("--latency", str(options.latency_s), "--slots", str(SLOTS))
+            found = up(UpOptions(simulate=True, simulator_args=simulator), say, settings)
             os.environ.update(environment(found))
             os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
-            measured = asyncio.run(_measure(found, options))
+            os.environ.setdefault("DO_NOT_TRACK", "1")
+            return asyncio.run(_measure(found, settings, options, say))
         finally:
-            down(settings, _say)
-    judged = judge(measured, options.latency)
-    _show(measured, judged)
-    if options.json:
-        options.json.write_text(json.dumps({**measured, "targets": judged}, indent=2) + "\n")
-        _say(f"written to {options.json}")
-    return 0 if all(target["reached"] for target in judged) else 1
+            down(settings, say)
 
 
-def judge(measured: dict[str, Any], latency: float) -> list[dict[str, Any]]:
-    """Each target with its figure, and whether it was reached."""
-    floors, sizes = measured["floor"], measured["conclave"]
-
-    def over(size: str, key: str) -> float:
-        return float(sizes[size][key]["median"] - floors[size]["median"])
-
-    rows = [
-        ("floor: share of latency / wall, 3 members", latency / floors["3"]["median"], WEAK_FLOOR, ">="),
-        ("3 members, run started to decision, over the floor (s)", over("3", "from_start_s"), 0.25, "<="),
-        ("3 members, spread of first requests (s)", sizes["3"]["spread_s"]["median"], 0.05, "<="),
-        ("3 members, last answer sent to decision (s)", sizes["3"]["tail_s"]["median"], 0.1, "<="),
-        (
-            "5 members over 1",
-            sizes["5"]["from_start_s"]["median"] / sizes["1"]["from_start_s"]["median"],
-            1.1,
-            "<=",
-        ),
-        ("64 members, run started to decision, over its floor (s)", over("64", "from_start_s"), 1.2, "<="),
-    ]
-    return [
-        {
-            "target": name,
-            "figure": round(figure, 4),
-            "bound": f"{sign} {bound}",
-            "reached": figure >= bound if sign == ">=" else figure <= bound,
-        }
-        for name, figure, bound, sign in rows
-    ]
-
-
-async def _measure(found: StackStatus, options: argparse.Namespace) -> dict[str, Any]:
-    import aiohttp
+async def _measure(found: StackStatus, settings: Settings, options: Options, say: Say) -> Report:
+    from prefect.settings import PREFECT_API_URL
 
     from blocks.connections import connections, prefect_clients
-    from blocks.loading import fresh, open_record
-    from blocks.ray_agents import RayAgents
-    from deployments.bench.samples import Sample, council, floor
+    from deployments.bench.peers import Bench, Peer, PeerMissing, opened
+    from deployments.bench.workload import ModelServer
     from deployments.furnish import furnish
     from tasks.plans import council_spec
 
-    url, model = found.llm or "", found.model or ""
-    connector = aiohttp.TCPConnector(limit=0)
-    async with prefect_clients(), connections(), aiohttp.ClientSession(connector=connector) as session:
-        await furnish(found, load_settings(), _say)
-        agents, record, spec = await fresh(RayAgents), await open_record(), await council_spec("dev")
-        runner = agents.task_runner()
-        runner.warm()  # type: ignore[attr-defined]  # the default block's runner is the warm one
-        floors: dict[int, list[float]] = {size: [] for size in options.sizes}
-        ours: dict[int, list[Sample]] = {size: [] for size in options.sizes}
-        for number in range(-options.warmup, options.samples):
-            for size in options.sizes:
-                _say(f"round {number + 1} of {options.samples}, {size} members")
-                wall = await floor(session, url, spec.sized(size), model)
-                await asyncio.sleep(0.5)
-                sample = await council(session, url, record, runner, size)
-                await asyncio.sleep(options.settle)  # the Prefect server works on for seconds
-                if number >= 0:
-                    floors[size].append(wall)
-                    ours[size].append(sample)
-        stock = []
-        for number in range(-1, options.stock):
-            _say(f"stock runner, {number + 1} of {options.stock}, 3 members")
-            stock_runner = RayAgents(runner="stock").task_runner()
-            sample = await council(session, url, record, stock_runner, 3)
-            await asyncio.sleep(options.settle)
+    if PREFECT_API_URL.value() != found.prefect:  # else a temporary server would be measured, and not watched
+        raise BenchError("Prefect was imported before the stack was up, and does not know it")
+    watch = Watch(Path(found.home), found.parts["prefect"].pid)
+    peers: dict[str, Peer] = {}
+    left_out: dict[str, str] = {}
+    async with AsyncExitStack() as scope:
+        await scope.enter_async_context(prefect_clients())
+        await scope.enter_async_context(connections())
+        session = await scope.enter_async_context(ModelServer.session())
+        await furnish(found, settings, say)
+        server = ModelServer(session, found.llm or "", found.model or "")
+        bench = Bench(server, await council_spec("dev"), Path(found.home))
+        for name in dict.fromkeys(name for name, _ in turns(options, 0)):
+            try:
+                peers[name] = await scope.enter_async_context(opened(name, bench))
+            except PeerMissing as missing:
+                left_out[name] = str(missing)
+                say(f"{name} is left out: {missing}")
+        at_first = await _first_look(watch, options, say)
+        measured = await _rounds(peers, watch, options, say)
+        nats = await nats_version(found.nats or "")
+    floors = check_floors(measured, options.latency_s)
+    found_rows = rows(measured, floors)
+    others = statistics.median(each.others_cores for each in measured)
+    return Report(
+        taken_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        latency_s=options.latency_s,
+        machine=machine(),
+        git=commit(),
+        versions={**versions(package for peer in peers.values() for package in peer.packages), "nats-server": nats},
+        options=_shown(options),
+        peers={name: {"title": peer.title, "options": dict(peer.options)} for name, peer in peers.items()},
+        left_out=left_out,
+        others_cores=round(others, 2),
+        floors=floors,
+        rows=found_rows,
+        targets=judge(found_rows, floors),
+        samples=measured,
+        warnings=_warnings(measured, others, at_first),
+    )
+
+
+async def _rounds(peers: Mapping[str, Any], watch: Watch, options: Options, say: Say) -> list[Measured]:
+    measured = []
+    for number in range(-options.warmup, options.samples):
+        say(f"round {number + 1} of {options.samples}" if number >= 0 else "warm-up")
+        for name, size in turns(options, number + options.warmup):
+            if name not in peers:
+                continue
+            taken = await _one(name, peers[name], size, number, watch, options)
+            say(f"  {size:3} members  {name:9} {taken.sample.wall_s:.3f} s")
             if number >= 0:
-                stock.append(sample)
-    return {
-        "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
-        "versions": {name: version(name) for name in ("prefect", "prefect-ray", "ray", "nats-py", "aiohttp")},
-        "options": {
-            "latency_s": options.latency,
-            "samples": options.samples,
-            "warmup": options.warmup,
-            "settle_s": options.settle,
-            "agent_hosts": agents.hosts,
-            "stock": "RayTaskRunner, num_cpus=0, the same async flow, Ray already connected",
-            "prefect_database": "SQLite",
-        },
-        "floor": {str(size): _summary(walls) for size, walls in floors.items()},
-        "conclave": {str(size): _columns(samples) for size, samples in ours.items()},
-        "stock_runner": {"3": _columns(stock)} if stock else {},
-    }
+                measured.append(taken)
+    return measured
 
 
-def _columns(samples: list[Any]) -> dict[str, Any]:
-    rows = [sample.as_dict() for sample in samples]
-    return {name: _summary([row[name] for row in rows]) for name in rows[0]}
+async def _one(name: str, peer: Any, size: int, number: int, watch: Watch, options: Options) -> Measured:
+    settled = await watch.settle(options.settle_s)
+    before = watch.reading()
+    try:
+        sample = await peer.sample(size)
+    except Exception as error:
+        raise BenchError(f"{name} with {size} members: {type(error).__name__}: {error}") from error
+    others = watch.reading().others(before)
+    return Measured(name, size, number, sample, settled.seconds, settled.quiet, round(others, 2))
 
 
-def _summary(values: list[float]) -> dict[str, Any]:
-    return {
-        "median": round(statistics.median(values), 4),
-        "min": round(min(values), 4),
-        "max": round(max(values), 4),
-        "samples": [round(value, 4) for value in values],
-    }
+async def _first_look(watch: Watch, options: Options, say: Say) -> float:
+    """Cores that others use before anything is measured; says so where it is much."""
+    await watch.settle(options.settle_s)
+    before = watch.reading()
+    await asyncio.sleep(FIRST_LOOK_S)
+    others = watch.reading().others(before)
+    if others > BUSY_SHARE * (os.cpu_count() or 1):
+        say(f"{_busy(others)}; figures will be worse than they could be")
+    return others
 
 
-def _show(measured: dict[str, Any], judged: list[dict[str, Any]]) -> None:
-    console = Console()
-    table = Table(title="Seconds, median (min to max)", title_justify="left")
-    for column in ("members", "floor", "started to decision", "called to decision", "spread", "tail"):
-        table.add_column(column, justify="right")
-    rows = [(f"{size}", measured["floor"][size], each) for size, each in measured["conclave"].items()]
-    rows += [(f"{size} (stock)", measured["floor"][size], each) for size, each in measured["stock_runner"].items()]
-    for name, floor_of, each in rows:
-        figures = (each[key] for key in ("from_start_s", "from_call_s", "spread_s", "tail_s"))
-        table.add_row(name, *(_cell(figure) for figure in (floor_of, *figures)))
-    console.print(table)
-    targets = Table(title="Targets", title_justify="left")
-    for column in ("target", "figure", "bound", ""):
-        targets.add_column(column)
-    for target in judged:
-        mark = "reached" if target["reached"] else "MISSED"
-        targets.add_row(target["target"], f"{target['figure']:.3f}", target["bound"], mark)
-    console.print(targets)
+def _warnings(measured: list[Measured], others: float, at_first: float) -> list[str]:
+    warnings = []
+    if max(others, at_first) > BUSY_SHARE * (os.cpu_count() or 1):
+        warnings.append(f"BUSY MACHINE: {_busy(others)} (median). Compare inside this run only, or take it again.")
+    restless = sum(not each.quiet for each in measured)
+    if restless:
+        warnings.append(f"{restless} of {len(measured)} samples began before Prefect's server was quiet (--settle).")
+    return warnings
 
 
-def _cell(summary: dict[str, Any]) -> str:
-    return f"{summary['median']:.3f} ({summary['min']:.3f} to {summary['max']:.3f})"
+def _busy(others: float) -> str:
+    return f"other work keeps {others:.1f} of {os.cpu_count()} cores busy"
 
 
-def _options(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="conclave bench", description=__doc__)
-    parser.add_argument("--samples", type=int, default=7, help="rounds that count (7)")
-    parser.add_argument("--warmup", type=int, default=1, help="rounds before (1)")
-    parser.add_argument("--latency", type=float, default=0.5, help="seconds that the simulator takes to answer (0.5)")
-    parser.add_argument("--settle", type=float, default=3.0, help="seconds between samples (3)")
-    parser.add_argument("--stock", type=int, default=2, help="samples of the stock runner; -1 leaves it out (2)")
-    parser.add_argument("--json", type=Path, help="also write everything to this file")
-    options = parser.parse_args(arguments)
-    options.sizes = (1, 3, 5, 64)
-    return options
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
+def _shown(options: Options) -> dict[str, Any]:
+    """The options for the JSON file, with what is fixed here."""
+    asked = {name: value for name, value in asdict(options).items() if name not in ("json", "plot")}
+    return {**asked, "slots": SLOTS, "order": "sizes and peers rotate by round"}

@@ -1,0 +1,123 @@
+"""The command line of `conclave bench`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+
+from deployments.bench.options import PEERS, SIZES, STOCK_SIZES, Options, read_peers, read_sizes
+from deployments.bench.targets import MISSED, exit_code
+
+NOT_UP = 6
+WIDTH = 100
+"""Columns where the output is not a terminal."""
+QUICK = Options(samples=1, warmup=1, latency_s=0.2, settle_s=3.0, sizes=(1, 3), stock_sizes=())
+
+T = TypeVar("T")
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+def main(arguments: list[str]) -> int:
+    """Run `conclave bench` with these arguments; gives the exit code."""
+    try:
+        app(args=arguments, prog_name="conclave bench")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else MISSED
+    return 0
+
+
+@app.command(
+    epilog="Exit codes: 0 every target reached, 1 a target missed (or a sample failed), 2 wrong use, "
+    "3 none missed but not all could be judged (a weak floor, or a size left out), 6 the stack did not come up."
+)
+def bench(
+    samples: Annotated[int | None, typer.Option(min=1, help="Rounds that count (7).")] = None,
+    warmup: Annotated[int | None, typer.Option(min=0, help="Rounds before them (1).")] = None,
+    latency: Annotated[float | None, typer.Option(min=0.01, help="Seconds that every answer takes (0.5).")] = None,
+    settle: Annotated[
+        float | None, typer.Option(min=0, help="Most seconds to wait for a quiet Prefect server (15).")
+    ] = None,
+    sizes: Annotated[str | None, typer.Option(help=f"Members of the councils ({','.join(map(str, SIZES))}).")] = None,
+    stock_sizes: Annotated[
+        str | None, typer.Option(help=f"Those for the stock runner, which is slow ({','.join(map(str, STOCK_SIZES))}).")
+    ] = None,
+    peers: Annotated[str | None, typer.Option(help=f"Who is measured ({','.join(PEERS)}).")] = None,
+    json_: Annotated[Path | None, typer.Option("--json", help="Write everything to this file.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the plot here, as SVG and as PNG.")] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="One round with 1 and 3 members and short answers: a look, not a verdict.")
+    ] = False,
+) -> None:
+    """Measure this machine: Conclave beside the floor (a plain client), the stock runner and LangGraph.
+
+    Brings up a stack of its own with the simulator, measures in rotating turns, judges, and takes it down.
+    """
+    given: dict[str, Any] = {
+        "samples": samples,
+        "warmup": warmup,
+        "latency_s": latency,
+        "settle_s": settle,
+        "sizes": _read(read_sizes, sizes, "--sizes"),
+        "stock_sizes": _read(read_sizes, stock_sizes, "--stock-sizes"),
+        "peers": _read(read_peers, peers, "--peers"),
+        "json": json_,
+        "plot": plot,
+    }
+    asked = {name: value for name, value in given.items() if value is not None}
+    raise typer.Exit(measure(replace(QUICK if quick else Options(), **asked)))
+
+
+def measure(options: Options) -> int:
+    """Run, show, and write what was asked for; gives the exit code."""
+    from deployments.bench.program import BenchError, run
+    from deployments.bench.report import show
+    from deployments.stack import StackError
+
+    try:
+        report = run(options, _say)
+    except StackError as error:
+        return _fail(str(error), NOT_UP)
+    except BenchError as error:
+        return _fail(str(error), MISSED)
+    console = Console()
+    show(report, console if console.is_terminal else Console(width=WIDTH))
+    if options.json:
+        _folder(options.json)
+        options.json.write_text(json.dumps(report.document(), indent=2) + "\n")
+        _say(f"written to {options.json}")
+    if options.plot:
+        from deployments.bench.plot import draw
+
+        try:
+            _folder(options.plot)
+            _say(f"drawn in {' and '.join(map(str, draw(report, options.plot)))}")
+        except ImportError:
+            _say("no plot: matplotlib is not installed; `make bench` installs it (requirements-bench.lock)")
+    return exit_code(report.targets)
+
+
+def _read(read: Callable[[str], T], text: str | None, option: str) -> T | None:
+    try:
+        return None if text is None else read(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from None
+
+
+def _folder(file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _fail(text: str, code: int) -> int:
+    typer.secho(f"conclave: {text}", fg="red", err=True)
+    return code
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)

@@ -1,0 +1,63 @@
+"""What `conclave bench` was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+
+PEERS = ("floor", "conclave", "stock", "langgraph")
+SIZES = (1, 3, 5, 15, 64)
+STOCK_SIZES = (3,)
+
+
+@dataclass(frozen=True)
+class Options:
+    """One run: times in seconds, sizes in members."""
+
+    samples: int = 7
+    warmup: int = 1
+    latency_s: float = 0.5
+    settle_s: float = 15.0
+    sizes: tuple[int, ...] = SIZES
+    stock_sizes: tuple[int, ...] = STOCK_SIZES
+    peers: tuple[str, ...] = PEERS
+    json: Path | None = None
+    plot: Path | None = None
+
+
+def read_sizes(text: str) -> tuple[int, ...]:
+    """Sizes such as `1,3,64`, in order and each once. Raises ValueError."""
+    try:
+        sizes = sorted({int(part) for part in text.split(",")})
+    except ValueError:
+        raise ValueError(f"{text!r} should be numbers of members, such as 1,3,64") from None
+    if sizes[0] < 1 or sizes[-1] > 1000:
+        raise ValueError("councils have 1 to 1000 members")
+    return tuple(sizes)
+
+
+def read_peers(text: str) -> tuple[str, ...]:
+    """Peers such as `conclave,langgraph`; the floor always belongs to them. Raises ValueError."""
+    named = {part.strip() for part in text.split(",") if part.strip()}
+    if unknown := sorted(named - set(PEERS)):
+        raise ValueError(f"there is no peer {', '.join(unknown)}; there are {', '.join(PEERS)}")
+    return tuple(peer for peer in PEERS if peer in named | {"floor"})
+
+
+def turns(options: Options, number: int) -> list[tuple[str, int]]:
+    """Who is measured when in a round: every peer at every size of its own, in an order that rotates by round."""
+    return [
+        (peer, size)
+        for size in _rotated(options.sizes, number)
+        for peer in _rotated(options.peers, number)
+        if peer != "stock" or size in options.stock_sizes
+    ]
+
+
+def _rotated(each: Sequence[T], number: int) -> list[T]:
+    at = number % len(each)
+    return [*each[at:], *each[:at]]

@@ -1,0 +1,93 @@
+"""Our flow, on the warm runner and on prefect-ray's own."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from prefect.client.orchestration import get_client
+
+from blocks.loading import fresh, open_record
+from blocks.ray_agents import RayAgents
+from blocks.record import Record
+from deployments.bench.peers import Bench
+from deployments.bench.samples import Sample, now
+from deployments.bench.workload import REQUIREMENTS, TASK
+from flows.deliberate import deliberate
+
+PACKAGES = ("prefect", "prefect-ray", "ray", "nats-py", "aiohttp", "pydantic")
+
+
+class Flow:
+    """The flow `deliberate` in this process; its clock stops when the decision arrives from JetStream."""
+
+    packages = PACKAGES
+
+    def __init__(
+        self, bench: Bench, record: Record, title: str, runner: Callable[[], Any], options: Mapping[str, str]
+    ) -> None:
+        self.title, self.options = title, options
+        self._bench, self._record, self._runner = bench, record, runner
+
+    async def sample(self, size: int) -> Sample:
+        """One deliberation."""
+        deliberation_id = f"bench-{uuid.uuid4()}"
+        decided: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+
+        def heard(subject: str) -> None:
+            if not decided.done():
+                decided.set_result(now())
+
+        await self._bench.server.forget()
+        listening = await self._record.listen(f"decisions.{deliberation_id}.*", heard)
+        flow = deliberate.with_options(task_runner=self._runner())
+        called = now()
+        state = await flow(
+            task=TASK,
+            requirements=list(REQUIREMENTS),
+            members=size,
+            deliberation_id=deliberation_id,
+            return_state=True,
+        )
+        await listening.unsubscribe()
+        if not state.is_completed() or not decided.done():
+            raise RuntimeError(f"the deliberation ended {state.name}: {state.message}")
+        started = await _start_time(state.state_details.flow_run_id)
+        return await self._bench.server.sample(deliberation_id, called, started, decided.result())
+
+
+@asynccontextmanager
+async def conclave(bench: Bench) -> AsyncGenerator[Flow, None]:
+    """The flow on the warm runner of the default block."""
+    agents = await fresh(RayAgents)
+    runner = agents.task_runner()
+    runner.warm()  # type: ignore[attr-defined]  # the default block's runner is the warm one
+    options = {
+        "task_runner": f"WarmRayTaskRunner, {agents.hosts} agent hosts, concurrency {agents.concurrency}",
+        "flow": "deliberate, strategy propose, in a process that is warm; council `dev`, sized",
+        "prefect_server": "on SQLite, on this machine",
+        "record": "nats-server with JetStream on files, sync_interval by default",
+    }
+    yield Flow(bench, await open_record(), "Conclave", lambda: runner, options)
+
+
+@asynccontextmanager
+async def stock(bench: Bench) -> AsyncGenerator[Flow, None]:
+    """The flow on prefect-ray's runner."""
+    agents = RayAgents(runner="stock")
+    options = {
+        "task_runner": "RayTaskRunner, num_cpus=0 for each task, on a Ray that is connected already",
+        "flow": "the same async flow, in the same process",
+    }
+    yield Flow(bench, await open_record(), "stock runner", agents.task_runner, options)
+
+
+async def _start_time(flow_run_id: Any) -> float:
+    async with get_client() as client:
+        run = await client.read_flow_run(flow_run_id)
+    if run.start_time is None:
+        raise RuntimeError("Prefect has no start time of the run")
+    return float(run.start_time.timestamp())

@@ -1,0 +1,101 @@
+"""What the benchmark is judged by, and the further figures that it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from deployments.bench.figures import FLOOR_SHARE, FloorCheck, Row
+
+Verdict = Literal["reached", "missed", "floor weak", "not measured", "shown"]
+REACHED, MISSED, NOT_JUDGED = 0, 1, 3
+"""Exit codes: every target reached; at least one missed; none missed, but not all could be judged."""
+
+
+class Medians:
+    """The medians of a run by peer, size and figure, in seconds. Raises KeyError for what was not measured."""
+
+    def __init__(self, rows: Iterable[Row], floors: Mapping[int, FloorCheck]) -> None:
+        self._rows = {(row.peer, row.size): row.figures for row in rows}
+        self.floors = floors
+
+    def ours(self, size: int, figure: str = "wall_s") -> float:
+        """Of Conclave."""
+        return self.of("conclave", size, figure)
+
+    def of(self, peer: str, size: int, figure: str = "wall_s") -> float:
+        """Of any peer."""
+        return self._rows[peer, size][figure].median
+
+    def over(self, peer: str, size: int, figure: str = "wall_s") -> float:
+        """Conclave's figure less the peer's."""
+        return self.ours(size, figure) - self.of(peer, size, figure)
+
+
+@dataclass(frozen=True)
+class Target:
+    """One figure with its bound; without a bound it is shown and not judged. `sizes` need floors that count."""
+
+    name: str
+    sizes: tuple[int, ...]
+    figure: Callable[[Medians], float]
+    bound: float | None = None
+    at_least: bool = False
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A target, what was measured, and the verdict; no figure where something it needs was left out."""
+
+    target: str
+    figure: float | None
+    bound: str | None
+    verdict: Verdict
+
+
+TARGETS = (
+    Target("floor: share of latency / wall, 3 members", (3,), lambda found: found.floors[3].share, FLOOR_SHARE, True),
+    Target("3 members, wall over the floor (s)", (3,), lambda found: found.over("floor", 3), 0.25),
+    Target("3 members, spread of first requests (s)", (3,), lambda found: found.ours(3, "spread_s"), 0.05),
+    Target("3 members, last answer sent to decision (s)", (3,), lambda found: found.ours(3, "tail_s"), 0.1),
+    Target("5 members over 1", (1, 5), lambda found: found.ours(5) / found.ours(1), 1.1),
+    Target("64 members, wall over its floor (s)", (64,), lambda found: found.over("floor", 64), 1.2),
+    Target("15 members, wall over the floor (s)", (15,), lambda found: found.over("floor", 15)),
+    Target("3 members over LangGraph, from the call (s)", (3,), lambda found: found.over("langgraph", 3, "call_s")),
+    Target("15 members over LangGraph, from the call (s)", (15,), lambda found: found.over("langgraph", 15, "call_s")),
+    Target("64 members over LangGraph, from the call (s)", (64,), lambda found: found.over("langgraph", 64, "call_s")),
+    Target("stock runner over Conclave, 3 members (times)", (3,), lambda found: found.of("stock", 3) / found.ours(3)),
+)
+
+
+def judge(rows: Iterable[Row], floors: Mapping[int, FloorCheck]) -> list[Judged]:
+    """Every target with its verdict."""
+    found = Medians(rows, floors)
+    return [_judged(target, found) for target in TARGETS]
+
+
+def exit_code(judged: Iterable[Judged]) -> int:
+    """What the verdicts come to, over the targets that have a bound."""
+    verdicts = {each.verdict for each in judged if each.bound is not None}
+    if "missed" in verdicts:
+        return MISSED
+    return REACHED if verdicts == {"reached"} else NOT_JUDGED
+
+
+def _judged(target: Target, found: Medians) -> Judged:
+    bound = None if target.bound is None else f"{'>=' if target.at_least else '<='} {target.bound:g}"
+    try:
+        figure = target.figure(found)
+    except KeyError:
+        return Judged(target.name, None, bound, "not measured")
+    return Judged(target.name, round(figure, 4), bound, _verdict(target, figure, found))
+
+
+def _verdict(target: Target, figure: float, found: Medians) -> Verdict:
+    if not all(found.floors[size].counts for size in target.sizes):
+        return "floor weak"
+    if target.bound is None:
+        return "shown"
+    reached = figure >= target.bound if target.at_least else figure <= target.bound
+    return "reached" if reached else "missed"
