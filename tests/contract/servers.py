@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,14 +61,25 @@ def commands(kind: str, port: int) -> list[str]:
     """How a server of this kind is started, with the same settings for both."""
     if kind == "simulator":
         options = ["--port", str(port), "--model", MODEL, "--slots", str(SLOTS), "--max-model-len", str(CONTEXT)]
-        return [sys.executable, "-m", "infra.simulator", *options, "--api-key", KEY, "--ttft", "0.01", "--tpot", "0.004"]
+        return [
+            sys.executable,
+            "-m",
+            "infra.simulator",
+            *options,
+            "--api-key",
+            KEY,
+            "--ttft",
+            "0.01",
+            "--tpot",
+            "0.004",
+        ]
     options = ["--served-model-name", MODEL, "--host", "127.0.0.1", "--port", str(port), "--max-num-seqs", str(SLOTS)]
     options += ["--block-size", str(BLOCK), "--max-model-len", str(CONTEXT), "--enable-request-id-headers"]
     return [str(ROOT / "infra/vllm/cpu.sh"), "serve", str(ROOT / ".venv-vllm/tiny"), *options]
 
 
 @contextlib.contextmanager
-def started(kind: str) -> Any:
+def started(kind: str) -> Iterator[Server]:
     """A server in a session of its own; at the end nothing of it is left."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
@@ -129,7 +140,7 @@ class Reply:
 
     status: int
     body: Any
-    headers: dict[str, str]
+    headers: Mapping[str, str]
 
     @property
     def error(self) -> dict[str, Any]:
@@ -156,8 +167,8 @@ class Client:
         async with self.session.request(method, f"{self.server.url}{path}", data=data, headers=sent) as response:
             text = (await response.read()).decode()
         with contextlib.suppress(ValueError):
-            return Reply(response.status, json.loads(text), dict(response.headers))
-        return Reply(response.status, text, dict(response.headers))
+            return Reply(response.status, json.loads(text), response.headers.copy())
+        return Reply(response.status, text, response.headers.copy())
 
     async def chat(self, request_id: str = "", **fields: Any) -> Reply:
         """A completion as the fields ask for; short, unless they say otherwise."""
@@ -201,7 +212,11 @@ class Client:
     async def samples(self) -> dict[str, float]:
         """All samples of /metrics, by name and labels as they stand there."""
         page = (await self.send("GET", "/metrics")).body
-        return {name: float(value) for name, _, value in (line.rpartition(" ") for line in page.splitlines()) if name[:1] != "#"}
+        return {
+            name: float(value)
+            for name, _, value in (line.rpartition(" ") for line in page.splitlines())
+            if name[:1] != "#"
+        }
 
     async def metric(self, name: str, **labels: str) -> float:
         """The sum of a family's samples that carry these labels."""
@@ -219,3 +234,25 @@ class Client:
         async with asyncio.timeout(90):
             while not right(await self.metric(name)):
                 await asyncio.sleep(0.05)
+
+
+class Asking:
+    """One call after another through the product's block; `failed` are the errors of their attempts."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.failed: list[Exception] = []
+
+    async def __call__(self, *, deadline_s: float = 120, call: dict[str, Any] | None = None, **block: Any) -> Any:
+        from blocks.connections import connections
+        from blocks.vllm_server import VLLM, ChatCall
+
+        async def failed(attempt: int, error: Exception, duration_ms: int) -> None:
+            self.failed.append(error)
+
+        given = {"base_url": self.server.url, "model": self.server.model, "api_key": self.server.key, "backoff_s": 0.05}
+        wanted = {"messages": HELLO, "request_id": "contract", "seed": 1, "temperature": 0.7, "max_tokens": 8}
+        async with connections():
+            deadline = asyncio.get_running_loop().time() + deadline_s
+            chat = ChatCall(**{**wanted, **(call or {})})
+            return await VLLM(**{**given, **block}).complete(chat, deadline, failed)
