@@ -156,5 +156,6 @@ def _llm(settings: Settings, options: UpOptions) -> Part:
     model = options.model or settings.llm_model
     if not model:
         raise StackOptionsError(f"{vllm} needs a model: give --model or VLLM_MODEL, or use --simulate")
-    serve = ("env", "-u", "PYTHONPATH", str(vllm), "serve", model, "--host", _HOST, "--port", port)
-    return Part("llm", url, serve, steady_s=5, stop_s=30)
+    sockets = f"VLLM_RPC_BASE_PATH={Places.of(settings.home).runtime}"  # else each start leaves some in /tmp
+    serve = ("env", "-u", "PYTHONPATH", sockets, str(vllm), "serve", model, *settings.vllm_args)
+    return Part("llm", url, (*serve, "--host", _HOST, "--port", port), steady_s=5, stop_s=30)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import urllib.request
 from typing import Any
 
 import aiohttp
@@ -54,12 +55,12 @@ def assert_worth_another_attempt(calls: list[Any]) -> None:
 async def test_an_engine_that_dies_fails_what_it_worked_on(stack: Any, mortal: Any) -> None:
     """500 for a plain request; a stream had its 200, so the error comes inside it, and then `[DONE]` all the same."""
     with mortal() as server:
+        if server.kind == "simulator":
+            rule = json.dumps({"kind": "stream_error"}).encode()
+            urllib.request.urlopen(f"{server.url}/sim/faults", rule, timeout=20).close()
 
         async def end(client: Client) -> None:
-            if server.kind == "simulator":
-                os.kill(server.group, signal.SIGUSR1)
-            else:
-                (worker,) = server.processes("VLLM::Worker")
+            for worker in server.processes("VLLM::Worker"):
                 worker.kill()
 
         (plain, stream), calls = await under_way(server, end)
