@@ -38,9 +38,9 @@ def _check_options(request: ChatRequest) -> None:
         raise errors.refused(f"{NO_STREAM} (parameter=stream_options)", "stream_options")
     if request.top_logprobs and not request.logprobs:
         raise errors.refused(f"{NO_LOGPROBS} (parameter=top_logprobs)", "top_logprobs")
-    if request.response_format and request.response_format.type == "json_schema":
-        if request.response_format.json_schema is None:
-            raise errors.refused(f"{NO_SCHEMA} (parameter=response_format)", "response_format")
+    wanted = request.response_format
+    if wanted and wanted.type == "json_schema" and wanted.json_schema is None:
+        raise errors.refused(f"{NO_SCHEMA} (parameter=response_format)", "response_format")
 
 
 def _check_features(request: ChatRequest, settings: SimulatorSettings) -> None:

@@ -274,41 +274,64 @@ async def test_a_repeated_prompt_comes_from_the_cache(client: Client) -> None:
 
 # --- refusals -------------------------------------------------------------------------------------
 
-FORMAT = "'json_schema' field must be provided. (parameter=response_format)"
-REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
-    ({"messages": []}, None, "Cannot apply chat template to an empty conversation. Provide at least one message."),
-    ({"max_tokens": 0}, "max_tokens", "max_tokens must be at least 1, got 0. (parameter=max_tokens, value=0)"),
-    ({"max_tokens": None, "max_completion_tokens": -1}, "max_tokens", "max_tokens must be at least 1, got -1. (parameter=max_tokens, value=-1)"),
-    ({"stream": True, "max_tokens": -1}, "max_tokens", "max_tokens must be at least 1, got -1. (parameter=max_tokens, value=-1)"),
-    ({"min_tokens": 9}, None, "min_tokens must be less than or equal to max_tokens=8, got 9."),
-    ({"temperature": -1}, "temperature", "temperature must be non-negative, got -1.0. (parameter=temperature, value=-1.0)"),
-    ({"temperature": 99}, "temperature", "temperature must be in [0, 2], got 99.0. (parameter=temperature, value=99.0)"),
-    ({"temperature": float("nan")}, "temperature", "temperature must be a finite number, got nan. (parameter=temperature, value=nan)"),
-    ({"top_p": 2}, "top_p", "top_p must be in (0, 1], got 2.0. (parameter=top_p, value=2.0)"),
-    ({"presence_penalty": 9}, None, "presence_penalty must be in [-2, 2], got 9.0."),
-    ({"n": 0}, None, "n must be at least 1, got 0."),
-    ({"n": 20_000}, None, "n must be at most 16384, got 20000. To increase this limit, set the VLLM_MAX_N_SEQUENCES environment variable."),
-    ({"n": 2, "temperature": 0}, None, "n must be 1 when using greedy sampling, got 2."),
-    ({"top_logprobs": 50}, "top_logprobs", "when using `top_logprobs`, `logprobs` must be set to true. (parameter=top_logprobs)"),
-    ({"logprobs": True, "top_logprobs": 50}, "logprobs", "Requested sample logprobs of 50, which is greater than max allowed: 20 (parameter=logprobs, value=50)"),
-    ({"stream_options": {"include_usage": True}}, "stream_options", "Stream options can only be defined when `stream=True`. (parameter=stream_options)"),
-    ({"response_format": {"type": "json_schema"}}, "response_format", f"When response_format type is 'json_schema', the {FORMAT}"),
-    ({"structured_outputs": {"choice": []}}, None, "Choice '[]' cannot be an empty list"),
-    ({"messages": [{"role": "user", "content": "\ud800"}]}, None, "TextEncodeInput must be Union[TextInputSequence, Tuple[InputSequence, InputSequence]]"),
-]  # fmt: skip
+Case = tuple[dict[str, Any], str | None, object, str]
+
+LOGPROBS = "when using `top_logprobs`, `logprobs` must be set to true."
+TOO_MANY_LOGPROBS = "Requested sample logprobs of 50, which is greater than max allowed: 20"
+MORE_CHOICES = "To increase this limit, set the VLLM_MAX_N_SEQUENCES environment variable."
+NO_SCHEMA = "When response_format type is 'json_schema', the 'json_schema' field must be provided."
+NO_TEXT = "TextEncodeInput must be Union[TextInputSequence, Tuple[InputSequence, InputSequence]]"
+LONE_SURROGATE = [{"role": "user", "content": "\ud800"}]
+
+REFUSED: list[Case] = [
+    (
+        {"messages": []},
+        None,
+        None,
+        "Cannot apply chat template to an empty conversation. Provide at least one message.",
+    ),
+    ({"messages": LONE_SURROGATE}, None, None, NO_TEXT),
+    ({"max_tokens": 0}, "max_tokens", 0, "max_tokens must be at least 1, got 0."),
+    ({"stream": True, "max_tokens": -1}, "max_tokens", -1, "max_tokens must be at least 1, got -1."),
+    (
+        {"max_tokens": None, "max_completion_tokens": -1},
+        "max_tokens",
+        -1,
+        "max_tokens must be at least 1, got -1.",
+    ),
+    ({"min_tokens": 9}, None, None, "min_tokens must be less than or equal to max_tokens=8, got 9."),
+    ({"temperature": -1}, "temperature", -1.0, "temperature must be non-negative, got -1.0."),
+    ({"temperature": 99}, "temperature", 99.0, "temperature must be in [0, 2], got 99.0."),
+    ({"temperature": float("nan")}, "temperature", "nan", "temperature must be a finite number, got nan."),
+    ({"top_p": 2}, "top_p", 2.0, "top_p must be in (0, 1], got 2.0."),
+    ({"presence_penalty": 9}, None, None, "presence_penalty must be in [-2, 2], got 9.0."),
+    ({"n": 0}, None, None, "n must be at least 1, got 0."),
+    ({"n": 20_000}, None, None, f"n must be at most 16384, got 20000. {MORE_CHOICES}"),
+    ({"n": 2, "temperature": 0}, None, None, "n must be 1 when using greedy sampling, got 2."),
+    ({"top_logprobs": 50}, "top_logprobs", None, LOGPROBS),
+    ({"logprobs": True, "top_logprobs": 50}, "logprobs", 50, TOO_MANY_LOGPROBS),
+    (
+        {"stream_options": {"include_usage": True}},
+        "stream_options",
+        None,
+        "Stream options can only be defined when `stream=True`.",
+    ),
+    ({"response_format": {"type": "json_schema"}}, "response_format", None, NO_SCHEMA),
+    ({"structured_outputs": {"choice": []}}, None, None, "Choice '[]' cannot be an empty list"),
+]
 
 
-@pytest.mark.parametrize(("fields", "param", "message"), REFUSED)
+@pytest.mark.parametrize(("fields", "param", "value", "text"), REFUSED)
 async def test_a_value_out_of_bounds_is_refused(
-    client: Client, fields: dict[str, Any], param: str | None, message: str
+    client: Client, fields: dict[str, Any], param: str | None, value: object, text: str
 ) -> None:
-    """400 with the words of vLLM, naming the parameter where vLLM does."""
+    """400 with the words of vLLM, naming the parameter and its value where vLLM does."""
     reply = await client.chat(**fields)
 
-    assert (reply.status, reply.error) == (
-        400,
-        {"message": message, "type": "BadRequestError", "param": param, "code": 400},
-    )
+    named = f"parameter={param}" if value is None else f"parameter={param}, value={value}"
+    message = f"{text} ({named})" if param else text
+    expected = {"message": message, "type": "BadRequestError", "param": param, "code": 400}
+    assert (reply.status, reply.error) == (400, expected)
 
 
 async def test_another_model_is_not_found(client: Client) -> None:
@@ -401,26 +424,37 @@ async def test_what_this_server_was_not_set_up_for_is_refused(
     )
 
 
-UNREADABLE: list[tuple[bytes, str, str]] = [
-    (b'{"messages": [}', "body.14", "{'type': 'json_invalid', 'loc': 'body.14', 'msg': 'JSON decode error', 'input': '<dict of 0 items>', 'ctx': {'error': 'Expecting value'}}"),
-    (b"\xff\xfe", "body.0", "{'type': 'json_invalid', 'loc': 'body.0', 'msg': 'JSON decode error', 'input': '<dict of 0 items>', 'ctx': {'error': 'Expecting value'}}"),
-    (b"{}", "body.messages", "{'type': 'missing', 'loc': 'body.messages', 'msg': 'Field required', 'input': '<dict of 0 items>'}"),
-    (b'{"messages": "hi"}', "body.messages", "{'type': 'list_type', 'loc': 'body.messages', 'msg': 'Input should be a valid list', 'input': 'hi'}"),
-    (b'{"messages": [], "priority": "hi"}', "body.priority", "{'type': 'int_parsing', 'loc': 'body.priority', 'msg': 'Input should be a valid integer, unable to parse string as an integer', 'input': 'hi'}"),
-    (b"[]", "body", "{'type': 'model_attributes_type', 'loc': 'body', 'msg': 'Input should be a valid dictionary or object to extract fields from', 'input': '<list of 0 items>'}"),
-]  # fmt: skip
+def detail(kind: str, place: str, problem: str, given: str) -> dict[str, Any]:
+    """One of pydantic's errors, as vLLM shows it."""
+    return {"type": kind, "loc": place, "msg": problem, "input": given}
 
 
-@pytest.mark.parametrize(("body", "param", "detail"), UNREADABLE)
-async def test_an_unreadable_body_is_a_bad_request(client: Client, body: bytes, param: str, detail: str) -> None:
+NO_INTEGER = "Input should be a valid integer, unable to parse string as an integer"
+NO_OBJECT = "Input should be a valid dictionary or object to extract fields from"
+UNREADABLE: list[tuple[bytes, dict[str, Any]]] = [
+    (b"{}", detail("missing", "body.messages", "Field required", "<dict of 0 items>")),
+    (b'{"messages": "hi"}', detail("list_type", "body.messages", "Input should be a valid list", "hi")),
+    (b'{"messages": [], "priority": "hi"}', detail("int_parsing", "body.priority", NO_INTEGER, "hi")),
+    (b"[]", detail("model_attributes_type", "body", NO_OBJECT, "<list of 0 items>")),
+    *(
+        (
+            body,
+            detail("json_invalid", place, "JSON decode error", "<dict of 0 items>")
+            | {"ctx": {"error": "Expecting value"}},
+        )
+        for body, place in ((b'{"messages": [}', "body.14"), (b"\xff\xfe", "body.0"))
+    ),
+]
+
+
+@pytest.mark.parametrize(("body", "expected"), UNREADABLE)
+async def test_an_unreadable_body_is_a_bad_request(client: Client, body: bytes, expected: dict[str, Any]) -> None:
     """The type has a space in it; the message is pydantic's and names the place."""
     reply = await client.send("POST", "/v1/chat/completions", body)
 
-    message = f"1 validation error:\n  {detail}"
-    assert (reply.status, reply.error) == (
-        400,
-        {"message": message, "type": "Bad Request", "param": param, "code": 400},
-    )
+    message = f"1 validation error:\n  {expected}"
+    error = {"message": message, "type": "Bad Request", "param": expected["loc"], "code": 400}
+    assert (reply.status, reply.error) == (400, error)
 
 
 async def test_several_wrong_fields_are_all_named(client: Client) -> None:

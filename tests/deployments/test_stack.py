@@ -29,7 +29,15 @@ from deployments.stack.ports import free_port, is_free
 from deployments.stack.processes import family
 from deployments.stack.supervision import configuration
 
-OUTSIDE = ("NATS_URL", "RAY_ADDRESS", "PREFECT_API_URL", "VLLM_URL", "VLLM_MODEL", "CONCLAVE_VLLM", "CONCLAVE_VLLM_ARGS")
+OUTSIDE = (
+    "NATS_URL",
+    "RAY_ADDRESS",
+    "PREFECT_API_URL",
+    "VLLM_URL",
+    "VLLM_MODEL",
+    "CONCLAVE_VLLM",
+    "CONCLAVE_VLLM_ARGS",
+)
 
 
 @pytest.fixture(autouse=True)
