@@ -38,7 +38,7 @@ async def as_vllm(request: web.Request, handler: Handler) -> web.StreamResponse:
     except errors.ApiError as error:
         return web.json_response(error.body, status=error.status, headers=error.headers)
     except (web.HTTPNotFound, web.HTTPMethodNotAllowed) as error:
-        allowed = getattr(error, "allowed_methods", set()) - {"HEAD"}
+        allowed: set[str] = getattr(error, "allowed_methods", set()) - {"HEAD"}
         headers = {"Allow": ", ".join(sorted(allowed))} if allowed else None
         return web.json_response({"detail": error.reason}, status=error.status, headers=headers)
 
