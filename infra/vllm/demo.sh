@@ -43,7 +43,7 @@ code=0
 "$conclave" deliberate "$task" --requirement "Use type hints" --requirement "Add a docstring" --deadline 900 || code=$?
 case $code in
   0) ;;
-  1 | 3 | 4) echo "Not every member's answer could be used, and the lines above say why: a model this small may not end in time." ;;
+  1 | 3 | 4) echo "Not every member's answer could be used, and the lines above say why: a model this small may end too soon or too late." ;;
   *) exit "$code" ;;
 esac
 if [ "$model" = "$tiny" ]; then

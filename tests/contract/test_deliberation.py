@@ -19,7 +19,8 @@ async def test_a_deliberation_counts_what_the_server_counted(
 
     listed = (await client.send("GET", "/v1/models")).body["data"][0]["id"]
     server = client.server
-    await VLLM(base_url=server.url, api_key=server.key).save("contract", overwrite=True)
+    block = VLLM(base_url=server.url, api_key=server.key, extra_body={"min_tokens": 20})
+    await block.save("contract", overwrite=True)
     council = await make_council(3, server="contract")
     names = ("generation_tokens_total", "prompt_tokens_total")
     before = [await client.metric(name) for name in names]

@@ -25,13 +25,13 @@ DEAD = {
 LONG = {"max_tokens": 1_900, "extra": {"ignore_eos": True}}
 
 
-async def under_way(server: Server, end: Any) -> tuple[list[Any], list[Any]]:
+async def under_way(server: Server, end: Any, patience_s: float = 120) -> tuple[list[Any], list[Any]]:
     """A plain request, a stream and two calls of the product are under way when `end` comes: what became of each."""
-    timeout = aiohttp.ClientTimeout(total=120, sock_read=60)
-    async with aiohttp.ClientSession(timeout=timeout) as session:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=patience_s)) as session:
         client = Client(server, session)
         requests = [client.long(request_id="plain"), client.long(request_id="stream", stream=True)]
-        calls = [Asking(server)(attempts=1, stream=stream, call=LONG) for stream in (False, True)]
+        given = {"attempts": 1, "call": LONG, "deadline_s": patience_s}
+        calls = [Asking(server)(stream=stream, **given) for stream in (False, True)]
         tasks = [asyncio.create_task(one) for one in (*requests, *calls)]
         await client.until("num_requests_running", lambda running: running == len(tasks))
         await end(client)
@@ -45,11 +45,11 @@ def events(reply: Any) -> list[Any]:
     return [text if text == "[DONE]" else json.loads(text) for text in texts]
 
 
-def assert_worth_another_attempt(calls: list[Any]) -> None:
+def assert_worth_another_attempt(calls: list[Any], *besides: type[Exception]) -> None:
     """Whatever a server says while it goes, no answer of it passes for a whole one."""
     from blocks.exceptions import ModelServerUnavailable
 
-    assert [type(call) for call in calls] == [ModelServerUnavailable] * len(calls), calls
+    assert all(isinstance(call, (ModelServerUnavailable, *besides)) for call in calls), calls
 
 
 async def test_an_engine_that_dies_fails_what_it_worked_on(stack: Any, mortal: Any) -> None:
@@ -86,20 +86,19 @@ async def test_a_server_that_is_killed_resets_its_connections(stack: Any, mortal
 
 
 async def test_a_server_that_is_stopped_breaks_off(stack: Any, mortal: Any) -> None:
-    """It may still say so, or not; what it says is one of these."""
+    """It says so in one of these ways, or not at all: some runs of vLLM leave connections open that nobody answers."""
     with mortal() as server:
 
         async def end(client: Client) -> None:
             os.kill(server.group, signal.SIGTERM)
 
-        (plain, stream), calls = await under_way(server, end)
+        (plain, stream), calls = await under_way(server, end, patience_s=30)
 
-    print(plain, stream if isinstance(stream, Exception) else events(stream)[-2:])
-    if not isinstance(plain, aiohttp.ClientError):
+    if not isinstance(plain, aiohttp.ClientError | TimeoutError):
         broken_off = plain.status == 200 and plain.body["choices"][0]["finish_reason"] == "abort"
         assert broken_off or (plain.status, plain.error) == (500, DEAD)
-    if not isinstance(stream, aiohttp.ClientError):
+    if not isinstance(stream, aiohttp.ClientError | TimeoutError):
         *_, last, done = events(stream)
         assert done == "[DONE]"
         assert last == {"error": DEAD} or last["choices"][0]["finish_reason"] == "abort"
-    assert_worth_another_attempt(calls)
+    assert_worth_another_attempt(calls, TimeoutError)

@@ -1,8 +1,11 @@
 """The local stack: its settings, ports and configuration, and one whole stack that is broken and ended."""
 
 import configparser
+import contextlib
 import json
+import os
 import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -268,6 +271,32 @@ def test_a_vllm_gets_further_arguments(tmp_path: Path) -> None:
     after = command[command.index("/opt/vllm") + 1 :]
     assert after[:6] == ("serve", "m", "--max-model-len", "8192", "--x", '{"a": 1}')
     assert after[6] == "--host"
+
+
+def test_a_vllm_that_is_killed_leaves_no_engine_behind(settings: Settings, tmp_path: Path) -> None:
+    """Its engine is a process of its own that would live on, with all the memory."""
+    vllm = tmp_path / "vllm"
+    vllm.write_text(f"#!/bin/sh\nsleep 600 &\necho $$ > {tmp_path}/draft\nmv {tmp_path}/draft {tmp_path}/pid\nwait\n")
+    vllm.chmod(0o700)
+    part = llm(settings.model_copy(update={"vllm": vllm, "llm_model": "m"}), UpOptions())
+    leader = subprocess.Popen(part.command or (), start_new_session=True)
+
+    def group() -> list[psutil.Process]:
+        found = set()
+        for one in psutil.process_iter():
+            with contextlib.suppress(ProcessLookupError):
+                found |= {one} if os.getpgid(one.pid) == leader.pid else set()
+        return running(found)
+
+    try:
+        assert eventually((tmp_path / "pid").exists)
+        assert len(group()) == 3
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+        leader.wait(60)
+        assert eventually(lambda: not group())
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(leader.pid, signal.SIGKILL)
 
 
 def test_the_simulator_is_the_last_resort(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
