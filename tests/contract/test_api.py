@@ -476,12 +476,11 @@ async def test_a_wrong_part_of_a_field_is_a_bad_request(client: Client, fields: 
     assert reply.error["param"].startswith(f"body.{next(iter(fields))}.")
 
 
-@pytest.mark.parametrize("content_type", ["text/plain", ""])
+@pytest.mark.parametrize("content_type", ["text/plain", "application/octet-stream"])
 async def test_another_content_type_is_refused(client: Client, content_type: str) -> None:
     """Only JSON is read."""
     body = json.dumps({"messages": HELLO}).encode()
-    headers = {"Content-Type": content_type} if content_type else {"Content-Type": "application/octet-stream"}
-    reply = await client.send("POST", "/v1/chat/completions", body, headers)
+    reply = await client.send("POST", "/v1/chat/completions", body, {"Content-Type": content_type})
 
     message = "1 validation error:\n  Unsupported Media Type: Only 'application/json' is allowed"
     assert (reply.status, reply.error) == (
@@ -508,7 +507,7 @@ async def test_unknown_routes_and_methods(client: Client) -> None:
 @pytest.mark.parametrize("header", ["", "Bearer wrong", f"bearer {KEY}", KEY])
 async def test_v1_asks_for_the_key(client: Client, header: str) -> None:
     """Its error is a plain string; how the scheme is written makes no difference."""
-    sent = {"Authorization": header or "None"} if header else {"Authorization": ""}
+    sent = {"Authorization": header}
     reply = await client.send("GET", "/v1/models", headers=sent)
     unknown = await client.send("GET", "/v1/nope", headers=sent)
 
