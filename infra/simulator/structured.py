@@ -32,12 +32,8 @@ def structured_text(
     """The answer that a request's format calls for, None for free text; raises ApiError (400)."""
     kind, outputs = response_format.type if response_format else None, outputs or {}
     writer = _Writer(random.Random(seed), words)
-    if (choices := outputs.get("choice")) is not None:
-        if not choices:
-            raise refused(f"Choice '{choices}' cannot be an empty list")
-        return str(writer.draw(choices))
-    if pattern := outputs.get("regex"):
-        return str(writer.value({"type": "string", "pattern": f"^(?:{pattern})$"}))
+    if outputs.get("choice") == []:
+        raise refused("Choice '[]' cannot be an empty list")
     schema = outputs.get("json")
     if kind == "json_schema" and response_format and response_format.json_schema:
         schema = response_format.json_schema.get("schema")
@@ -46,9 +42,13 @@ def structured_text(
             "type": "object",
             "properties": {"simulated": {"const": True}, "answer": {"type": "string"}},
         }
-    if schema is None:
-        return None
     try:
+        if choices := outputs.get("choice"):
+            return str(writer.draw(choices))
+        if pattern := outputs.get("regex"):
+            return str(writer.value({"type": "string", "pattern": f"^(?:{pattern})$"}))
+        if schema is None:
+            return None
         writer.root = json.loads(schema) if isinstance(schema, str) else schema
         return json.dumps(writer.value(writer.root), ensure_ascii=False)
     except (AttributeError, TypeError, ValueError, re.error) as error:

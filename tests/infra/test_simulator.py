@@ -270,6 +270,16 @@ async def test_a_schema_without_an_end_is_refused(running: Any) -> None:
     assert error_of(body)["message"] == "Grammar error: the schema has no end"
 
 
+@pytest.mark.parametrize("outputs", [{"regex": "["}, {"regex": "[^\\w\\W]"}])
+async def test_a_format_that_cannot_be_held_is_refused(running: Any, outputs: dict[str, Any]) -> None:
+    """Rather than answered with anything, or with an error of ours."""
+    async with running() as client:
+        status, body = await client.chat(structured_outputs=outputs)
+
+    assert status == 400
+    assert error_of(body)["message"].startswith("Grammar error: ")
+
+
 async def test_only_v1_asks_for_the_key(running: Any) -> None:
     """The 401 is a plain string; health, metrics, tokenize and /sim answer without a key."""
     async with running(api_key="sk-test") as client:
