@@ -1,16 +1,21 @@
 # The few verbs. `make demo` and `make test` set up everything that they need.
 VENV := .venv
+VLLM := .venv-vllm
 CONCLAVE := $(VENV)/bin/conclave
 TASK ?= Write a Python function to calculate the factorial of a number
 UP := $(if $(LLM_URL),--llm-url "$(LLM_URL)" $(if $(MODEL),--model "$(MODEL)"),)
 
-.PHONY: help demo test check bench up down lock
+.PHONY: help demo test check bench up down lock vllm test-vllm demo-vllm
 
 help: ## show this
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 8
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 $(VENV)/.ready: requirements.lock pyproject.toml infra/setup.sh
 	@bash infra/setup.sh $(VENV)
+	@touch $@
+
+$(VLLM)/.ready: infra/vllm/requirements.lock infra/vllm/setup.sh infra/vllm/tiny_model.py LICENSE | $(VENV)/.ready
+	@bash infra/vllm/setup.sh $(VLLM) $(VENV)/bin/python
 	@touch $@
 
 demo: $(VENV)/.ready ## bring the stack up and let a council decide: TASK=... LLM_URL=... MODEL=...
@@ -20,6 +25,14 @@ demo: $(VENV)/.ready ## bring the stack up and let a council decide: TASK=... LL
 
 test: $(VENV)/.ready ## run all tests, on real servers
 	$(VENV)/bin/python -m pytest
+
+vllm: $(VLLM)/.ready ## set a real vLLM up for the CPU, with a tiny model made on the spot
+
+test-vllm: $(VENV)/.ready $(if $(LLM_URL),,$(VLLM)/.ready) ## hold a real vLLM to the contract: this one, or LLM_URL=... MODEL=...
+	CONTRACT_SERVER="$(or $(LLM_URL),vllm)" CONTRACT_MODEL="$(MODEL)" $(VENV)/bin/python -m pytest tests/contract
+
+demo-vllm: $(VENV)/.ready $(VLLM)/.ready ## the demo on a real vLLM on the CPU, with a small model where a hub can be reached
+	@bash infra/vllm/demo.sh $(VENV)/bin $(VLLM) "$(TASK)"
 
 check: $(VENV)/.ready ## lint, types, layers
 	$(VENV)/bin/ruff check .

@@ -6,12 +6,13 @@ the command line pays for this import on every call, and reading a mapping is al
 
 import os
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 
 class SettingsError(ValueError):
@@ -41,6 +42,11 @@ def _postgresql(value: SecretStr) -> SecretStr:
     if scheme not in ("postgres", "postgresql", "postgresql+asyncpg") or not separator or not rest:
         raise ValueError("not such a URL")
     return SecretStr(f"postgresql+asyncpg://{rest}")
+
+
+def _words(value: object) -> object:
+    """The words of a text as a shell would split it; ValueError for a quote that is not closed."""
+    return tuple(shlex.split(value)) if isinstance(value, str) else value
 
 
 def _home(value: Path) -> Path:
@@ -107,6 +113,11 @@ class Settings(BaseModel):
     )
     vllm: Path | None = Field(
         default=None, validation_alias="CONCLAVE_VLLM", description="the path of a vllm executable"
+    )
+    vllm_args: Annotated[tuple[str, ...], BeforeValidator(_words)] = Field(
+        default=(),
+        validation_alias="CONCLAVE_VLLM_ARGS",
+        description="further arguments of `vllm serve`, quoted as in a shell, such as '--max-model-len 8192'",
     )
     deadline_s: Seconds = Field(
         default=300.0, validation_alias="DELIBERATION_TIMEOUT", description="seconds per item, such as 300"

@@ -50,7 +50,9 @@ def use(found: StackStatus) -> None:
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("DO_NOT_TRACK", "1")  # Prefect would put a notice about telemetry between our lines
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # and gRPC its own about servers that go
-    logging.getLogger().addHandler(logging.NullHandler())  # else Prefect's warnings before its set-up go to the terminal
+    logging.getLogger().addHandler(
+        logging.NullHandler()
+    )  # else Prefect's warnings before its set-up go to the terminal
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

@@ -22,6 +22,9 @@ SIMULATOR_OWNER = "conclave-simulator"  # what it lists as its model's owner
 
 _HOST = "127.0.0.1"
 _OBJECT_STORE_BYTES = 200_000_000
+_WITH_ITS_GROUP = 'trap : TERM; "$@" & wait; wait; kill -KILL 0'
+"""Runs a command and ends what it leaves in its process group, whichever way it ends: a vLLM server that is killed
+leaves an engine with all its memory, which no longer shows whose it is."""
 _PYTHON = (sys.executable, "-P", "-m")  # -P: the home, where parts run, stays off the import path
 
 
@@ -156,5 +159,7 @@ def _llm(settings: Settings, options: UpOptions) -> Part:
     model = options.model or settings.llm_model
     if not model:
         raise StackOptionsError(f"{vllm} needs a model: give --model or VLLM_MODEL, or use --simulate")
-    serve = ("env", "-u", "PYTHONPATH", str(vllm), "serve", model, "--host", _HOST, "--port", port)
-    return Part("llm", url, serve, steady_s=5, stop_s=30)
+    sockets = f"VLLM_RPC_BASE_PATH={Places.of(settings.home).runtime}"  # else each start leaves some in /tmp
+    alone = ("env", "-u", "PYTHONPATH", sockets, "sh", "-c", _WITH_ITS_GROUP, "vllm")
+    serve = (str(vllm), "serve", model, *settings.vllm_args, "--host", _HOST, "--port", port)
+    return Part("llm", url, alone + serve, steady_s=5, stop_s=30)

@@ -1,8 +1,9 @@
 """Answers and their form on the wire: a completion in one body, or the events of a stream.
 
-Shapes as in vLLM `entrypoints/openai/chat_completion/protocol.py`, observed with vLLM 0.32: a stream
-begins with the role, its last chunk with text has the finish_reason, then comes a chunk without choices for
-the usage, then `[DONE]`. Unlike vLLM's, a chunk carries several tokens, so that a long text stays cheap.
+Shapes as in vLLM `entrypoints/openai/chat_completion/protocol.py`, and held to vLLM 0.32 by `tests/contract`: a
+stream begins with the role, its last chunk with text has the finish_reason, then comes a chunk without choices
+for the usage, then `[DONE]`; the fingerprint stands in the last of them. Unlike vLLM's, a chunk carries several
+tokens, so that a long text stays cheap.
 """
 
 from __future__ import annotations
@@ -23,6 +24,10 @@ MAX_STEPS = 16
 """Chunks of text in a stream."""
 DONE = b"data: [DONE]\n\n"
 
+_BODY_NULLS = dict.fromkeys(
+    ("prompt_logprobs", "prompt_token_ids", "prompt_text", "kv_transfer_params", "ec_transfer_params", "metrics")
+)
+_MESSAGE_NULLS = dict.fromkeys(("refusal", "annotations", "audio", "function_call", "reasoning"))
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
@@ -62,31 +67,46 @@ class Completion:
             "prompt_tokens": self.prompt_tokens,
             "total_tokens": self.prompt_tokens + self.tokens,
             "completion_tokens": self.tokens,
-            "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
+            "prompt_tokens_details": {"cached_tokens": self.cached_tokens, "created_cache_tokens": 0},
         }
 
     def body(self) -> bytes:
         """The answer in one piece."""
         choices = [_choice(index, answer) for index, answer in enumerate(self.answers)]
-        return _dumped({**self._head("chat.completion"), "choices": choices, "usage": self.usage})
+        usage = {
+            **self.usage,
+            "prompt_tokens_details": {**self.usage["prompt_tokens_details"], "multimodal_tokens": None},
+            "completion_tokens_details": None,
+        }
+        rest = {"choices": choices, "service_tier": None, "system_fingerprint": FINGERPRINT, "usage": usage}
+        return _dumped({**self._head("chat.completion"), **rest, **_BODY_NULLS})
 
     def events(self, include_usage: bool) -> list[tuple[float, bytes]]:
         """The answer as a stream: from which share (0 to 1) of its time on, which events are there."""
         steps = max(1, min(MAX_STEPS, max(answer.tokens for answer in self.answers)))
-        events = [(0.0, b"".join(self._chunks([{"role": "assistant", "content": ""}] * len(self.answers))))]
+        events = [(0.0, b"".join(self._roles()))]
         for step in range(steps):
             deltas = [{"content": _part(answer.text, step, steps)} for answer in self.answers]
             last = step == steps - 1
-            events.append(((step + 1) / steps, b"".join(self._chunks(deltas, last))))
-        end = self._chunk([], {"usage": self.usage}) + DONE if include_usage else DONE
+            events.append(((step + 1) / steps, b"".join(self._chunks(deltas, last, include_usage))))
+        end = DONE
+        if include_usage:
+            end = self._chunk([], {"usage": self.usage, "system_fingerprint": FINGERPRINT}) + DONE
         return [*events, (1.0, end)]
 
-    def _chunks(self, deltas: list[dict[str, Any]], last: bool = False) -> Iterator[bytes]:
-        for index, (answer, delta) in enumerate(zip(self.answers, deltas, strict=True)):
+    def _roles(self) -> Iterator[bytes]:
+        for index in range(len(self.answers)):
+            delta = {"role": "assistant", "content": ""}
             choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
+            yield self._chunk([choice], {"prompt_token_ids": None, "prompt_text": None})
+
+    def _chunks(self, deltas: list[dict[str, Any]], last: bool, include_usage: bool) -> Iterator[bytes]:
+        signed = {"system_fingerprint": FINGERPRINT} if last and not include_usage else None
+        for index, (answer, delta) in enumerate(zip(self.answers, deltas, strict=True)):
+            choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": None, "token_ids": None}
             if last:
                 choice |= {"finish_reason": answer.finish_reason, "stop_reason": None}
-            yield self._chunk([choice])
+            yield self._chunk([choice], signed)
 
     def _chunk(self, choices: list[dict[str, Any]], more: dict[str, Any] | None = None) -> bytes:
         rest = _dumped({"choices": choices, **(more or {})})
@@ -98,13 +118,7 @@ class Completion:
         return _dumped(self._head("chat.completion.chunk"))[:-1] + b","
 
     def _head(self, kind: str) -> dict[str, Any]:
-        return {
-            "id": self.id,
-            "object": kind,
-            "created": self.created,
-            "model": self.model,
-            "system_fingerprint": FINGERPRINT,
-        }
+        return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
 
 
 def generate(request: ChatRequest, prompt: Prompt, fresh_seed: int, limit: int) -> tuple[Answer, ...]:
@@ -120,6 +134,8 @@ def generate(request: ChatRequest, prompt: Prompt, fresh_seed: int, limit: int) 
         key = f"{fingerprint}:{seed + index}"
         text = structured_text(request.response_format, request.structured_outputs, brief.words, key)
         text = compose(brief, key) if text is None else text
+        if request.ignore_eos:
+            text *= 1 + limit * CHARS_PER_TOKEN // max(1, len(text))
         answers.append(_cut(Answer(text, "stop"), limit))
     return tuple(answers)
 
@@ -142,19 +158,14 @@ def _part(text: str | None, step: int, steps: int) -> str | None:
 
 
 def _choice(index: int, answer: Answer) -> dict[str, Any]:
-    message: dict[str, Any] = {
-        "role": "assistant",
-        "content": answer.text,
-        "refusal": None,
-        "reasoning": None,
-        "tool_calls": [],
-    }
     return {
         "index": index,
-        "message": message,
+        "message": {"role": "assistant", "content": answer.text, **_MESSAGE_NULLS},
         "logprobs": None,
         "finish_reason": answer.finish_reason,
         "stop_reason": None,
+        "token_ids": None,
+        "routed_experts": None,
     }
 
 

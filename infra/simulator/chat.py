@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import zlib
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -31,6 +31,13 @@ class Message(BaseModel):
         return self.content or ""
 
 
+class ResponseFormat(BaseModel):
+    """The form that an answer is to have."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: dict[str, Any] | None = None
+
+
 class StreamOptions(BaseModel):
     """What a stream says beside its text."""
 
@@ -47,14 +54,20 @@ class ChatRequest(BaseModel):
     n: int | None = 1
     seed: int | None = None
     temperature: float | None = None
+    top_p: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
+    min_tokens: int = 0
+    ignore_eos: bool = False
     stream: bool | None = False
     stream_options: StreamOptions | None = None
-    response_format: dict[str, Any] | None = None
+    response_format: ResponseFormat | None = None
     structured_outputs: dict[str, Any] | None = None
     priority: int = 0
     cache_salt: str | None = None
+    logprobs: bool | None = False
     top_logprobs: int | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: Any = None
@@ -100,7 +113,7 @@ class TokenizeRequest(BaseModel):
     """The fields of `/tokenize` that have an effect here."""
 
     prompt: str | None = None
-    messages: list[Message] = []
+    messages: list[Message] | None = None
     return_token_strs: bool | None = False
 
 
@@ -110,13 +123,13 @@ Request = TypeVar("Request", ChatRequest, TokenizeRequest)
 def parse(kind: type[Request], body: bytes, content_type: str) -> Request:
     """The request of a body; raises ApiError (400)."""
     if content_type != "application/json":
-        raise errors.bad_request("Unsupported Media Type: Only 'application/json' is allowed")
+        raise errors.not_json()
     try:
         return kind.model_validate(json.loads(body))
     except json.JSONDecodeError as error:
-        raise errors.invalid_json(error) from error
+        raise errors.invalid_json(error.pos, error.msg) from error
     except UnicodeDecodeError as error:
-        raise errors.bad_request("There was an error parsing the body") from error
+        raise errors.invalid_json(0, "Expecting value") from error
     except ValidationError as error:
         details: list[dict[str, Any]] = [dict(entry) for entry in error.errors(include_url=False)]
         raise errors.invalid_fields(details) from error

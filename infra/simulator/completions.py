@@ -47,7 +47,7 @@ class _Job:
 
 
 async def chat_completions(request: web.Request) -> web.StreamResponse:
-    """Answers as vLLM would; a client that leaves frees its slot at once and is counted as aborted."""
+    """Answers as vLLM would; a client that leaves frees its slot at once and is noted as aborted."""
     state = request.app[STATE]
     call = state.calls.received(id_of(request))
     try:
@@ -61,9 +61,7 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
         return web.Response()
     except (asyncio.CancelledError, ConnectionError):
         call.aborted = True
-        if call.finish_reason is None:
-            call.finish_reason = "abort"
-            state.metrics.aborted()
+        call.finish_reason = call.finish_reason or "abort"
         raise
 
 
@@ -132,7 +130,8 @@ def _finish(job: _Job, completion: Completion, started: float, timing: Timing) -
     job.call.finish_reason = completion.answers[0].finish_reason
     for answer in completion.answers:
         metrics.generated(answer.tokens, answer.finish_reason)
-    metrics.answered(job.chat.choices, job.chat.output_limit[1] or job.state.settings.max_model_len)
+    longest = max(answer.tokens for answer in completion.answers)
+    metrics.answered(job.chat.choices, job.chat.output_limit[1] or job.state.settings.max_model_len, longest)
     decode_s = timing.total_s - timing.first_s
     metrics.timed(started - job.received, timing.first_s, decode_s, completion.answers[0].tokens)
 

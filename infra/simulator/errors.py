@@ -7,7 +7,6 @@ too: the 401, whose error is a plain string, and the 404 and 405 of unknown rout
 
 from __future__ import annotations
 
-import json
 from http import HTTPStatus
 from typing import Any
 
@@ -52,16 +51,21 @@ def bad_request(message: str, param: str | None = None) -> ApiError:
 
 def invalid_fields(errors: list[dict[str, Any]]) -> ApiError:
     """400 for pydantic's errors, as vLLM's `validation_exception_handler` words them."""
-    shown = [_shown(error) for error in errors]
+    shown = [_shown(_as_fastapi(error)) for error in errors]
     label = "error" if len(shown) == 1 else "errors"
     lines = "\n".join(f"  {error}" for error in shown)
     return bad_request(f"{len(shown)} validation {label}:\n{lines}", shown[0]["loc"])
 
 
-def invalid_json(error: json.JSONDecodeError) -> ApiError:
-    """400 of a malformed JSON body, naming the position."""
-    details = {"type": "json_invalid", "loc": (error.pos,), "msg": "JSON decode error"}
-    return invalid_fields([{**details, "input": {}, "ctx": {"error": error.msg}}])
+def invalid_json(position: int, problem: str) -> ApiError:
+    """400 of a body that is no JSON, naming the position."""
+    details = {"type": "json_invalid", "loc": (position,), "msg": "JSON decode error"}
+    return invalid_fields([{**details, "input": {}, "ctx": {"error": problem}}])
+
+
+def not_json() -> ApiError:
+    """400 of a body of another content type."""
+    return bad_request("1 validation error:\n  Unsupported Media Type: Only 'application/json' is allowed")
 
 
 def unauthorized() -> ApiError:
@@ -75,25 +79,20 @@ def unknown_model(wanted: str, served: str) -> ApiError:
     return ApiError(404, error_body(message, "NotFoundError", "model", 404))
 
 
-def prompt_too_long(max_model_len: int, output: int = 0, characters: int | None = None) -> ApiError:
-    """400 of a prompt that leaves no room for the output, all in tokens.
+def prompt_too_long(max_model_len: int, characters: int | None = None) -> ApiError:
+    """400 of a prompt that is longer than the context, in tokens.
 
     `characters` is the length of a text so long that vLLM refuses it before it counts tokens.
     """
-    room = max_model_len - output
     if characters is None:
-        found, param, value = f"at least {room + 1} input tokens", "input_tokens", room + 1
-        total, alone = f", for a total of at least {max_model_len + 1} tokens", TOO_LONG_ALONE
+        param, value = "input_tokens", max_model_len + 1
+        found = f"at least {value} input tokens{TOO_LONG_ALONE}"
     else:
-        bound = f"{room * MAX_CHARS_PER_TOKEN} characters, which is the upper bound for {room} input tokens"
-        found, param, value = f"{characters} characters (more than {bound})", "input_text", characters
-        total = alone = ""
-    limit = f"This model's maximum context length is {max_model_len} tokens. However,"
-    advice = "Please reduce the length of the input prompt"
-    if not output:
-        return refused_value(f"{limit} your prompt contains {found}{alone}. {advice}.", param, value)
-    asked = f"you requested {output} output tokens and your prompt contains {found}{total}"
-    return refused_value(f"{limit} {asked}. {advice} or the number of requested output tokens.", param, value)
+        param, value = "input_text", characters
+        bound = f"{max_model_len * MAX_CHARS_PER_TOKEN} characters, which is the upper bound for {max_model_len}"
+        found = f"{characters} characters (more than {bound} input tokens)"
+    limit = f"This model's maximum context length is {max_model_len} tokens. However, your prompt contains {found}."
+    return refused_value(f"{limit} Please reduce the length of the input prompt.", param, value)
 
 
 def engine_dead() -> ApiError:
@@ -110,6 +109,14 @@ def busy(headers: dict[str, str] | None = None) -> ApiError:
 def too_many_requests(headers: dict[str, str] | None = None) -> ApiError:
     """429 as a proxy in front of vLLM would send it; vLLM itself sends none."""
     return ApiError(429, error_body("Rate limit exceeded.", HTTPStatus(429).phrase, None, 429), headers)
+
+
+def _as_fastapi(error: dict[str, Any]) -> dict[str, Any]:
+    """The error in FastAPI's words: it reads the attributes of what it was given, be it a dict or not."""
+    if error["type"] != "model_type":
+        return error
+    problem = "Input should be a valid dictionary or object to extract fields from"
+    return {"type": "model_attributes_type", "loc": error["loc"], "msg": problem, "input": error["input"]}
 
 
 def _shown(error: dict[str, Any]) -> dict[str, Any]:

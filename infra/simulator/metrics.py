@@ -1,7 +1,7 @@
 """`/metrics` in Prometheus' text format: the vllm: families of vLLM `v1/metrics/loggers.py`.
 
-Names and labels as observed with vLLM 0.32. The numbers are the simulator's own; the families that would
-need a GPU are constant (preemptions, sleep state).
+Names and labels are held to vLLM 0.32 by `tests/contract`. The numbers are the simulator's own; the families that
+would need a GPU are constant (preemptions, sleep state). As there, a client that leaves is counted nowhere.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ HISTOGRAMS = {
     "request_decode_time_seconds": SECONDS,
     "request_prompt_tokens": TOKENS,
     "request_generation_tokens": TOKENS,
+    "request_max_num_generation_tokens": TOKENS,
     "request_params_max_tokens": TOKENS,
     "request_params_n": COUNTS,
     "iteration_tokens_total": TOKENS,
@@ -69,7 +70,8 @@ class Metrics:
     def __init__(self, model: str) -> None:
         """All at zero, labelled with the model."""
         name = model.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-        self._labels = f'engine="0",model_name="{name}"'
+        self._model = f'model_name="{name}"'
+        self._labels = f'engine="0",{self._model}'
         self._totals: Counter[str] = Counter()
         self._finished: Counter[str] = Counter()
         self._rejected = 0
@@ -91,8 +93,9 @@ class Metrics:
         self._finished[reason] += 1
         self._histograms["request_generation_tokens"].observe(tokens)
 
-    def answered(self, n: int, max_tokens: int) -> None:
-        """A request was served to its end."""
+    def answered(self, n: int, max_tokens: int, longest: int) -> None:
+        """A request was served to its end; `longest` is the length of its longest choice."""
+        self._histograms["request_max_num_generation_tokens"].observe(longest)
         self._histograms["request_params_n"].observe(n)
         self._histograms["request_params_max_tokens"].observe(max_tokens)
 
@@ -111,10 +114,6 @@ class Metrics:
         for name, seconds in observed.items():
             self._histograms[name].observe(seconds)
 
-    def aborted(self) -> None:
-        """A client left before the end of its answer."""
-        self._finished["abort"] += 1
-
     def rejected(self) -> None:
         """The queue was full."""
         self._rejected += 1
@@ -131,10 +130,15 @@ class Metrics:
         self._add(lines, "cache_config_info", "gauge", {',block_size="32"': 1})
         for name in COUNTERS:
             self._add(lines, f"{name}_total", "counter", {"": self._totals[name]})
+        prompt, cached = self._totals["prompt_tokens"], self._totals["prompt_tokens_cached"]
+        sources = {"local_compute": prompt - cached, "local_cache_hit": cached, "external_kv_transfer": 0}
+        by_source = {f',source="{source}"': tokens for source, tokens in sources.items()}
+        self._add(lines, "prompt_tokens_by_source_total", "counter", by_source)
         finished = {f',finished_reason="{reason}"': self._finished[reason] for reason in FINISHED_REASONS}
         self._add(lines, "request_success_total", "counter", finished)
-        rejected = {',reason="max_num_queued_reqs"': self._rejected}
-        self._add(lines, "admission_rejections_total", "counter", rejected)
+        lines += self._head("admission_rejections_total", "counter")
+        for reason, count in (("max_num_queued_reqs", self._rejected), ("max_num_queued_tokens", 0)):
+            lines.append(f'vllm:admission_rejections_total{{{self._model},reason="{reason}"}} {count}')
         for name, histogram in self._histograms.items():
             lines += self._head(name, "histogram")
             lines += histogram.lines(f"vllm:{name}", self._labels)

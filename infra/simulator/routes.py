@@ -5,8 +5,11 @@ Observed with vLLM 0.32: only `/v1` asks for the key; unknown paths and methods 
 
 from __future__ import annotations
 
+import json
 import time
+import uuid
 import zlib
+from typing import Any
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -35,7 +38,9 @@ async def as_vllm(request: web.Request, handler: Handler) -> web.StreamResponse:
     except errors.ApiError as error:
         return web.json_response(error.body, status=error.status, headers=error.headers)
     except (web.HTTPNotFound, web.HTTPMethodNotAllowed) as error:
-        return web.json_response({"detail": error.reason}, status=error.status)
+        allowed: set[str] = getattr(error, "allowed_methods", set()) - {"HEAD"}
+        headers = {"Allow": ", ".join(sorted(allowed))} if allowed else None
+        return web.json_response({"detail": error.reason}, status=error.status, headers=headers)
 
 
 async def name_request(request: web.Request, response: web.StreamResponse) -> None:
@@ -45,7 +50,8 @@ async def name_request(request: web.Request, response: web.StreamResponse) -> No
 
 
 def _check_key(request: web.Request, key: str) -> None:
-    if request.headers.get("Authorization") != f"Bearer {key}":
+    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    if (scheme.lower(), given) != ("bearer", key):
         request.app[STATE].calls.received(id_of(request)).sent(401)
         raise errors.unauthorized()
 
@@ -60,8 +66,24 @@ async def _models(request: web.Request) -> web.Response:
         "root": settings.model,
         "parent": None,
         "max_model_len": settings.max_model_len,
+        "permission": [_permission()],
     }
     return web.json_response({"object": "list", "data": [card]})
+
+
+def _permission() -> dict[str, Any]:
+    """As in vLLM's card, where it is always the same."""
+    allowed = {"sampling": True, "logprobs": True, "view": True}
+    refused = {"create_engine": False, "search_indices": False, "fine_tuning": False}
+    return {
+        "id": f"modelperm-{uuid.uuid4().hex[:16]}",
+        "object": "model_permission",
+        "created": int(time.time()),
+        **{f"allow_{name}": value for name, value in (allowed | refused).items()},
+        "organization": "*",
+        "group": None,
+        "is_blocking": False,
+    }
 
 
 async def _alive(request: web.Request) -> web.Response:
@@ -86,8 +108,13 @@ async def _metrics(request: web.Request) -> web.Response:
 
 async def _tokenize(request: web.Request) -> web.Response:
     """Tokens of `prompt` or `messages`: four characters each, whatever they are."""
-    asked = parse(TokenizeRequest, await request.read(), request.content_type)
-    text = render(asked.messages).text if asked.prompt is None else asked.prompt
+    body = await request.read()
+    asked = parse(TokenizeRequest, body, request.content_type)
+    if asked.prompt is None and asked.messages is None:
+        given = json.loads(body)
+        what = {"msg": "Field required", "input": given}
+        raise errors.invalid_fields([{"type": "missing", "loc": (field,), **what} for field in ("prompt", "messages")])
+    text = render(asked.messages or []).text if asked.prompt is None else asked.prompt
     pieces = [text[at : at + CHARS_PER_TOKEN] for at in range(0, len(text), CHARS_PER_TOKEN)]
     return web.json_response(
         {

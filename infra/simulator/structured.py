@@ -12,6 +12,7 @@ import random
 import re
 from typing import Any
 
+from infra.simulator.chat import ResponseFormat
 from infra.simulator.errors import refused
 from infra.simulator.text import remark
 
@@ -23,30 +24,31 @@ MAX_ITEMS = 1_000
 STRING_CHARS = 120
 PLAIN_TEXTS = ("A", "a", "1", "A1", "a1", "2026-01-01")
 """What is tried where a pattern takes no sentence."""
-MISSING_SCHEMA = "When response_format type is 'json_schema', the 'json_schema' field must be provided."
 
 
 def structured_text(
-    response_format: dict[str, Any] | None, outputs: dict[str, Any] | None, words: list[str], seed: str
+    response_format: ResponseFormat | None, outputs: dict[str, Any] | None, words: list[str], seed: str
 ) -> str | None:
     """The answer that a request's format calls for, None for free text; raises ApiError (400)."""
-    kind, outputs = (response_format or {}).get("type"), outputs or {}
+    kind, outputs = response_format.type if response_format else None, outputs or {}
     writer = _Writer(random.Random(seed), words)
-    if choices := outputs.get("choice"):
-        return str(writer.draw(choices))
+    if outputs.get("choice") == []:
+        raise refused("Choice '[]' cannot be an empty list")
     schema = outputs.get("json")
-    if kind == "json_schema":
-        schema = ((response_format or {}).get("json_schema") or {}).get("schema")
-        if schema is None:
-            raise refused(f"{MISSING_SCHEMA} (parameter=response_format)", "response_format")
+    if kind == "json_schema" and response_format and response_format.json_schema:
+        schema = response_format.json_schema.get("schema")
     elif kind == "json_object" and schema is None:
         schema = {
             "type": "object",
             "properties": {"simulated": {"const": True}, "answer": {"type": "string"}},
         }
-    if schema is None:
-        return None
     try:
+        if choices := outputs.get("choice"):
+            return str(writer.draw(choices))
+        if pattern := outputs.get("regex"):
+            return str(writer.value({"type": "string", "pattern": f"^(?:{pattern})$"}))
+        if schema is None:
+            return None
         writer.root = json.loads(schema) if isinstance(schema, str) else schema
         return json.dumps(writer.value(writer.root), ensure_ascii=False)
     except (AttributeError, TypeError, ValueError, re.error) as error:

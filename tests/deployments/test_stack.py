@@ -1,8 +1,11 @@
 """The local stack: its settings, ports and configuration, and one whole stack that is broken and ended."""
 
 import configparser
+import contextlib
 import json
+import os
 import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -29,7 +32,15 @@ from deployments.stack.ports import free_port, is_free
 from deployments.stack.processes import family
 from deployments.stack.supervision import configuration
 
-OUTSIDE = ("NATS_URL", "RAY_ADDRESS", "PREFECT_API_URL", "VLLM_URL", "VLLM_MODEL", "CONCLAVE_VLLM")
+OUTSIDE = (
+    "NATS_URL",
+    "RAY_ADDRESS",
+    "PREFECT_API_URL",
+    "VLLM_URL",
+    "VLLM_MODEL",
+    "CONCLAVE_VLLM",
+    "CONCLAVE_VLLM_ARGS",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -81,6 +92,7 @@ def test_an_empty_variable_counts_as_unset() -> None:
         ("NATS_URL", "127.0.0.1:4222", "nats://127.0.0.1:4222"),
         ("VLLM_URL", "localhost", "http://127.0.0.1:8000"),
         ("CONCLAVE_NATS_SYNC", "never", "always"),
+        ("CONCLAVE_VLLM_ARGS", "--x 'open", "--max-model-len 8192"),
     ],
 )
 def test_a_bad_value_is_refused_with_its_variable_and_what_would_be_right(name: str, value: str, right: str) -> None:
@@ -248,6 +260,43 @@ def test_a_vllm_is_started_with_its_model(settings: Settings) -> None:
         plan(vllm, UpOptions())
     command = llm(vllm.model_copy(update={"llm_model": "m"}), UpOptions()).command or ()
     assert " ".join(command).partition("/opt/vllm")[2].startswith(" serve m --host 127.0.0.1 --port ")
+
+
+def test_a_vllm_gets_further_arguments(tmp_path: Path) -> None:
+    """Split as a shell would; where it listens is decided by the stack, so that comes last."""
+    given = {"CONCLAVE_HOME": str(tmp_path), "CONCLAVE_VLLM": "/opt/vllm", "VLLM_MODEL": "m"}
+    arguments = {"CONCLAVE_VLLM_ARGS": "--max-model-len 8192 --x '{\"a\": 1}'"}
+    command = llm(load_settings(given | arguments), UpOptions()).command or ()
+
+    after = command[command.index("/opt/vllm") + 1 :]
+    assert after[:6] == ("serve", "m", "--max-model-len", "8192", "--x", '{"a": 1}')
+    assert after[6] == "--host"
+
+
+def test_a_vllm_that_is_killed_leaves_no_engine_behind(settings: Settings, tmp_path: Path) -> None:
+    """Its engine is a process of its own that would live on, with all the memory."""
+    vllm = tmp_path / "vllm"
+    vllm.write_text(f"#!/bin/sh\nsleep 600 &\necho $$ > {tmp_path}/draft\nmv {tmp_path}/draft {tmp_path}/pid\nwait\n")
+    vllm.chmod(0o700)
+    part = llm(settings.model_copy(update={"vllm": vllm, "llm_model": "m"}), UpOptions())
+    leader = subprocess.Popen(part.command or (), start_new_session=True)
+
+    def group() -> list[psutil.Process]:
+        found = set()
+        for one in psutil.process_iter():
+            with contextlib.suppress(ProcessLookupError):
+                found |= {one} if os.getpgid(one.pid) == leader.pid else set()
+        return running(found)
+
+    try:
+        assert eventually((tmp_path / "pid").exists)
+        assert len(group()) == 3
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+        leader.wait(60)
+        assert eventually(lambda: not group())
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(leader.pid, signal.SIGKILL)
 
 
 def test_the_simulator_is_the_last_resort(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

