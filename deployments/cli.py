@@ -190,6 +190,7 @@ def _stack() -> StackStatus:
 def _use(found: StackStatus) -> None:
     os.environ.update(environment(found))
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_DEBUG_LEVEL", "CRITICAL")  # tracebacks while its server is away
     os.environ.setdefault("DO_NOT_TRACK", "1")  # Prefect would put a notice about telemetry between our lines
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 from contextlib import asynccontextmanager
 from typing import Any
 
+from prefect.client.schemas.objects import State
+
 from blocks.background import end
-from blocks.connections import connections, prefect_clients
+from blocks.connections import connections, prefect_clients, prefect_named
+from blocks.exceptions import PrefectUnavailable
 from blocks.loading import fresh, open_record
 from blocks.ray_agents import RayAgents
 from blocks.record import Body, Record
@@ -26,17 +29,33 @@ async def run_deliberation(fields: dict[str, Any], deliberation_id: str, watcher
 
     Raises InvalidRequest before anything is written, and ConclaveError where a part does not answer.
     """
-    async with connections(), prefect_clients():
+    async with prefect_clients(), connections():
         record = await open_record()
         plan = await _planned(record, fields, deliberation_id)
         agents = await fresh(RayAgents, "default")
         async with _watching(record, plan, watcher), _cancellable(record, plan.id, watcher):
             flow = deliberate.with_options(task_runner=agents.task_runner())
-            state = await flow(**fields, deliberation_id=plan.id, return_state=True)
+            ended = await _ended(flow(**fields, deliberation_id=plan.id, return_state=True))
+        if await record.last(f"deliberations.{plan.id}.finished") is None:
+            if not isinstance(ended, InvalidRequest):
+                watcher.say(f"not decided; what was answered is on the record: --id {plan.id} goes on from there")
+            raise ended or RuntimeError("the flow ended without a result")
+        if isinstance(ended, PrefectUnavailable):
+            watcher.say(f"{ended}: its UI does not show the end of this deliberation, which is on the record")
         result = await result_of(record, plan.id)
-        if result is None or "status" not in result or not (await record.last(f"deliberations.{plan.id}.finished")):
-            raise RuntimeError(state.message or f"the flow ended {state.name} without a result")
+        assert result is not None
         return result
+
+
+async def _ended(running: Awaitable[State[Any]]) -> Exception | None:
+    """What ended the flow in place of its last step, if anything did."""
+    try:
+        with prefect_named():
+            state = await running
+    except PrefectUnavailable as error:
+        return error
+    failure = await state.aresult(raise_on_failure=False) if state.is_failed() or state.is_crashed() else None
+    return failure if isinstance(failure, Exception) else None
 
 
 async def read_result(deliberation_id: str) -> Body:
