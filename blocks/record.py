@@ -167,10 +167,12 @@ class Record:
     async def next(self, pattern: str, after: int) -> Event | None:
         """The first event on subjects of `pattern` with a sequence above `after`."""
 
+        direct = not pattern.startswith("$KV.")  # nats-py makes its buckets without direct access
+
         async def get() -> Event | None:
             try:
                 message = await self._jetstream.get_msg(
-                    _stream(pattern), seq=after + 1, subject=pattern, direct=True, next=True
+                    _stream(pattern), seq=after + 1, subject=pattern, direct=direct, next=True
                 )
             except NotFoundError:
                 return None

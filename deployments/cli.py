@@ -138,8 +138,8 @@ def cancel(deliberation_id: Annotated[str, typer.Argument(metavar="ID")]) -> Non
     _stack()
     from deployments.deliberations import ask_cancel
 
-    _run(ask_cancel(deliberation_id))
-    _say(f"asked {deliberation_id} to stop")
+    ended = _run(ask_cancel(deliberation_id))
+    _say(f"{deliberation_id} has ended already: {ended}" if ended else f"asked {deliberation_id} to stop")
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

@@ -67,13 +67,17 @@ async def read_result(deliberation_id: str) -> Body:
     return result
 
 
-async def ask_cancel(deliberation_id: str) -> None:
-    """Set the one flag that cancels. Raises InvalidRequest for an unknown id."""
+async def ask_cancel(deliberation_id: str) -> str | None:
+    """Set the one flag that cancels; its status if it has ended already. Raises InvalidRequest for an unknown id."""
     async with connections():
         record = await open_record()
         if await record.read_status(check_id(deliberation_id)) is None:
             raise InvalidRequest("id", f"no deliberation {deliberation_id!r} is on the record")
+        finished = await record.last(f"deliberations.{deliberation_id}.finished")
+        if finished is not None:
+            return str(finished.body["status"])
         await record.merge_status(deliberation_id, {"cancel_requested": True})
+    return None
 
 
 async def _planned(record: Record, fields: dict[str, Any], deliberation_id: str) -> Deliberation:
