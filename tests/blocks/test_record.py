@@ -531,3 +531,57 @@ async def test_a_block_is_pointed_at_other_servers(stack: Any) -> None:
 
     assert (moved.servers, moved.user, moved.replicas) == (["nats://two:4222"], "joe", 3)
     assert (other.servers, other.user, other.password.get_secret_value()) == (["nats://two:4222"], "ann", "psst")
+
+
+# --- silence and leases ---------------------------------------------------------------------------
+
+
+async def test_a_status_is_followed_through_a_long_silence(
+    record: Any, monkeypatch: pytest.MonkeyPatch, new_id: str
+) -> None:
+    """The stream is asked in vain, and the next change still comes."""
+    import blocks.record
+
+    monkeypatch.setattr(blocks.record, "POLL_S", 0.2)
+    await record.create_status(new_id, {"n": 1})
+    following = record.follow_status(new_id)
+    found = [(await anext(following)).body["n"]]
+    waiting = asyncio.create_task(anext(following))
+    await asyncio.sleep(1)
+    await record.merge_status(new_id, {"n": 2})
+    async with asyncio.timeout(20):
+        found.append((await waiting).body["n"])
+    await following.aclose()
+    assert found == [1, 2]
+
+
+async def test_a_lease_is_held_by_one_at_a_time(record: Any, new_id: str) -> None:
+    """Five want it: none is inside together with another, and all but the first say that they waited."""
+    inside, waits = 0, []
+
+    async def work() -> None:
+        nonlocal inside
+        async with record.lease(new_id) as waited:
+            waits.append(waited)
+            inside += 1
+            await asyncio.sleep(0.05)
+            assert inside == 1
+            inside -= 1
+
+    async with asyncio.timeout(30):
+        await asyncio.gather(*(work() for _ in range(5)))
+    assert sorted(waits) == [False, True, True, True, True]
+
+
+async def test_a_lease_is_renewed_while_it_is_held_and_forgotten_when_its_holder_is_gone(
+    record: Any, new_id: str
+) -> None:
+    """Held for longer than it lasts, it stays held; a holder that never lets go keeps it no longer than it lasts."""
+    from blocks.record import LEASE_S
+
+    async with record.lease(new_id):
+        await asyncio.sleep(LEASE_S * 1.3)
+        assert not await record._hold(new_id, b"another")
+    assert await record._hold(new_id, b"killed")
+    async with asyncio.timeout(10 * LEASE_S), record.lease(new_id) as waited:
+        assert waited
