@@ -26,6 +26,7 @@ from deployments.stack import StackStatus, down, status
 from deployments.stack.places import Places
 from deployments.stack.supervision import Supervisor
 
+ROOT = Path(__file__).parents[2]
 CONCLAVE = Path(sys.executable).with_name("conclave")
 TASK = "Write a function to merge sorted arrays"
 PATIENCE_S = 120.0
@@ -74,7 +75,8 @@ class Stack:
     def environ(self) -> dict[str, str]:
         """A user's shell, in which no variable points at another stack."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
-        return {**kept, "CONCLAVE_HOME": str(self.settings.home), "COLUMNS": "200"}
+        own = {"CONCLAVE_HOME": str(self.settings.home), "COLUMNS": "200", "PYTHONPATH": str(ROOT)}
+        return kept | own
 
     def up(self, *options: str) -> Ended:
         """`conclave up`, with the simulator."""
