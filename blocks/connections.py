@@ -18,7 +18,7 @@ import httpx
 from blocks.background import end
 from blocks.exceptions import PrefectUnavailable
 
-PREFECT_S = 10.0
+PREFECT_S = 20.0
 """How long Prefect's server may take to answer the first question of a process."""
 
 T = TypeVar("T")
