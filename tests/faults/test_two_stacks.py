@@ -19,9 +19,9 @@ from tests.faults.conftest import TASK, Stack, flow_run, result_of
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(400)]
 
 IMPATIENT = """
-import asyncio, sys
+import sys
 from blocks.jetstream import JetStream
-asyncio.run(JetStream(servers=[sys.argv[1]], patience_s=6).save("default", overwrite=True))
+JetStream(servers=[sys.argv[1]], patience_s=6).save("default", overwrite=True)
 """
 
 
