@@ -25,6 +25,7 @@ from prefect.settings import Settings
 from prefect.settings.context import get_current_settings
 from ray._private.grpc_utils import init_grpc_channel
 from ray._private.services import canonicalize_bootstrap_address_or_die
+from ray._raylet import GcsClient  # type: ignore[attr-defined]  # compiled
 from ray.actor import ActorHandle
 
 from blocks.agent_host import AgentHost, Environment, Submission, host_environment
@@ -71,6 +72,21 @@ def _probe(target: str) -> None:
     address = target if target.startswith("ray://") else canonicalize_bootstrap_address_or_die(target)
     with init_grpc_channel(address.removeprefix("ray://"), [("grpc.enable_http_proxy", 0)]) as channel:
         grpc.channel_ready_future(channel).result(timeout=CONNECT_S)
+
+
+def connected() -> bool:
+    """Whether the cluster that this process is connected to still counts its node among the living.
+
+    A cluster that was started anew at the same address does not: it is another one. Takes `CONNECT_S` at most,
+    or twice that, and blocks.
+    """
+    context = ray.get_runtime_context()
+    node, address = ray.NodeID.from_hex(context.get_node_id()), context.gcs_address
+    try:
+        _probe(address)
+        return all(GcsClient(address=address).check_alive([node], CONNECT_S))
+    except (grpc.FutureTimeoutError, ray.exceptions.RayError, OSError):
+        return False
 
 
 class AgentPool:

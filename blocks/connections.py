@@ -8,12 +8,18 @@ host, the command line, or a lone task) closes all of them when it ends.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Hashable
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
+import httpx
+
 from blocks.background import end
+from blocks.exceptions import PrefectUnavailable
+
+PREFECT_S = 20.0
+"""How long Prefect's server may take to answer the first question of a process."""
 
 T = TypeVar("T")
 
@@ -53,12 +59,32 @@ async def connections() -> AsyncGenerator[None, None]:
 
 @asynccontextmanager
 async def prefect_clients() -> AsyncGenerator[None, None]:
-    """Keep one Prefect API client of each kind open: without, every flow run builds its own, 0.1 s each."""
+    """Keep one Prefect API client of each kind open: without, every flow run builds its own, 0.1 s each.
+
+    Raises PrefectUnavailable where no server answers within `PREFECT_S`.
+    """
     from prefect.context import AsyncClientContext, SyncClientContext
 
-    with SyncClientContext.get_or_create():
-        async with AsyncClientContext.get_or_create():
-            yield
+    async with AsyncExitStack() as clients:
+        with prefect_named():
+            async with asyncio.timeout(PREFECT_S):
+                await clients.enter_async_context(AsyncClientContext.get_or_create())
+            clients.enter_context(SyncClientContext.get_or_create())
+        yield
+
+
+@contextmanager
+def prefect_named() -> Generator[None, None, None]:
+    """Raise PrefectUnavailable, which says where Prefect was looked for, in place of what its client raises."""
+    from prefect.settings import PREFECT_API_URL
+
+    try:
+        yield
+    except (httpx.TransportError, TimeoutError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not isinstance(error.__cause__, httpx.TransportError):
+            raise
+        url = PREFECT_API_URL.value()
+        raise PrefectUnavailable(f"Prefect's server at {url} (PREFECT_API_URL) does not answer") from error
 
 
 async def shared(key: Hashable, connect: Callable[[], Awaitable[tuple[T, Close]]]) -> T:

@@ -1,6 +1,7 @@
 """What can go wrong with a connection, each class one sentence; the name says whether trying again helps.
 
 ConclaveError
+├── PrefectUnavailable            Prefect's server does not answer
 ├── BlockMissing                  no block document of that name
 ├── ModelServerError
 │   ├── ModelServerUnavailable    worth another attempt
@@ -16,6 +17,10 @@ from __future__ import annotations
 
 class ConclaveError(Exception):
     """Base of every error that Conclave raises on purpose."""
+
+
+class PrefectUnavailable(ConclaveError):
+    """Prefect's server does not answer."""
 
 
 class BlockMissing(ConclaveError):
@@ -51,4 +56,4 @@ class RecordMisconfigured(RecordError):
 
 
 class AgentsUnavailable(ConclaveError):
-    """There is no Ray cluster at the address, or none of its agent hosts answers."""
+    """There is no Ray cluster at the address, it is gone, or none of its agent hosts answers."""

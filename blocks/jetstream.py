@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import ssl
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -26,7 +25,7 @@ from pydantic import ConfigDict, Field, SecretStr, model_validator
 
 from blocks.connections import Close, shared
 from blocks.exceptions import RecordMisconfigured, RecordUnavailable
-from blocks.record import BODIES_BUCKET, STATUS_BUCKET, TRANSIENT, Record, words
+from blocks.record import BODIES_BUCKET, LEASE_S, LEASES_BUCKET, STATUS_BUCKET, TRANSIENT, Record, words
 
 STREAMS: dict[str, tuple[RetentionPolicy, tuple[str, ...]]] = {
     "CONCLAVE_REQUESTS": (RetentionPolicy.WORK_QUEUE, ("requests.*",)),
@@ -108,6 +107,7 @@ class JetStream(Block):
                 jetstream,
                 await jetstream.key_value(STATUS_BUCKET),
                 await jetstream.object_store(BODIES_BUCKET),
+                await jetstream.key_value(LEASES_BUCKET),
                 self.patience_s,
             )
         except TRANSIENT as error:
@@ -177,7 +177,10 @@ class JetStream(Block):
         """Create what is missing; refuse a stream of that name that keeps something else."""
         for name, (retention, subjects) in STREAMS.items():
             await self._ensure_stream(jetstream, name, retention, subjects)
-        await self._ensure_status(jetstream)
+        await self._ensure_bucket(jetstream, KeyValueConfig(bucket=STATUS_BUCKET, storage=StorageType.FILE))
+        await self._ensure_bucket(
+            jetstream, KeyValueConfig(bucket=LEASES_BUCKET, storage=StorageType.FILE, ttl=LEASE_S)
+        )
         try:
             await jetstream.object_store(BODIES_BUCKET)
         except (BucketNotFoundError, NotFoundError):
@@ -191,20 +194,12 @@ class JetStream(Block):
                 ),
             )
 
-    async def _ensure_status(self, jetstream: JetStreamContext) -> None:
-        """The bucket of statuses; it has to allow direct gets, as whoever follows a key asks by them for what came."""
+    async def _ensure_bucket(self, jetstream: JetStreamContext, config: KeyValueConfig) -> None:
         try:
-            await jetstream.key_value(STATUS_BUCKET)
+            await jetstream.key_value(config.bucket)
         except BucketNotFoundError:
-            await jetstream.create_key_value(
-                KeyValueConfig(
-                    bucket=STATUS_BUCKET, history=1, storage=StorageType.FILE, replicas=self.replicas, direct=True
-                )
-            )
-            return
-        config = (await jetstream.stream_info(f"KV_{STATUS_BUCKET}")).config
-        if not config.allow_direct:
-            await jetstream.update_stream(replace(config, allow_direct=True))
+            config.replicas = self.replicas
+            await jetstream.create_key_value(config)
 
     async def _ensure_stream(
         self, jetstream: JetStreamContext, name: str, retention: RetentionPolicy, subjects: tuple[str, ...]

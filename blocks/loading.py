@@ -13,7 +13,7 @@ from prefect.blocks.core import Block
 from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
 
-from blocks.connections import Close, shared
+from blocks.connections import Close, prefect_named, shared
 from blocks.council import Council
 from blocks.exceptions import BlockMissing
 from blocks.jetstream import JetStream
@@ -38,13 +38,14 @@ async def fresh(kind: type[B], name: str = DEFAULT) -> B:
 
 
 async def versioned(kind: type[B], name: str) -> tuple[str, B]:
-    """The block as Prefect holds it now, and its version. Raises BlockMissing."""
-    async with get_client() as client:
-        try:
-            document = await client.read_block_document_by_name(name, kind.get_block_type_slug())
-        except ObjectNotFound as error:
-            slug = kind.get_block_type_slug()
-            raise BlockMissing(f"no block {slug}/{name}; `conclave up` makes the defaults") from error
+    """The block as Prefect holds it now, and its version. Raises BlockMissing or PrefectUnavailable."""
+    slug = kind.get_block_type_slug()
+    with prefect_named():
+        async with get_client() as client:
+            try:
+                document = await client.read_block_document_by_name(name, slug)
+            except ObjectNotFound as error:
+                raise BlockMissing(f"no block {slug}/{name}; `conclave up` makes the defaults") from error
     return f"{document.id}:{document.updated}", kind.model_validate(kind._from_block_document(document))
 
 

@@ -17,7 +17,7 @@ import re
 import time
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -37,6 +37,7 @@ from nats.js.errors import (
 from nats.js.kv import KeyValue
 from nats.js.object_store import ObjectStore
 
+from blocks.background import background
 from blocks.exceptions import RecordError, RecordUnavailable
 from tasks.council.models import NAME_PATTERN, NAME_RULE
 
@@ -45,6 +46,7 @@ Body = dict[str, Any]
 
 STATUS_BUCKET = "conclave-deliberations"
 BODIES_BUCKET = "conclave-bodies"
+LEASES_BUCKET = "conclave-leases"
 STREAM_OF = {
     "requests": "CONCLAVE_REQUESTS",
     "answers": "CONCLAVE_ANSWERS",
@@ -58,6 +60,9 @@ WRONG_LAST_SEQUENCE = 10071
 HEADER_ROOM = 4096
 POLL_S = 5.0
 """How long a follower waits in silence before it asks the stream whether it missed something."""
+
+LEASE_S = 6.0
+"""How long a lease lasts that is not renewed: so long the next one waits for a holder that was killed."""
 
 BODY_S = 30.0
 """How long reading a body from the object store may take; nats-py would wait for ever for a lost part."""
@@ -98,12 +103,14 @@ class Record:
         jetstream: JetStreamContext,
         status: KeyValue,
         bodies: ObjectStore,
+        leases: KeyValue,
         patience_s: float,
     ) -> None:
         self._client = client
         self._jetstream = jetstream
         self._status = status
         self._bodies = bodies
+        self._leases = leases
         self._patience_s = patience_s
 
     # --- events -----------------------------------------------------------------------------------
@@ -160,10 +167,12 @@ class Record:
     async def next(self, pattern: str, after: int) -> Event | None:
         """The first event on subjects of `pattern` with a sequence above `after`."""
 
+        direct = not pattern.startswith("$KV.")  # nats-py makes its buckets without direct access
+
         async def get() -> Event | None:
             try:
                 message = await self._jetstream.get_msg(
-                    _stream(pattern), seq=after + 1, subject=pattern, direct=True, next=True
+                    _stream(pattern), seq=after + 1, subject=pattern, direct=direct, next=True
                 )
             except NotFoundError:
                 return None
@@ -275,6 +284,61 @@ class Record:
     def follow_status(self, key: str) -> AsyncGenerator[Event, None]:
         """Every change of a key from its present value on; never ends."""
         return self.follow(f"$KV.{STATUS_BUCKET}.{key}")
+
+    # --- leases -----------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def lease(self, key: str) -> AsyncGenerator[bool, None]:
+        """Hold a key that nobody else holds, and renew it; waits for another holder, and says whether it had to.
+
+        The server forgets a lease that is not renewed for `LEASE_S`. It saves work that would be done twice and
+        fences nothing: a holder that could not renew in time goes on, beside whoever took the lease over.
+        """
+        holder, waited = uuid.uuid4().hex.encode(), False
+        while not await self._outlast(lambda: self._hold(key, holder)):
+            waited = True
+            await asyncio.sleep(LEASE_S / 20)
+        try:
+            async with background(self._renew(key, holder)):
+                yield waited
+        finally:
+            with suppress(*TRANSIENT, nats.errors.Error):
+                if await self._hold(key, holder):
+                    await self._leases.delete(key)
+
+    async def held(self, key: str) -> bool:
+        """Whether anybody holds the lease now."""
+
+        async def get() -> bool:
+            try:
+                await self._leases.get(key)
+            except KeyNotFoundError:
+                return False
+            return True
+
+        return await self._outlast(get)
+
+    async def _hold(self, key: str, holder: bytes) -> bool:
+        """Take or renew a lease; False if it is somebody else's."""
+        try:
+            entry = await self._leases.get(key)
+            if entry.value != holder:
+                return False
+            await self._leases.update(key, holder, last=entry.revision)
+        except KeyNotFoundError:
+            with suppress(KeyWrongLastSequenceError, KeyNotFoundError):
+                await self._leases.create(key, holder)
+                return True
+            return False
+        except KeyWrongLastSequenceError:
+            return False
+        return True
+
+    async def _renew(self, key: str, holder: bytes) -> None:
+        while True:
+            await asyncio.sleep(LEASE_S / 4)
+            with suppress(*TRANSIENT, nats.errors.Error):
+                await self._hold(key, holder)
 
     # --- inside -----------------------------------------------------------------------------------
 

@@ -41,7 +41,7 @@ from prefect_ray import RayTaskRunner
 from prefect_ray.task_runners import PrefectRayFuture
 
 from blocks.agent_host import ScopeId, Submission, host_environment
-from blocks.agent_pool import AgentPool, agent_pool, connect
+from blocks.agent_pool import AgentPool, agent_pool, connect, connected
 from blocks.exceptions import AgentsUnavailable
 
 CANCEL_AGAIN_S = 1.0
@@ -63,7 +63,10 @@ class WarmFuture(PrefectRayFuture[Any]):
         super().__init__(task_run_id=submission.task_run_id, wrapped_future=pool.run(submission))
 
     async def settled(self) -> State[Any]:
-        """The final state; Crashed or Cancelled where Ray gave none. Never raises for the task's sake."""
+        """The final state; Crashed or Cancelled where Ray gave none. Never raises for the task's sake.
+
+        Raises AgentsUnavailable when the Ray cluster is gone: then no task run of this process can end.
+        """
         if self._final_state is None:
             self._final_state = await self._settle()
         return self._final_state
@@ -102,7 +105,10 @@ class WarmFuture(PrefectRayFuture[Any]):
                 if cancelled
                 else await exception_to_crashed_state(error)
             )
+            gone = not cancelled and not await asyncio.to_thread(connected)
         await asyncio.create_task(self._report(state), context=self._context.copy())
+        if gone:
+            raise AgentsUnavailable("the Ray cluster is gone, and with it the agent hosts that were at work")
         return state
 
     async def _answer(self, reference: ray.ObjectRef) -> State[Any]:

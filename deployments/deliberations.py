@@ -5,27 +5,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from typing import Any
 
-from blocks.background import background
-from blocks.connections import connections, prefect_clients
+from prefect.client.schemas.objects import State
+
+from blocks.background import background, end
+from blocks.connections import connections, prefect_clients, prefect_named
+from blocks.exceptions import PrefectUnavailable
 from blocks.loading import fresh, open_record
 from blocks.ray_agents import RayAgents
-from blocks.record import Body, Record
+from blocks.record import LEASE_S, Body, Record
 from deployments.results import result_of
 from deployments.terminal import Watcher
 from flows.deliberate import deliberate
-from tasks.council.models import Answer, Deliberation, DeliberationRequest, InvalidRequest, Status, check_id
+from tasks.council.models import Answer, Deliberation, DeliberationRequest, InvalidRequest, check_id
 from tasks.plans import check_servers, council_spec, plan_of, standing_plan
 
 Starts = AbstractAsyncContextManager[Callable[[], None]]
 
-CANCEL_S = 10.0
-"""How long a cancel is waited for; whoever runs the deliberation takes it within two seconds."""
-SILENCE_S = 30.0
-"""How much longer than its deadline a deliberation that is run may be silent."""
+CANCEL_S = 60.0
+"""How long a cancel is waited for where somebody runs the deliberation; two seconds are usual."""
 
 
 async def run_deliberation(fields: dict[str, Any], deliberation_id: str, watcher: Watcher, starts: Starts) -> Body:
@@ -34,17 +35,23 @@ async def run_deliberation(fields: dict[str, Any], deliberation_id: str, watcher
     `starts` gives the place to start in, which is freed once the deliberation has started.
     Raises InvalidRequest before anything is written, and ConclaveError where a part does not answer.
     """
-    async with connections(), prefect_clients():
+    async with prefect_clients(), connections():
         record = await open_record()
         plan = await _planned(record, fields, deliberation_id)
         agents = await fresh(RayAgents, "default")
         async with _watching(record, plan, watcher), _cancellable(record, plan.id, watcher):
             flow = deliberate.with_options(task_runner=agents.task_runner())
             async with starts as started, background(_begun(record, plan.id, started)):
-                state = await flow(**fields, deliberation_id=plan.id, return_state=True)
+                ended = await _ended(flow(**fields, deliberation_id=plan.id, return_state=True))
+        if isinstance(ended, InvalidRequest):
+            raise ended
+        if await record.last(f"deliberations.{plan.id}.finished") is None:
+            watcher.say(f"not decided; what was answered is on the record: --id {plan.id} goes on from there")
+            raise ended or RuntimeError("the flow ended without a result")
+        if isinstance(ended, PrefectUnavailable):
+            watcher.say(f"{ended}: its UI does not show the end of this deliberation, which is on the record")
         result = await result_of(record, plan.id)
-        if result is None or "status" not in result or not (await record.last(f"deliberations.{plan.id}.finished")):
-            raise RuntimeError(state.message or f"the flow ended {state.name} without a result")
+        assert result is not None
         return result
 
 
@@ -53,6 +60,17 @@ async def _begun(record: Record, deliberation_id: str, started: Callable[[], Non
     async with aclosing(record.follow(f"deliberations.{deliberation_id}.started")) as events:
         await anext(events)
     started()
+
+
+async def _ended(running: Awaitable[State[Any]]) -> Exception | None:
+    """What ended the flow in place of its last step, if anything did."""
+    try:
+        with prefect_named():
+            state = await running
+    except PrefectUnavailable as error:
+        return error
+    failure = await state.aresult(raise_on_failure=False) if state.is_failed() or state.is_crashed() else None
+    return failure if isinstance(failure, Exception) else None
 
 
 async def read_result(deliberation_id: str) -> Body:
@@ -65,7 +83,7 @@ async def read_result(deliberation_id: str) -> Body:
 
 
 async def watch_deliberation(deliberation_id: str, watcher: Watcher) -> Body | None:
-    """Follow a deliberation until it ends; its result, None when nothing is heard of it for too long.
+    """Follow a deliberation until it ends; its result, None where nobody runs it.
 
     Raises InvalidRequest for an unknown id.
     """
@@ -73,7 +91,7 @@ async def watch_deliberation(deliberation_id: str, watcher: Watcher) -> Body | N
         record = await open_record()
         plan = await plan_of(record, check_id(deliberation_id))
         async with _watching(record, plan, watcher):
-            ended = await _heard_the_end(record, plan)
+            ended = await _ending(record, plan.id)
         return await result_of(record, plan.id) if ended else None
 
 
@@ -84,37 +102,31 @@ async def cancel_deliberation(deliberation_id: str) -> tuple[str | None, str | N
     """
     async with connections():
         record = await open_record()
-        status = await record.read_status(check_id(deliberation_id))
-        if status is None:
+        if await record.read_status(check_id(deliberation_id)) is None:
             raise InvalidRequest("id", f"no deliberation {deliberation_id!r} is on the record")
-        before = _final(status)
-        if before is not None:
-            return before, before
+        finished = await record.last(f"deliberations.{deliberation_id}.finished")
+        if finished is not None:
+            return finished.body["status"], finished.body["status"]
         await record.merge_status(deliberation_id, {"cancel_requested": True})
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CANCEL_S), aclosing(record.follow_status(deliberation_id)) as changes:
-                async for change in changes:
-                    if (after := _final(change.body)) is not None:
-                        return None, after
+            async with asyncio.timeout(CANCEL_S):
+                return None, await _ending(record, deliberation_id)
         return None, None
 
 
-def _final(status: Body) -> str | None:
-    name = str(status.get("status", Status.PENDING.value))
-    return name if Status(name).final else None
-
-
-async def _heard_the_end(record: Record, plan: Deliberation) -> bool:
-    """Wait for the last event; whoever runs it is heard at least once in a deadline, since that decides items."""
-    async with aclosing(record.follow(f"deliberations.{plan.id}.*")) as events:
-        while True:
-            try:
-                async with asyncio.timeout(plan.deadline_s + SILENCE_S):
-                    event = await anext(events)
-            except TimeoutError:
-                return False
-            if event.subject.endswith(".finished"):
-                return True
+async def _ending(record: Record, deliberation_id: str) -> str | None:
+    """Wait for the end of a deliberation: its final status, None when nobody has held its lease for a while."""
+    missed = 0
+    async with aclosing(record.follow(f"deliberations.{deliberation_id}.finished")) as events:
+        finished = asyncio.ensure_future(anext(events))
+        try:
+            while missed < 2:
+                if (await asyncio.wait([finished], timeout=LEASE_S))[0]:
+                    return str((await finished).body["status"])
+                missed = 0 if await record.held(deliberation_id) else missed + 1
+        finally:
+            await end([finished])
+    return None
 
 
 async def _planned(record: Record, fields: dict[str, Any], deliberation_id: str) -> Deliberation:

@@ -22,7 +22,8 @@ from tasks.attendance import attendance
 from tasks.collect import collect
 from tasks.council.models import DeliberationRequest
 from tasks.inbox import INBOX
-from tasks.plans import convene
+from tasks.outcome import Outcome
+from tasks.plans import Session, convene
 from tasks.propose import STAGE, propose
 from tasks.record import record_artifacts
 from tasks.states import final_state
@@ -86,14 +87,23 @@ async def deliberate(
         }
     )
     async with connections():
-        session = await convene(await open_record(), deliberation_id or str(flow_run.id), request, flow_run.ui_url)
-        inbox: asyncio.Queue[Any] = asyncio.Queue(INBOX)
-        with waiting_only():
-            agents = {
-                member.agent_id: propose.submit(session.plan.id, member.agent_id, *session.servers[member.server])
-                for member in session.absent
-            }
-        async with attendance(agents, inbox):
-            outcome = await collect(session, STAGE, inbox)
+        record, asked = await open_record(), (deliberation_id or str(flow_run.id), request, flow_run.ui_url)
+        session = await convene(record, *asked)
+        async with record.lease(session.plan.id) as waited:
+            if waited:  # for another run of the same deliberation, which may have decided it
+                session = await convene(record, *asked)
+            outcome = await _deliberated(session)
         await record_artifacts(session.plan, outcome)
         return final_state(session.plan, outcome)
+
+
+async def _deliberated(session: Session) -> Outcome:
+    """Call the members in and decide."""
+    inbox: asyncio.Queue[Any] = asyncio.Queue(INBOX)
+    with waiting_only():
+        agents = {
+            member.agent_id: propose.submit(session.plan.id, member.agent_id, *session.servers[member.server])
+            for member in session.absent
+        }
+    async with attendance(agents, inbox):
+        return await collect(session, STAGE, inbox)

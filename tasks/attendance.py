@@ -11,6 +11,7 @@ from prefect.client.schemas.objects import State
 from prefect_ray.task_runners import PrefectRayFuture
 
 from blocks.background import end
+from blocks.exceptions import AgentsUnavailable
 from blocks.warm_runner import WarmFuture, settled
 from tasks.inbox import Left
 
@@ -26,7 +27,7 @@ Work = asyncio.Task[State[Any] | None]
 async def attendance(
     agents: Mapping[str, PrefectRayFuture[Any]], inbox: asyncio.Queue[Any]
 ) -> AsyncGenerator[None, None]:
-    """Report each agent task that ends to the inbox; on leaving, cancel those that stay and await them."""
+    """Report each agent task that ends, or the loss of all, to the inbox; on leaving, send home whoever stays."""
     works = {agent_id: asyncio.create_task(settled(future)) for agent_id, future in agents.items()}
     reports = [asyncio.create_task(_report(agent_id, work, inbox)) for agent_id, work in works.items()]
     notice = 0.0
@@ -39,7 +40,11 @@ async def attendance(
 
 
 async def _report(agent_id: str, work: Work, inbox: asyncio.Queue[Any]) -> None:
-    state = await asyncio.shield(work)
+    try:
+        state = await asyncio.shield(work)
+    except AgentsUnavailable as error:
+        await inbox.put(error)
+        return
     await inbox.put(Left(agent_id, None if state is None or state.is_completed() else _reason(state)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from uuid import UUID
 
 from tasks.council.models import ItemResult, MemberStatus, Status, Usage
 
@@ -31,6 +32,8 @@ class Outcome:
     usage: Usage = field(default_factory=Usage)
     failed_agents: set[str] = field(default_factory=set)
     answers: int = 0
+    bar: UUID | None = None
+    """The progress artifact, once there is one."""
 
     def add(self, result: ItemResult) -> None:
         """Count a decided item."""

@@ -13,11 +13,12 @@ from tasks.artifact_keys import artifact_key
 from tasks.council.models import Deliberation
 from tasks.council.report import report, table
 from tasks.outcome import Outcome
+from tasks.progress import move_bar
 
 
 @task(name="record", retries=2, retry_delay_seconds=1, cache_policy=NO_CACHE, persist_result=False)
 async def record_artifacts(plan: Deliberation, outcome: Outcome) -> None:
-    """Write the report and the ranking."""
+    """Write the report and the ranking, and the last word on the progress."""
     simulated = any(result.engine == "simulator" for result in outcome.results)
     what = f"council {plan.council.name}" + (", simulated" if simulated else "")
     await acreate_markdown_artifact(
@@ -28,6 +29,7 @@ async def record_artifacts(plan: Deliberation, outcome: Outcome) -> None:
     await acreate_table_artifact(
         ranking(outcome), key=artifact_key("ranking", plan.id), description=f"Ranking of {what}"
     )
+    await move_bar(plan, outcome)
 
 
 def ranking(outcome: Outcome) -> list[dict[Any, Any]]:

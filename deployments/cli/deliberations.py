@@ -97,7 +97,7 @@ def deliberate(
 def watch(deliberation_id: Id, as_json: AsJson = False) -> None:
     """Follow a deliberation that runs elsewhere until it ends, then show its result.
 
-    Ctrl-C only stops watching. Exit codes as for deliberate, and 6 where nobody seems to be running it.
+    Ctrl-C only stops watching. Exit codes as for deliberate, and 6 where nobody is running it.
     """
     running_stack()
     from deployments.deliberations import watch_deliberation
@@ -110,7 +110,7 @@ def watch(deliberation_id: Id, as_json: AsJson = False) -> None:
         raise typer.Exit(FAILED) from None
     if found is None:
         fail(
-            "nothing was heard of it for longer than its deadline, so nobody seems to be running it; "
+            "it is not decided, and nobody is running it; "
             f"the same request with --id {deliberation_id} takes it up again",
             NOT_UP,
         )
@@ -128,7 +128,7 @@ def result(deliberation_id: Id, as_json: AsJson = False) -> None:
 def cancel(deliberation_id: Id) -> None:
     """Stop a running deliberation; its members' calls are closed.
 
-    Exit code 0 when it is cancelled, 1 where it had already ended otherwise, 6 where nobody seems to be running it.
+    Exit code 0 when it is cancelled, 1 where it had already ended otherwise, 6 where nobody is running it.
     """
     running_stack()
     from deployments.deliberations import cancel_deliberation
@@ -138,7 +138,7 @@ def cancel(deliberation_id: Id) -> None:
         fail(f"{deliberation_id} had already ended: {before}", FAILED)
     if after is None:
         fail(
-            f"{deliberation_id} is asked to stop, but nobody seems to be running it; it will stop when it is taken up",
+            f"{deliberation_id} is asked to stop, but nobody is running it; it will stop when it is taken up",
             NOT_UP,
         )
     say(f"{deliberation_id} is cancelled" if after == "CANCELLED" else f"{deliberation_id} ended first: {after}")

@@ -48,6 +48,7 @@ def use(found: StackStatus) -> None:
 
     os.environ.update(environment(found))
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_DEBUG_LEVEL", "CRITICAL")  # tracebacks while its server is away
     os.environ.setdefault("DO_NOT_TRACK", "1")  # Prefect would put a notice about telemetry between our lines
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # and gRPC its own about servers that go
     logging.getLogger().addHandler(

@@ -18,7 +18,7 @@ from deployments.stack.interruption import terminable, undisturbed
 from deployments.stack.models import PartRecord, StackRecord, StackStatus, UpOptions
 from deployments.stack.observation import environment, status, supervised
 from deployments.stack.parts import SIMULATOR_OWNER, ask_part, nats_config, plan, recall
-from deployments.stack.places import Places, locked, mark_log, write_private
+from deployments.stack.places import Places, locked, mark_log, writable, write_private
 from deployments.stack.readiness import EXTERNAL_TIMEOUT_S, Answers, wait_for
 from deployments.stack.supervision import Supervisor, start_supervisor
 
@@ -39,8 +39,9 @@ def up(
     """
     settings = settings or load_settings()
     places = Places.of(settings.home)
-    places.create()
-    with terminable(), locked(places, _LOCK_TIMEOUT_S, report):
+    with writable(places):
+        places.create()
+    with terminable(), writable(places), locked(places, _LOCK_TIMEOUT_S, report):
         record = places.load_record()
         if record is not None and supervised(places) is not None:
             _complete(record, options, settings, places, report)

@@ -12,14 +12,15 @@ from pathlib import Path
 
 from deployments.settings import Settings, server_root, variable
 from deployments.stack import probes
-from deployments.stack.exceptions import StackError, StackOptionsError
+from deployments.stack.exceptions import NoAnswerError, StackError, StackOptionsError
 from deployments.stack.models import PartRecord, UpOptions
-from deployments.stack.places import Places
+from deployments.stack.places import Places, log_tail
 from deployments.stack.ports import free_port
 
 PART_NAMES = ("nats", "llm", "prefect", "ray")
 SIMULATOR_OWNER = "conclave-simulator"  # what it lists as its model's owner
 
+NO_SPACE = "no space left on device"
 _HOST = "127.0.0.1"
 _OBJECT_STORE_BYTES = 200_000_000
 _WITH_ITS_GROUP = 'trap : TERM; "$@" & wait; wait; kill -KILL 0'
@@ -62,6 +63,8 @@ def ask_part(part: Part, settings: Settings) -> dict[str, str]:
     """Ask a part its question; gives a model server's models and owners. Raises `NoAnswerError`."""
     if part.name == "nats":
         probes.ask_nats(part.url)
+        if not part.external:
+            _refuse_lost_writes(Places.of(settings.home).log(part.name))
     elif part.name == "prefect":
         probes.ask_prefect(part.url)
     elif part.name == "ray":
@@ -71,6 +74,15 @@ def ask_part(part: Part, settings: Settings) -> dict[str, str]:
         key = settings.llm_api_key
         return probes.ask_llm(part.url, key.get_secret_value() if key else None)
     return {}
+
+
+def _refuse_lost_writes(log: Path) -> None:
+    """Raise `NoAnswerError` if nats-server has said of late that it cannot store: it answers, but keeps nothing.
+
+    It goes on saying so after room was made, until it is started again.
+    """
+    if NO_SPACE in log_tail(log):
+        raise NoAnswerError(f"it stores nothing: {NO_SPACE}; make room, then `conclave down` and `conclave up`")
 
 
 def nats_config(url: str, sync: str) -> str:

@@ -134,6 +134,15 @@ def log_tail(path: Path, lines: int = 15) -> str:
 
 
 @contextmanager
+def writable(places: Places) -> Iterator[None]:
+    """Raise `StackError` that names the home and the cause, such as a full disk, where a file cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise StackError(f"cannot write to {places.home}: {error.strerror or error}") from error
+
+
+@contextmanager
 def locked(places: Places, timeout_s: float, report: Callable[[str], None]) -> Iterator[None]:
     """Hold the home's lock (it falls with the process); raises `StackBusyError` after the timeout."""
     started, told = time.monotonic(), False

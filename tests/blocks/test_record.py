@@ -456,21 +456,6 @@ async def test_a_stream_that_keeps_something_else_is_named(
     assert (found.subjects, bool(found.allow_direct)) == (config.subjects, bool(config.allow_direct))
 
 
-async def test_a_bucket_without_direct_gets_is_mended(nats_server: Any, own_connections: None, new_id: str) -> None:
-    """Its keys stay, and whoever follows one can ask for what it missed."""
-    async with nats_server() as server:
-        client = await nats.connect(server.url)
-        bucket = await client.jetstream().create_key_value(bucket="conclave-deliberations")
-        await bucket.put(new_id, b'{"status":"PENDING"}')
-        record = await opened(server.url)
-        found = (await client.jetstream().stream_info("KV_conclave-deliberations")).config
-        await client.close()
-
-        assert found.allow_direct
-        assert await record.read_status(new_id) == {"status": "PENDING"}
-        assert await record.next(f"$KV.conclave-deliberations.{new_id}", 0) is not None
-
-
 async def test_a_stream_whose_subjects_are_taken_is_named(nats_server: Any, own_connections: None) -> None:
     """Another stream listens where ours should."""
     from blocks.exceptions import RecordMisconfigured
@@ -573,3 +558,40 @@ async def test_a_block_is_pointed_at_other_servers(stack: Any) -> None:
 
     assert (moved.servers, moved.user, moved.replicas) == (["nats://two:4222"], "joe", 3)
     assert (other.servers, other.user, other.password.get_secret_value()) == (["nats://two:4222"], "ann", "psst")
+
+
+# --- leases ---------------------------------------------------------------------------------------
+
+
+async def test_a_lease_is_held_by_one_at_a_time(record: Any, new_id: str) -> None:
+    """Five want it: none is inside together with another, and all but the first say that they waited."""
+    inside, waits = 0, []
+
+    async def work() -> None:
+        nonlocal inside
+        async with record.lease(new_id) as waited:
+            waits.append(waited)
+            inside += 1
+            await asyncio.sleep(0.05)
+            assert inside == 1
+            inside -= 1
+
+    async with asyncio.timeout(30):
+        await asyncio.gather(*(work() for _ in range(5)))
+    assert sorted(waits) == [False, True, True, True, True]
+
+
+async def test_a_lease_is_renewed_while_it_is_held_and_forgotten_when_its_holder_is_gone(
+    record: Any, new_id: str
+) -> None:
+    """Held for longer than it lasts, it stays held; a holder that never lets go keeps it no longer than it lasts."""
+    from blocks.record import LEASE_S
+
+    async with record.lease(new_id):
+        await asyncio.sleep(LEASE_S * 1.3)
+        assert await record.held(new_id)
+        assert not await record._hold(new_id, b"another")
+    assert await record._hold(new_id, b"killed")
+    async with asyncio.timeout(10 * LEASE_S), record.lease(new_id) as waited:
+        assert waited
+    assert not await record.held(new_id)

@@ -247,26 +247,28 @@ async def test_a_deliberation_is_watched_from_elsewhere_and_cancelled(
 async def test_what_has_ended_is_watched_at_once_and_not_cancelled(council: str, new_id: str) -> None:
     """The result comes; a cancel says that it is too late."""
     await conclave("deliberate", TASK, "--council", council, "--id", new_id)
-    watched, late = await asyncio.gather(conclave("watch", new_id, "--json"), conclave("cancel", new_id))
+    watched, late, unknown = await asyncio.gather(
+        conclave("watch", new_id, "--json"), conclave("cancel", new_id), conclave("cancel", f"{new_id}-b")
+    )
     assert (watched.code, json.loads(watched.out)["status"]) == (0, "COMPLETED")
     assert (late.code, late.err) == (1, f"conclave: {new_id} had already ended: COMPLETED\n")
+    assert (unknown.code, unknown.err) == (2, f"conclave: id: no deliberation '{new_id}-b' is on the record\n")
 
 
 async def test_a_deliberation_that_nobody_runs_is_not_watched_or_cancelled_for_ever(
     record: Any, council: str, new_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A plan without a driver: the watcher leaves after its silence, and the cancel stands for whoever takes it up."""
+    """A plan without a driver: the watcher leaves, and the cancel stands for whoever takes it up."""
     from deployments import deliberations
     from tasks.council.models import Deliberation, DeliberationRequest
     from tasks.plans import council_spec
 
-    request = DeliberationRequest(task=TASK, council=council, deadline_s=0.5)
+    request = DeliberationRequest(task=TASK, council=council)
     plan = Deliberation.plan(new_id, request, await council_spec(council))
     body = {"plan": plan.model_dump(mode="json"), "request": request.model_dump(mode="json")}
     await record.publish_final(f"deliberations.{new_id}.plan", f"{new_id}:plan", "deliberation.plan", body)
     await record.create_status(new_id, {"id": new_id, "status": "IN_PROGRESS"})
-    monkeypatch.setattr(deliberations, "SILENCE_S", 0.5)
-    monkeypatch.setattr(deliberations, "CANCEL_S", 0.5)
+    monkeypatch.setattr(deliberations, "LEASE_S", 0.5)
 
     assert await deliberations.watch_deliberation(new_id, Silent()) is None
     assert await deliberations.cancel_deliberation(new_id) == (None, None)

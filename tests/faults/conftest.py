@@ -1,0 +1,254 @@
+"""A stack of these tests' own, that they may break, and `conclave` run against it as a user runs it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import aiohttp
+import nats
+import pytest
+import pytest_asyncio
+
+from deployments.settings import Settings, load_settings
+from deployments.stack import StackStatus, down, status
+from deployments.stack.places import Places
+from deployments.stack.supervision import Supervisor
+
+ROOT = Path(__file__).parents[2]
+CONCLAVE = Path(sys.executable).with_name("conclave")
+TASK = "Write a function to merge sorted arrays"
+PATIENCE_S = 120.0
+OURS = ("CONCLAVE_", "NATS_", "PREFECT_", "RAY_", "VLLM_")
+
+
+async def until(found: Callable[[], Awaitable[Any]], patience_s: float = PATIENCE_S) -> Any:
+    """The first true value that `found` gives."""
+    async with asyncio.timeout(patience_s):
+        while not (value := await found()):
+            await asyncio.sleep(0.1)
+        return value
+
+
+class Ended(NamedTuple):
+    """A command that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Command:
+    """A `conclave` that runs."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+
+    async def end(self) -> Ended:
+        """Wait for it to end by itself."""
+        async with asyncio.timeout(PATIENCE_S):
+            out, err = await self.process.communicate()
+        assert self.process.returncode is not None
+        return Ended(self.process.returncode, out.decode(), err.decode())
+
+
+class Stack:
+    """One stack by its home: its commands, its parts to break, its simulator's book."""
+
+    def __init__(self, home: Path, http: aiohttp.ClientSession | None = None) -> None:
+        self.settings: Settings = load_settings({"CONCLAVE_HOME": str(home)})
+        self.supervisor = Supervisor(Places.of(self.settings.home).socket)
+        self._http = http
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """A user's shell, in which no variable points at another stack."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+        own = {"CONCLAVE_HOME": str(self.settings.home), "COLUMNS": "200", "PYTHONPATH": str(ROOT)}
+        return kept | own
+
+    def up(self, *options: str) -> Ended:
+        """`conclave up`, with the simulator."""
+        command = [str(CONCLAVE), "up", "--detach", "--simulate", *options]
+        done = subprocess.run(command, env=self.environ, capture_output=True, text=True, timeout=240)
+        return Ended(done.returncode, done.stdout, done.stderr)
+
+    def down(self) -> None:
+        """End it, whatever state it is in."""
+        down(self.settings, lambda _line: None)
+
+    @property
+    def status(self) -> StackStatus:
+        """The stack as it is now; no part is asked."""
+        return status(self.settings, ask=False)
+
+    async def start(self, *arguments: str) -> Command:
+        """Begin a command."""
+        pipe = asyncio.subprocess.PIPE
+        return Command(
+            await asyncio.create_subprocess_exec(CONCLAVE, *arguments, stdout=pipe, stderr=pipe, env=self.environ)
+        )
+
+    async def run(self, *arguments: str) -> Ended:
+        """Run a command to its end."""
+        return await (await self.start(*arguments)).end()
+
+    # --- parts ------------------------------------------------------------------------------------
+
+    def pid(self, part: str) -> int:
+        """The part's process id, 0 while it has none."""
+        return self.supervisor.parts()[part].pid or 0
+
+    def kill(self, part: str) -> None:
+        """SIGKILL to every process of a part."""
+        os.killpg(os.getpgid(self.pid(part)), signal.SIGKILL)
+
+    @asynccontextmanager
+    async def away(self, part: str) -> AsyncGenerator[None, None]:
+        """The part is stopped while the block runs, and started again at its end."""
+        await asyncio.to_thread(self._stop, part)
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(self.supervisor.start, part)
+
+    def _stop(self, part: str) -> None:
+        socket = Places.of(self.settings.home).socket
+        control = [sys.executable, "-m", "supervisor.supervisorctl", "-s", f"unix://{socket}"]
+        subprocess.run([*control, "stop", part], check=True, capture_output=True, timeout=60)
+
+    async def answers(self, part: str) -> None:
+        """Wait until a part answers."""
+
+        async def answering() -> bool:
+            told = await asyncio.to_thread(status, self.settings)
+            return told.parts[part].answers is True
+
+        await until(answering)
+
+    # --- simulator --------------------------------------------------------------------------------
+
+    async def fault(self, kind: str, **rule: Any) -> None:
+        """Order a fault; `match` is a regular expression on the X-Request-Id."""
+        async with self._session.post(f"{self.status.llm}/sim/faults", json={"kind": kind, **rule}) as answer:
+            assert answer.status < 300, await answer.text()
+
+    async def requests(self, deliberation_id: str) -> list[dict[str, Any]]:
+        """The book's lines on a deliberation."""
+        async with self._session.get(f"{self.status.llm}/sim/calls") as answer:
+            lines: list[dict[str, Any]] = (await answer.json())["requests"]
+        return [line for line in lines if str(line["request_id"]).startswith(f"{deliberation_id}:")]
+
+    async def calls(self, deliberation_id: str) -> dict[str, int]:
+        """How often each member was asked."""
+        asked = [str(line["request_id"]).rpartition(":")[2] for line in await self.requests(deliberation_id)]
+        return {member: asked.count(member) for member in sorted(asked)}
+
+    async def asked(self, deliberation_id: str) -> None:
+        """Wait until all three members are being asked."""
+
+        async def all_in() -> bool:
+            return len(await self.calls(deliberation_id)) == 3
+
+        await until(all_in)
+
+    # --- record -----------------------------------------------------------------------------------
+
+    async def answered(self, deliberation_id: str) -> list[str]:
+        """The members whose answers stand on the record, once there is one."""
+        client = await nats.connect(self.status.nats)
+        subjects = f"answers.{deliberation_id}.>"
+
+        async def some() -> list[str]:
+            state = (await client.jetstream().stream_info("CONCLAVE_ANSWERS", subjects_filter=subjects)).state
+            return sorted(subject.rpartition(".")[2] for subject in state.subjects or {})
+
+        try:
+            found: list[str] = await until(some)
+            return found
+        finally:
+            await client.close()
+
+    @asynccontextmanager
+    async def heard(self, *subjects: str) -> AsyncGenerator[list[tuple[float, str, Any]], None]:
+        """What is written on these subjects meanwhile, as (time, subject, body)."""
+        client = await nats.connect(self.status.nats)
+        passed: list[tuple[float, str, Any]] = []
+
+        async def note(message: Any) -> None:
+            passed.append((time.time(), message.subject, json.loads(message.data)))
+
+        try:
+            for subject in subjects:
+                await client.subscribe(subject, cb=note)
+            await client.flush()
+            yield passed
+        finally:
+            await client.close()
+
+    # --- Prefect ----------------------------------------------------------------------------------
+
+    async def prefect(self, what: str, **filters: Any) -> list[dict[str, Any]]:
+        """What Prefect's API lists: flow runs, task runs, artifacts."""
+        async with self._session.post(f"{self.status.prefect}/{what}/filter", json=filters) as answer:
+            found: list[dict[str, Any]] = await answer.json()
+            assert answer.status == 200, found
+            return found
+
+    @property
+    def _session(self) -> aiohttp.ClientSession:
+        assert self._http is not None
+        return self._http
+
+
+def flow_run(result: dict[str, Any]) -> dict[str, Any]:
+    """A filter for the flow run that a result links to."""
+    return {"id": {"any_": [result["links"]["prefect_run"].rpartition("/")[2]]}}
+
+
+def result_of(ended: Ended) -> dict[str, Any]:
+    """The JSON document that a command has printed."""
+    assert ended.out, ended
+    result: dict[str, Any] = json.loads(ended.out)
+    return result
+
+
+@pytest.fixture(scope="package")
+def home() -> Generator[Path, None, None]:
+    """The home of a stack that is up, with members that answer in 0.1 s."""
+    with tempfile.TemporaryDirectory(prefix="conclave-faults-") as folder:
+        stack = Stack(Path(folder) / "home")
+        try:
+            ended = stack.up("--simulator", "--latency 0.1")
+            assert ended.code == 0, ended.err
+            yield stack.settings.home
+        finally:
+            stack.down()
+
+
+@pytest_asyncio.fixture
+async def broken(home: Path) -> AsyncGenerator[Stack, None]:
+    """The stack to break: every part answers before the test, and is waited for after it."""
+    async with aiohttp.ClientSession() as session:
+        stack = Stack(home, session)
+        yield stack
+        await session.delete(f"{stack.status.llm}/sim/faults")
+        for part in ("nats", "prefect", "ray"):
+            await stack.answers(part)
+
+
+@pytest.fixture
+def new_id() -> str:
+    """An id for a deliberation."""
+    return f"f-{uuid.uuid4()}"
