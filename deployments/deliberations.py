@@ -36,9 +36,10 @@ async def run_deliberation(fields: dict[str, Any], deliberation_id: str, watcher
         async with _watching(record, plan, watcher), _cancellable(record, plan.id, watcher):
             flow = deliberate.with_options(task_runner=agents.task_runner())
             ended = await _ended(flow(**fields, deliberation_id=plan.id, return_state=True))
+        if isinstance(ended, InvalidRequest):
+            raise ended
         if await record.last(f"deliberations.{plan.id}.finished") is None:
-            if not isinstance(ended, InvalidRequest):
-                watcher.say(f"not decided; what was answered is on the record: --id {plan.id} goes on from there")
+            watcher.say(f"not decided; what was answered is on the record: --id {plan.id} goes on from there")
             raise ended or RuntimeError("the flow ended without a result")
         if isinstance(ended, PrefectUnavailable):
             watcher.say(f"{ended}: its UI does not show the end of this deliberation, which is on the record")
