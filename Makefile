@@ -24,6 +24,7 @@ demo: $(VENV)/.ready ## bring the stack up and let a council decide: TASK=... LL
 	@echo "The stack stays up. Ask it more: $(CONCLAVE) deliberate \"...\"   Stop it: make down"
 
 test: $(VENV)/.ready ## run all tests, on real servers
+	@bash infra/test_tools.sh
 	$(VENV)/bin/python -m pytest
 
 vllm: $(VLLM)/.ready ## set a real vLLM up for the CPU, with a tiny model made on the spot
