@@ -159,10 +159,10 @@ def sheets(authors: Iterable[str], voters: Iterable[str], salt: str) -> dict[str
 # --- the fence ------------------------------------------------------------------------------------
 
 _GAP = r"[\s\u200c\u200d]{0,8}"
-_SPECIAL = "s|bos|eos|pad|unk|start_of_turn|end_of_turn|start_of_image|system|user|assistant"
+_SPECIAL = "s|bos|eos|pad|unk|start_of_turn|end_of_turn|start_of_image"
 _POSING = re.compile(
     rf"[<\ufe64\uff1c](?=(?:{_GAP}[/\uff0f]{_GAP}|[\u200c\u200d]*)(?:proposals?|think(?:ing)?)\b)"
-    rf"|<(?=/?(?:{_SPECIAL})>)"
+    rf"|<(?=/?(?-i:{_SPECIAL})>)"
     r"|<(?=[|\uff5c][^|\uff5c<>\n]{1,64}[|\uff5c]>)"
     r"|<(?=</?SYS>>)"
     r"|\[(?=/?(?:INST|SYSTEM_PROMPT|TOOL_CALLS|TOOL_RESULTS|AVAILABLE_TOOLS)\])",

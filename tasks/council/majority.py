@@ -22,7 +22,7 @@ MAX_ANSWER = 1000
 """Characters of an answer; a longer line is none."""
 MAX_DIGITS = 60
 
-_LINE = re.compile(r"^[\s>*_#`-]*answer[\s*_`]*[:\uff1a](.*)$", re.IGNORECASE | re.MULTILINE)
+_LINE = re.compile(r"^[\s>#-]*([*_`]*)answer[*_`]*[ \t]*[:\uff1a](.*)$", re.IGNORECASE | re.MULTILINE)
 _NUMBER = re.compile(r"[+-]?(?:\d{1,3}(?:,\d{3})+|\d+|(?=\.\d))(?:\.\d*)?(?:e[+-]?\d{1,3})?", re.IGNORECASE | re.ASCII)
 _EXACT = Context(prec=4 * MAX_DIGITS)
 
@@ -117,7 +117,7 @@ def answer_instruction(form: Choice | Number | TextExact) -> str:
 def answer_of(text: str, form: Choice | Number | TextExact) -> str | None:
     """The normalised answer on the last line `ANSWER: ...` of a proposal; None without one that can be read."""
     lines = _LINE.findall(text)
-    said = lines[-1].strip().strip("*_`").strip() if lines else ""
+    said = _without_emphasis(*lines[-1]) if lines else ""
     return form.normalise(said) if 0 < len(said) <= MAX_ANSWER else None
 
 
@@ -149,6 +149,19 @@ def majority(
         unanimous=len(votes[best]) == len(standing),
         tied=len(ordered) > 1 and len(votes[ordered[1]]) == len(votes[best]),
     )
+
+
+def _without_emphasis(opened: str, text: str) -> str:
+    """What stands behind `ANSWER:`, without the Markdown around it or around the whole line."""
+    said = text.strip()
+    if opened and said.startswith(opened):
+        said = said.removeprefix(opened).strip()
+    elif opened:
+        said = said.removesuffix(opened).strip()
+    for mark in ("**", "`"):
+        if len(said) > 2 * len(mark) and said.startswith(mark) and said.endswith(mark):
+            said = said.removeprefix(mark).removesuffix(mark).strip()
+    return said
 
 
 def _bare(text: str) -> str:

@@ -167,16 +167,15 @@ def decided_early(
     if not waiting:
         return None
     ids = [candidate.id for candidate in candidates]
-    counted = [ballot for ballot in listed if ballot.compares]
-    if not _safe(ids, counted, waiting, rule):
-        return None
     if len(ids) == 1:
         return "there is only one proposal"
-    if not any(_can_compare(voter, ids) for voter in waiting):
+    comparing = frozenset(voter for voter in waiting if len(ids) - (voter in ids) > 1)
+    if not comparing:
         return "the outstanding ballots compare nothing"
-    leader = _leader(ids, _RULES[rule](ids, counted, _pairs(ids, counted)))
-    count = f"{len(waiting)} outstanding ballot{'s' if len(waiting) > 1 else ''}"
-    return f"{leader} cannot be overtaken any more by the {count}"
+    leader = _unbeatable(ids, [ballot for ballot in listed if ballot.compares], comparing, rule)
+    if leader is None:
+        return None
+    return f"{leader} cannot be overtaken any more by the {len(waiting)} outstanding ballot{'s' * (len(waiting) > 1)}"
 
 
 def _check(candidates: Sequence[Candidate], ballots: Sequence[Ballot]) -> None:
@@ -331,47 +330,53 @@ def _ties(order: Sequence[str], scores: Mapping[str, Fraction], checks: Mapping[
 # --- the end before the last ballot ---------------------------------------------------------------
 
 
-def _can_compare(voter: str, ids: Sequence[str]) -> bool:
-    return len(ids) - (voter in ids) > 1
-
-
-def _safe(ids: Sequence[str], ballots: Sequence[Ballot], waiting: frozenset[str], rule: Rule) -> bool:
-    """Whether the leader is the leader whatever the voters who are waited for do."""
+def _unbeatable(ids: Sequence[str], ballots: Sequence[Ballot], waiting: frozenset[str], rule: Rule) -> str | None:
+    """The leader, if it stays the leader whatever the voters who are waited for do."""
     pairs = _pairs(ids, ballots)
     if rule == "borda":
-        return _borda_safe(ids, ballots, pairs, waiting)
+        return _unbeatable_by_borda(ids, ballots, pairs, waiting)
 
-    def open_ballots(i: int, j: int) -> int:
+    def still_open(i: int, j: int) -> int:
+        """Ballots that may yet judge the pair."""
         return len(waiting - {ids[i], ids[j]})
 
     everyone = range(len(ids))
     if rule == "schulze":
-        return any(all(pairs.lead(i, j) > open_ballots(i, j) for j in everyone if j != i) for i in everyone)
-    leader = ids.index(_leader(ids, _copeland(ids, ballots, pairs)))
-    worst = _shares(ids, lambda i, j: pairs.lead(i, j) - open_ballots(i, j))
-    best = _shares(ids, lambda i, j: pairs.lead(i, j) + open_ballots(i, j))
-    return _holds(ids, leader, worst[ids[leader]], best)
+        beats_all = (i for i in everyone if all(pairs.lead(i, j) > still_open(i, j) for j in everyone if j != i))
+        return next((ids[i] for i in beats_all), None)
+    leader = _leader(ids, _copeland(ids, ballots, pairs))
+    worst = _shares(ids, lambda i, j: pairs.lead(i, j) - still_open(i, j))
+    best = _shares(ids, lambda i, j: pairs.lead(i, j) + still_open(i, j))
+    return leader if _holds(ids, leader, worst, best) else None
 
 
-def _borda_safe(ids: Sequence[str], ballots: Sequence[Ballot], pairs: _Pairs, waiting: frozenset[str]) -> bool:
+def _unbeatable_by_borda(
+    ids: Sequence[str], ballots: Sequence[Ballot], pairs: _Pairs, waiting: frozenset[str]
+) -> str | None:
     scores = _borda(ids, ballots, pairs)
     seen = Counter(one for ballot in ballots for one in ballot.shown)
-    comparing = {voter for voter in waiting if _can_compare(voter, ids)}
 
-    def with_all(one: str, points: int) -> Fraction:
-        """The candidate's score if every open ballot that can rank it gives it these points."""
-        more = len(comparing - {one})
-        total = seen[one] + more
-        return (scores[one] * seen[one] + points * more) / total if total else HALF
+    def with_all(points: int) -> dict[str, Fraction]:
+        """Each candidate's score if every open ballot that can rank it gives it these points."""
+        more = {one: len(waiting - {one}) for one in ids}
+        return {
+            one: (scores[one] * seen[one] + points * more[one]) / (seen[one] + more[one])
+            if seen[one] + more[one]
+            else HALF
+            for one in ids
+        }
 
     leader = _leader(ids, scores)
-    return _holds(ids, ids.index(leader), with_all(leader, 0), {one: with_all(one, 1) for one in ids})
+    return leader if _holds(ids, leader, with_all(0), with_all(1)) else None
 
 
-def _holds(ids: Sequence[str], leader: int, worst: Fraction, best: Mapping[str, Fraction]) -> bool:
+def _holds(ids: Sequence[str], leader: str, worst: Mapping[str, Fraction], best: Mapping[str, Fraction]) -> bool:
     """Whether the leader at its worst stays before every rival at its best; the order of the checks breaks ties."""
+    before = ids[: ids.index(leader)]
     return all(
-        worst > best[rival] or (worst == best[rival] and leader < i) for i, rival in enumerate(ids) if i != leader
+        worst[leader] > best[rival] or (worst[leader] == best[rival] and rival not in before)
+        for rival in ids
+        if rival != leader
     )
 
 
