@@ -283,7 +283,8 @@ def ballot_schema(shown: Sequence[str], criteria: Sequence[Criterion]) -> dict[s
     else:
         label = {"type": "string", "enum": sorted(shown)}
         ranking = {"type": "array", "items": label, "minItems": len(shown), "maxItems": len(shown)}
-    return _object({"opinions": _object(dict.fromkeys(shown, opinion)), "ranking": ranking})
+    opinions = _object({label: {"$ref": "#/$defs/opinion"} for label in shown})
+    return {**_object({"opinions": opinions, "ranking": ranking}), "$defs": {"opinion": opinion}}
 
 
 def _object(properties: dict[str, Any]) -> dict[str, Any]:
