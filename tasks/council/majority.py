@@ -22,7 +22,7 @@ MAX_ANSWER = 1000
 """Characters of an answer; a longer line is none."""
 MAX_DIGITS = 60
 
-_LINE = re.compile(r"^[\s>#-]*([*_`]*)answer[*_`]*[ \t]*[:\uff1a](.*)$", re.IGNORECASE | re.MULTILINE)
+_LINE = re.compile(r"^[ \t>#-]*([*_`]*)answer[*_`]*[ \t]*[:\uff1a](.*)$", re.IGNORECASE | re.MULTILINE)
 _NUMBER = re.compile(r"[+-]?(?:\d{1,3}(?:,\d{3})+|\d+|(?=\.\d))(?:\.\d*)?(?:e[+-]?\d{1,3})?", re.IGNORECASE | re.ASCII)
 _EXACT = Context(prec=4 * MAX_DIGITS)
 

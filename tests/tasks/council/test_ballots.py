@@ -399,6 +399,18 @@ def test_no_text_leaves_its_fence(text: str, rival: str) -> None:
     assert neutral(neutral(text)) == neutral(text)
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "part", ["<", "< ", "</", "<|", "<|a", "[", "\u200b", "\u200d", "<\u200d", "\r", "- ", "```\n"]
+)
+def test_a_hostile_text_is_shown_and_read_in_bounded_time(part: str) -> None:
+    """100 000 characters of anything; what takes quadratic time would run into the limit."""
+    text = part * (100_000 // len(part))
+    assert len(neutral(text)) <= len(text)
+    assert criteria_of(text or None)
+    assert problem_of(text)
+
+
 def test_a_mark_is_in_no_text_and_depends_on_all() -> None:
     """An author who knew the others' texts would still have to find its own mark's digest in its own text."""
     first = mark_of(["one", "two"], "salt")

@@ -121,3 +121,12 @@ def test_a_format_is_told_by_its_type_and_options_must_differ() -> None:
     for wrong in ({"type": "choice", "options": ["a", "A."]}, {"type": "list"}, {"type": "number", "unit": "m"}):
         with pytest.raises(ValidationError):
             read(wrong)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("part", ["\n", " ", "> ", "*", "answer", "answer:", "ANSWER: 1\n", "1,", "\u2028"])
+def test_a_hostile_text_is_read_in_bounded_time(part: str) -> None:
+    """100 000 characters of anything; what takes quadratic time would run into the limit."""
+    text = part * (100_000 // len(part))
+    for form in (YES_NO, Number(), TextExact()):
+        assert answer_of(text, form) in (None, "1")

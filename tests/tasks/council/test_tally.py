@@ -267,6 +267,31 @@ def test_a_condorcet_winner_wins_under_copeland_and_schulze(
         assert result.winner == result.condorcet
 
 
+@settings(deadline=None, max_examples=50)
+@given(councils(least=2, most=5))
+def test_schulze_is_what_its_definition_says(council: tuple[list[Candidate], list[Ballot]]) -> None:
+    """One beats another if its strongest path of won pairs is stronger than the one back; all paths are tried."""
+    candidates, ballots = council
+    ids = [candidate.id for candidate in candidates]
+    wins = dict.fromkeys(permutations(ids, 2), 0)
+    for ballot in ballots:
+        for place, one in enumerate(ballot.ranking):
+            for other in set(ballot.shown) - set(ballot.ranking[: place + 1]):
+                wins[one, other] += 1
+
+    def strongest(start: str, end: str) -> int:
+        between = [one for one in ids if one not in (start, end)]
+        paths = [[start, *way, end] for count in range(len(between) + 1) for way in permutations(between, count)]
+        links = [list(zip(path, path[1:], strict=False)) for path in paths]
+        return max(min(wins[a, b] if wins[a, b] > wins[b, a] else 0 for a, b in path) for path in links)
+
+    result = tally(candidates, ballots, "schulze")
+    for one in ids:
+        leads = [strongest(one, other) - strongest(other, one) for other in ids if other != one]
+        share = sum(1 if lead > 0 else 0.5 if lead == 0 else 0 for lead in leads) / len(leads)
+        assert result.scores[one] == pytest.approx(share, abs=1e-6)
+
+
 @settings(deadline=None)
 @given(st.permutations("abcdef"), st.sampled_from(RULES))
 def test_a_council_of_one_mind_gets_its_order(truth: list[str], rule: Rule) -> None:
