@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import permutations, product
+from itertools import pairwise, permutations, product
 from typing import get_args
 
 import pytest
@@ -247,7 +247,7 @@ def test_equal_scores_are_in_the_order_of_the_checks_and_told(
     place = {candidate.id: number for number, candidate in enumerate(candidates)}
     checks = dict(candidates)
     tied = [one for tie in result.ties for one in tie.candidates]
-    for first, second in zip(result.order, result.order[1:], strict=False):
+    for first, second in pairwise(result.order):
         equal = any(first in tie.candidates and second in tie.candidates for tie in result.ties)
         assert equal is (result.scores[first] == result.scores[second])
         assert not equal or place[first] < place[second]
@@ -282,7 +282,7 @@ def test_schulze_is_what_its_definition_says(council: tuple[list[Candidate], lis
     def strongest(start: str, end: str) -> int:
         between = [one for one in ids if one not in (start, end)]
         paths = [[start, *way, end] for count in range(len(between) + 1) for way in permutations(between, count)]
-        links = [list(zip(path, path[1:], strict=False)) for path in paths]
+        links = [list(pairwise(path)) for path in paths]
         return max(min(wins[a, b] if wins[a, b] > wins[b, a] else 0 for a, b in path) for path in links)
 
     result = tally(candidates, ballots, "schulze")
@@ -391,6 +391,14 @@ def test_voters_who_take_the_first_flip_with_the_order(count: int) -> None:
     by_proposal = tally(standing(ids), seen_by(ids, "proposal")).position
     assert by_proposal.flip_rate == 0
     assert by_proposal.baseline in (0, None)
+
+
+def test_position_bias_by_hand() -> None:
+    """Three see a first, of whom one prefers b; one sees b first and prefers a."""
+    ballots = [vote("v", "ab", "ab"), vote("w", "ab", "ab"), vote("x", "ba", "ab"), vote("y", "ab", "ba")]
+    position = outcome("ab", ballots).position
+    assert (position.flip_rate, position.baseline, position.first_share) == (0.333333, 0.666667, 0.5)
+    assert (position.pairs, position.comparisons) == (1, 4)
 
 
 def test_honest_disagreement_shows_in_the_baseline_too() -> None:
