@@ -20,7 +20,8 @@ from blocks.record import LEASE_S, Body, Record
 from deployments.results import result_of
 from deployments.terminal import Watcher
 from flows.deliberate import deliberate
-from tasks.council.models import Answer, Deliberation, DeliberationRequest, InvalidRequest, check_id
+from tasks.council.models import Deliberation, DeliberationRequest, InvalidRequest, check_id
+from tasks.council.proposals import Answer
 from tasks.plans import check_servers, council_spec, plan_of, standing_plan
 
 Starts = AbstractAsyncContextManager[Callable[[], None]]

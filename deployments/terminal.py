@@ -17,7 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 from blocks.record import Body
-from tasks.council.models import Answer, CouncilSpec, Deliberation, MemberStatus
+from tasks.council.models import CouncilSpec, Deliberation, MemberStatus
+from tasks.council.proposals import Answer
 
 MARKS = {MemberStatus.OK: ("ok", "green"), MemberStatus.CANCELLED: ("cancelled", "yellow")}
 VERDICTS = {"COMPLETED": "Decision", "TIMEOUT": "No decision: out of time", "CANCELLED": "No decision: cancelled"}

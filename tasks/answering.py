@@ -20,18 +20,9 @@ from blocks.exceptions import ModelServerError
 from blocks.record import Record
 from blocks.vllm_server import VLLM, ChatCall
 from tasks.council.answers import read_reply
-from tasks.council.models import (
-    Answer,
-    Attempt,
-    Deliberation,
-    Item,
-    Member,
-    MemberStatus,
-    Proposal,
-    answer_id,
-    seed_of,
-)
+from tasks.council.models import Deliberation, Item, Member, MemberStatus
 from tasks.council.prompts import temperature_of
+from tasks.council.proposals import Answer, Attempt, Proposal, answer_id, seed_of
 
 WINDOW = 256
 """Items that a member works on at once; further ones begin as these end."""

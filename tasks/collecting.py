@@ -14,15 +14,9 @@ from typing import Any
 
 from blocks.record import Record
 from tasks.answering import WINDOW, final_answer
-from tasks.council.models import (
-    Answer,
-    Deliberation,
-    Item,
-    ItemResult,
-    MemberStatus,
-    Status,
-    answer_id,
-)
+from tasks.council.decisions import ItemResult
+from tasks.council.models import Deliberation, Item, MemberStatus, Status
+from tasks.council.proposals import Answer, answer_id
 from tasks.council.results import item_result
 from tasks.council.rules import Rules, Verdict, judge
 from tasks.inbox import Left, from_record

@@ -11,7 +11,7 @@ from typing import Any
 from blocks.background import background
 from blocks.exceptions import RecordError
 from blocks.record import Body, Event, Record
-from tasks.council.models import Answer
+from tasks.council.proposals import Answer
 
 INBOX = 1024
 """News that may wait; whoever brings more waits with it."""

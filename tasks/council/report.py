@@ -12,7 +12,9 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from tasks.council.models import Deliberation, ItemResult, MemberOutcome, RankedProposal, Status, Usage
+from tasks.council.decisions import ItemResult, MemberOutcome, RankedProposal
+from tasks.council.models import Deliberation, Status
+from tasks.council.proposals import Usage
 
 _WRAP = textwrap.TextWrapper(width=100, break_long_words=False, replace_whitespace=False)
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~:$@.-])")

@@ -11,18 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from tasks.council.checks import rank_proposals
-from tasks.council.models import (
-    Answer,
-    Deliberation,
-    Item,
-    ItemResult,
-    Member,
-    MemberOutcome,
-    MemberStatus,
-    RankedProposal,
-    Status,
-    Usage,
-)
+from tasks.council.decisions import ItemResult, MemberOutcome, RankedProposal
+from tasks.council.models import Deliberation, Item, Member, MemberStatus, Status
+from tasks.council.proposals import Answer, Usage
 from tasks.council.rules import Verdict
 
 SIMULATOR = "simulator"
