@@ -27,7 +27,7 @@ from pydantic import Field, StrictInt, StringConstraints, ValidationError
 
 from tasks.council.answers import fenced_blocks
 from tasks.council.models import Frozen, Item, Member, Name, digest
-from tasks.council.prompts import _role, _task_sections
+from tasks.council.prompts import role_of, task_sections
 from tasks.council.tally import Ballot
 
 Order = Literal["forward", "reverse"]
@@ -238,11 +238,11 @@ def review_messages(
     named = "\n".join(f"- {criterion.key}: {' '.join(criterion.text.split())}" for criterion in criteria)
     user = "\n\n".join(
         (
-            _task_sections(item),
+            task_sections(item),
             f"# Criteria\n{named}",
             f"# Proposals\nThe mark of their tags is {mark}.\n\n{fenced}",
             f"# Your ballot\nThe proposals are {', '.join(sheet.labels)}. {_FORM}",
-            f"# Your role\n{_role(member)}",
+            f"# Your role\n{role_of(member)}",
         )
     )
     return [{"role": "system", "content": REVIEW_CHARTER}, {"role": "user", "content": user}]

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from tasks.council.models import Frozen, MemberStatus, Name, Status
 from tasks.council.proposals import Proposal, Usage
+from tasks.council.tally import Tally
 
 
 class Check(Frozen):
@@ -21,10 +22,11 @@ class Check(Frozen):
 
 
 class RankedProposal(Frozen):
-    """A proposal with its score (0 to 1, weighted mean of its checks) and rank (1 is best)."""
+    """A proposal with its checks' score (0 to 1, weighted mean), its votes (0 to 1, by the tally) and rank (1 is best)."""
 
     proposal: Proposal
     score: float
+    votes: float | None = None
     rank: int
     checks: tuple[Check, ...]
 
@@ -39,6 +41,17 @@ class MemberOutcome(Frozen):
     duration_ms: int
     usage: Usage
     model: str | None
+    ballot: MemberStatus | None = Field(None, description="What became of its ballot, where it was asked for one.")
+    ballot_reason: str | None = None
+
+
+class Ballots(Frozen):
+    """How the ballots went: how many were asked for and counted, why no more, and what they say."""
+
+    expected: int
+    counted: int
+    ended_early: str | None = Field(None, description="Why the others were not waited for.")
+    tally: Tally
 
 
 class ItemResult(Frozen):
@@ -57,6 +70,7 @@ class ItemResult(Frozen):
     failed_count: int
     results: tuple[RankedProposal, ...]
     members: tuple[MemberOutcome, ...]
+    ballots: Ballots | None = Field(None, description="With the strategy rank; else the checks decided.")
     winner_id: Name | None
     decision: str | None
     error_message: str | None
@@ -68,4 +82,6 @@ class ItemResult(Frozen):
     def headline(self) -> str:
         """Who answered, never dressed up: `3 of 3` or `2 of 3: degraded`."""
         count = f"{self.received_count} of {self.total_agents}"
+        if self.ballots and self.ballots.counted < self.ballots.expected and not self.ballots.ended_early:
+            count += f", {self.ballots.counted} of {self.ballots.expected} ballots"
         return f"{count}: degraded" if self.degraded else count

@@ -15,6 +15,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
+from tasks.council.stages import Strategy, stages_of
+
 NAME_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
 NAME_RULE = "1 to 64 of A-Z, a-z, 0-9, '_' and '-'"
 MAX_MEMBERS = 128
@@ -197,7 +199,7 @@ class DeliberationRequest(Brief):
     task: Text | None = Field(None, description="The one task to decide.")
     items: tuple[ItemRequest, ...] | None = Field(None, min_length=1, max_length=MAX_ITEMS)
     council: Name = Field("dev", description="Name of the council that decides.")
-    strategy: Literal["propose"] = Field("propose", description="propose: deterministic checks decide.")
+    strategy: Strategy = Field("propose", description="propose: checks decide; rank: the members' blind ballots do.")
     members: int | None = Field(None, ge=1, le=MAX_MEMBERS, description="The council's first N members.")
     quorum: int | None = Field(None, ge=1, le=MAX_MEMBERS)
     grace_s: float | None = Field(None, ge=0, le=86_400)
@@ -265,13 +267,18 @@ class Deliberation(Frozen):
     id: Name
     council: CouncilSpec
     agenda: tuple[Item, ...] = Field(min_length=1)
-    strategy: Literal["propose"]
+    strategy: Strategy
     quorum: int = Field(ge=1)
     grace_s: float | None
     deadline_s: float
     request_digest: str
     council_digest: str
     metadata: dict[str, Any]
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """What every item goes through."""
+        return stages_of(self.strategy)
 
     def member(self, agent_id: str) -> Member:
         """The member of that name. Raises KeyError."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from datetime import datetime
 
+from tasks.council.ballots import Review
 from tasks.council.models import Frozen, MemberStatus, Name
 
 
@@ -46,6 +47,7 @@ class Answer(Frozen):
     role: str
     status: MemberStatus
     proposal: Proposal | None = None
+    ballot: Review | None = None
     error: str | None = None
     error_type: str | None = None
     duration_ms: int = 0
