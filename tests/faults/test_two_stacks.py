@@ -93,7 +93,7 @@ async def test_a_full_disk_is_named_and_loses_nothing(other: Stack, disk: Path, 
     ended = await running.end()
     told = await other.run("status")
     assert (ended.code, ended.out) == (6, "")
-    assert "`conclave status` says which part is away" in ended.err
+    assert "`conclave doctor` says which part is away" in ended.err
     assert "Traceback" not in ended.err
     assert told.code == 6
     assert "it stores nothing: no space left on device" in told.out
