@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel
@@ -17,8 +18,11 @@ from rich.table import Table
 from rich.text import Text
 
 from blocks.record import Body
+from tasks.council.decisions import Ballots
 from tasks.council.models import CouncilSpec, Deliberation, MemberStatus
 from tasks.council.proposals import Answer
+from tasks.council.stages import PROPOSE
+from tasks.council.wording import in_words
 
 MARKS = {MemberStatus.OK: ("ok", "green"), MemberStatus.CANCELLED: ("cancelled", "yellow")}
 VERDICTS = {"COMPLETED": "Decision", "TIMEOUT": "No decision: out of time", "CANCELLED": "No decision: cancelled"}
@@ -83,12 +87,13 @@ class TerminalWatcher:
         return table
 
     def _state(self, answers: list[Answer]) -> RenderableType:
-        items = len(self._plan.agenda) if self._plan else 1
+        items, stages = (len(self._plan.agenda), len(self._plan.stages)) if self._plan else (1, 1)
         if items > 1:
-            return Text(f"{len(answers)} of {items} items")
-        if answers:
-            return _answer_text(answers[0])
-        return self._spinner if self._live is not None else Text("no answer")
+            return Text(f"{len(answers)} of {items * stages} answers")
+        given = [_answer_text(answer) for answer in answers]
+        if self._live is not None and len(given) < stages:
+            return Columns([*given, self._spinner])
+        return Text("   ").join(given) if given else Text("no answer")
 
 
 def show_result(result: Body, console: Console, where: list[str]) -> None:
@@ -108,6 +113,8 @@ def show_result(result: Body, console: Console, where: list[str]) -> None:
             console.print(Text(plain(result["error_message"])))
     if result.get("members"):
         console.print(Group(_ranking(result)))
+    if result.get("ballots"):
+        console.print(Text(plain(in_words(Ballots.model_validate(result["ballots"])))))
     for line in where:
         console.print(Text(line, style="dim"), soft_wrap=True)
 
@@ -143,8 +150,10 @@ def _who(result: Body) -> str:
 
 def _ranking(result: Body) -> Table:
     table = Table(box=None, padding=(0, 1))
-    for column in ("rank", "member", "role", "status", "score", "seconds", "tokens", "reason"):
-        numeric = column in ("rank", "score", "seconds", "tokens")
+    voted = result.get("ballots") is not None
+    columns = ("rank", "member", "role", "status", "score", *(("votes", "ballot") if voted else ()))
+    for column in (*columns, "seconds", "tokens", "reason"):
+        numeric = column in ("rank", "score", "votes", "seconds", "tokens")
         table.add_column(column, justify="right" if numeric else "left", no_wrap=column != "reason")
     ranked = {entry["proposal"]["author_id"]: entry for entry in result["results"]}
     members = sorted(result["members"], key=lambda m: ranked.get(m["agent_id"], {"rank": 1000})["rank"])
@@ -156,11 +165,16 @@ def _ranking(result: Body) -> Table:
             member["role"],
             member["status"],
             f"{entry['score']:.3f}" if entry else "-",
+            *((_votes(entry), member.get("ballot") or "-") if voted else ()),
             f"{member['duration_ms'] / 1000:.2f}",
             str(member["usage"]["completion_tokens"]),
-            Text(plain(member["reason"] or "")),
+            Text(plain(member["reason"] or member.get("ballot_reason") or "")),
         )
     return table
+
+
+def _votes(entry: dict[str, Any] | None) -> str:
+    return f"{entry['votes']:.3f}" if entry and entry.get("votes") is not None else "-"
 
 
 def _items(result: Body) -> Table:
@@ -174,7 +188,8 @@ def _items(result: Body) -> Table:
 
 def _answer_text(answer: Answer) -> Text:
     mark, style = MARKS.get(answer.status, (answer.status.value, "red"))
-    text = Text(mark, style=style).append(f"  {answer.duration_ms / 1000:.2f} s", style="default")
+    what = "" if answer.stage == PROPOSE else f"{answer.stage.partition('-')[0]} "
+    text = Text(what).append(mark, style=style).append(f"  {answer.duration_ms / 1000:.2f} s", style="default")
     if answer.usage.completion_tokens:
         text.append(f"  {answer.usage.completion_tokens} tokens", style="default")
     if answer.error:

@@ -61,15 +61,16 @@ class Desk:
 
     plan: Deliberation
     member: Member
-    craft: Craft
     record: Record
     server: VLLM
     engine: str
+    craft: Craft = field(init=False)
     _calls: dict[str, asyncio.Task[MemberStatus | None]] = field(default_factory=dict)
     _decided: set[str] = field(default_factory=set)
 
-    async def answer_all(self) -> dict[str, int]:
-        """Answer every item; how many ended in which status. Raises RecordError."""
+    async def answer_all(self, craft: Craft) -> dict[str, int]:
+        """Answer every item of a stage; how many ended in which status. Raises RecordError."""
+        self.craft = craft
         listening = await self.record.listen(f"decisions.{self.plan.id}.*", self._heard)
         window, statuses = asyncio.Semaphore(WINDOW), Counter[str]()
         try:

@@ -57,7 +57,9 @@ def deliberate(
     requirement: Annotated[
         list[str] | None, typer.Option("--requirement", "-r", help="What a proposal has to meet; repeatable.")
     ] = None,
-    strategy: Annotated[str, typer.Option(help="propose: deterministic checks decide.")] = "propose",
+    strategy: Annotated[
+        str, typer.Option(help="propose: deterministic checks decide; rank: blind ballots do.")
+    ] = "propose",
     members: Annotated[int | None, typer.Option(help="The council's first N members, or more in their roles.")] = None,
     quorum: Annotated[int | None, typer.Option(help="Answers that decide; more than half where left out.")] = None,
     grace: Annotated[float | None, typer.Option(help="Seconds to wait after the quorum; to the deadline.")] = None,

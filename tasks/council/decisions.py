@@ -22,7 +22,7 @@ class Check(Frozen):
 
 
 class RankedProposal(Frozen):
-    """A proposal with its checks' score (0 to 1, weighted mean), its votes (0 to 1, by the tally) and rank (1 is best)."""
+    """A proposal with its rank (1 is best): `score` is the checks' weighted mean, `votes` the tally's, both 0 to 1."""
 
     proposal: Proposal
     score: float
