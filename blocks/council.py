@@ -53,5 +53,6 @@ class Council(Block):
             "quorum": self.quorum,
             "grace_s": self.grace_s,
             "deadline_s": self.deadline_s,
+            "strategy": self.strategy,
         }
         return CouncilSpec.model_validate(fields)

@@ -50,7 +50,7 @@ async def deliberate(
     rubric: str | None = None,
     requirements: list[str] | None = None,
     context: dict[str, Any] | None = None,
-    strategy: Strategy = "propose",
+    strategy: Strategy | None = None,
     members: int | None = None,
     quorum: int | None = None,
     grace_s: float | None = None,
@@ -67,7 +67,7 @@ async def deliberate(
         rubric: How proposals are judged.
         requirements: What a proposal has to meet.
         context: Facts that the members should know.
-        strategy: propose: deterministic checks decide; rank: the members' blind ballots on one another's proposals do.
+        strategy: propose: deterministic checks decide; rank: blind ballots do; the council's own where left out.
         members: The council's first N members, or more of them in the same roles.
         quorum: Answers that decide; floor(n/2) + 1 where left out.
         grace_s: Seconds to wait after the quorum; until the deadline where left out.

@@ -58,8 +58,8 @@ def deliberate(
         list[str] | None, typer.Option("--requirement", "-r", help="What a proposal has to meet; repeatable.")
     ] = None,
     strategy: Annotated[
-        str, typer.Option(help="propose: deterministic checks decide; rank: blind ballots do.")
-    ] = "propose",
+        str | None, typer.Option(help="propose: checks decide; rank: blind ballots do. The council's own.")
+    ] = None,
     members: Annotated[int | None, typer.Option(help="The council's first N members, or more in their roles.")] = None,
     quorum: Annotated[int | None, typer.Option(help="Answers that decide; more than half where left out.")] = None,
     grace: Annotated[float | None, typer.Option(help="Seconds to wait after the quorum; to the deadline.")] = None,

@@ -129,6 +129,7 @@ class CouncilSpec(Frozen):
     quorum: int | None = Field(None, ge=1, description="Answers that decide; floor(n/2) + 1 where left out.")
     grace_s: float | None = Field(None, ge=0, le=86_400, description="Wait after the quorum; else to the deadline.")
     deadline_s: float = Field(300.0, gt=0, le=86_400, description="Seconds for an item from its start.")
+    strategy: Strategy = Field("propose", description="propose: checks decide; rank: blind ballots do.")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -199,7 +200,7 @@ class DeliberationRequest(Brief):
     task: Text | None = Field(None, description="The one task to decide.")
     items: tuple[ItemRequest, ...] | None = Field(None, min_length=1, max_length=MAX_ITEMS)
     council: Name = Field("dev", description="Name of the council that decides.")
-    strategy: Strategy = Field("propose", description="propose: checks decide; rank: the members' blind ballots do.")
+    strategy: Strategy | None = Field(None, description="How it decides; the council's own where left out.")
     members: int | None = Field(None, ge=1, le=MAX_MEMBERS, description="The council's first N members.")
     quorum: int | None = Field(None, ge=1, le=MAX_MEMBERS)
     grace_s: float | None = Field(None, ge=0, le=86_400)
@@ -298,7 +299,7 @@ class Deliberation(Frozen):
             id=deliberation_id,
             council=sized,
             agenda=request.agenda(),
-            strategy=request.strategy,
+            strategy=request.strategy or council.strategy,
             quorum=quorum,
             grace_s=council.grace_s if request.grace_s is None else request.grace_s,
             deadline_s=request.deadline_s or council.deadline_s,

@@ -20,6 +20,8 @@ from tasks.council.tally import Candidate, Tally, tally
 
 SIMULATOR = "simulator"
 UNKNOWN = "unknown"
+UNUSABLE = (MemberStatus.INVALID, MemberStatus.TRUNCATED, MemberStatus.EMPTY)
+"""Of a ballot: it came, and cannot be counted."""
 ENDED_EARLY = "EndedEarly"
 """Type of the error of a ballot that was not waited for, because it could not change the winner."""
 
@@ -107,7 +109,7 @@ def _ballots(
     given = list((reviews or {}).values())
     valid = [answer.ballot for answer in given if answer.ballot]
     unneeded = next((answer.error for answer in given if answer.error_type == ENDED_EARLY), None)
-    discarded = sum(answer.status is MemberStatus.INVALID for answer in given)
+    discarded = sum(answer.status in UNUSABLE for answer in given)
     outcome = tally(candidates(deliberation, item, answers), valid, discarded=discarded)
     return Ballots(expected=len(given), counted=len(valid), ended_early=skipped or unneeded, tally=outcome)
 
