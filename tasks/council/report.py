@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from tasks.council.models import Deliberation, ItemResult, MemberOutcome, RankedProposal, Status, Usage
 
-_WRAP = textwrap.TextWrapper(width=100, break_long_words=False, replace_whitespace=False)
+_WRAP = textwrap.TextWrapper(width=100, break_long_words=False, break_on_hyphens=False, replace_whitespace=False)
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~:$@.-])")
 MAX_SHOWN = 20_000
 """Characters of one proposal that the report shows; the whole text is on the record."""
