@@ -18,7 +18,7 @@ from tasks.council.proposals import Usage
 from tasks.council.tally import Tally
 from tasks.council.wording import in_words
 
-_WRAP = textwrap.TextWrapper(width=100, break_long_words=False, replace_whitespace=False)
+_WRAP = textwrap.TextWrapper(width=100, break_long_words=False, break_on_hyphens=False, replace_whitespace=False)
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~:$@.-])")
 MAX_COLUMNS = 20
 """Proposals that the table of ballots shows, the best."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from typing import Any
@@ -77,7 +78,9 @@ async def test_an_unknown_council_is_named(examined: Any) -> None:
 
 async def test_the_verb_tells_line_by_line_or_as_json(connected: Any) -> None:
     """Exit code 0 in health, 6 without; with --json one document."""
-    whole, unknown = await conclave("doctor", "--json"), await conclave("doctor", "--council", "nowhere")
+    whole, unknown = await asyncio.gather(
+        conclave("doctor", "--council", "dev", "--json"), conclave("doctor", "--council", "nowhere")
+    )
     document = json.loads(whole.out)
     assert (whole.code, document["healthy"]) == (0, True)
     assert {finding["subject"] for finding in document["findings"]} >= {"record", "agents", "councils"}

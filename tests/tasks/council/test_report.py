@@ -177,3 +177,9 @@ def test_the_ranking_has_a_row_for_each_member() -> None:
         ("m3", None, "failed"),
     ]
     assert table(results)[2]["reason"] == "a \\| b"
+
+
+def test_a_long_line_is_wrapped_only_where_it_has_blanks() -> None:
+    """A word with a hyphen stays one, so that what is copied is what was written."""
+    text = " ".join(["append-only"] * 30)
+    assert " ".join(fenced(text).split()[1:-1]) == text
