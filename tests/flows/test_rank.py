@@ -33,16 +33,16 @@ async def test_the_members_ballots_decide(
     state, result = await deliberate(task=TASK, council=council, strategy="rank")
     ballots, outcome = await ballots_of(recorded, new_id), result["ballots"]
     assert (state.name, result["status"], result["degraded"]) == ("Completed", "COMPLETED", False)
-    assert len(await simulator.calls(new_id)) == 8
+    assert 4 < len(await simulator.calls(new_id)) <= 8
     assert set((await simulator.calls(new_id)).values()) == {1}
     assert set(ballots) == {"m1", "m2", "m3", "m4"}
-    for voter, body in ballots.items():
-        assert set(body["ballot"]["shown"]) == set(ballots) - {voter}
-        assert body["proposal"] is None
-    assert (outcome["expected"], outcome["counted"]) == (4, 4)
+    cast = {voter: body["ballot"] for voter, body in ballots.items() if body["status"] == "ok"}
+    assert all(set(ballot["shown"]) == set(ballots) - {voter} for voter, ballot in cast.items())
+    assert (outcome["expected"], outcome["counted"]) == (4, len(cast))
+    assert len(cast) == 4 or outcome["ended_early"]
     assert result["winner_id"] == outcome["tally"]["winner"] == result["results"][0]["proposal"]["author_id"]
     assert [entry["votes"] for entry in result["results"]] == list(outcome["tally"]["scores"].values())
-    assert {member["ballot"] for member in result["members"]} == {"ok"}
+    assert {member["ballot"] for member in result["members"]} <= {"ok", "cancelled"}
     assert "### Ballots" in await shown.report(new_id)
 
 
@@ -50,7 +50,7 @@ async def test_a_councils_own_strategy_is_taken(deliberate: Any, make_council: A
     """Unless the request has one."""
     council = await make_council(3, strategy="rank")
     _, result = await deliberate(task=TASK, council=council)
-    assert (result["strategy"], result["ballots"]["counted"]) == ("rank", 3)
+    assert (result["strategy"], result["ballots"]["expected"]) == ("rank", 3)
 
 
 async def test_an_unusable_ballot_is_asked_for_once_more(
@@ -61,7 +61,7 @@ async def test_an_unusable_ballot_is_asked_for_once_more(
     await simulator.fault("slow", match=f"{new_id}:task:review-0:m[13]", delay_s=3)  # else two may settle it
     _, result = await deliberate(task=TASK, council=three, strategy="rank")
     attempts = await recorded.events(f"attempts.{new_id}.>")
-    assert (result["degraded"], result["ballots"]["counted"]) == (False, 3)
+    assert (result["degraded"], {m["agent_id"]: m["ballot"] for m in result["members"]}["m2"]) == (False, "ok")
     assert list(attempts) == [f"attempts.{new_id}.task.review-0.m2"]
     assert (await simulator.calls(new_id))[f"{new_id}:task:review-0:m2:again"] == 1
 
@@ -109,7 +109,7 @@ async def test_who_has_no_proposal_neither_votes_nor_is_voted_for(
     await simulator.fault("404_model", match=f"{new_id}:task:propose-0:m4")
     council = await make_council(4, server=quick)
     _, result = await deliberate(task=TASK, council=council, strategy="rank")
-    assert (result["received_count"], result["ballots"]["expected"], result["ballots"]["counted"]) == (3, 3, 3)
+    assert (result["received_count"], result["ballots"]["expected"]) == (3, 3)
     assert set(result["ballots"]["tally"]["order"]) == {"m1", "m2", "m3"}
     assert f"{new_id}:task:review-0:m4" not in await simulator.calls(new_id)
 
@@ -134,11 +134,19 @@ async def test_ballots_that_cannot_change_the_winner_are_not_waited_for(
 
 
 async def test_a_review_that_is_killed_goes_on_without_repeating_a_finished_call(
-    flow_process: Any, deliberate: Any, simulator: Any, recorded: Any, until: Any, three: str, new_id: str
+    flow_process: Any,
+    deliberate: Any,
+    simulator: Any,
+    recorded: Any,
+    until: Any,
+    quick: str,
+    make_council: Any,
+    new_id: str,
 ) -> None:
-    """The process dies after two of three ballots; the same id finishes with the third."""
-    await simulator.fault("hang", match=f"{new_id}:task:review-0:m3", times=1)
-    process = await flow_process(task=TASK, council=three, strategy="rank", deliberation_id=new_id)
+    """The process dies after two of five ballots; the same id finishes with the others."""
+    await simulator.fault("hang", match=f"{new_id}:task:review-0:m[345]", times=3)
+    council = await make_council(5, server=quick)
+    process = await flow_process(task=TASK, council=council, strategy="rank", deliberation_id=new_id)
 
     async def two_voted() -> bool:
         return len(await ballots_of(recorded, new_id)) == 2
@@ -146,10 +154,10 @@ async def test_a_review_that_is_killed_goes_on_without_repeating_a_finished_call
     await until(two_voted)
     process.send_signal(signal.SIGKILL)
     await process.wait()
-    _, result = await deliberate(task=TASK, council=three, strategy="rank")
+    _, result = await deliberate(task=TASK, council=council, strategy="rank")
     calls = await simulator.calls(new_id)
-    assert (result["status"], result["degraded"], result["ballots"]["counted"]) == ("COMPLETED", False, 3)
-    assert calls.pop(f"{new_id}:task:review-0:m3") in (1, 2)
+    assert (result["status"], result["degraded"], result["ballots"]["expected"]) == ("COMPLETED", False, 5)
+    assert {calls.pop(f"{new_id}:task:review-0:m{number}") for number in (3, 4, 5)} <= {1, 2}
     assert set(calls.values()) == {1}
 
 
@@ -175,7 +183,7 @@ async def test_the_deadline_ends_the_review_with_the_ballots_that_came(
 ) -> None:
     """Two of three, which do not settle it: decided all the same, degraded, and m3's ballot is a timeout."""
     await vote(record, new_id, "m1", ["m2", "m3"], of=3)
-    await vote(record, new_id, "m2", ["m3", "m1"], of=3)
+    await vote(record, new_id, "m2", ["m1", "m3"], of=3)
     await simulator.fault("hang", match=f"{new_id}:task:review-0:m3")
     _, result = await deliberate(task=TASK, council=three, strategy="rank", deadline_s=6)
     assert (result["status"], result["degraded"]) == ("COMPLETED", True)
@@ -191,4 +199,4 @@ async def test_items_of_an_agenda_are_reviewed_on_their_own(
     _, result = await deliberate(items=items, council=three, strategy="rank")
     assert [item["item"] for item in result["items"]] == ["soon", "late"]
     assert set((await simulator.calls(new_id)).values()) == {1}
-    assert len(await simulator.calls(new_id)) == 12
+    assert len(await simulator.calls(new_id)) <= 12
