@@ -22,7 +22,8 @@ from tasks.council.decisions import Ballots
 from tasks.council.models import CouncilSpec, Deliberation, MemberStatus
 from tasks.council.proposals import Answer
 from tasks.council.stages import PROPOSE
-from tasks.council.wording import in_words
+from tasks.council.tally import Tally
+from tasks.council.wording import in_words, tally_in_words
 
 MARKS = {MemberStatus.OK: ("ok", "green"), MemberStatus.CANCELLED: ("cancelled", "yellow")}
 VERDICTS = {"COMPLETED": "Decision", "TIMEOUT": "No decision: out of time", "CANCELLED": "No decision: cancelled"}
@@ -149,32 +150,48 @@ def _who(result: Body) -> str:
 
 
 def _ranking(result: Body) -> Table:
+    """Members by rank; with ballots their votes take the place of their role."""
     table = Table(box=None, padding=(0, 1))
     voted = result.get("ballots") is not None
-    columns = ("rank", "member", "role", "status", "score", *(("votes", "ballot") if voted else ()))
-    for column in (*columns, "seconds", "tokens", "reason"):
+    how = ("status", "score", "votes", "ballot") if voted else ("role", "status", "score")
+    columns = ("rank", "member", *how, "seconds", "tokens", "reason")
+    for column in columns:
         numeric = column in ("rank", "score", "votes", "seconds", "tokens")
         table.add_column(column, justify="right" if numeric else "left", no_wrap=column != "reason")
     ranked = {entry["proposal"]["author_id"]: entry for entry in result["results"]}
     members = sorted(result["members"], key=lambda m: ranked.get(m["agent_id"], {"rank": 1000})["rank"])
     for member in members:
-        entry: dict[str, Any] | None = ranked.get(member["agent_id"])
-        table.add_row(
-            str(entry["rank"]) if entry else "-",
-            member["agent_id"],
-            member["role"],
-            member["status"],
-            f"{entry['score']:.3f}" if entry else "-",
-            *((_votes(entry), member.get("ballot") or "-") if voted else ()),
-            f"{member['duration_ms'] / 1000:.2f}",
-            str(member["usage"]["completion_tokens"]),
-            Text(plain(member["reason"] or member.get("ballot_reason") or "")),
-        )
+        cells = _cells(member, ranked.get(member["agent_id"]))
+        table.add_row(*(cells[column] for column in columns))
     return table
 
 
-def _votes(entry: dict[str, Any] | None) -> str:
-    return f"{entry['votes']:.3f}" if entry and entry.get("votes") is not None else "-"
+def _cells(member: Body, entry: dict[str, Any] | None) -> dict[str, str | Text]:
+    """One member's row, by column."""
+    votes = entry.get("votes") if entry else None
+    return {
+        "rank": str(entry["rank"]) if entry else "-",
+        "member": member["agent_id"],
+        "role": member["role"],
+        "status": member["status"],
+        "score": f"{entry['score']:.3f}" if entry else "-",
+        "votes": "-" if votes is None else f"{votes:.3f}",
+        "ballot": member.get("ballot") or "-",
+        "seconds": f"{member['duration_ms'] / 1000:.2f}",
+        "tokens": str(member["usage"]["completion_tokens"]),
+        "reason": Text(plain(member["reason"] or member.get("ballot_reason") or "")),
+    }
+
+
+def show_tally(item: str, outcome: Tally, console: Console) -> None:
+    """One line for each proposal, best first, and what the tally says in words."""
+    table = Table(title=item, title_justify="left", box=None, padding=(0, 1))
+    for column in ("rank", "proposal", "votes"):
+        table.add_column(column, justify="left" if column == "proposal" else "right")
+    for rank, author in enumerate(outcome.order, 1):
+        table.add_row(str(rank), author, f"{outcome.scores[author]:.3f}")
+    console.print(table)
+    console.print(Text(plain(tally_in_words(outcome))))
 
 
 def _items(result: Body) -> Table:

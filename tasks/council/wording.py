@@ -11,11 +11,13 @@ CLOSE, CLEAR = 0.1, 0.3
 
 def in_words(ballots: Ballots) -> str:
     """Who won by how much, how far the voters agree, and what was not counted."""
-    told = [_counted(ballots)]
-    if ballots.tally.ballots:
-        told += [_margin(ballots.tally), _condorcet(ballots.tally), _agreement(ballots.tally)]
-    told += [_ties(ballots.tally)]
-    return " ".join(filter(None, told))
+    return f"{_counted(ballots)} {tally_in_words(ballots.tally)}".strip()
+
+
+def tally_in_words(tally: Tally) -> str:
+    """Who won by how much, how far the voters agree, and how ties were broken."""
+    told = [_margin(tally), _condorcet(tally), _agreement(tally)] if tally.ballots else []
+    return " ".join(filter(None, [*told, _ties(tally)]))
 
 
 def _counted(ballots: Ballots) -> str:

@@ -6,6 +6,8 @@ import asyncio
 import signal
 from typing import Any
 
+import pytest
+
 TASK = "Write a function to merge sorted arrays"
 
 
@@ -200,3 +202,27 @@ async def test_items_of_an_agenda_are_reviewed_on_their_own(
     assert [item["item"] for item in result["items"]] == ["soon", "late"]
     assert set((await simulator.calls(new_id)).values()) == {1}
     assert len(await simulator.calls(new_id)) <= 12
+
+
+async def test_the_ballots_on_record_are_tallied_again(
+    deliberate: Any, record: Any, simulator: Any, three: str, new_id: str
+) -> None:
+    """By each rule, without a call; borda says what the decision says."""
+    from deployments.results import retallied
+
+    _, result = await deliberate(task=TASK, council=three, strategy="rank")
+    calls = await simulator.calls(new_id)
+    again = {rule: (await retallied(record, new_id, rule))["task"] for rule in ("borda", "copeland", "schulze")}
+    assert again["borda"].model_dump(mode="json") == result["ballots"]["tally"]
+    assert {outcome.rule for outcome in again.values()} == {"borda", "copeland", "schulze"}
+    assert await simulator.calls(new_id) == calls
+
+
+async def test_without_ballots_there_is_nothing_to_tally(deliberate: Any, record: Any, three: str, new_id: str) -> None:
+    """The strategy is named."""
+    from deployments.results import retallied
+    from tasks.council.models import InvalidRequest
+
+    await deliberate(task=TASK, council=three)
+    with pytest.raises(InvalidRequest, match="has no ballots: its strategy is propose"):
+        await retallied(record, new_id, "borda")
