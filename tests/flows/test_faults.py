@@ -41,7 +41,7 @@ async def test_an_attempt_that_fails_is_made_again(
         ("abort", "failed", "the server broke off: finish_reason abort", 2),
         ("empty", "empty", "The model returned no text.", 0),
         ("cut_off", "truncated", "The answer was cut off at the token limit.", 0),
-        ("hang", "timeout", "no answer within the deadline of 2.5 s", 0),
+        ("hang", "timeout", "no answer within the deadline of 6 s", 0),
     ],
 )
 async def test_a_member_in_trouble_degrades_the_decision_and_says_why(
