@@ -83,7 +83,7 @@ async def test_the_exit_code_says_what_became_of_it(
 ) -> None:
     """3 degraded, 4 timeout, 1 failed, with the reason on standard output."""
     await simulator.fault(kind, match=f"{new_id}:task:propose-0:{whom}")
-    ended = await conclave("deliberate", TASK, "--council", council, "--id", new_id, "--deadline", "3")
+    ended = await conclave("deliberate", TASK, "--council", council, "--id", new_id, "--deadline", "6")
     assert ended.code == code
     assert shown in ended.out
     assert "Traceback" not in ended.err

@@ -139,7 +139,7 @@ async def test_whoever_listens_on_core_nats_hears_the_subjects_of_old(
     elif ending == "timeout":
         await simulator.fault("hang", match=f"{new_id}:task:propose-0:m[23]")
     async with recorded.heard("agent.>", "deliberation.>") as heard:
-        await deliberate(task=TASK, council=three, deadline_s=2 if ending == "timeout" else 60)
+        await deliberate(task=TASK, council=three, deadline_s=5 if ending == "timeout" else 60)
     answers = await recorded.answers(new_id)
     finished = await recorded.events(f"deliberations.{new_id}.finished")
     members = [(subject, body) for subject, body in heard if subject.startswith("agent.response.")]

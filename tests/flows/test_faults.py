@@ -41,7 +41,7 @@ async def test_an_attempt_that_fails_is_made_again(
         ("abort", "failed", "the server broke off: finish_reason abort", 2),
         ("empty", "empty", "The model returned no text.", 0),
         ("cut_off", "truncated", "The answer was cut off at the token limit.", 0),
-        ("hang", "timeout", "no answer within the deadline of 2.5 s", 0),
+        ("hang", "timeout", "no answer within the deadline of 6 s", 0),
     ],
 )
 async def test_a_member_in_trouble_degrades_the_decision_and_says_why(
@@ -58,7 +58,7 @@ async def test_a_member_in_trouble_degrades_the_decision_and_says_why(
 ) -> None:
     """The same status and reason in the result and on the record, and `2 of 3: degraded` in every heading."""
     await simulator.fault(kind, match=f"{new_id}:task:propose-0:m3")
-    state, result = await deliberate(task=TASK, council=three, deadline_s=2.5)
+    state, result = await deliberate(task=TASK, council=three, deadline_s=6)
     answer = (await recorded.answers(new_id))["task.m3"]
     tried = await recorded.events(f"attempts.{new_id}.>")
     report = await shown.report(new_id)
@@ -124,7 +124,7 @@ async def test_a_quorum_that_cannot_be_reached_fails_at_once_and_closes_the_call
     deliberate: Any, simulator: Any, shown: Any, until: Any, three: str, new_id: str
 ) -> None:
     """Nobody waits for the third member, its request is closed, and its task run has ended."""
-    await simulator.fault("404_model", match=f"{new_id}:task:propose-0:m[12]", delay_s=0.5)
+    await simulator.fault("404_model", match=f"{new_id}:task:propose-0:m[12]", delay_s=2)
     await simulator.fault("hang", match=f"{new_id}:task:propose-0:m3")
     state, result = await deliberate(task=TASK, council=three, deadline_s=120)
 
@@ -144,7 +144,7 @@ async def test_below_the_quorum_at_the_deadline_nothing_that_came_is_lost(
 ) -> None:
     """TIMEOUT carries the proposal that was received, and the calls of the others are closed."""
     await simulator.fault("hang", match=f"{new_id}:task:propose-0:m[23]")
-    state, result = await deliberate(task=TASK, council=three, deadline_s=2)
+    state, result = await deliberate(task=TASK, council=three, deadline_s=5)
 
     async def aborted() -> bool:
         return sum(line["aborted"] for line in await simulator.requests(new_id)) == 2
@@ -152,7 +152,7 @@ async def test_below_the_quorum_at_the_deadline_nothing_that_came_is_lost(
     assert (state.name, state.is_failed()) == ("Timeout", True)
     assert (result["status"], result["winner_id"]) == ("TIMEOUT", None)
     assert [entry["proposal"]["author_id"] for entry in result["results"]] == ["m1"]
-    assert result["error_message"] == "1 of 3 members answered within 2 s; the quorum is 2"
+    assert result["error_message"] == "1 of 3 members answered within 5 s; the quorum is 2"
     assert [one["status"] for one in result["members"]] == ["ok", "timeout", "timeout"]
     assert "No decision: out of time (1 of 3: degraded)" in await shown.report(new_id)
     assert await until(aborted)
@@ -165,15 +165,16 @@ async def test_a_short_grace_ends_the_wait_for_the_last_member(
     await simulator.fault("slow", match=f"{new_id}:task:propose-0:m3", delay_s=90)
     state, result = await deliberate(task=TASK, council=three, grace_s=0.3, deadline_s=120)
 
-    async def aborted() -> bool:
-        return any(line["aborted"] for line in await simulator.requests(new_id))
+    async def aborted() -> bool:  # or never made, where m3 was slower to begin than the others to answer
+        calls = [line for line in await simulator.requests(new_id) if line["request_id"].endswith(":m3")]
+        return all(line["aborted"] for line in calls)
 
     assert (state.name, result["status"]) == ("Degraded", "COMPLETED")
     assert member(result, "m3")["status"] == "timeout"
     assert member(result, "m3")["reason"] == "no answer within 0.3 s after the quorum"
     assert result["duration_ms"] < 60_000
-    assert await until(aborted)
     assert (await shown.agent_runs(state)).keys() == {"m1", "m2", "m3"}
+    assert await until(aborted)
 
 
 async def test_an_agent_task_that_dies_gets_its_final_answer_from_the_flow(
