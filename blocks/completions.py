@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from blocks.exceptions import ModelServerError, ModelServerRefused, ModelServerUnavailable
-from tasks.council.models import Usage
+from tasks.council.proposals import Usage
 
 if TYPE_CHECKING:
     import aiohttp

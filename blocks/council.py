@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from prefect.blocks.core import Block
 from pydantic import Field, model_validator
 
 from tasks.council.models import MAX_MEMBERS, CouncilSpec, Member
+from tasks.council.stages import Strategy
 
 
 class Council(Block):
@@ -30,7 +31,9 @@ class Council(Block):
     members: list[Member] = Field(
         min_length=1, max_length=MAX_MEMBERS, description="Who sits in the council, with a role and a server each."
     )
-    strategy: Literal["propose"] = Field("propose", description="How it decides; propose: deterministic checks.")
+    strategy: Strategy = Field(
+        "propose", description="How it decides; propose: deterministic checks; rank: blind ballots on the proposals."
+    )
     quorum: int | None = Field(None, ge=1, description="Answers that decide; floor(n/2) + 1 where left out.")
     grace_s: float | None = Field(
         None, ge=0, le=86_400, description="Seconds to wait after the quorum; until the deadline where left out."
@@ -50,5 +53,6 @@ class Council(Block):
             "quorum": self.quorum,
             "grace_s": self.grace_s,
             "deadline_s": self.deadline_s,
+            "strategy": self.strategy,
         }
         return CouncilSpec.model_validate(fields)

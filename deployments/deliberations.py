@@ -17,10 +17,12 @@ from blocks.exceptions import PrefectUnavailable
 from blocks.loading import fresh, open_record
 from blocks.ray_agents import RayAgents
 from blocks.record import LEASE_S, Body, Record
-from deployments.results import result_of
+from deployments.results import result_of, retallied
 from deployments.terminal import Watcher
 from flows.deliberate import deliberate
-from tasks.council.models import Answer, Deliberation, DeliberationRequest, InvalidRequest, check_id
+from tasks.council.models import Deliberation, DeliberationRequest, InvalidRequest, check_id
+from tasks.council.proposals import Answer
+from tasks.council.tally import Rule, Tally
 from tasks.plans import check_servers, council_spec, plan_of, standing_plan
 
 Starts = AbstractAsyncContextManager[Callable[[], None]]
@@ -80,6 +82,12 @@ async def read_result(deliberation_id: str) -> Body:
     if result is None:
         raise InvalidRequest("id", f"no deliberation {deliberation_id!r} is on the record")
     return result
+
+
+async def retally(deliberation_id: str, rule: Rule) -> dict[str, Tally]:
+    """The ballots of an earlier deliberation tallied by a rule, by item. Raises InvalidRequest."""
+    async with connections():
+        return await retallied(await open_record(), deliberation_id, rule)
 
 
 async def watch_deliberation(deliberation_id: str, watcher: Watcher) -> Body | None:

@@ -5,7 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from blocks.record import Body, Record
-from tasks.council.models import Status
+from tasks.council.models import InvalidRequest, Status, check_id
+from tasks.council.proposals import Answer
+from tasks.council.results import candidates
+from tasks.council.stages import PROPOSE, REVIEW
+from tasks.council.tally import Rule, Tally, tally
+from tasks.plans import plan_of
 
 STATUS_FIELDS = ("id", "status", "degraded", "council", "engine", "counts", "started_at", "completed_at", "duration_ms")
 
@@ -26,6 +31,34 @@ async def result_of(record: Record, deliberation_id: str) -> Body | None:
         result["usage"] = finished.body["usage"] if finished else None
     result["links"] = _links(status)
     return result
+
+
+async def retallied(record: Record, deliberation_id: str, rule: Rule) -> dict[str, Tally]:
+    """The ballots on record tallied by a rule, by item, without a model call; items without a ballot are left out.
+
+    Raises InvalidRequest for an unknown id, and for a deliberation without ballots.
+    """
+    plan = await plan_of(record, check_id(deliberation_id))
+    tallies = {}
+    for item in plan.agenda:
+        reviews = await _answers(record, f"answers.{plan.id}.{item.id}.{REVIEW}.*")
+        if ballots := [answer.ballot for answer in reviews.values() if answer.ballot]:
+            proposals = await _answers(record, f"answers.{plan.id}.{item.id}.{PROPOSE}.*")
+            tallies[item.id] = tally(candidates(plan, item, proposals), ballots, rule)
+    if not tallies:
+        raise InvalidRequest("id", f"{deliberation_id!r} has no ballots: its strategy is {plan.strategy}")
+    return tallies
+
+
+async def _answers(record: Record, pattern: str) -> dict[str, Answer]:
+    """The answers on subjects of the pattern, by member."""
+    found: dict[str, Answer] = {}
+    after = 0
+    while (event := await record.next(pattern, after)) is not None:
+        after = event.sequence
+        answer = Answer.model_validate(event.body)
+        found[answer.agent_id] = answer
+    return found
 
 
 def exit_code(result: Body) -> int:

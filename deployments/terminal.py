@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel
@@ -17,7 +18,12 @@ from rich.table import Table
 from rich.text import Text
 
 from blocks.record import Body
-from tasks.council.models import Answer, CouncilSpec, Deliberation, MemberStatus
+from tasks.council.decisions import Ballots
+from tasks.council.models import CouncilSpec, Deliberation, MemberStatus
+from tasks.council.proposals import Answer
+from tasks.council.stages import PROPOSE
+from tasks.council.tally import Tally
+from tasks.council.wording import in_words, tally_in_words
 
 MARKS = {MemberStatus.OK: ("ok", "green"), MemberStatus.CANCELLED: ("cancelled", "yellow")}
 VERDICTS = {"COMPLETED": "Decision", "TIMEOUT": "No decision: out of time", "CANCELLED": "No decision: cancelled"}
@@ -82,12 +88,13 @@ class TerminalWatcher:
         return table
 
     def _state(self, answers: list[Answer]) -> RenderableType:
-        items = len(self._plan.agenda) if self._plan else 1
+        items, stages = (len(self._plan.agenda), len(self._plan.stages)) if self._plan else (1, 1)
         if items > 1:
-            return Text(f"{len(answers)} of {items} items")
-        if answers:
-            return _answer_text(answers[0])
-        return self._spinner if self._live is not None else Text("no answer")
+            return Text(f"{len(answers)} of {items * stages} answers")
+        given = [_answer_text(answer) for answer in answers]
+        if self._live is not None and len(given) < stages:
+            return Columns([*given, self._spinner])
+        return Text("   ").join(given) if given else Text("no answer")
 
 
 def show_result(result: Body, console: Console, where: list[str]) -> None:
@@ -107,6 +114,8 @@ def show_result(result: Body, console: Console, where: list[str]) -> None:
             console.print(Text(plain(result["error_message"])))
     if result.get("members"):
         console.print(Group(_ranking(result)))
+    if result.get("ballots"):
+        console.print(Text(plain(in_words(Ballots.model_validate(result["ballots"])))))
     for line in where:
         console.print(Text(line, style="dim"), soft_wrap=True)
 
@@ -141,25 +150,48 @@ def _who(result: Body) -> str:
 
 
 def _ranking(result: Body) -> Table:
+    """Members by rank; with ballots their votes take the place of their role."""
     table = Table(box=None, padding=(0, 1))
-    for column in ("rank", "member", "role", "status", "score", "seconds", "tokens", "reason"):
-        numeric = column in ("rank", "score", "seconds", "tokens")
+    voted = result.get("ballots") is not None
+    how = ("status", "score", "votes", "ballot") if voted else ("role", "status", "score")
+    columns = ("rank", "member", *how, "seconds", "tokens", "reason")
+    for column in columns:
+        numeric = column in ("rank", "score", "votes", "seconds", "tokens")
         table.add_column(column, justify="right" if numeric else "left", no_wrap=column != "reason")
     ranked = {entry["proposal"]["author_id"]: entry for entry in result["results"]}
     members = sorted(result["members"], key=lambda m: ranked.get(m["agent_id"], {"rank": 1000})["rank"])
     for member in members:
-        entry: dict[str, Any] | None = ranked.get(member["agent_id"])
-        table.add_row(
-            str(entry["rank"]) if entry else "-",
-            member["agent_id"],
-            member["role"],
-            member["status"],
-            f"{entry['score']:.3f}" if entry else "-",
-            f"{member['duration_ms'] / 1000:.2f}",
-            str(member["usage"]["completion_tokens"]),
-            Text(plain(member["reason"] or "")),
-        )
+        cells = _cells(member, ranked.get(member["agent_id"]))
+        table.add_row(*(cells[column] for column in columns))
     return table
+
+
+def _cells(member: Body, entry: dict[str, Any] | None) -> dict[str, str | Text]:
+    """One member's row, by column."""
+    votes = entry.get("votes") if entry else None
+    return {
+        "rank": str(entry["rank"]) if entry else "-",
+        "member": member["agent_id"],
+        "role": member["role"],
+        "status": member["status"],
+        "score": f"{entry['score']:.3f}" if entry else "-",
+        "votes": "-" if votes is None else f"{votes:.3f}",
+        "ballot": member.get("ballot") or "-",
+        "seconds": f"{member['duration_ms'] / 1000:.2f}",
+        "tokens": str(member["usage"]["completion_tokens"]),
+        "reason": Text(plain(member["reason"] or member.get("ballot_reason") or "")),
+    }
+
+
+def show_tally(item: str, outcome: Tally, console: Console) -> None:
+    """One line for each proposal, best first, and what the tally says in words."""
+    table = Table(title=item, title_justify="left", box=None, padding=(0, 1))
+    for column in ("rank", "proposal", "votes"):
+        table.add_column(column, justify="left" if column == "proposal" else "right")
+    for rank, author in enumerate(outcome.order, 1):
+        table.add_row(str(rank), author, f"{outcome.scores[author]:.3f}")
+    console.print(table)
+    console.print(Text(plain(tally_in_words(outcome))))
 
 
 def _items(result: Body) -> Table:
@@ -173,7 +205,8 @@ def _items(result: Body) -> Table:
 
 def _answer_text(answer: Answer) -> Text:
     mark, style = MARKS.get(answer.status, (answer.status.value, "red"))
-    text = Text(mark, style=style).append(f"  {answer.duration_ms / 1000:.2f} s", style="default")
+    what = "" if answer.stage == PROPOSE else f"{answer.stage.partition('-')[0]} "
+    text = Text(what).append(mark, style=style).append(f"  {answer.duration_ms / 1000:.2f} s", style="default")
     if answer.usage.completion_tokens:
         text.append(f"  {answer.usage.completion_tokens} tokens", style="default")
     if answer.error:

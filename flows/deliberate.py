@@ -8,7 +8,7 @@ same deliberation is simply run again under its id.
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Literal
+from typing import Any
 
 from prefect import flow
 from prefect.client.schemas.objects import State
@@ -18,15 +18,20 @@ from prefect.settings.context import get_current_settings
 from blocks.connections import connections
 from blocks.loading import open_record
 from blocks.ray_agents import RayAgents, waiting_only
-from tasks.attendance import attendance
+from tasks.attendance import Post, attendance
 from tasks.collect import collect
 from tasks.council.models import DeliberationRequest
+from tasks.council.stages import PROPOSE, REVIEW, Strategy
 from tasks.inbox import INBOX
 from tasks.outcome import Outcome
 from tasks.plans import Session, convene
-from tasks.propose import STAGE, propose
+from tasks.propose import propose
 from tasks.record import record_artifacts
+from tasks.review import review
 from tasks.states import final_state
+
+WORK = {PROPOSE: propose, REVIEW: review}
+"""The agent task of each stage."""
 
 
 # A result storage that is named keeps Prefect from asking the server for one in every run; nothing is persisted.
@@ -45,7 +50,7 @@ async def deliberate(
     rubric: str | None = None,
     requirements: list[str] | None = None,
     context: dict[str, Any] | None = None,
-    strategy: Literal["propose"] = "propose",
+    strategy: Strategy | None = None,
     members: int | None = None,
     quorum: int | None = None,
     grace_s: float | None = None,
@@ -62,7 +67,7 @@ async def deliberate(
         rubric: How proposals are judged.
         requirements: What a proposal has to meet.
         context: Facts that the members should know.
-        strategy: propose: every member proposes, deterministic checks decide.
+        strategy: propose: deterministic checks decide; rank: blind ballots do; the council's own where left out.
         members: The council's first N members, or more of them in the same roles.
         quorum: Answers that decide; floor(n/2) + 1 where left out.
         grace_s: Seconds to wait after the quorum; until the deadline where left out.
@@ -102,8 +107,11 @@ async def _deliberated(session: Session) -> Outcome:
     inbox: asyncio.Queue[Any] = asyncio.Queue(INBOX)
     with waiting_only():
         agents = {
-            member.agent_id: propose.submit(session.plan.id, member.agent_id, *session.servers[member.server])
+            Post(member.agent_id, stage): WORK[stage].submit(
+                session.plan.id, member.agent_id, *session.servers[member.server]
+            )
+            for stage in session.plan.stages
             for member in session.absent
         }
     async with attendance(agents, inbox):
-        return await collect(session, STAGE, inbox)
+        return await collect(session, inbox)

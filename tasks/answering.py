@@ -1,8 +1,9 @@
-"""One member at work: for each item look on the record, ask the model, and publish the answer.
+"""One member at work on a stage: for each item look on the record, ask the model, and publish the answer.
 
 An answer stands on JetStream before the agent task returns, and what already stands there is never asked
 again. Failed attempts go to a subject of their own. The member works through the items concurrently, and
-stops its call for an item as soon as the decision on that item passes by.
+stops its call for an item as soon as the decision on that item passes by. What it asks and how it reads what
+comes back is the stage's craft.
 """
 
 from __future__ import annotations
@@ -10,33 +11,48 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from typing import Any, Protocol
 
 from blocks.completions import Completion
 from blocks.exceptions import ModelServerError
 from blocks.record import Record
 from blocks.vllm_server import VLLM, ChatCall
-from tasks.council.answers import read_reply
-from tasks.council.models import (
-    Answer,
-    Attempt,
-    Deliberation,
-    Item,
-    Member,
-    MemberStatus,
-    Proposal,
-    answer_id,
-    seed_of,
-)
+from tasks.council.models import Deliberation, Item, Member, MemberStatus
 from tasks.council.prompts import temperature_of
+from tasks.council.proposals import Answer, Attempt, Usage, answer_id, seed_of
 
 WINDOW = 256
 """Items that a member works on at once; further ones begin as these end."""
 
-Prompt = Callable[[Member, Item], list[dict[str, str]]]
+Messages = list[dict[str, str]]
+Fields = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a model is asked: the chat, and further fields of the request, such as a form for the answer."""
+
+    messages: Messages
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+class Craft(Protocol):
+    """What one stage asks of one member."""
+
+    stage: str
+
+    async def question(self, item: Item) -> Question | None:
+        """What to ask; None where this member has no part in the item's stage. May wait for an earlier stage."""
+
+    def read(self, item: Item, completion: Completion) -> Fields:
+        """The fields of the final answer that a completion gives, its status at least."""
+
+    def again(self, question: Question, completion: Completion, fields: Fields) -> Question | None:
+        """What to ask in place of an answer that cannot be used; None where it stands as it is."""
 
 
 @dataclass
@@ -45,16 +61,16 @@ class Desk:
 
     plan: Deliberation
     member: Member
-    stage: str
-    prompt: Prompt
     record: Record
     server: VLLM
     engine: str
-    _calls: dict[str, asyncio.Task[MemberStatus]] = field(default_factory=dict)
+    craft: Craft = field(init=False)
+    _calls: dict[str, asyncio.Task[MemberStatus | None]] = field(default_factory=dict)
     _decided: set[str] = field(default_factory=set)
 
-    async def answer_all(self) -> dict[str, int]:
-        """Answer every item; how many ended in which status. Raises RecordError."""
+    async def answer_all(self, craft: Craft) -> dict[str, int]:
+        """Answer every item of a stage; how many ended in which status. Raises RecordError."""
+        self.craft = craft
         listening = await self.record.listen(f"decisions.{self.plan.id}.*", self._heard)
         window, statuses = asyncio.Semaphore(WINDOW), Counter[str]()
         try:
@@ -78,20 +94,23 @@ class Desk:
             call.cancel()
 
     def _ended(
-        self, item: Item, window: asyncio.Semaphore, statuses: Counter[str], call: asyncio.Task[MemberStatus]
+        self, item: Item, window: asyncio.Semaphore, statuses: Counter[str], call: asyncio.Task[MemberStatus | None]
     ) -> None:
         window.release()
         self._calls.pop(item.id, None)
         if call.cancelled():
             statuses[MemberStatus.CANCELLED] += 1
-        elif call.exception() is None:
-            statuses[call.result()] += 1
+        elif call.exception() is None and (status := call.result()) is not None:
+            statuses[status] += 1
 
-    async def _answer(self, item: Item) -> MemberStatus:
-        subject = f"answers.{self.plan.id}.{item.id}.{self.stage}.{self.member.agent_id}"
+    async def _answer(self, item: Item) -> MemberStatus | None:
+        subject = f"answers.{self.plan.id}.{item.id}.{self.craft.stage}.{self.member.agent_id}"
         if (standing := await self.record.last(subject)) is not None:
             return Answer.model_validate(standing.body).status
-        answer = await self._ask(item)
+        question = await self.craft.question(item)
+        if question is None:
+            return None
+        answer = await self._ask(item, question)
         if answer is None:
             return MemberStatus.TIMEOUT  # the collection task writes it: it alone knows the deadline
         body = answer.model_dump(mode="json")
@@ -102,86 +121,77 @@ class Desk:
         await self.record.announce(f"agent.response.{done}", body)
         return answer.status
 
-    async def _ask(self, item: Item) -> Answer | None:
-        call = self._call(item)
-        started = time.monotonic()
+    async def _ask(self, item: Item, question: Question) -> Answer | None:
+        """Ask, and once more where the craft cannot use the answer; None when the deadline comes first."""
+        started, spent = time.monotonic(), Usage()
         deadline = asyncio.get_running_loop().time() + self.plan.deadline_s
 
         async def failed(attempt: int, error: ModelServerError, duration_ms: int) -> None:
-            await self._note_attempt(item, attempt, error, duration_ms)
+            await self._note_attempt(item, attempt, type(error).__name__, str(error), duration_ms)
 
-        try:
-            completion = await self.server.complete(call, deadline, failed)
-        except TimeoutError:
-            return None
-        except ModelServerError as error:
-            return self._failure(item, error, _since(started))
-        return self._proposal(item, completion, _since(started))
+        call_id, attempt = self._id(item), 1
+        while True:
+            try:
+                completion = await self.server.complete(self._call(call_id, question), deadline, failed)
+            except TimeoutError:
+                return None
+            except ModelServerError as error:
+                return self._failure(item, error, spent, _since(started))
+            spent += completion.usage
+            fields = self.craft.read(item, completion)
+            second = self.craft.again(question, completion, fields) if attempt == 1 else None
+            if second is None:
+                break
+            await self._note_attempt(item, attempt, fields["error_type"], fields["error"], _since(started))
+            question, call_id, attempt = second, f"{call_id}:again", 2
+        told = {"model": completion.model, "engine": completion.engine, "duration_ms": _since(started), "usage": spent}
+        return self._final(item, **told, **fields)
 
-    def _call(self, item: Item) -> ChatCall:
-        request_id = answer_id(self.plan.id, item.id, self.stage, self.member.agent_id)
+    def _id(self, item: Item) -> str:
+        return answer_id(self.plan.id, item.id, self.craft.stage, self.member.agent_id)
+
+    def _call(self, call_id: str, question: Question) -> ChatCall:
         return ChatCall(
-            messages=self.prompt(self.member, item),
-            request_id=request_id,
-            seed=seed_of(request_id),
+            messages=question.messages,
+            request_id=call_id,
+            seed=seed_of(call_id),
             temperature=temperature_of(self.member),
             max_tokens=self.member.max_tokens,
             model=self.member.model,
+            extra=question.extra,
         )
 
-    def _proposal(self, item: Item, completion: Completion, duration_ms: int) -> Answer:
-        reply = read_reply(completion.content, completion.finish_reason, completion.reasoning)
-        proposal = Proposal(
-            author_id=self.member.agent_id,
-            author_role=self.member.role,
-            content=reply.content,
-            model=completion.model,
-            tokens=completion.usage.completion_tokens,
-            finish_reason=completion.finish_reason or "none",
-            reasoning=reply.reasoning,
-        )
-        return self._final(
-            item,
-            status=reply.status,
-            proposal=proposal if reply.content else None,
-            error=reply.reason,
-            error_type=None if reply.reason is None else reply.status.value,
-            duration_ms=duration_ms,
-            usage=completion.usage,
-            model=completion.model,
-            engine=completion.engine,
-        )
-
-    def _failure(self, item: Item, error: ModelServerError, duration_ms: int) -> Answer:
+    def _failure(self, item: Item, error: ModelServerError, spent: Usage, duration_ms: int) -> Answer:
         return self._final(
             item,
             status=MemberStatus.FAILED,
             error=str(error),
             error_type=type(error).__name__,
             duration_ms=duration_ms,
+            usage=spent,
             model=self.member.model or self.server.model,
             engine=self.engine,
         )
 
     def _final(self, item: Item, **fields: object) -> Answer:
-        return final_answer(self.plan, item.id, self.stage, self.member, **fields)
+        return final_answer(self.plan, item.id, self.craft.stage, self.member, **fields)
 
-    async def _note_attempt(self, item: Item, attempt: int, error: ModelServerError, duration_ms: int) -> None:
+    async def _note_attempt(self, item: Item, attempt: int, error_type: str, error: str, duration_ms: int) -> None:
         note = Attempt(
             task_id=self.plan.id,
             item=item.id,
-            stage=self.stage,
+            stage=self.craft.stage,
             agent_id=self.member.agent_id,
             role=self.member.role,
             attempt=attempt,
-            error=str(error),
-            error_type=type(error).__name__,
+            error=error,
+            error_type=error_type,
             duration_ms=duration_ms,
             engine=self.engine,
             timestamp=datetime.now(UTC),
         )
         subject = f"attempts.{note.task_id}.{note.item}.{note.stage}.{note.agent_id}"
-        event_id = f"{answer_id(note.task_id, note.item, note.stage, note.agent_id)}:attempt:{attempt}"
+        event_id = f"{self._id(item)}:attempt:{attempt}"
         await self.record.publish(subject, event_id, "attempt", note.model_dump(mode="json"))
 
 

@@ -1,11 +1,11 @@
-"""Who is still at work: watches the futures of a stage's agent tasks and sends home whoever is left."""
+"""Who is still at work: watches the futures of the agent tasks and sends home whoever is left."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from prefect.client.schemas.objects import State
 from prefect_ray.task_runners import PrefectRayFuture
@@ -23,29 +23,36 @@ LEAVING_S = 10.0
 Work = asyncio.Task[State[Any] | None]
 
 
+class Post(NamedTuple):
+    """A member's place in a stage."""
+
+    agent_id: str
+    stage: str
+
+
 @asynccontextmanager
 async def attendance(
-    agents: Mapping[str, PrefectRayFuture[Any]], inbox: asyncio.Queue[Any]
+    agents: Mapping[Post, PrefectRayFuture[Any]], inbox: asyncio.Queue[Any]
 ) -> AsyncGenerator[None, None]:
     """Report each agent task that ends, or the loss of all, to the inbox; on leaving, send home whoever stays."""
-    works = {agent_id: asyncio.create_task(settled(future)) for agent_id, future in agents.items()}
-    reports = [asyncio.create_task(_report(agent_id, work, inbox)) for agent_id, work in works.items()]
+    works = {post: asyncio.create_task(settled(future)) for post, future in agents.items()}
+    reports = [asyncio.create_task(_report(post, work, inbox)) for post, work in works.items()]
     notice = 0.0
     try:
         yield
         notice = NOTICE_S
     finally:
         await end(reports)
-        await _send_home({work: agents[agent_id] for agent_id, work in works.items()}, notice)
+        await _send_home({work: agents[post] for post, work in works.items()}, notice)
 
 
-async def _report(agent_id: str, work: Work, inbox: asyncio.Queue[Any]) -> None:
+async def _report(post: Post, work: Work, inbox: asyncio.Queue[Any]) -> None:
     try:
         state = await asyncio.shield(work)
     except AgentsUnavailable as error:
         await inbox.put(error)
         return
-    await inbox.put(Left(agent_id, None if state is None or state.is_completed() else _reason(state)))
+    await inbox.put(Left(*post, None if state is None or state.is_completed() else _reason(state)))
 
 
 async def _send_home(works: Mapping[Work, PrefectRayFuture[Any]], notice: float) -> None:

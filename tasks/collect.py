@@ -28,10 +28,10 @@ IN_STATUS = ("status", "degraded", "engine", "counts", "winner_id", "completed_a
 
 
 @task(retries=0, cache_policy=NO_CACHE, persist_result=False)
-async def collect(session: Session, stage: str, inbox: asyncio.Queue[Any]) -> Outcome:
+async def collect(session: Session, inbox: asyncio.Queue[Any]) -> Outcome:
     """Decide every item from the record, then say on the record that the deliberation has ended."""
     record, plan = await open_record(), session.plan
-    collector = Collector(plan, stage, record, inbox, session.engine, session.started)
+    collector = Collector(plan, record, inbox, session.engine, session.started)
     async with progress(record, plan, collector.outcome, session.engine):
         outcome = await collector.run(session.resumed)
     duration_ms = int((asyncio.get_running_loop().time() - session.started) * 1000)

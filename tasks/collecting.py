@@ -1,5 +1,7 @@
 """Collecting: reads the record, applies the rules of `tasks/council/rules.py`, and publishes decisions.
 
+An item goes through its strategy's stages on its own, so that stages of different items overlap. Once its
+proposals are in, that is said on the record, with the authors that count; then they review one another.
 Runs in the driver. It believes the stream and not Ray's return values, and it alone writes `timeout` and
 `cancelled` for a member. One bounded inbox brings everything that can change a verdict; the clock is the only
 other source.
@@ -14,30 +16,39 @@ from typing import Any
 
 from blocks.record import Record
 from tasks.answering import WINDOW, final_answer
-from tasks.council.models import (
-    Answer,
-    Deliberation,
-    Item,
-    ItemResult,
-    MemberStatus,
-    Status,
-    answer_id,
-)
-from tasks.council.results import item_result
+from tasks.council.decisions import ItemResult
+from tasks.council.models import Deliberation, Item, MemberStatus, Status
+from tasks.council.proposals import Answer
+from tasks.council.results import ENDED_EARLY, candidates, item_result
 from tasks.council.rules import Rules, Verdict, judge
+from tasks.council.stages import PROPOSE, REVIEW
+from tasks.council.tally import Candidate, decided_early
 from tasks.inbox import Left, from_record
 from tasks.outcome import Outcome
+from tasks.review import closed_subject
 
 
 @dataclass
 class OpenItem:
-    """An item that waits for its members."""
+    """An item that waits for its members in one of its stages."""
 
     item: Item
     started_at: float
+    stage: str
+    members: tuple[str, ...]
+    """Who is waited for in this stage."""
     answers: dict[str, Answer] = field(default_factory=dict)
     quorum_at: float | None = None
     wake_at: float | None = None
+    proposals: dict[str, Answer] = field(default_factory=dict)
+    """The answers of the first stage, once it is closed."""
+    aside: list[Answer] = field(default_factory=list)
+    """Answers of a later stage that came before this one was closed."""
+
+    @property
+    def missing(self) -> list[str]:
+        """Who has not answered in this stage."""
+        return [agent_id for agent_id in self.members if agent_id not in self.answers]
 
     def statuses(self) -> dict[str, MemberStatus]:
         """Final statuses so far."""
@@ -49,19 +60,19 @@ class OpenItem:
 
 
 class Collector:
-    """Decides every item of one stage."""
+    """Takes every item through its stages and decides it."""
 
     def __init__(
-        self, plan: Deliberation, stage: str, record: Record, inbox: asyncio.Queue[Any], engine: str, started: float
+        self, plan: Deliberation, record: Record, inbox: asyncio.Queue[Any], engine: str, started: float
     ) -> None:
-        self._plan, self._stage, self._record, self._inbox = plan, stage, record, inbox
+        self._plan, self._record, self._inbox = plan, record, inbox
+        self._members = tuple(member.agent_id for member in plan.council.members)
         self._engine, self._started = engine, started
-        self._rules = Rules(len(plan.council.members), plan.quorum, plan.grace_s, plan.deadline_s)
         self._waiting = {item.id: item for item in reversed(plan.agenda)}
         self._open: dict[str, OpenItem] = {}
         self._early: dict[str, list[Answer]] = {}
         self._unread: set[str] = set()
-        self._left: dict[str, str | None] = {}
+        self._left: dict[tuple[str, str], str | None] = {}
         self._cancelled = False
         self.outcome = Outcome()
 
@@ -69,7 +80,7 @@ class Collector:
         """Decide every item; the outcome. Items with a decision on the record are taken as they stand."""
         if resumed:
             await self._take_standing()
-        async with from_record(self._record, self._plan.id, self._stage, self._inbox):
+        async with from_record(self._record, self._plan.id, self._inbox):
             touched = await self._open_items()
             while touched or self._open:
                 for item_id in touched:
@@ -88,7 +99,7 @@ class Collector:
             after = event.sequence
             result = ItemResult.model_validate(event.body)
             self.outcome.add(result)
-            self.outcome.answers += result.total_agents
+            self.outcome.answers += result.total_agents * len(self._plan.stages)
             self._waiting.pop(result.item, None)
         status = await self._record.read_status(self._plan.id) or {}
         self._cancelled = bool(status.get("cancel_requested"))
@@ -106,9 +117,9 @@ class Collector:
         if isinstance(news, Answer):
             return self._take(news)
         if isinstance(news, Left):
-            self._left[news.agent_id] = news.failure
+            self._left[news.agent_id, news.stage] = news.failure
             for item in self._open.values():
-                await self._write_left(item, news.agent_id)
+                await self._write_left(item)
         else:
             self._cancelled = True
         return list(self._open)
@@ -118,11 +129,15 @@ class Collector:
         if item is None:
             self._put_aside(answer)
             return []
+        if answer.stage != item.stage:
+            if self._plan.stages.index(answer.stage) > self._plan.stages.index(item.stage):
+                item.aside.append(answer)
+            return []
         if answer.agent_id not in item.answers:
             item.answers[answer.agent_id] = answer
             self.outcome.answers += 1
         ok = sum(status is MemberStatus.OK for status in item.statuses().values())
-        if ok >= self._rules.quorum and item.quorum_at is None:
+        if ok >= self._rules(item).quorum and item.quorum_at is None:
             item.quorum_at = self._now()
         return [answer.item]
 
@@ -143,34 +158,49 @@ class Collector:
         while self._waiting and len(self._open) < WINDOW:
             item_id, item = self._waiting.popitem()
             # The first items begin with their members, which were sent to work before this task began.
-            self._open[item_id] = OpenItem(item, self._started if not self.outcome.lines else self._now())
+            started = self._started if not self.outcome.lines else self._now()
+            self._open[item_id] = OpenItem(item, started, self._plan.stages[0], self._members)
             for answer in self._early.pop(item_id, []):
                 self._take(answer)
             if item_id in self._unread:
                 await self._read(item_id)
-            for agent_id in self._left:
-                await self._write_left(self._open[item_id], agent_id)
+            await self._write_left(self._open[item_id])
             opened.append(item_id)
         return opened
 
     async def _read(self, item_id: str) -> None:
         self._unread.remove(item_id)
-        pattern, after = f"answers.{self._plan.id}.{item_id}.{self._stage}.*", 0
+        pattern, after = f"answers.{self._plan.id}.{item_id}.>", 0
         while (event := await self._record.next(pattern, after)) is not None:
             after = event.sequence
             self._take(Answer.model_validate(event.body))
 
     async def _decide(self, item_id: str) -> None:
-        if (item := self._open.get(item_id)) is None:
-            return
-        verdict = self._judge(item)
-        item.wake_at = verdict.wake_at
-        if verdict.status.final:
-            await self._settle(item, verdict)
+        """Judge an item as it stands: close its stage, or decide it, or wait on."""
+        while (item := self._open.get(item_id)) is not None:
+            early = self._early_end(item)
+            verdict = Verdict(Status.COMPLETED) if early else self._judge(item)
+            item.wake_at = verdict.wake_at
+            if not verdict.status.final:
+                return
+            verdict, skipped = await self._complete(item, verdict, early), None
+            if item.stage == PROPOSE and verdict.status is Status.COMPLETED and REVIEW in self._plan.stages:
+                skipped = decided_early(self._candidates(item), [], self._voters(item))
+                if skipped is None:
+                    await self._begin_review(item)
+                    continue
+            await self._settle(item, verdict, skipped)
+
+    def _rules(self, item: OpenItem) -> Rules:
+        """A council needs its quorum of proposals; of ballots it takes what comes, since proposals can stand alone."""
+        plan = self._plan
+        if item.stage == PROPOSE:
+            return Rules(len(item.members), plan.quorum, plan.grace_s, plan.deadline_s)
+        return Rules(len(item.members), 0, None, plan.deadline_s)
 
     def _judge(self, item: OpenItem) -> Verdict:
         return judge(
-            self._rules,
+            self._rules(item),
             item.statuses(),
             now=self._now(),
             started_at=item.started_at,
@@ -179,50 +209,93 @@ class Collector:
             reasons=item.reasons(),
         )
 
-    async def _write_left(self, item: OpenItem, agent_id: str) -> None:
-        """Write the final answer of a member whose agent task ended without one."""
-        if agent_id in item.answers:
-            return
-        failure = self._left[agent_id]
-        if failure is None:
-            reason = f"no answer within the deadline of {self._plan.deadline_s:g} s"
-            await self._write(item, agent_id, MemberStatus.TIMEOUT, reason, "DeadlineExceeded")
-        else:
-            await self._write(item, agent_id, MemberStatus.FAILED, f"agent task {failure}", "AgentDied")
+    async def _complete(self, item: OpenItem, verdict: Verdict, early: str | None) -> Verdict:
+        """Write who is missing in this stage; the verdict with an answer that may have come before our word for it."""
+        status, reason = (MemberStatus.CANCELLED, early) if early else self._missing(item, verdict)
+        for agent_id in item.missing:
+            await self._write(item, agent_id, status, reason, ENDED_EARLY if early else status.value)
+        final = self._judge(item)
+        return final if final.status is Status.COMPLETED and verdict.status is not Status.CANCELLED else verdict
 
-    async def _settle(self, item: OpenItem, verdict: Verdict) -> None:
-        """Close an item: write who is missing, and publish the decision."""
-        status, reason = self._missing(verdict)
-        for member in self._plan.council.members:
-            if member.agent_id not in item.answers:
-                await self._write(item, member.agent_id, status, reason, status.value)
-        final = self._judge(item)  # an answer may have come before our word for its member
-        verdict = final if final.status is Status.COMPLETED and verdict.status is not Status.CANCELLED else verdict
+    # --- the review -------------------------------------------------------------------------------
+
+    def _voters(self, item: OpenItem) -> list[str]:
+        return [agent_id for agent_id in self._members if item.statuses().get(agent_id) is MemberStatus.OK]
+
+    async def _begin_review(self, item: OpenItem) -> None:
+        """Say on the record whose proposals count, and wait for their authors' ballots."""
+        subject = closed_subject(self._plan.id, item.item.id, item.stage)
+        body = {"task_id": self._plan.id, "item": item.item.id, "stage": item.stage, "authors": self._voters(item)}
+        first = await self._record.publish_final(
+            subject, f"{self._plan.id}:{item.item.id}:{item.stage}:closed", "stage.closed", body
+        )
+        item.proposals, item.answers, item.stage = item.answers, {}, REVIEW
+        item.members = tuple((body if first is None else first.body)["authors"])
+        aside, item.aside = item.aside, []
+        for answer in aside:
+            self._take(answer)
+        await self._write_left(item)
+
+    def _early_end(self, item: OpenItem) -> str | None:
+        """Why the ballots that are missing need not be waited for, if so."""
+        if item.stage != REVIEW or self._cancelled:
+            return None
+        ballots = [answer.ballot for answer in item.answers.values() if answer.ballot]
+        return decided_early(self._candidates(item), ballots, item.missing)
+
+    def _candidates(self, item: OpenItem) -> list[Candidate]:
+        return candidates(self._plan, item.item, item.proposals or item.answers)
+
+    # --- the end ----------------------------------------------------------------------------------
+
+    async def _write_left(self, item: OpenItem) -> None:
+        """Write the final answers of members whose agent tasks ended without one."""
+        for agent_id in item.missing:
+            if (agent_id, item.stage) not in self._left:
+                continue
+            failure = self._left[agent_id, item.stage]
+            if failure is None:
+                reason = f"no answer within the deadline of {self._plan.deadline_s:g} s"
+                await self._write(item, agent_id, MemberStatus.TIMEOUT, reason, "DeadlineExceeded")
+            else:
+                await self._write(item, agent_id, MemberStatus.FAILED, f"agent task {failure}", "AgentDied")
+
+    async def _settle(self, item: OpenItem, verdict: Verdict, skipped: str | None) -> None:
+        """Close an item: publish what it came to."""
+        proposals, reviews = (item.proposals, item.answers) if item.proposals else (item.answers, None)
         duration_ms = int((self._now() - item.started_at) * 1000)
-        result = item_result(self._plan, item.item, item.answers, verdict, duration_ms, datetime.now(UTC))
+        result = item_result(
+            self._plan,
+            item.item,
+            proposals,
+            verdict,
+            duration_ms,
+            datetime.now(UTC),
+            reviews=reviews,
+            skipped=skipped,
+        )
         await self._publish(result)
         del self._open[item.item.id]
 
-    def _missing(self, verdict: Verdict) -> tuple[MemberStatus, str]:
+    def _missing(self, item: OpenItem, verdict: Verdict) -> tuple[MemberStatus, str]:
         if verdict.status is Status.CANCELLED:
             return MemberStatus.CANCELLED, "the deliberation was cancelled"
         if verdict.status is Status.FAILED:
             return MemberStatus.CANCELLED, "the quorum could no longer be reached"
-        if verdict.status is Status.TIMEOUT or self._rules.grace_s is None:
+        grace_s = self._rules(item).grace_s
+        if verdict.status is Status.TIMEOUT or grace_s is None:
             return MemberStatus.TIMEOUT, f"no answer within the deadline of {self._plan.deadline_s:g} s"
-        return MemberStatus.TIMEOUT, f"no answer within {self._rules.grace_s:g} s after the quorum"
+        return MemberStatus.TIMEOUT, f"no answer within {grace_s:g} s after the quorum"
 
     async def _write(self, item: OpenItem, agent_id: str, status: MemberStatus, reason: str, error_type: str) -> None:
         """Write a member's final answer in its place; if its own came first, take that."""
         member = self._plan.member(agent_id)
         fields: dict[str, Any] = {"status": status, "error": reason, "error_type": error_type}
         fields |= {"duration_ms": int((self._now() - item.started_at) * 1000), "engine": self._engine}
-        answer = final_answer(self._plan, item.item.id, self._stage, member, **fields)
-        subject = f"answers.{self._plan.id}.{item.item.id}.{self._stage}.{agent_id}"
+        answer = final_answer(self._plan, item.item.id, item.stage, member, **fields)
+        subject = f"answers.{self._plan.id}.{item.item.id}.{item.stage}.{agent_id}"
         body = answer.model_dump(mode="json")
-        first = await self._record.publish_final(
-            subject, answer_id(self._plan.id, item.item.id, self._stage, agent_id), "answer", body
-        )
+        first = await self._record.publish_final(subject, answer.id, "answer", body)
         if first is None:
             await self._record.announce("agent.response.failed", body)
         self._take(answer if first is None else Answer.model_validate(first.body))

@@ -11,7 +11,7 @@ from typing import Any
 from blocks.background import background
 from blocks.exceptions import RecordError
 from blocks.record import Body, Event, Record
-from tasks.council.models import Answer
+from tasks.council.proposals import Answer
 
 INBOX = 1024
 """News that may wait; whoever brings more waits with it."""
@@ -19,9 +19,10 @@ INBOX = 1024
 
 @dataclass(frozen=True)
 class Left:
-    """An agent task has ended; `failure` says why, None where it ran to its end."""
+    """A member's agent task for a stage has ended; `failure` says why, None where it ran to its end."""
 
     agent_id: str
+    stage: str
     failure: str | None
 
 
@@ -31,11 +32,9 @@ class CancelAsked:
 
 
 @asynccontextmanager
-async def from_record(
-    record: Record, deliberation_id: str, stage: str, inbox: asyncio.Queue[Any]
-) -> AsyncGenerator[None, None]:
-    """Bring a stage's answers, the wish to cancel, or the RecordError that ended either, into the inbox."""
-    answers = record.follow(f"answers.{deliberation_id}.*.{stage}.*")
+async def from_record(record: Record, deliberation_id: str, inbox: asyncio.Queue[Any]) -> AsyncGenerator[None, None]:
+    """Bring the answers, the wish to cancel, or the RecordError that ended either, into the inbox."""
+    answers = record.follow(f"answers.{deliberation_id}.>")
     wishes = record.follow_status(deliberation_id)
     async with background(_bring(answers, Answer.model_validate, inbox), _bring(wishes, _wish, inbox)):
         yield

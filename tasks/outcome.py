@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from tasks.council.models import ItemResult, MemberStatus, Status, Usage
+from tasks.council.decisions import ItemResult
+from tasks.council.models import MemberStatus, Status
+from tasks.council.proposals import Usage
 
 FULL_RESULTS = 20
 """Results that are kept whole for the report; of further items only the line in the table."""

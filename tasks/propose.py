@@ -5,14 +5,15 @@ from __future__ import annotations
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from blocks.completions import Completion
 from blocks.connections import connections
-from blocks.loading import load, open_record
-from blocks.vllm_server import VLLM
-from tasks.answering import Desk
+from tasks.answering import Fields, Question
+from tasks.council.answers import read_reply
+from tasks.council.models import Item, Member
 from tasks.council.prompts import propose_messages
-from tasks.plans import plan_of
-
-STAGE = "propose-0"
+from tasks.council.proposals import Proposal
+from tasks.council.stages import PROPOSE
+from tasks.desk import desk_of
 
 
 @task(task_run_name="propose {agent_id}", retries=0, cache_policy=NO_CACHE, persist_result=False)
@@ -25,9 +26,40 @@ async def propose(
     no secret is among them. `engine` is what the server was found to be; an answer says so where there is one.
     """
     async with connections():
-        record = await open_record()
-        plan = await plan_of(record, deliberation_id)
-        member = plan.member(agent_id)
-        server = await load(VLLM, member.server, server_version)
-        desk = Desk(plan, member, STAGE, propose_messages, record, server, engine)
-        return await desk.answer_all()
+        desk = await desk_of(deliberation_id, agent_id, server_version, engine)
+        return await desk.answer_all(Proposing(desk.member))
+
+
+class Proposing:
+    """What a member is asked for its proposal, and how the text is read."""
+
+    stage = PROPOSE
+
+    def __init__(self, member: Member) -> None:
+        self._member = member
+
+    async def question(self, item: Item) -> Question:
+        """The same for all members up to their role."""
+        return Question(propose_messages(self._member, item))
+
+    def read(self, _item: Item, completion: Completion) -> Fields:
+        """The proposal, with thinking kept apart; without a text there is none."""
+        reply = read_reply(completion.content, completion.finish_reason, completion.reasoning)
+        proposal = Proposal(
+            author_id=self._member.agent_id,
+            author_role=self._member.role,
+            content=reply.content,
+            model=completion.model,
+            tokens=completion.usage.completion_tokens,
+            finish_reason=completion.finish_reason or "none",
+            reasoning=reply.reasoning,
+        )
+        return {
+            "status": reply.status,
+            "proposal": proposal if reply.content else None,
+            "error": reply.reason,
+            "error_type": None if reply.reason is None else reply.status.value,
+        }
+
+    def again(self, _question: Question, _completion: Completion, _fields: Fields) -> None:
+        """A proposal stands as it came."""

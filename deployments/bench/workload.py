@@ -11,8 +11,9 @@ import aiohttp
 from blocks.completions import chat_payload
 from blocks.vllm_server import KEEPALIVE_S, ChatCall
 from deployments.bench.samples import Sample
-from tasks.council.models import DeliberationRequest, Item, Member, seed_of
+from tasks.council.models import DeliberationRequest, Item, Member
 from tasks.council.prompts import propose_messages, temperature_of
+from tasks.council.proposals import seed_of
 
 TASK = "Write a Python function to merge sorted arrays"
 REQUIREMENTS = ("Use type hints", "Add docstring")

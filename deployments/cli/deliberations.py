@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from deployments.cli.completion import council_names
-from deployments.cli.support import FAILED, NOT_UP, examples, fail, guarded, run, running_stack, say
+from deployments.cli.support import FAILED, NOT_UP, WRONG_USE, examples, fail, guarded, run, running_stack, say
 
 if TYPE_CHECKING:
     from blocks.record import Body
 
 PANEL = "Deliberations"
 MEASURING = "Measuring"
+RULES = ("borda", "copeland", "schulze")
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="The deliberation's id.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, as the HTTP API answers it.")]
@@ -39,6 +40,7 @@ def add_to(app: typer.Typer) -> None:
         (watch, "watch", examples("conclave watch ID")),
         (result, "result", examples("conclave result ID", "conclave result ID --json | jq .members")),
         (cancel, "cancel", examples("conclave cancel ID")),
+        (retally, "retally", examples("conclave retally ID --rule schulze")),
     ):
         app.command(name=name, epilog=epilog, rich_help_panel=PANEL)(verb)
     app.command(
@@ -57,7 +59,9 @@ def deliberate(
     requirement: Annotated[
         list[str] | None, typer.Option("--requirement", "-r", help="What a proposal has to meet; repeatable.")
     ] = None,
-    strategy: Annotated[str, typer.Option(help="propose: deterministic checks decide.")] = "propose",
+    strategy: Annotated[
+        str | None, typer.Option(help="propose: checks decide; rank: blind ballots do. The council's own.")
+    ] = None,
     members: Annotated[int | None, typer.Option(help="The council's first N members, or more in their roles.")] = None,
     quorum: Annotated[int | None, typer.Option(help="Answers that decide; more than half where left out.")] = None,
     grace: Annotated[float | None, typer.Option(help="Seconds to wait after the quorum; to the deadline.")] = None,
@@ -144,6 +148,27 @@ def cancel(deliberation_id: Id) -> None:
     say(f"{deliberation_id} is cancelled" if after == "CANCELLED" else f"{deliberation_id} ended first: {after}")
     if after != "CANCELLED":
         raise typer.Exit(FAILED)
+
+
+def retally(
+    deliberation_id: Id,
+    rule: Annotated[str, typer.Option(help="borda, copeland or schulze.")] = "borda",
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, by item.")] = False,
+) -> None:
+    """Tally the ballots of an earlier deliberation by another rule, without a model call; the decision stands."""
+    if rule not in RULES:
+        fail(f"rule: {rule!r} is unknown; the rules are {', '.join(RULES)}", WRONG_USE)
+    running_stack()
+    from deployments.deliberations import retally as tally_again
+    from deployments.terminal import show_tally, stdout
+
+    found = run(tally_again(deliberation_id, rule))  # type: ignore[arg-type]  # checked above
+    if as_json:
+        typer.echo(json.dumps({item: outcome.model_dump(mode="json") for item, outcome in found.items()}, indent=2))
+        return
+    console = stdout()
+    for item, outcome in found.items():
+        show_tally(item, outcome, console)
 
 
 def bench(context: typer.Context) -> None:

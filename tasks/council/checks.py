@@ -18,7 +18,9 @@ from textwrap import dedent
 import yaml
 
 from tasks.council.answers import Block, fenced_blocks, visible_tags
-from tasks.council.models import Check, Item, Proposal, RankedProposal
+from tasks.council.decisions import Check, RankedProposal
+from tasks.council.models import Item
+from tasks.council.proposals import Proposal
 
 COVERED = 0.6
 """Share of the significant words from which on something counts as covered."""

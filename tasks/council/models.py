@@ -10,11 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from tasks.council.stages import Strategy, stages_of
 
 NAME_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
 NAME_RULE = "1 to 64 of A-Z, a-z, 0-9, '_' and '-'"
@@ -128,6 +129,7 @@ class CouncilSpec(Frozen):
     quorum: int | None = Field(None, ge=1, description="Answers that decide; floor(n/2) + 1 where left out.")
     grace_s: float | None = Field(None, ge=0, le=86_400, description="Wait after the quorum; else to the deadline.")
     deadline_s: float = Field(300.0, gt=0, le=86_400, description="Seconds for an item from its start.")
+    strategy: Strategy = Field("propose", description="propose: checks decide; rank: blind ballots do.")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -198,7 +200,7 @@ class DeliberationRequest(Brief):
     task: Text | None = Field(None, description="The one task to decide.")
     items: tuple[ItemRequest, ...] | None = Field(None, min_length=1, max_length=MAX_ITEMS)
     council: Name = Field("dev", description="Name of the council that decides.")
-    strategy: Literal["propose"] = Field("propose", description="propose: deterministic checks decide.")
+    strategy: Strategy | None = Field(None, description="How it decides; the council's own where left out.")
     members: int | None = Field(None, ge=1, le=MAX_MEMBERS, description="The council's first N members.")
     quorum: int | None = Field(None, ge=1, le=MAX_MEMBERS)
     grace_s: float | None = Field(None, ge=0, le=86_400)
@@ -266,13 +268,18 @@ class Deliberation(Frozen):
     id: Name
     council: CouncilSpec
     agenda: tuple[Item, ...] = Field(min_length=1)
-    strategy: Literal["propose"]
+    strategy: Strategy
     quorum: int = Field(ge=1)
     grace_s: float | None
     deadline_s: float
     request_digest: str
     council_digest: str
     metadata: dict[str, Any]
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """What every item goes through."""
+        return stages_of(self.strategy)
 
     def member(self, agent_id: str) -> Member:
         """The member of that name. Raises KeyError."""
@@ -292,7 +299,7 @@ class Deliberation(Frozen):
             id=deliberation_id,
             council=sized,
             agenda=request.agenda(),
-            strategy=request.strategy,
+            strategy=request.strategy or council.strategy,
             quorum=quorum,
             grace_s=council.grace_s if request.grace_s is None else request.grace_s,
             deadline_s=request.deadline_s or council.deadline_s,
@@ -300,150 +307,3 @@ class Deliberation(Frozen):
             council_digest=council.digest,
             metadata=request.metadata,
         )
-
-
-# --- what came back -------------------------------------------------------------------------------
-
-
-class Usage(Frozen):
-    """Tokens of one or more model calls; `cached_tokens` are prompt tokens served from the prefix cache."""
-
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cached_tokens: int = 0
-
-    def __add__(self, other: Usage) -> Usage:
-        return Usage(
-            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
-            completion_tokens=self.completion_tokens + other.completion_tokens,
-            cached_tokens=self.cached_tokens + other.cached_tokens,
-        )
-
-
-class Proposal(Frozen):
-    """One member's text, with the thinking that its model showed kept apart."""
-
-    author_id: Name
-    author_role: str
-    content: str
-    model: str
-    tokens: int
-    finish_reason: str
-    reasoning: str | None = None
-    revisions: tuple[str, ...] = ()
-
-
-class Answer(Frozen):
-    """A member's one final answer to one item in one stage, as it stands on JetStream."""
-
-    task_id: Name
-    item: Name
-    stage: Name
-    agent_id: Name
-    role: str
-    status: MemberStatus
-    proposal: Proposal | None = None
-    error: str | None = None
-    error_type: str | None = None
-    duration_ms: int = 0
-    usage: Usage = Usage()
-    model: str | None = None
-    engine: str = "unknown"
-    diversity: bool = False
-    num_agents: int
-    timestamp: datetime
-
-    @property
-    def id(self) -> str:
-        """Identity that does not depend on the attempt."""
-        return answer_id(self.task_id, self.item, self.stage, self.agent_id)
-
-
-class Attempt(Frozen):
-    """One failed attempt at a model call; never final."""
-
-    task_id: Name
-    item: Name
-    stage: Name
-    agent_id: Name
-    role: str
-    attempt: int
-    error: str
-    error_type: str
-    duration_ms: int
-    engine: str = "unknown"
-    timestamp: datetime
-
-
-def answer_id(deliberation: str, item: str, stage: str, agent_id: str) -> str:
-    """`deliberation:item:stage:member`: the answer's event id and the `X-Request-Id` of its model call."""
-    return f"{deliberation}:{item}:{stage}:{agent_id}"
-
-
-def seed_of(call_id: str) -> int:
-    """Sampling seed of a call, 0 to 2^31 - 1, so that the same call asks for the same text."""
-    return int.from_bytes(hashlib.sha256(call_id.encode()).digest()[:4], "big") >> 1
-
-
-# --- what was decided -----------------------------------------------------------------------------
-
-
-class Check(Frozen):
-    """One deterministic check of a proposal: `score` is 0 to 1, `evidence` says what was seen."""
-
-    name: str
-    passed: bool
-    score: float = Field(ge=0, le=1)
-    weight: float = Field(gt=0)
-    evidence: str
-
-
-class RankedProposal(Frozen):
-    """A proposal with its score (0 to 1, weighted mean of its checks) and rank (1 is best)."""
-
-    proposal: Proposal
-    score: float
-    rank: int
-    checks: tuple[Check, ...]
-
-
-class MemberOutcome(Frozen):
-    """What became of one member, in words a reader can act on."""
-
-    agent_id: Name
-    role: str
-    status: MemberStatus
-    reason: str | None
-    duration_ms: int
-    usage: Usage
-    model: str | None
-
-
-class ItemResult(Frozen):
-    """One decided item: what `decisions.<id>.<item>` carries and the HTTP API answers."""
-
-    id: Name
-    item: Name
-    task: str
-    status: Status
-    degraded: bool
-    council: Name
-    engine: str
-    strategy: str
-    total_agents: int
-    received_count: int
-    failed_count: int
-    results: tuple[RankedProposal, ...]
-    members: tuple[MemberOutcome, ...]
-    winner_id: Name | None
-    decision: str | None
-    error_message: str | None
-    duration_ms: int
-    usage: Usage
-    completed_at: datetime
-
-    @property
-    def headline(self) -> str:
-        """Who answered, never dressed up: `3 of 3` or `2 of 3: degraded`."""
-        count = f"{self.received_count} of {self.total_agents}"
-        return f"{count}: degraded" if self.degraded else count

@@ -52,7 +52,7 @@ MAX_TEMPERATURE = 2.0
 
 def propose_messages(member: Member, item: Item) -> list[dict[str, str]]:
     """The chat that asks a member for its proposal, in the form of OpenAI's API."""
-    user = f"{_task_sections(item)}\n\n# Your role\n{_role(member)}"
+    user = f"{task_sections(item)}\n\n# Your role\n{role_of(member)}"
     return [{"role": "system", "content": CHARTER}, {"role": "user", "content": user}]
 
 
@@ -63,7 +63,7 @@ def temperature_of(member: Member) -> float:
     return round(min(member.temperature * DIVERSITY_HEAT, MAX_TEMPERATURE), 4)
 
 
-def _task_sections(item: Item) -> str:
+def task_sections(item: Item) -> str:
     """What all members share, in the order that the cache relies on."""
     sections = [("Task", item.task)]
     if item.context:
@@ -75,7 +75,7 @@ def _task_sections(item: Item) -> str:
     return "\n\n".join(f"# {heading}\n{body}" for heading, body in sections)
 
 
-def _role(member: Member) -> str:
+def role_of(member: Member) -> str:
     """What only this member is told."""
     known = ROLES.get(member.role.upper(), f"You are an expert {member.role} engineer.")
     told = f"{member.role}: {member.instructions or known}"

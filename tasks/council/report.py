@@ -12,10 +12,16 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from tasks.council.models import Deliberation, ItemResult, MemberOutcome, RankedProposal, Status, Usage
+from tasks.council.decisions import ItemResult, MemberOutcome, RankedProposal
+from tasks.council.models import Deliberation, Status
+from tasks.council.proposals import Usage
+from tasks.council.tally import Tally
+from tasks.council.wording import in_words
 
 _WRAP = textwrap.TextWrapper(width=100, break_long_words=False, break_on_hyphens=False, replace_whitespace=False)
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~:$@.-])")
+MAX_COLUMNS = 20
+"""Proposals that the table of ballots shows, the best."""
 MAX_SHOWN = 20_000
 """Characters of one proposal that the report shows; the whole text is on the record."""
 
@@ -110,10 +116,23 @@ def _item(result: ItemResult, alone: bool) -> list[str]:
         parts.append(escape(result.error_message))
     if result.decision is not None:
         parts += [f"The proposal of **{result.winner_id}** is the decision:", fenced(result.decision)]
+    if result.ballots:
+        parts += [f"### Ballots{of}", escape(in_words(result.ballots)), _ballots_table(result.ballots.tally)]
     parts += [f"### Members{of} ({result.headline})", _members_table(result.members)]
     for entry in result.results:
         parts += _proposal(entry, shown=entry.proposal.author_id == result.winner_id)
     return parts
+
+
+def _ballots_table(tally: Tally) -> str:
+    """Who ranked whom where: a row for each voter, a column for each proposal, best first."""
+    shown = tally.order[:MAX_COLUMNS]
+    rows = [f"| | {' | '.join(shown)} |", "| --- " * (len(shown) + 1) + "|"]
+    for voter, ranks in tally.ranks.items():
+        cells = ("own" if author == voter else str(ranks.get(author, "-")) for author in shown)
+        rows.append(f"| **{voter}** | {' | '.join(cells)} |")
+    rows.append(f"| votes | {' | '.join(f'{tally.scores[author]:.2f}' for author in shown)} |")
+    return "\n".join(rows)
 
 
 def _verdict(result: ItemResult) -> str:
@@ -125,12 +144,11 @@ def _verdict(result: ItemResult) -> str:
 
 
 def _members_table(members: Sequence[MemberOutcome]) -> str:
-    rows = ["| member | role | status | seconds | tokens | cached | reason |", "| --- " * 7 + "|"]
-    rows += [
-        f"| {m.agent_id} | {m.role} | {m.status.value} | {m.duration_ms / 1000:.2f} | {m.usage.completion_tokens} "
-        f"| {m.usage.cached_tokens} | {escape(m.reason or '')} |"
-        for m in members
-    ]
+    rows = ["| member | role | status | ballot | seconds | tokens | cached | reason |", "| --- " * 8 + "|"]
+    for m in members:
+        ballot, reason = m.ballot.value if m.ballot else "-", escape(m.reason or m.ballot_reason or "")
+        cost = f"{m.duration_ms / 1000:.2f} | {m.usage.completion_tokens} | {m.usage.cached_tokens}"
+        rows.append(f"| {m.agent_id} | {m.role} | {m.status.value} | {ballot} | {cost} | {reason} |")
     return "\n".join(rows)
 
 

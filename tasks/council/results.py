@@ -11,22 +11,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from tasks.council.checks import rank_proposals
-from tasks.council.models import (
-    Answer,
-    Deliberation,
-    Item,
-    ItemResult,
-    Member,
-    MemberOutcome,
-    MemberStatus,
-    RankedProposal,
-    Status,
-    Usage,
-)
+from tasks.council.decisions import Ballots, ItemResult, MemberOutcome, RankedProposal
+from tasks.council.models import Deliberation, Item, Member, MemberStatus, Status
+from tasks.council.proposals import Answer, Usage
 from tasks.council.rules import Verdict
+from tasks.council.stages import REVIEW
+from tasks.council.tally import Candidate, Tally, tally
 
 SIMULATOR = "simulator"
 UNKNOWN = "unknown"
+UNUSABLE = (MemberStatus.INVALID, MemberStatus.TRUNCATED, MemberStatus.EMPTY)
+"""Of a ballot: it came, and cannot be counted."""
+ENDED_EARLY = "EndedEarly"
+"""Type of the error of a ballot that was not waited for, because it could not change the winner."""
 
 _MISSING = {
     Status.COMPLETED: (MemberStatus.TIMEOUT, "no answer before the council decided"),
@@ -44,21 +41,32 @@ def item_result(
     verdict: Verdict,
     duration_ms: int,
     completed_at: datetime,
+    *,
+    reviews: Mapping[str, Answer] | None = None,
+    skipped: str | None = None,
 ) -> ItemResult:
-    """The result of an item whose verdict is final; `answers` are by member."""
+    """The result of an item whose verdict is final; `answers` are by member, as are `reviews`, the ballots.
+
+    `reviews` is None where none were asked for; `skipped` says why not, with a strategy that has them.
+    """
     if not verdict.status.final:
         raise ValueError(f"verdict: {verdict.status.value} is not final, so {item.id!r} has no result")
     council = deliberation.council
     recorded = [answers[member.agent_id] for member in council.members if member.agent_id in answers]
     received = sum(answer.status is MemberStatus.OK for answer in recorded)
     ranked = _ranked(recorded, item, deliberation.id)
+    ballots = _ballots(deliberation, item, answers, reviews, skipped) if _votes(deliberation, verdict) else None
+    if ballots:
+        ranked = _by_votes(ranked, ballots.tally)
     winner = _winner(ranked, recorded, verdict)
+    lacking = ballots is not None and ballots.counted < ballots.expected and not ballots.ended_early
+    spent = [*recorded, *(reviews or {}).values()]
     return ItemResult(
         id=deliberation.id,
         item=item.id,
         task=item.task,
         status=verdict.status,
-        degraded=received < len(council.members),
+        degraded=received < len(council.members) or lacking,
         council=council.name,
         engine=engine_of(recorded),
         strategy=deliberation.strategy,
@@ -66,14 +74,56 @@ def item_result(
         received_count=received,
         failed_count=len(council.members) - received,
         results=ranked,
-        members=tuple(_outcome(one, answers.get(one.agent_id), verdict, duration_ms) for one in council.members),
+        members=tuple(
+            _outcome(one, answers.get(one.agent_id), (reviews or {}).get(one.agent_id), verdict, duration_ms)
+            for one in council.members
+        ),
+        ballots=ballots,
         winner_id=winner.proposal.author_id if winner else None,
         decision=winner.proposal.content if winner else None,
         error_message=None if verdict.status is Status.COMPLETED else verdict.reason,
         duration_ms=duration_ms,
-        usage=sum((answer.usage for answer in recorded), Usage()),
+        usage=sum((answer.usage for answer in spent), Usage()),
         completed_at=completed_at,
     )
+
+
+def candidates(deliberation: Deliberation, item: Item, answers: Mapping[str, Answer]) -> list[Candidate]:
+    """The proposals that can win, in the order of the checks, which breaks every tie of a tally."""
+    ok = [answer.proposal for answer in answers.values() if answer.status is MemberStatus.OK and answer.proposal]
+    return [Candidate(one.proposal.author_id, one.score) for one in rank_proposals(ok, item, deliberation.id)]
+
+
+def _votes(deliberation: Deliberation, verdict: Verdict) -> bool:
+    return REVIEW in deliberation.stages and verdict.status is Status.COMPLETED
+
+
+def _ballots(
+    deliberation: Deliberation,
+    item: Item,
+    answers: Mapping[str, Answer],
+    reviews: Mapping[str, Answer] | None,
+    skipped: str | None,
+) -> Ballots:
+    """The tally of the ballots that are valid; without any the order of the checks stands."""
+    given = list((reviews or {}).values())
+    valid = [answer.ballot for answer in given if answer.ballot]
+    unneeded = next((answer.error for answer in given if answer.error_type == ENDED_EARLY), None)
+    discarded = sum(answer.status in UNUSABLE for answer in given)
+    outcome = tally(candidates(deliberation, item, answers), valid, discarded=discarded)
+    return Ballots(expected=len(given), counted=len(valid), ended_early=skipped or unneeded, tally=outcome)
+
+
+def _by_votes(ranked: tuple[RankedProposal, ...], outcome: Tally) -> tuple[RankedProposal, ...]:
+    """The proposals in the order of the tally; those that could not win stay behind."""
+    place = {author: rank for rank, author in enumerate(outcome.order, 1)}
+    told = [
+        one.model_copy(update={"rank": place[one.proposal.author_id], "votes": outcome.scores[one.proposal.author_id]})
+        if one.proposal.author_id in place
+        else one
+        for one in ranked
+    ]
+    return tuple(sorted(told, key=lambda one: one.rank))
 
 
 def engine_of(answers: Iterable[Answer]) -> str:
@@ -101,7 +151,9 @@ def _winner(ranked: tuple[RankedProposal, ...], answers: Iterable[Answer], verdi
     return next((one for one in ranked if one.proposal.author_id in eligible), None)
 
 
-def _outcome(member: Member, answer: Answer | None, verdict: Verdict, duration_ms: int) -> MemberOutcome:
+def _outcome(
+    member: Member, answer: Answer | None, review: Answer | None, verdict: Verdict, duration_ms: int
+) -> MemberOutcome:
     if answer is None:
         status, reason = _MISSING[verdict.status]
         return MemberOutcome(
@@ -118,7 +170,9 @@ def _outcome(member: Member, answer: Answer | None, verdict: Verdict, duration_m
         role=member.role,
         status=answer.status,
         reason=answer.error,
-        duration_ms=answer.duration_ms,
-        usage=answer.usage,
+        duration_ms=answer.duration_ms + (review.duration_ms if review else 0),
+        usage=answer.usage + (review.usage if review else Usage()),
         model=answer.model,
+        ballot=review.status if review else None,
+        ballot_reason=review.error if review else None,
     )

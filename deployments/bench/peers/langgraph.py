@@ -14,7 +14,8 @@ from deployments.bench.peers import Bench, PeerMissing
 from deployments.bench.samples import Sample, now
 from deployments.bench.workload import item
 from tasks.council.checks import rank_proposals
-from tasks.council.models import Member, Proposal
+from tasks.council.models import Member
+from tasks.council.proposals import Proposal
 
 
 class Council(TypedDict):

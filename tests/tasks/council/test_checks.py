@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.council.checks import MAX_CODE, rank_proposals, score_proposal, total
-from tasks.council.models import Check, Item, Proposal
+from tasks.council.decisions import Check
+from tasks.council.models import Item
+from tasks.council.proposals import Proposal
 
 ITEM = Item(
     id="i",

@@ -18,11 +18,9 @@ from tasks.council.models import (
     Item,
     Member,
     Status,
-    Usage,
-    answer_id,
     digest,
-    seed_of,
 )
+from tasks.council.proposals import Usage, answer_id, seed_of
 
 BAD_NAMES = ["a.b", "a*", "a>", "a b", "", " ", "a\n", "é", "x" * 65, "a/b"]
 JSON = st.recursive(

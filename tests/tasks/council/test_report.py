@@ -11,17 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from tasks.council.models import (
-    Answer,
-    CouncilSpec,
-    Deliberation,
-    DeliberationRequest,
-    ItemResult,
-    Member,
-    MemberStatus,
-    Proposal,
-    Status,
-)
+from tasks.council.decisions import ItemResult
+from tasks.council.models import CouncilSpec, Deliberation, DeliberationRequest, Member, MemberStatus, Status
+from tasks.council.proposals import Answer, Proposal
 from tasks.council.report import MAX_SHOWN, escape, fenced, report, table
 from tasks.council.results import item_result
 from tasks.council.rules import Verdict

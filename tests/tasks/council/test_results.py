@@ -6,18 +6,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tasks.council.models import (
-    Answer,
-    CouncilSpec,
-    Deliberation,
-    DeliberationRequest,
-    ItemResult,
-    Member,
-    MemberStatus,
-    Proposal,
-    Status,
-    Usage,
-)
+from tasks.council.decisions import ItemResult
+from tasks.council.models import CouncilSpec, Deliberation, DeliberationRequest, Member, MemberStatus, Status
+from tasks.council.proposals import Answer, Proposal, Usage
 from tasks.council.results import item_result
 from tasks.council.rules import Verdict
 
