@@ -10,11 +10,11 @@ UP := $(if $(LLM_URL),--llm-url "$(LLM_URL)" $(if $(MODEL),--model "$(MODEL)"),)
 help: ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
-$(VENV)/.ready: requirements.lock pyproject.toml infra/setup.sh
+$(VENV)/.ready: requirements.lock pyproject.toml infra/setup.sh infra/system.sh
 	@bash infra/setup.sh $(VENV)
 	@touch $@
 
-$(VLLM)/.ready: infra/vllm/requirements.lock infra/vllm/setup.sh infra/vllm/tiny_model.py LICENSE | $(VENV)/.ready
+$(VLLM)/.ready: infra/vllm/requirements.lock infra/vllm/setup.sh infra/vllm/tiny_model.py infra/system.sh LICENSE | $(VENV)/.ready
 	@bash infra/vllm/setup.sh $(VLLM) $(VENV)/bin/python
 	@touch $@
 

@@ -4,8 +4,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=$1
 
-as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
-install() { as_root apt-get update -qq && as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null; }
+. infra/system.sh
+
 is_311() { "$1" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; }
 find_python() { for each in "${PYTHON:-}" python3.11 python3; do if [ -n "$each" ] && is_311 "$each"; then command -v "$each"; return; fi; done; }
 

@@ -3,6 +3,7 @@
 # Where it cannot be had, it says why, leaves nothing half-made and ends with 1.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
+. "$here/../system.sh"
 venv=$1
 python=$2
 
@@ -10,6 +11,12 @@ give_up() { echo "no vLLM on this machine: $1" >&2; exit 1; }
 
 found=$("$python" -c 'import platform, sys; print("%d.%d" % sys.version_info[:2], platform.system(), platform.machine())')
 [ "$found" = "3.11 Linux x86_64" ] || give_up "its CPU build is installed for Python 3.11 on Linux x86_64, and $python is $found"
+
+if ! "$python" -c 'import ctypes; ctypes.CDLL("libnuma.so.1")' 2>/dev/null; then
+  may_install || give_up "its CPU build needs the library libnuma.so.1: install Debian's package libnuma1"
+  echo "installing libnuma, which vLLM's CPU build needs" >&2
+  install libnuma1 || give_up "Debian's package libnuma1, which its CPU build needs, cannot be installed"
+fi
 
 trap 'rm -rf "$venv"' EXIT
 echo "making $venv: about 2.5 GB, two minutes or so" >&2
@@ -32,5 +39,6 @@ info.mkdir(exist_ok=True)
 (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {built}\n")
 PYTHON
 
+told=$("$venv/bin/python" -c 'import torch, vllm._C' 2>&1 | tail -1) || give_up "its compiled part cannot be loaded: $told"
 HF_HUB_OFFLINE=1 HF_HUB_DISABLE_PROGRESS_BARS=1 "$venv/bin/python" "$here/tiny_model.py" "$venv/tiny" || give_up "the tiny model could not be made (see above)"
 trap - EXIT
