@@ -196,9 +196,19 @@ class Client:
     @asynccontextmanager
     async def busy(self, count: int = 1, **fields: Any) -> AsyncIterator[list[asyncio.Task[Reply]]]:
         """So many long requests under way; those that are left are closed at the end."""
-        tasks = [asyncio.create_task(self.long(**fields)) for _ in range(count)]
+        seen = asyncio.Event()
+
+        async def long() -> Reply:
+            """The request under way once all were seen; a quick server may have ended earlier ones by then."""
+            while True:
+                reply = await self.long(**fields)
+                if seen.is_set():
+                    return reply
+
+        tasks = [asyncio.create_task(long()) for _ in range(count)]
         try:
-            await self.until("num_requests_running", lambda value: value >= count)
+            await self.until("num_requests_running", lambda running: running >= count)
+            seen.set()
             yield tasks
         finally:
             for task in tasks:
