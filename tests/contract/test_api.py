@@ -682,9 +682,8 @@ async def test_counters_move_by_the_usage(client: Client) -> None:
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_client_that_leaves_is_noticed(client: Client, stream: bool) -> None:
     """The request ends in the server; no counter of finished requests tells of it."""
-    before = await client.metric("request_success_total")
     async with client.busy(2, stream=stream):
-        pass
+        before = await client.metric("request_success_total")
     await client.until("num_requests_running", lambda running: running == 0)
 
     assert await client.metric("request_success_total") == before
