@@ -7,7 +7,7 @@ import contextlib
 import signal
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
-from typing import Any
+from typing import Any, cast, get_args
 
 from prefect.client.schemas.objects import State
 
@@ -84,10 +84,12 @@ async def read_result(deliberation_id: str) -> Body:
     return result
 
 
-async def retally(deliberation_id: str, rule: Rule) -> dict[str, Tally]:
+async def retally(deliberation_id: str, rule: str) -> dict[str, Tally]:
     """The ballots of an earlier deliberation tallied by a rule, by item. Raises InvalidRequest."""
+    if rule not in (rules := get_args(Rule)):
+        raise InvalidRequest("rule", f"{rule!r} is unknown; the rules are {', '.join(rules)}")
     async with connections():
-        return await retallied(await open_record(), deliberation_id, rule)
+        return await retallied(await open_record(), deliberation_id, cast(Rule, rule))
 
 
 async def watch_deliberation(deliberation_id: str, watcher: Watcher) -> Body | None:

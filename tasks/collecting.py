@@ -42,6 +42,8 @@ class OpenItem:
     wake_at: float | None = None
     proposals: dict[str, Answer] = field(default_factory=dict)
     """The answers of the first stage, once it is closed."""
+    candidates: tuple[Candidate, ...] = ()
+    """Those who can win, once the first stage is closed: the checks that order them are not made again."""
     aside: list[Answer] = field(default_factory=list)
     """Answers of a later stage that came before this one was closed."""
 
@@ -185,7 +187,8 @@ class Collector:
                 return
             verdict, skipped = await self._complete(item, verdict, early), None
             if item.stage == PROPOSE and verdict.status is Status.COMPLETED and REVIEW in self._plan.stages:
-                skipped = decided_early(self._candidates(item), [], self._voters(item))
+                item.candidates = candidates(self._plan, item.item, item.answers)
+                skipped = decided_early(item.candidates, [], self._voters(item))
                 if skipped is None:
                     await self._begin_review(item)
                     continue
@@ -241,10 +244,7 @@ class Collector:
         if item.stage != REVIEW or self._cancelled:
             return None
         ballots = [answer.ballot for answer in item.answers.values() if answer.ballot]
-        return decided_early(self._candidates(item), ballots, item.missing)
-
-    def _candidates(self, item: OpenItem) -> list[Candidate]:
-        return candidates(self._plan, item.item, item.proposals or item.answers)
+        return decided_early(item.candidates, ballots, item.missing)
 
     # --- the end ----------------------------------------------------------------------------------
 

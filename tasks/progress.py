@@ -11,7 +11,7 @@ from prefect.artifacts import acreate_progress_artifact, aupdate_progress_artifa
 from prefect.exceptions import PrefectException
 from prefect.logging import get_run_logger
 
-from blocks.background import end
+from blocks.background import background
 from blocks.exceptions import RecordError
 from blocks.record import Record
 from tasks.artifact_keys import artifact_key
@@ -25,11 +25,8 @@ EVERY_S = 1.0
 @asynccontextmanager
 async def progress(record: Record, plan: Deliberation, outcome: Outcome, engine: str) -> AsyncGenerator[None, None]:
     """Tell the progress once a second while the block runs; a failure to tell never fails the deliberation."""
-    teller = asyncio.create_task(_tell(record, plan, outcome, engine))
-    try:
+    async with background(_tell(record, plan, outcome, engine)):
         yield
-    finally:
-        await end([teller])
 
 
 async def _tell(record: Record, plan: Deliberation, outcome: Outcome, engine: str) -> None:

@@ -111,11 +111,9 @@ def doctor(
     if found.prefect is not None:
         use(found)
     from deployments.doctor import examine
-    from deployments.doctor_report import Report
+    from deployments.doctor_report import tell
 
-    report = Report(as_json)
-    healthy = run(report.of(examine(found, settings(), council or [])))
-    if not healthy:
+    if not run(tell(examine(found, settings(), council or []), as_json)):
         raise typer.Exit(NOT_UP)
 
 

@@ -55,8 +55,9 @@ def item_result(
     recorded = [answers[member.agent_id] for member in council.members if member.agent_id in answers]
     received = sum(answer.status is MemberStatus.OK for answer in recorded)
     ranked = _ranked(recorded, item, deliberation.id)
-    ballots = _ballots(deliberation, item, answers, reviews, skipped) if _votes(deliberation, verdict) else None
-    if ballots:
+    ballots = None
+    if REVIEW in deliberation.stages and verdict.status is Status.COMPLETED:
+        ballots = _ballots(_eligible(ranked, answers), reviews or {}, skipped)
         ranked = _by_votes(ranked, ballots.tally)
     winner = _winner(ranked, recorded, verdict)
     lacking = ballots is not None and ballots.counted < ballots.expected and not ballots.ended_early
@@ -88,29 +89,24 @@ def item_result(
     )
 
 
-def candidates(deliberation: Deliberation, item: Item, answers: Mapping[str, Answer]) -> list[Candidate]:
+def candidates(deliberation: Deliberation, item: Item, answers: Mapping[str, Answer]) -> tuple[Candidate, ...]:
     """The proposals that can win, in the order of the checks, which breaks every tie of a tally."""
-    ok = [answer.proposal for answer in answers.values() if answer.status is MemberStatus.OK and answer.proposal]
-    return [Candidate(one.proposal.author_id, one.score) for one in rank_proposals(ok, item, deliberation.id)]
+    return _eligible(_ranked(list(answers.values()), item, deliberation.id), answers)
 
 
-def _votes(deliberation: Deliberation, verdict: Verdict) -> bool:
-    return REVIEW in deliberation.stages and verdict.status is Status.COMPLETED
+def _eligible(ranked: Iterable[RankedProposal], answers: Mapping[str, Answer]) -> tuple[Candidate, ...]:
+    """Of the proposals by rank those whose answer is ok."""
+    ok = {agent_id for agent_id, answer in answers.items() if answer.status is MemberStatus.OK}
+    return tuple(Candidate(one.proposal.author_id, one.score) for one in ranked if one.proposal.author_id in ok)
 
 
-def _ballots(
-    deliberation: Deliberation,
-    item: Item,
-    answers: Mapping[str, Answer],
-    reviews: Mapping[str, Answer] | None,
-    skipped: str | None,
-) -> Ballots:
+def _ballots(eligible: tuple[Candidate, ...], reviews: Mapping[str, Answer], skipped: str | None) -> Ballots:
     """The tally of the ballots that are valid; without any the order of the checks stands."""
-    given = list((reviews or {}).values())
+    given = list(reviews.values())
     valid = [answer.ballot for answer in given if answer.ballot]
     unneeded = next((answer.error for answer in given if answer.error_type == ENDED_EARLY), None)
     discarded = sum(answer.status in UNUSABLE for answer in given)
-    outcome = tally(candidates(deliberation, item, answers), valid, discarded=discarded)
+    outcome = tally(eligible, valid, discarded=discarded)
     return Ballots(expected=len(given), counted=len(valid), ended_early=skipped or unneeded, tally=outcome)
 
 

@@ -12,7 +12,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -224,17 +224,27 @@ def result_of(ended: Ended) -> dict[str, Any]:
     return result
 
 
-@pytest.fixture(scope="package")
-def home() -> Generator[Path, None, None]:
-    """The home of a stack that is up, with members that answer in 0.1 s."""
+@contextmanager
+def home_of_a_stack(nats: Path | None = None) -> Generator[Path, None, None]:
+    """The home of a stack that is up, with members that answer in 0.1 s; `nats` is where NATS keeps its files."""
     with tempfile.TemporaryDirectory(prefix="conclave-faults-") as folder:
         stack = Stack(Path(folder) / "home")
+        if nats is not None:
+            stack.settings.home.mkdir()
+            (stack.settings.home / "nats").symlink_to(nats)
         try:
             ended = stack.up("--simulator", "--latency 0.1")
             assert ended.code == 0, ended.err
             yield stack.settings.home
         finally:
             stack.down()
+
+
+@pytest.fixture(scope="package")
+def home() -> Generator[Path, None, None]:
+    """The home of the stack to break."""
+    with home_of_a_stack() as home:
+        yield home
 
 
 @pytest_asyncio.fixture

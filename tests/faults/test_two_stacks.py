@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 
 from deployments.stack.processes import family
-from tests.faults.conftest import TASK, Stack, flow_run, result_of
+from tests.faults.conftest import TASK, Stack, flow_run, home_of_a_stack, result_of
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(400)]
 
@@ -41,16 +41,8 @@ def disk() -> Generator[Path, None, None]:
 @pytest.fixture(scope="module")
 def other_home(disk: Path) -> Generator[Path, None, None]:
     """The home of the second stack, with NATS' files on the small disk."""
-    with tempfile.TemporaryDirectory(prefix="conclave-other-") as folder:
-        stack = Stack(Path(folder) / "home")
-        stack.settings.home.mkdir()
-        (stack.settings.home / "nats").symlink_to(disk)
-        try:
-            ended = stack.up("--simulator", "--latency 0.1")
-            assert ended.code == 0, ended.err
-            yield stack.settings.home
-        finally:
-            stack.down()
+    with home_of_a_stack(nats=disk) as home:
+        yield home
 
 
 @pytest_asyncio.fixture
