@@ -8,7 +8,7 @@ from prefect.blocks.core import Block
 from pydantic import Field, model_validator
 
 from tasks.council.models import MAX_MEMBERS, CouncilSpec, Member
-from tasks.council.stages import Strategy
+from tasks.council.stages import MAX_ROUNDS, Strategy
 
 
 class Council(Block):
@@ -32,7 +32,14 @@ class Council(Block):
         min_length=1, max_length=MAX_MEMBERS, description="Who sits in the council, with a role and a server each."
     )
     strategy: Strategy = Field(
-        "propose", description="How it decides; propose: deterministic checks; rank: blind ballots on the proposals."
+        "rank",
+        description="How it decides; propose: deterministic checks; rank: blind ballots; synthesize: a chairman.",
+    )
+    rounds: int = Field(
+        0, ge=0, le=MAX_ROUNDS, description="How often each author revises its proposal from the others' critiques."
+    )
+    chairman: Member | None = Field(
+        None, description="Who writes a synthesis, with a role and a server; the first member where left out."
     )
     quorum: int | None = Field(None, ge=1, description="Answers that decide; floor(n/2) + 1 where left out.")
     grace_s: float | None = Field(
@@ -54,5 +61,7 @@ class Council(Block):
             "grace_s": self.grace_s,
             "deadline_s": self.deadline_s,
             "strategy": self.strategy,
+            "rounds": self.rounds,
+            "chairman": self.chairman.model_dump() if self.chairman else None,
         }
         return CouncilSpec.model_validate(fields)

@@ -39,7 +39,7 @@ from nats.js.object_store import ObjectStore
 
 from blocks.background import background
 from blocks.exceptions import RecordError, RecordUnavailable
-from tasks.council.models import NAME_PATTERN, NAME_RULE
+from tasks.council.base import NAME_PATTERN, NAME_RULE
 
 T = TypeVar("T")
 Body = dict[str, Any]

@@ -12,7 +12,8 @@ from pydantic_core import ErrorDetails
 from blocks.council import Council
 from blocks.exceptions import BlockMissing
 from blocks.loading import council_names, fresh
-from tasks.council.models import NAME_RULE, CouncilSpec, Member
+from tasks.council.base import NAME_RULE
+from tasks.council.models import CouncilSpec, Member
 
 DEFAULTS = Path(__file__).with_name("councils.yaml")
 BLOCK_NAME_RULE = "1 to 64 of a-z, 0-9 and '-', as Prefect's blocks are"
@@ -30,7 +31,9 @@ class _Entry(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     members: tuple[Member, ...]
-    strategy: str = "propose"
+    strategy: str = "rank"
+    rounds: int = 0
+    chairman: Member | None = None
     quorum: int | None = None
     grace_s: float | None = None
     deadline_s: float = 300.0
@@ -99,7 +102,7 @@ def _content(council: Council) -> dict[str, Any]:
 
 def _council(path: Path, name: str, entry: _Entry) -> Council:
     try:
-        return Council.model_validate({**entry.model_dump(), "members": [dict(m) for m in entry.members]})
+        return Council.model_validate(entry.model_dump())
     except ValidationError as error:
         raise CouncilFileError(f"{path}: {_explained(error, ('councils', name))}") from error
 

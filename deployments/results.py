@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from blocks.record import Body, Record
+from tasks.council.course import Course
 from tasks.council.models import InvalidRequest, Status, check_id
 from tasks.council.proposals import Answer
-from tasks.council.results import candidates
-from tasks.council.stages import PROPOSE, REVIEW
 from tasks.council.tally import Rule, Tally, tally
 from tasks.plans import plan_of
 
@@ -41,23 +40,22 @@ async def retallied(record: Record, deliberation_id: str, rule: Rule) -> dict[st
     plan = await plan_of(record, check_id(deliberation_id))
     tallies = {}
     for item in plan.agenda:
-        reviews = await _answers(record, f"answers.{plan.id}.{item.id}.{REVIEW}.*")
-        if ballots := [answer.ballot for answer in reviews.values() if answer.ballot]:
-            proposals = await _answers(record, f"answers.{plan.id}.{item.id}.{PROPOSE}.*")
-            tallies[item.id] = tally(candidates(plan, item, proposals), ballots, rule)
+        course = Course.read(plan, item, await _answers(record, f"answers.{plan.id}.{item.id}.>"))
+        if ballots := course.ballots():
+            tallies[item.id] = tally(course.candidates(), ballots, rule)
     if not tallies:
         raise InvalidRequest("id", f"{deliberation_id!r} has no ballots: its strategy is {plan.strategy}")
     return tallies
 
 
-async def _answers(record: Record, pattern: str) -> dict[str, Answer]:
-    """The answers on subjects of the pattern, by member."""
-    found: dict[str, Answer] = {}
+async def _answers(record: Record, pattern: str) -> dict[str, dict[str, Answer]]:
+    """The answers on subjects of the pattern, by stage and member."""
+    found: dict[str, dict[str, Answer]] = {}
     after = 0
     while (event := await record.next(pattern, after)) is not None:
         after = event.sequence
         answer = Answer.model_validate(event.body)
-        found[answer.agent_id] = answer
+        found.setdefault(answer.stage, {})[answer.agent_id] = answer
     return found
 
 

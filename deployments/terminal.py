@@ -176,10 +176,10 @@ def _cells(member: Body, entry: dict[str, Any] | None) -> dict[str, str | Text]:
         "status": member["status"],
         "score": f"{entry['score']:.3f}" if entry else "-",
         "votes": "-" if votes is None else f"{votes:.3f}",
-        "ballot": member.get("ballot") or "-",
+        "ballot": ", ".join(one["status"] for one in member["stages"].values()) or "-",
         "seconds": f"{member['duration_ms'] / 1000:.2f}",
         "tokens": str(member["usage"]["completion_tokens"]),
-        "reason": Text(plain(member["reason"] or member.get("ballot_reason") or "")),
+        "reason": Text(plain(member["reason"] or "")),
     }
 
 

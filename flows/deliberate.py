@@ -21,17 +21,19 @@ from blocks.ray_agents import RayAgents, waiting_only
 from tasks.attendance import Post, attendance
 from tasks.collect import collect
 from tasks.council.models import DeliberationRequest
-from tasks.council.stages import PROPOSE, REVIEW, Strategy
+from tasks.council.stages import REVIEW, REVISE, SYNTHESIZE, Strategy, kind_of
 from tasks.inbox import INBOX
 from tasks.outcome import Outcome
 from tasks.plans import Session, convene
 from tasks.propose import propose
 from tasks.record import record_artifacts
 from tasks.review import review
+from tasks.revise import revise
 from tasks.states import final_state
+from tasks.synthesize import synthesize
 
-WORK = {PROPOSE: propose, REVIEW: review}
-"""The agent task of each stage."""
+WORK = {"propose": propose, REVIEW: review, REVISE: revise, SYNTHESIZE: synthesize}
+"""The agent task of each kind of stage."""
 
 
 # A result storage that is named keeps Prefect from asking the server for one in every run; nothing is persisted.
@@ -50,7 +52,9 @@ async def deliberate(
     rubric: str | None = None,
     requirements: list[str] | None = None,
     context: dict[str, Any] | None = None,
+    answer_format: dict[str, Any] | None = None,
     strategy: Strategy | None = None,
+    rounds: int | None = None,
     members: int | None = None,
     quorum: int | None = None,
     grace_s: float | None = None,
@@ -67,7 +71,9 @@ async def deliberate(
         rubric: How proposals are judged.
         requirements: What a proposal has to meet.
         context: Facts that the members should know.
-        strategy: propose: deterministic checks decide; rank: blind ballots do; the council's own where left out.
+        answer_format: Form of a closed answer, for example {"type": "choice", "options": ["yes", "no"]}.
+        strategy: propose: deterministic checks decide; rank: blind ballots; synthesize: a chairman, after them.
+        rounds: How often each author revises its proposal, 0 to 3; the council's own where left out.
         members: The council's first N members, or more of them in the same roles.
         quorum: Answers that decide; floor(n/2) + 1 where left out.
         grace_s: Seconds to wait after the quorum; until the deadline where left out.
@@ -83,7 +89,9 @@ async def deliberate(
             "rubric": rubric,
             "requirements": requirements,
             "context": context,
+            "answer_format": answer_format,
             "strategy": strategy,
+            "rounds": rounds,
             "members": members,
             "quorum": quorum,
             "grace_s": grace_s,
@@ -107,11 +115,10 @@ async def _deliberated(session: Session) -> Outcome:
     inbox: asyncio.Queue[Any] = asyncio.Queue(INBOX)
     with waiting_only():
         agents = {
-            Post(member.agent_id, stage): WORK[stage].submit(
-                session.plan.id, member.agent_id, *session.servers[member.server]
+            Post(member.agent_id, stage): WORK[kind_of(stage)].submit(
+                session.plan.id, member.agent_id, stage, *session.servers[member.server]
             )
-            for stage in session.plan.stages
-            for member in session.absent
+            for member, stage in session.absent
         }
     async with attendance(agents, inbox):
         return await collect(session, inbox)

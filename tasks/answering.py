@@ -21,6 +21,7 @@ from blocks.completions import Completion
 from blocks.exceptions import ModelServerError
 from blocks.record import Record
 from blocks.vllm_server import VLLM, ChatCall
+from tasks.council.closing import closed_subject
 from tasks.council.models import Deliberation, Item, Member, MemberStatus
 from tasks.council.prompts import temperature_of
 from tasks.council.proposals import Answer, Attempt, Usage, answer_id, seed_of
@@ -43,8 +44,6 @@ class Question:
 class Craft(Protocol):
     """What one stage asks of one member."""
 
-    stage: str
-
     async def question(self, item: Item) -> Question | None:
         """What to ask; None where this member has no part in the item's stage. May wait for an earlier stage."""
 
@@ -61,35 +60,50 @@ class Desk:
 
     plan: Deliberation
     member: Member
+    stage: str
     record: Record
     server: VLLM
     engine: str
-    craft: Craft = field(init=False)
     _calls: dict[str, asyncio.Task[MemberStatus | None]] = field(default_factory=dict)
-    _decided: set[str] = field(default_factory=set)
+    _closed: set[str] = field(default_factory=set)
 
     async def answer_all(self, craft: Craft) -> dict[str, int]:
         """Answer every item of a stage; how many ended in which status. Raises RecordError."""
-        self.craft = craft
-        listening = await self.record.listen(f"decisions.{self.plan.id}.*", self._heard)
+        decided = await self.record.listen(f"decisions.{self.plan.id}.*", self._heard_decision)
+        closed = await self.record.listen(closed_subject(self.plan.id, "*", self.stage), self._heard_closing)
         window, statuses = asyncio.Semaphore(WINDOW), Counter[str]()
         try:
             async with asyncio.TaskGroup() as group:
                 for item in self.plan.agenda:
                     await window.acquire()
-                    call = group.create_task(self._answer(item))
+                    call = group.create_task(self._answer(craft, item))
                     self._calls[item.id] = call
                     call.add_done_callback(partial(self._ended, item, window, statuses))
-                    if item.id in self._decided:
+                    if item.id in self._closed:
                         call.cancel()
         finally:
-            await listening.unsubscribe()
+            await asyncio.gather(decided.unsubscribe(), closed.unsubscribe())
         return dict(statuses)
 
-    def _heard(self, subject: str) -> None:
-        """A decision was published: nobody waits for this member's answer to that item."""
-        item = subject.rpartition(".")[2]
-        self._decided.add(item)
+    async def answer_of(self, item: Item, stage: str, agent_id: str) -> Answer | None:
+        """A final answer that stands on the record. Raises RecordError."""
+        event = await self.record.last(f"answers.{self.plan.id}.{item.id}.{stage}.{agent_id}")
+        return Answer.model_validate(event.body) if event else None
+
+    async def text_of(self, item: Item, stage: str, agent_id: str) -> str:
+        """The text of a proposal or revision on the record; empty where there is none. Raises RecordError."""
+        answer = await self.answer_of(item, stage, agent_id)
+        return answer.proposal.content if answer and answer.proposal else ""
+
+    def _heard_decision(self, subject: str) -> None:
+        self._leave(subject.rpartition(".")[2])
+
+    def _heard_closing(self, subject: str) -> None:
+        self._leave(subject.split(".")[3])
+
+    def _leave(self, item: str) -> None:
+        """The item is decided, or this stage of it closed: nobody waits for this member's answer."""
+        self._closed.add(item)
         if call := self._calls.get(item):
             call.cancel()
 
@@ -103,16 +117,16 @@ class Desk:
         elif call.exception() is None and (status := call.result()) is not None:
             statuses[status] += 1
 
-    async def _answer(self, item: Item) -> MemberStatus | None:
-        subject = f"answers.{self.plan.id}.{item.id}.{self.craft.stage}.{self.member.agent_id}"
-        if (standing := await self.record.last(subject)) is not None:
-            return Answer.model_validate(standing.body).status
-        question = await self.craft.question(item)
+    async def _answer(self, craft: Craft, item: Item) -> MemberStatus | None:
+        if (standing := await self.answer_of(item, self.stage, self.member.agent_id)) is not None:
+            return standing.status
+        question = await craft.question(item)
         if question is None:
             return None
-        answer = await self._ask(item, question)
+        answer = await self._ask(craft, item, question)
         if answer is None:
             return MemberStatus.TIMEOUT  # the collection task writes it: it alone knows the deadline
+        subject = f"answers.{self.plan.id}.{item.id}.{self.stage}.{self.member.agent_id}"
         body = answer.model_dump(mode="json")
         first = await self.record.publish_final(subject, answer.id, "answer", body)
         if first is not None:
@@ -121,7 +135,7 @@ class Desk:
         await self.record.announce(f"agent.response.{done}", body)
         return answer.status
 
-    async def _ask(self, item: Item, question: Question) -> Answer | None:
+    async def _ask(self, craft: Craft, item: Item, question: Question) -> Answer | None:
         """Ask, and once more where the craft cannot use the answer; None when the deadline comes first."""
         started, spent = time.monotonic(), Usage()
         deadline = asyncio.get_running_loop().time() + self.plan.deadline_s
@@ -138,8 +152,8 @@ class Desk:
             except ModelServerError as error:
                 return self._failure(item, error, spent, _since(started))
             spent += completion.usage
-            fields = self.craft.read(item, completion)
-            second = self.craft.again(question, completion, fields) if attempt == 1 else None
+            fields = craft.read(item, completion)
+            second = craft.again(question, completion, fields) if attempt == 1 else None
             if second is None:
                 break
             await self._note_attempt(item, attempt, fields["error_type"], fields["error"], _since(started))
@@ -148,7 +162,7 @@ class Desk:
         return self._final(item, **told, **fields)
 
     def _id(self, item: Item) -> str:
-        return answer_id(self.plan.id, item.id, self.craft.stage, self.member.agent_id)
+        return answer_id(self.plan.id, item.id, self.stage, self.member.agent_id)
 
     def _call(self, call_id: str, question: Question) -> ChatCall:
         return ChatCall(
@@ -174,13 +188,13 @@ class Desk:
         )
 
     def _final(self, item: Item, **fields: object) -> Answer:
-        return final_answer(self.plan, item.id, self.craft.stage, self.member, **fields)
+        return final_answer(self.plan, item.id, self.stage, self.member, **fields)
 
     async def _note_attempt(self, item: Item, attempt: int, error_type: str, error: str, duration_ms: int) -> None:
         note = Attempt(
             task_id=self.plan.id,
             item=item.id,
-            stage=self.craft.stage,
+            stage=self.stage,
             agent_id=self.member.agent_id,
             role=self.member.role,
             attempt=attempt,

@@ -1,10 +1,9 @@
 """Collecting: reads the record, applies the rules of `tasks/council/rules.py`, and publishes decisions.
 
-An item goes through its strategy's stages on its own, so that stages of different items overlap. Once its
-proposals are in, that is said on the record, with the authors that count; then they review one another.
-Runs in the driver. It believes the stream and not Ray's return values, and it alone writes `timeout` and
-`cancelled` for a member. One bounded inbox brings everything that can change a verdict; the clock is the only
-other source.
+An item goes through its strategy's stages on its own, so that stages of different items overlap. The end of each
+stage is said on the record, with what counts and who is called next (`tasks/council/course.py` knows). Runs in the
+driver. It believes the stream and not Ray's return values, and it alone writes `timeout` and `cancelled` for a
+member. One bounded inbox brings everything that can change a verdict; the clock is the only other source.
 """
 
 from __future__ import annotations
@@ -16,41 +15,54 @@ from typing import Any
 
 from blocks.record import Record
 from tasks.answering import WINDOW, final_answer
+from tasks.council.closing import Closing, closed_subject
+from tasks.council.course import ENDED_EARLY, Course, Turn
 from tasks.council.decisions import ItemResult
-from tasks.council.models import Deliberation, Item, MemberStatus, Status
+from tasks.council.models import Deliberation, MemberStatus, Status
 from tasks.council.proposals import Answer
-from tasks.council.results import ENDED_EARLY, candidates, item_result
+from tasks.council.results import item_result
 from tasks.council.rules import Rules, Verdict, judge
-from tasks.council.stages import PROPOSE, REVIEW
-from tasks.council.tally import Candidate, decided_early
+from tasks.council.stages import PROPOSE
 from tasks.inbox import Left, from_record
 from tasks.outcome import Outcome
-from tasks.review import closed_subject
 
 
 @dataclass
 class OpenItem:
     """An item that waits for its members in one of its stages."""
 
-    item: Item
+    course: Course
     started_at: float
     stage: str
-    members: tuple[str, ...]
-    """Who is waited for in this stage."""
-    answers: dict[str, Answer] = field(default_factory=dict)
     quorum_at: float | None = None
     wake_at: float | None = None
-    proposals: dict[str, Answer] = field(default_factory=dict)
-    """The answers of the first stage, once it is closed."""
-    candidates: tuple[Candidate, ...] = ()
-    """Those who can win, once the first stage is closed: the checks that order them are not made again."""
     aside: list[Answer] = field(default_factory=list)
-    """Answers of a later stage that came before this one was closed."""
+    """Answers of later stages that came before this one was closed."""
+
+    @property
+    def id(self) -> str:
+        """The item's id."""
+        return self.course.item.id
+
+    @property
+    def called(self) -> tuple[str, ...]:
+        """Who is waited for in this stage."""
+        return self.course.called[self.stage]
+
+    @property
+    def answers(self) -> dict[str, Answer]:
+        """The answers in this stage."""
+        return self.course.answers[self.stage]
 
     @property
     def missing(self) -> list[str]:
         """Who has not answered in this stage."""
-        return [agent_id for agent_id in self.members if agent_id not in self.answers]
+        return [agent_id for agent_id in self.called if agent_id not in self.answers]
+
+    @property
+    def ok(self) -> int:
+        """Answers of this stage that can be used."""
+        return sum(answer.status is MemberStatus.OK for answer in self.answers.values())
 
     def statuses(self) -> dict[str, MemberStatus]:
         """Final statuses so far."""
@@ -59,6 +71,11 @@ class OpenItem:
     def reasons(self) -> dict[str, str]:
         """Why members failed."""
         return {agent_id: answer.error for agent_id, answer in self.answers.items() if answer.error}
+
+    def enter(self, stage: str, turn: Turn) -> None:
+        """Begin a stage."""
+        self.stage, self.quorum_at = stage, None
+        self.course.enter(stage, turn)
 
 
 class Collector:
@@ -101,7 +118,7 @@ class Collector:
             after = event.sequence
             result = ItemResult.model_validate(event.body)
             self.outcome.add(result)
-            self.outcome.answers += result.total_agents * len(self._plan.stages)
+            self.outcome.answers += len(self._plan.posts)
             self._waiting.pop(result.item, None)
         status = await self._record.read_status(self._plan.id) or {}
         self._cancelled = bool(status.get("cancel_requested"))
@@ -135,11 +152,10 @@ class Collector:
             if self._plan.stages.index(answer.stage) > self._plan.stages.index(item.stage):
                 item.aside.append(answer)
             return []
-        if answer.agent_id not in item.answers:
-            item.answers[answer.agent_id] = answer
+        if answer.agent_id in item.called and answer.agent_id not in item.answers:
+            item.course.take(answer)
             self.outcome.answers += 1
-        ok = sum(status is MemberStatus.OK for status in item.statuses().values())
-        if ok >= self._rules(item).quorum and item.quorum_at is None:
+        if item.quorum_at is None and item.ok >= self._enough(item):
             item.quorum_at = self._now()
         return [answer.item]
 
@@ -161,12 +177,13 @@ class Collector:
             item_id, item = self._waiting.popitem()
             # The first items begin with their members, which were sent to work before this task began.
             started = self._started if not self.outcome.lines else self._now()
-            self._open[item_id] = OpenItem(item, started, self._plan.stages[0], self._members)
+            self._open[item_id] = opening = OpenItem(Course(self._plan, item), started, PROPOSE)
+            opening.enter(PROPOSE, Turn(self._members))
             for answer in self._early.pop(item_id, []):
                 self._take(answer)
             if item_id in self._unread:
                 await self._read(item_id)
-            await self._write_left(self._open[item_id])
+            await self._write_left(opening)
             opened.append(item_id)
         return opened
 
@@ -180,26 +197,28 @@ class Collector:
     async def _decide(self, item_id: str) -> None:
         """Judge an item as it stands: close its stage, or decide it, or wait on."""
         while (item := self._open.get(item_id)) is not None:
-            early = self._early_end(item)
+            early = None if self._cancelled else item.course.early_end(item.stage)
             verdict = Verdict(Status.COMPLETED) if early else self._judge(item)
             item.wake_at = verdict.wake_at
             if not verdict.status.final:
                 return
-            verdict, skipped = await self._complete(item, verdict, early), None
-            if item.stage == PROPOSE and verdict.status is Status.COMPLETED and REVIEW in self._plan.stages:
-                item.candidates = candidates(self._plan, item.item, item.answers)
-                skipped = decided_early(item.candidates, [], self._voters(item))
-                if skipped is None:
-                    await self._begin_review(item)
-                    continue
-            await self._settle(item, verdict, skipped)
+            verdict = await self._complete(item, verdict, early)
+            following = self._plan.next_stage(item.stage)
+            if following is None or verdict.status is not Status.COMPLETED or item.course.agreed():
+                await self._settle(item, verdict)
+            else:
+                await self._go_on(item, following)
+
+    def _enough(self, item: OpenItem) -> int:
+        """Answers from which on the grace runs: the quorum; in later stages more than half of those called."""
+        return self._plan.quorum if item.stage == PROPOSE else len(item.called) // 2 + 1
 
     def _rules(self, item: OpenItem) -> Rules:
-        """A council needs its quorum of proposals; of ballots it takes what comes, since proposals can stand alone."""
+        """A council needs its quorum of proposals; later it takes what comes, since proposals can stand alone."""
         plan = self._plan
         if item.stage == PROPOSE:
-            return Rules(len(item.members), plan.quorum, plan.grace_s, plan.deadline_s)
-        return Rules(len(item.members), 0, None, plan.deadline_s)
+            return Rules(len(item.called), plan.quorum, plan.grace_s, plan.deadline_s)
+        return Rules(len(item.called), 0, plan.grace_s if item.quorum_at else None, plan.deadline_s)
 
     def _judge(self, item: OpenItem) -> Verdict:
         return judge(
@@ -220,31 +239,19 @@ class Collector:
         final = self._judge(item)
         return final if final.status is Status.COMPLETED and verdict.status is not Status.CANCELLED else verdict
 
-    # --- the review -------------------------------------------------------------------------------
-
-    def _voters(self, item: OpenItem) -> list[str]:
-        return [agent_id for agent_id in self._members if item.statuses().get(agent_id) is MemberStatus.OK]
-
-    async def _begin_review(self, item: OpenItem) -> None:
-        """Say on the record whose proposals count, and wait for their authors' ballots."""
-        subject = closed_subject(self._plan.id, item.item.id, item.stage)
-        body = {"task_id": self._plan.id, "item": item.item.id, "stage": item.stage, "authors": self._voters(item)}
-        first = await self._record.publish_final(
-            subject, f"{self._plan.id}:{item.item.id}:{item.stage}:closed", "stage.closed", body
-        )
-        item.proposals, item.answers, item.stage = item.answers, {}, REVIEW
-        item.members = tuple((body if first is None else first.body)["authors"])
+    async def _go_on(self, item: OpenItem, following: str) -> None:
+        """Close the stage on the record, and wait for those who are called in the next one."""
+        closing = item.course.closing(item.stage, item.course.turn(following))
+        subject = closed_subject(self._plan.id, item.id, item.stage)
+        event_id = f"{self._plan.id}:{item.id}:{item.stage}:closed"
+        first = await self._record.publish_final(subject, event_id, "stage.closed", closing.model_dump(mode="json"))
+        if first is not None:
+            closing = Closing.model_validate(first.body)
+        item.enter(following, Turn(closing.called, closing.skipped))
         aside, item.aside = item.aside, []
         for answer in aside:
             self._take(answer)
         await self._write_left(item)
-
-    def _early_end(self, item: OpenItem) -> str | None:
-        """Why the ballots that are missing need not be waited for, if so."""
-        if item.stage != REVIEW or self._cancelled:
-            return None
-        ballots = [answer.ballot for answer in item.answers.values() if answer.ballot]
-        return decided_early(item.candidates, ballots, item.missing)
 
     # --- the end ----------------------------------------------------------------------------------
 
@@ -260,22 +267,11 @@ class Collector:
             else:
                 await self._write(item, agent_id, MemberStatus.FAILED, f"agent task {failure}", "AgentDied")
 
-    async def _settle(self, item: OpenItem, verdict: Verdict, skipped: str | None) -> None:
+    async def _settle(self, item: OpenItem, verdict: Verdict) -> None:
         """Close an item: publish what it came to."""
-        proposals, reviews = (item.proposals, item.answers) if item.proposals else (item.answers, None)
         duration_ms = int((self._now() - item.started_at) * 1000)
-        result = item_result(
-            self._plan,
-            item.item,
-            proposals,
-            verdict,
-            duration_ms,
-            datetime.now(UTC),
-            reviews=reviews,
-            skipped=skipped,
-        )
-        await self._publish(result)
-        del self._open[item.item.id]
+        await self._publish(item_result(item.course, verdict, duration_ms, datetime.now(UTC)))
+        del self._open[item.id]
 
     def _missing(self, item: OpenItem, verdict: Verdict) -> tuple[MemberStatus, str]:
         if verdict.status is Status.CANCELLED:
@@ -289,11 +285,11 @@ class Collector:
 
     async def _write(self, item: OpenItem, agent_id: str, status: MemberStatus, reason: str, error_type: str) -> None:
         """Write a member's final answer in its place; if its own came first, take that."""
-        member = self._plan.member(agent_id)
+        member = self._plan.asked(agent_id, item.stage)
         fields: dict[str, Any] = {"status": status, "error": reason, "error_type": error_type}
         fields |= {"duration_ms": int((self._now() - item.started_at) * 1000), "engine": self._engine}
-        answer = final_answer(self._plan, item.item.id, item.stage, member, **fields)
-        subject = f"answers.{self._plan.id}.{item.item.id}.{item.stage}.{agent_id}"
+        answer = final_answer(self._plan, item.id, item.stage, member, **fields)
+        subject = f"answers.{self._plan.id}.{item.id}.{item.stage}.{agent_id}"
         body = answer.model_dump(mode="json")
         first = await self._record.publish_final(subject, answer.id, "answer", body)
         if first is None:

@@ -60,9 +60,9 @@ class Session:
         return "simulator" if "simulator" in engines else ",".join(sorted(engines)) or UNKNOWN
 
     @property
-    def absent(self) -> tuple[Member, ...]:
-        """Members that have to be called in: nobody once all is decided."""
-        return () if self.finished else self.plan.council.members
+    def absent(self) -> tuple[tuple[Member, str], ...]:
+        """Who has to be called in, and for which stage: nobody once all is decided."""
+        return () if self.finished else self.plan.posts
 
 
 async def plan_of(record: Record, deliberation_id: str) -> Deliberation:
@@ -125,7 +125,7 @@ def _same(event: Event, deliberation_id: str, request: DeliberationRequest) -> D
 
 async def check_servers(plan: Deliberation) -> None:
     """Ask each member's model server for its models. Raises InvalidRequest that names the server."""
-    for name in sorted({member.server for member in plan.council.members}):
+    for name in plan.servers:
         field = f"council.{plan.council.name}.members.server"
         try:
             server = await fresh(VLLM, name)
@@ -134,7 +134,7 @@ async def check_servers(plan: Deliberation) -> None:
             raise InvalidRequest(field, f"{name!r}: {error}") from error
         except ModelServerError as error:
             raise InvalidRequest(field, f"{name!r} does not answer: {error}") from error
-        wanted = {member.model or server.model for member in plan.council.members if member.server == name} - {None}
+        wanted = {member.model or server.model for member, _ in plan.posts if member.server == name} - {None}
         if missing := sorted(str(model) for model in wanted - set(info.models)):
             served = ", ".join(info.models) or "none"
             raise InvalidRequest(field, f"{name!r} does not serve {', '.join(missing)}; it serves {served}")
@@ -145,7 +145,6 @@ async def _servers(plan: Deliberation, must_exist: bool = True) -> dict[str, Ser
 
     A run that is taken up again does not ask for the blocks: its members say what is missing.
     """
-    names = sorted({member.server for member in plan.council.members})
 
     async def ask(name: str) -> Server:
         version = None
@@ -160,7 +159,7 @@ async def _servers(plan: Deliberation, must_exist: bool = True) -> dict[str, Ser
                 raise InvalidRequest(f"council.{plan.council.name}.members.server", str(error)) from error
             return Server(version, UNKNOWN)
 
-    return dict(zip(names, await asyncio.gather(*(ask(name) for name in names)), strict=True))
+    return dict(zip(plan.servers, await asyncio.gather(*map(ask, plan.servers)), strict=True))
 
 
 async def _announce_start(record: Record, session: Session, request: DeliberationRequest, run_url: str | None) -> None:

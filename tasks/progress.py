@@ -70,4 +70,4 @@ async def _show(plan: Deliberation, engine: str, outcome: Outcome) -> None:
 
 
 def _expected(plan: Deliberation) -> int:
-    return len(plan.agenda) * len(plan.council.members) * len(plan.stages)
+    return len(plan.agenda) * len(plan.posts)

@@ -1,19 +1,15 @@
-"""The second stage: each author ranks the others' proposals, without knowing whose they are."""
+"""A review: each author ranks the others' proposals, without knowing whose they are."""
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from blocks.background import background
 from blocks.completions import Completion
 from blocks.connections import connections
-from blocks.exceptions import RecordError
-from blocks.record import Record
-from tasks.answering import Fields, Question
+from tasks.answering import Desk, Fields, Question
 from tasks.council.answers import read_reply
 from tasks.council.ballots import (
     Criterion,
@@ -26,62 +22,46 @@ from tasks.council.ballots import (
     review_messages,
     sheets,
 )
-from tasks.council.models import Deliberation, Item, Member, MemberStatus
-from tasks.council.proposals import Answer
-from tasks.council.stages import PROPOSE, REVIEW
+from tasks.council.closing import salt_of
+from tasks.council.models import Item, MemberStatus
 from tasks.desk import desk_of
+from tasks.hearing import Closings
 
 
-@task(task_run_name="review {agent_id}", retries=0, cache_policy=NO_CACHE, persist_result=False)
+@task(task_run_name="{stage} {agent_id}", retries=0, cache_policy=NO_CACHE, persist_result=False)
 async def review(
-    deliberation_id: str, agent_id: str, server_version: str | None = None, engine: str = "unknown"
+    deliberation_id: str, agent_id: str, stage: str, server_version: str | None = None, engine: str = "unknown"
 ) -> dict[str, int]:
-    """One member's ballots on every item, each as soon as the item's proposals are in; inputs as for `propose`."""
+    """One member's ballots on every item, each as soon as the item's texts are in; inputs as for `propose`."""
     async with connections():
-        desk = await desk_of(deliberation_id, agent_id, server_version, engine)
-        reviewing = Reviewing(desk.plan, desk.member, desk.record)
-        async with background(reviewing.hear()):
-            return await desk.answer_all(reviewing)
+        desk = await desk_of(deliberation_id, agent_id, stage, server_version, engine)
+        closings = Closings(desk.record, desk.plan, stage)
+        async with closings.heard():
+            return await desk.answer_all(Reviewing(desk, closings))
 
 
 class Reviewing:
     """What a member is shown and asked for its ballot, and how it is read."""
 
-    stage = REVIEW
-
-    def __init__(self, plan: Deliberation, member: Member, record: Record) -> None:
-        self._plan, self._member, self._record = plan, member, record
-        self._closed: dict[str, asyncio.Future[list[str]]] = {}
+    def __init__(self, desk: Desk, closings: Closings) -> None:
+        self._desk, self._closings = desk, closings
         self._sheets: dict[str, tuple[Sheet, tuple[Criterion, ...]]] = {}
-
-    async def hear(self) -> None:
-        """Take note of every item whose proposals are in: from then on only its listed authors count."""
-        pattern = closed_subject(self._plan.id, "*", PROPOSE)
-        try:
-            async with aclosing(self._record.follow(pattern)) as events:
-                async for event in events:
-                    closing = self._closing(event.subject.split(".")[3])
-                    if not closing.done():
-                        closing.set_result(list(event.body["authors"]))
-        except RecordError as error:
-            for closing in self._closed.values():
-                if not closing.done():
-                    closing.set_exception(error)
-            raise
 
     async def question(self, item: Item) -> Question | None:
         """The others' proposals under labels; None for a member without one of its own."""
-        authors = await self._closing(item.id)
-        if self._member.agent_id not in authors:
+        closing, desk = await self._closings.of(item), self._desk
+        if desk.member.agent_id not in closing.called:
             return None
-        salt = f"{self._plan.id}:{item.id}:{self.stage}"
-        sheet, criteria = sheets(authors, authors, salt)[self._member.agent_id], criteria_of(item.rubric)
+        salt = salt_of(desk.plan.id, item.id, desk.stage)
+        sheet = sheets(closing.proposals, closing.called, salt)[desk.member.agent_id]
+        criteria = criteria_of(item.rubric)
         self._sheets[item.id] = (sheet, criteria)
-        texts = await asyncio.gather(*(self._text(item, author) for author in authors))
-        proposals = dict(zip(authors, texts, strict=True))
+        stands = closing.proposals.items()
+        texts = await asyncio.gather(*(desk.text_of(item, stage, author) for author, stage in stands))
+        proposals = dict(zip(closing.proposals, texts, strict=True))
         schema = {"name": "ballot", "schema": ballot_schema(sheet.labels, criteria), "strict": True}
         return Question(
-            review_messages(self._member, item, sheet, proposals, criteria, salt),
+            review_messages(desk.member, item, sheet, proposals, criteria, salt),
             {"response_format": {"type": "json_schema", "json_schema": schema}},
         )
 
@@ -102,16 +82,3 @@ class Reviewing:
         field, _, problem = str(fields["error"]).partition(": ")
         told = InvalidBallot(field, problem or field)
         return Question(ask_again(question.messages, completion.content or "", told), question.extra)
-
-    def _closing(self, item_id: str) -> asyncio.Future[list[str]]:
-        return self._closed.setdefault(item_id, asyncio.get_running_loop().create_future())
-
-    async def _text(self, item: Item, author: str) -> str:
-        event = await self._record.last(f"answers.{self._plan.id}.{item.id}.{PROPOSE}.{author}")
-        answer = Answer.model_validate(event.body) if event else None
-        return answer.proposal.content if answer and answer.proposal else ""
-
-
-def closed_subject(deliberation_id: str, item_id: str, stage: str) -> str:
-    """Subject of the event that closes an item's stage and names the authors whose answers count."""
-    return f"deliberations.{deliberation_id}.closed.{item_id}.{stage}"

@@ -105,7 +105,7 @@ def new_id() -> str:
 
 @pytest_asyncio.fixture
 async def make_council(connected: Any) -> Callable[..., Awaitable[str]]:
-    """Save a council of N members under a name of its own: `name = await make_council(3, quorum=2)`."""
+    """Save a council of N members under a name of its own: `name = await make_council(3, quorum=2)`; checks decide."""
     from blocks.council import Council
 
     async def make(size: int = 3, server: str = "default", **rules: Any) -> str:
@@ -113,7 +113,7 @@ async def make_council(connected: Any) -> Callable[..., Awaitable[str]]:
         members = [
             {"agent_id": f"m{i}", "role": "DEV", "server": server, "diversity": i > 1} for i in range(1, size + 1)
         ]
-        await Council(members=members, **rules).save(name)
+        await Council(members=members, **{"strategy": "propose", **rules}).save(name)
         return name
 
     return make

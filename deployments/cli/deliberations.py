@@ -59,7 +59,10 @@ def deliberate(
         list[str] | None, typer.Option("--requirement", "-r", help="What a proposal has to meet; repeatable.")
     ] = None,
     strategy: Annotated[
-        str | None, typer.Option(help="propose: checks decide; rank: blind ballots do. The council's own.")
+        str | None, typer.Option(help="propose: checks decide; rank: blind ballots; synthesize: a chairman, then.")
+    ] = None,
+    rounds: Annotated[
+        int | None, typer.Option(help="How often authors revise their proposals, 0 to 3; the council's own.")
     ] = None,
     members: Annotated[int | None, typer.Option(help="The council's first N members, or more in their roles.")] = None,
     quorum: Annotated[int | None, typer.Option(help="Answers that decide; more than half where left out.")] = None,
@@ -82,6 +85,7 @@ def deliberate(
         "rubric": rubric,
         "requirements": requirement or None,
         "strategy": strategy,
+        "rounds": rounds,
         "members": members,
         "quorum": quorum,
         "grace_s": grace,

@@ -11,7 +11,8 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from tasks.council.models import Frozen, MemberStatus
+from tasks.council.base import Frozen
+from tasks.council.models import MemberStatus
 
 _TAG = re.compile(r"</?think(?:ing)?>", re.IGNORECASE)
 _TOKEN = re.compile(

@@ -6,18 +6,14 @@ those who see the same order share the start of their prompt, and the model serv
 wrote a proposal in the second half is shown the forward order, the others the reverse one: what is left out is
 then always in the half that comes last, and each half of the reviewers shares at least half of the proposals.
 
-Proposals are data. Each stands between tags that carry a mark drawn from all texts, which no author can know
-before the texts are final, so none can close its own fence or open another. What poses as such a tag, as a
-token of a chat template, or hides in invisible characters is shown in another form. This holds the form of the
-prompt. It does not keep a model from believing a text that praises itself: against that stand the other
-reviewers, and the bound of one ballot among many.
+Proposals are data, and stand fenced (`fence.py`). What the fence cannot do is keep a model from believing a text
+that praises itself: against that stand the other reviewers, and the bound of one ballot among many.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import permutations
 from string import ascii_uppercase
@@ -26,7 +22,9 @@ from typing import Annotated, Any, Literal, NoReturn
 from pydantic import Field, StrictInt, StringConstraints, ValidationError
 
 from tasks.council.answers import fenced_blocks
-from tasks.council.models import Frozen, Item, Member, Name, digest
+from tasks.council.base import Frozen, Name, digest
+from tasks.council.fence import fence, mark_of, neutral
+from tasks.council.models import Item, Member
 from tasks.council.prompts import role_of, task_sections
 from tasks.council.tally import Ballot
 
@@ -39,8 +37,6 @@ MAX_CRITIQUE = 800
 """Characters of the critique of one proposal."""
 MAX_BALLOT = 400_000
 """Characters of an answer that is read as a ballot; more is refused unread."""
-MAX_PROPOSAL = 20_000
-"""Characters of one proposal that reviewers are shown, unless the caller knows their context better."""
 MAX_CRITERIA = 8
 LISTED_RANKINGS = 4
 """Proposals up to which the schema lists every possible ranking (24), so that none can repeat a label."""
@@ -156,66 +152,6 @@ def sheets(authors: Iterable[str], voters: Iterable[str], salt: str) -> dict[str
     return drawn
 
 
-# --- the fence ------------------------------------------------------------------------------------
-
-_GAP = r"[\s\u200c\u200d]{0,8}"
-_SPECIAL = "s|bos|eos|pad|unk|start_of_turn|end_of_turn|start_of_image"
-_POSING = re.compile(
-    rf"[<\ufe64\uff1c](?=(?:{_GAP}[/\uff0f]{_GAP}|[\u200c\u200d]*)(?:proposals?|think(?:ing)?)\b)"
-    rf"|<(?=/?(?-i:{_SPECIAL})>)"
-    r"|<(?=[|\uff5c][^|\uff5c<>\n]{1,64}[|\uff5c]>)"
-    r"|<(?=</?SYS>>)"
-    r"|\[(?=/?(?:INST|SYSTEM_PROMPT|TOOL_CALLS|TOOL_RESULTS|AVAILABLE_TOOLS)\])",
-    re.IGNORECASE,
-)
-"""Tags of the fence or of thinking, and the tokens of chat templates: a tokenizer takes those for the real ones."""
-_SHOWN_AS = {"<": "\u2039", "\ufe64": "\u2039", "\uff1c": "\u2039", "[": "\u27e6"}
-_JOINERS = frozenset("\u200c\u200d")
-"""Joiners that scripts and emoji need; every other invisible character is named."""
-_BLANK = frozenset("\u115f\u1160\u3164\uffa0\u2800")
-_SELECTORS = range(0xE0100, 0xE01F0)
-
-
-def mark_of(texts: Iterable[str], salt: str) -> str:
-    """The mark of an item's fences: 16 hex digits of a digest of all its texts, found in none of them."""
-    listed = sorted(texts)
-    number = 0
-    while True:
-        mark = digest(["mark", salt, number, listed])[:16]
-        if not any(mark in text.lower() for text in listed):
-            return mark
-        number += 1
-
-
-def fence(label: str, text: str, mark: str, limit: int = MAX_PROPOSAL) -> str:
-    """A proposal between its tags, at most `limit` characters of it, and a note of how many are left out."""
-    cut = f"\n[{len(text) - limit} more characters are not shown]" if len(text) > limit else ""
-    return f'<proposal-{mark} label="{label}">\n{neutral(text[:limit])}{cut}\n</proposal-{mark}>'
-
-
-def neutral(text: str) -> str:
-    """The text with nothing in it that poses as a tag or a template's token, and nothing invisible."""
-    seen = re.sub(r"\r\n?|[\u0085\u2028\u2029\v\f]", "\n", text)
-    if not seen.isascii():
-        seen = _show_invisible(seen)
-    return _POSING.sub(lambda posing: _SHOWN_AS[posing[0]], seen)
-
-
-def _show_invisible(text: str) -> str:
-    """Every run of invisible characters as a note of how many there are."""
-    hidden = {char for char in set(text) if _is_invisible(char)}
-    if not hidden:
-        return text
-    run = re.compile(f"[{''.join(map(re.escape, sorted(hidden)))}]+")
-    return run.sub(lambda found: f"[{len(found[0])} invisible]", text)
-
-
-def _is_invisible(char: str) -> bool:
-    if char in _JOINERS:
-        return False
-    return unicodedata.category(char) in ("Cf", "Co", "Cs") or char in _BLANK or ord(char) in _SELECTORS
-
-
 # --- the question ---------------------------------------------------------------------------------
 
 
@@ -226,7 +162,6 @@ def review_messages(
     proposals: Mapping[str, str],
     criteria: Sequence[Criterion],
     salt: str,
-    limit: int = MAX_PROPOSAL,
 ) -> list[dict[str, str]]:
     """The chat that asks a member for its ballot; `proposals` is every author's text, the member's own too.
 
@@ -234,7 +169,7 @@ def review_messages(
     that one of them wrote. What only this member is told comes last.
     """
     mark = mark_of(proposals.values(), salt)
-    fenced = "\n\n".join(fence(label, proposals[author], mark, limit) for label, author in sheet.shown)
+    fenced = "\n\n".join(fence(label, proposals[author], mark) for label, author in sheet.shown)
     named = "\n".join(f"- {criterion.key}: {' '.join(criterion.text.split())}" for criterion in criteria)
     user = "\n\n".join(
         (

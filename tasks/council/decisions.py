@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Literal
 
 from pydantic import Field
 
-from tasks.council.models import Frozen, MemberStatus, Name, Status
+from tasks.council.base import Frozen, Name
+from tasks.council.majority import Majority
+from tasks.council.models import MemberStatus, Status
 from tasks.council.proposals import Proposal, Usage
+from tasks.council.stages import REVIEW, REVISE, SYNTHESIZE, kind_of
 from tasks.council.tally import Tally
+
+DecidedBy = Literal["checks", "majority", "ballots", "synthesis"]
+_NOUNS = {REVIEW: "ballots", REVISE: "revisions"}
 
 
 class Check(Frozen):
@@ -31,8 +38,15 @@ class RankedProposal(Frozen):
     checks: tuple[Check, ...]
 
 
+class StageOutcome(Frozen):
+    """What became of a member's answer in a stage after the first."""
+
+    status: MemberStatus
+    reason: str | None
+
+
 class MemberOutcome(Frozen):
-    """What became of one member, in words a reader can act on."""
+    """What became of one member's proposal, in words a reader can act on; time and tokens are of all its stages."""
 
     agent_id: Name
     role: str
@@ -41,17 +55,51 @@ class MemberOutcome(Frozen):
     duration_ms: int
     usage: Usage
     model: str | None
-    ballot: MemberStatus | None = Field(None, description="What became of its ballot, where it was asked for one.")
-    ballot_reason: str | None = None
+    stages: dict[Name, StageOutcome] = Field({}, description="Its reviews, revisions and synthesis.")
+
+
+class StageCost(Frozen):
+    """What a stage took: who was called, how many answers can be used, and the longest of them.
+
+    `skipped` says why nobody was called, `ended_early` why the others were not waited for.
+    """
+
+    stage: Name
+    called: int
+    ok: int
+    duration_ms: int
+    usage: Usage
+    skipped: str | None = None
+    ended_early: str | None = None
+
+    @property
+    def short(self) -> str | None:
+        """What is missing, where something is: `2 of 3 ballots`."""
+        if self.ended_early or self.ok == self.called:
+            return None
+        if self.stage == SYNTHESIZE:
+            return "no synthesis"
+        return f"{self.ok} of {self.called} {_NOUNS.get(kind_of(self.stage), 'answers')}"
 
 
 class Ballots(Frozen):
-    """How the ballots went: how many were asked for and counted, why no more, and what they say."""
+    """How the last review went: how many were asked for and counted, why no more, and what they say."""
 
     expected: int
     counted: int
-    ended_early: str | None = Field(None, description="Why the others were not waited for.")
+    ended_early: str | None = Field(None, description="Why the others were not waited for, or none asked for.")
     tally: Tally
+
+
+class Synthesis(Frozen):
+    """What the chairman wrote, from the proposals of `sources`; without a content the best proposal stands."""
+
+    chairman_id: Name
+    status: MemberStatus
+    reason: str | None
+    content: str | None
+    model: str | None
+    sources: tuple[Name, ...]
 
 
 class ItemResult(Frozen):
@@ -65,12 +113,18 @@ class ItemResult(Frozen):
     council: Name
     engine: str
     strategy: str
+    rounds: int = 0
     total_agents: int
     received_count: int
     failed_count: int
     results: tuple[RankedProposal, ...]
     members: tuple[MemberOutcome, ...]
-    ballots: Ballots | None = Field(None, description="With the strategy rank; else the checks decided.")
+    decided_by: DecidedBy | None = Field(None, description="None where nothing was decided.")
+    answer: str | None = Field(None, description="The closed answer, where the task has an `answer_format`.")
+    majority: Majority | None = Field(None, description="The vote of closed answers.")
+    ballots: Ballots | None = Field(None, description="Of the last review, where the strategy ends with one.")
+    synthesis: Synthesis | None = None
+    stages: tuple[StageCost, ...] = ()
     winner_id: Name | None
     decision: str | None
     error_message: str | None
@@ -81,7 +135,6 @@ class ItemResult(Frozen):
     @property
     def headline(self) -> str:
         """Who answered, never dressed up: `3 of 3` or `2 of 3: degraded`."""
-        count = f"{self.received_count} of {self.total_agents}"
-        if self.ballots and self.ballots.counted < self.ballots.expected and not self.ballots.ended_early:
-            count += f", {self.ballots.counted} of {self.ballots.expected} ballots"
+        short = filter(None, (stage.short for stage in self.stages[1:]))
+        count = ", ".join([f"{self.received_count} of {self.total_agents}", *short])
         return f"{count}: degraded" if self.degraded else count

@@ -7,51 +7,18 @@ Times are milliseconds where a name ends in `_ms`, seconds where it ends in `_s`
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from enum import StrEnum
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from tasks.council.stages import Strategy, stages_of
+from tasks.council.base import MAX_TEXT, NAME_PATTERN, NAME_RULE, Frozen, JsonObject, Name, Text, digest
+from tasks.council.closed import AnswerFormat
+from tasks.council.stages import MAX_ROUNDS, SYNTHESIZE, Strategy, stages_of
 
-NAME_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
-NAME_RULE = "1 to 64 of A-Z, a-z, 0-9, '_' and '-'"
 MAX_MEMBERS = 128
 MAX_ITEMS = 10_000
-MAX_TEXT = 100_000
-"""Characters in one task, rubric or requirement; about 25 000 tokens."""
-
-Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
-"""An id that becomes a NATS subject token: of a deliberation, an item, a council or a member."""
-
-
-def _plain_json(value: dict[str, Any]) -> dict[str, Any]:
-    """The value, if it is JSON that every reader can take."""
-    try:
-        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"is no JSON object of sound text and finite numbers: {error}") from error
-    return value
-
-
-JsonObject = Annotated[dict[str, Any], AfterValidator(_plain_json)]
-
-Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_TEXT)]
-
-
-class Frozen(BaseModel):
-    """Base of every model here: immutable, and an unknown key is an error that names it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-def digest(value: Any) -> str:
-    """SHA-256 (hex) of a JSON value, independent of the order of keys."""
-    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 class InvalidRequest(ValueError):
@@ -129,15 +96,24 @@ class CouncilSpec(Frozen):
     quorum: int | None = Field(None, ge=1, description="Answers that decide; floor(n/2) + 1 where left out.")
     grace_s: float | None = Field(None, ge=0, le=86_400, description="Wait after the quorum; else to the deadline.")
     deadline_s: float = Field(300.0, gt=0, le=86_400, description="Seconds for an item from its start.")
-    strategy: Strategy = Field("propose", description="propose: checks decide; rank: blind ballots do.")
+    strategy: Strategy = Field("rank", description="propose: checks decide; rank: ballots; synthesize: a chairman.")
+    rounds: int = Field(0, ge=0, le=MAX_ROUNDS, description="How often authors revise their proposals.")
+    chairman: Member | None = Field(None, description="Who writes a synthesis; the first member where left out.")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         ids = [member.agent_id for member in self.members]
         if repeated := sorted({agent_id for agent_id in ids if ids.count(agent_id) > 1}):
             raise ValueError(f"members: agent_id {', '.join(repeated)} appears more than once")
+        if self.chairman and self.chairman.agent_id in ids:
+            raise ValueError(f"chairman: {self.chairman.agent_id} is a member's agent_id; it needs one of its own")
         _check_quorum(self.quorum, len(self.members))
         return self
+
+    @property
+    def chair(self) -> Member:
+        """Who writes the synthesis: the chairman, or the first member, which then speaks without diversity."""
+        return self.chairman or self.members[0].model_copy(update={"diversity": False})
 
     @property
     def decides_at(self) -> int:
@@ -178,6 +154,9 @@ class Brief(Frozen):
     rubric: Text | None = Field(None, description="How proposals are judged.")
     requirements: tuple[Text, ...] = Field((), max_length=100, description="What a proposal has to meet.")
     context: JsonObject = Field(default_factory=dict, description="Facts that members should know.")
+    answer_format: AnswerFormat | None = Field(
+        None, description='Form of a closed answer: {"type": "choice", "options": [...]}, "number" or "text-exact".'
+    )
 
 
 class Item(Brief):
@@ -201,6 +180,7 @@ class DeliberationRequest(Brief):
     items: tuple[ItemRequest, ...] | None = Field(None, min_length=1, max_length=MAX_ITEMS)
     council: Name = Field("dev", description="Name of the council that decides.")
     strategy: Strategy | None = Field(None, description="How it decides; the council's own where left out.")
+    rounds: int | None = Field(None, ge=0, le=MAX_ROUNDS, description="Rounds of revision; the council's own.")
     members: int | None = Field(None, ge=1, le=MAX_MEMBERS, description="The council's first N members.")
     quorum: int | None = Field(None, ge=1, le=MAX_MEMBERS)
     grace_s: float | None = Field(None, ge=0, le=86_400)
@@ -243,7 +223,7 @@ class DeliberationRequest(Brief):
 
     def agenda(self) -> tuple[Item, ...]:
         """The items to decide; the request's rubric, requirements and context apply where an item has none."""
-        shared = {"rubric": self.rubric, "requirements": self.requirements, "context": self.context}
+        shared = {name: getattr(self, name) for name in Brief.model_fields}
         if self.items is None:
             return (Item.model_validate({"id": "task", "task": self.task, **shared}),)
         taken = {item.id for item in self.items}
@@ -256,6 +236,7 @@ class DeliberationRequest(Brief):
                     "rubric": item.rubric or self.rubric,
                     "requirements": item.requirements or self.requirements,
                     "context": {**self.context, **item.context},
+                    "answer_format": item.answer_format or self.answer_format,
                 }
             )
             for item in self.items
@@ -269,6 +250,7 @@ class Deliberation(Frozen):
     council: CouncilSpec
     agenda: tuple[Item, ...] = Field(min_length=1)
     strategy: Strategy
+    rounds: int = 0
     quorum: int = Field(ge=1)
     grace_s: float | None
     deadline_s: float
@@ -279,11 +261,30 @@ class Deliberation(Frozen):
     @property
     def stages(self) -> tuple[str, ...]:
         """What every item goes through."""
-        return stages_of(self.strategy)
+        return stages_of(self.strategy, self.rounds)
 
-    def member(self, agent_id: str) -> Member:
-        """The member of that name. Raises KeyError."""
-        for member in self.council.members:
+    @property
+    def posts(self) -> tuple[tuple[Member, str], ...]:
+        """Who is called for which stage, in the order of the stages."""
+        return tuple((member, stage) for stage in self.stages for member in self.called_for(stage))
+
+    @property
+    def servers(self) -> tuple[str, ...]:
+        """Names of the model servers that are asked."""
+        return tuple(sorted({member.server for member, _ in self.posts}))
+
+    def called_for(self, stage: str) -> tuple[Member, ...]:
+        """Who can be asked in a stage: all members, or the one who writes the synthesis."""
+        return (self.council.chair,) if stage == SYNTHESIZE else self.council.members
+
+    def next_stage(self, stage: str) -> str | None:
+        """The stage after one; None after the last."""
+        following = self.stages[self.stages.index(stage) + 1 :]
+        return following[0] if following else None
+
+    def asked(self, agent_id: str, stage: str) -> Member:
+        """The member of that name, as it is asked in a stage. Raises KeyError."""
+        for member in self.called_for(stage):
             if member.agent_id == agent_id:
                 return member
         raise KeyError(agent_id)
@@ -300,6 +301,7 @@ class Deliberation(Frozen):
             council=sized,
             agenda=request.agenda(),
             strategy=request.strategy or council.strategy,
+            rounds=council.rounds if request.rounds is None else request.rounds,
             quorum=quorum,
             grace_s=council.grace_s if request.grace_s is None else request.grace_s,
             deadline_s=request.deadline_s or council.deadline_s,

@@ -11,6 +11,8 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from tasks.council.closed import answer_instruction
+from tasks.council.fence import neutral
 from tasks.council.models import Item, Member
 
 CHARTER = """\
@@ -64,7 +66,7 @@ def temperature_of(member: Member) -> float:
 
 
 def task_sections(item: Item) -> str:
-    """What all members share, in the order that the cache relies on."""
+    """What all members share, in the order that the cache relies on; no text in it poses as a template's token."""
     sections = [("Task", item.task)]
     if item.context:
         sections.append(("Context", _bullets(f"{key}: {_plain(value)}" for key, value in item.context.items())))
@@ -72,7 +74,9 @@ def task_sections(item: Item) -> str:
         sections.append(("Rubric", item.rubric))
     if item.requirements:
         sections.append(("Requirements", _bullets(item.requirements)))
-    return "\n\n".join(f"# {heading}\n{body}" for heading, body in sections)
+    if item.answer_format:
+        sections.append(("Answer format", answer_instruction(item.answer_format)))
+    return "\n\n".join(f"# {heading}\n{neutral(body)}" for heading, body in sections)
 
 
 def role_of(member: Member) -> str:

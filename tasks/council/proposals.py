@@ -6,7 +6,8 @@ import hashlib
 from datetime import datetime
 
 from tasks.council.ballots import Review
-from tasks.council.models import Frozen, MemberStatus, Name
+from tasks.council.base import Frozen, Name
+from tasks.council.models import MemberStatus
 
 
 class Usage(Frozen):

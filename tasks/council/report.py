@@ -146,7 +146,8 @@ def _verdict(result: ItemResult) -> str:
 def _members_table(members: Sequence[MemberOutcome]) -> str:
     rows = ["| member | role | status | ballot | seconds | tokens | cached | reason |", "| --- " * 8 + "|"]
     for m in members:
-        ballot, reason = m.ballot.value if m.ballot else "-", escape(m.reason or m.ballot_reason or "")
+        later = ", ".join(f"{stage} {one.status.value}" for stage, one in m.stages.items())
+        ballot, reason = later or "-", escape(m.reason or "")
         cost = f"{m.duration_ms / 1000:.2f} | {m.usage.completion_tokens} | {m.usage.cached_tokens}"
         rows.append(f"| {m.agent_id} | {m.role} | {m.status.value} | {ballot} | {cost} | {reason} |")
     return "\n".join(rows)

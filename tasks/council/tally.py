@@ -20,7 +20,7 @@ from typing import Literal, NamedTuple, Self
 
 from pydantic import model_validator
 
-from tasks.council.models import Frozen, Name
+from tasks.council.base import Frozen, Name
 
 Rule = Literal["borda", "copeland", "schulze"]
 HALF = Fraction(1, 2)

@@ -1,0 +1,75 @@
+"""Texts of models and users inside a prompt: each is data, and cannot pose as anything else.
+
+A text stands between tags that carry a mark drawn from all texts, which no author can know before the texts are
+final, so none can close its own fence or open another. What poses as such a tag, as a token of a chat template, or
+hides in invisible characters is shown in another form. This holds the form of the prompt. It does not keep a model
+from believing a text that praises itself.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+
+from tasks.council.base import digest
+
+MAX_PROPOSAL = 20_000
+"""Characters of one proposal that a prompt shows of it."""
+
+_GAP = r"[\s\u200c\u200d]{0,8}"
+_SPECIAL = "s|bos|eos|pad|unk|start_of_turn|end_of_turn|start_of_image"
+_POSING = re.compile(
+    rf"[<\ufe64\uff1c](?=(?:{_GAP}[/\uff0f]{_GAP}|[\u200c\u200d]*)(?:proposals?|critiques?|think(?:ing)?)\b)"
+    rf"|<(?=/?(?-i:{_SPECIAL})>)"
+    r"|<(?=[|\uff5c][^|\uff5c<>\n]{1,64}[|\uff5c]>)"
+    r"|<(?=</?SYS>>)"
+    r"|\[(?=/?(?:INST|SYSTEM_PROMPT|TOOL_CALLS|TOOL_RESULTS|AVAILABLE_TOOLS)\])",
+    re.IGNORECASE,
+)
+"""Tags of the fence or of thinking, and the tokens of chat templates: a tokenizer takes those for the real ones."""
+_SHOWN_AS = {"<": "\u2039", "\ufe64": "\u2039", "\uff1c": "\u2039", "[": "\u27e6"}
+_JOINERS = frozenset("\u200c\u200d")
+"""Joiners that scripts and emoji need; every other invisible character is named."""
+_BLANK = frozenset("\u115f\u1160\u3164\uffa0\u2800")
+_SELECTORS = range(0xE0100, 0xE01F0)
+
+
+def mark_of(texts: Iterable[str], salt: str) -> str:
+    """The mark of an item's fences: 16 hex digits of a digest of all its texts, found in none of them."""
+    listed = sorted(texts)
+    number = 0
+    while True:
+        mark = digest(["mark", salt, number, listed])[:16]
+        if not any(mark in text.lower() for text in listed):
+            return mark
+        number += 1
+
+
+def fence(label: str, text: str, mark: str, limit: int = MAX_PROPOSAL, tag: str = "proposal") -> str:
+    """A text between its tags, at most `limit` characters of it, and a note of how many are left out."""
+    cut = f"\n[{len(text) - limit} more characters are not shown]" if len(text) > limit else ""
+    return f'<{tag}-{mark} label="{label}">\n{neutral(text[:limit])}{cut}\n</{tag}-{mark}>'
+
+
+def neutral(text: str) -> str:
+    """The text with nothing in it that poses as a tag or a template's token, and nothing invisible."""
+    seen = re.sub(r"\r\n?|[\u0085\u2028\u2029\v\f]", "\n", text)
+    if not seen.isascii():
+        seen = _show_invisible(seen)
+    return _POSING.sub(lambda posing: _SHOWN_AS[posing[0]], seen)
+
+
+def _show_invisible(text: str) -> str:
+    """Every run of invisible characters as a note of how many there are."""
+    hidden = {char for char in set(text) if _is_invisible(char)}
+    if not hidden:
+        return text
+    run = re.compile(f"[{''.join(map(re.escape, sorted(hidden)))}]+")
+    return run.sub(lambda found: f"[{len(found[0])} invisible]", text)
+
+
+def _is_invisible(char: str) -> bool:
+    if char in _JOINERS:
+        return False
+    return unicodedata.category(char) in ("Cf", "Co", "Cs") or char in _BLANK or ord(char) in _SELECTORS

@@ -1,0 +1,132 @@
+"""The vote on closed answers."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
+
+from tasks.council.majority import (
+    AnswerFormat,
+    Choice,
+    Number,
+    TextExact,
+    answer_instruction,
+    answer_of,
+    majority,
+)
+
+YES_NO = Choice(options=("Yes", "No"))
+Form = Choice | Number | TextExact
+
+
+@pytest.mark.parametrize(
+    ("line", "form", "answer"),
+    [
+        ("ANSWER: yes", YES_NO, "Yes"),
+        ("answer : No.", YES_NO, "No"),
+        ("**ANSWER:** `YES`", YES_NO, "Yes"),
+        ("**ANSWER: no**", YES_NO, "No"),
+        ("> ## **Answer**: 'no'", YES_NO, "No"),
+        ("ANSWER: maybe", YES_NO, None),
+        ("ANSWER:", YES_NO, None),
+        ("The answer is: yes", YES_NO, None),
+        ("ANSWER: 1,234.50", Number(), "1234.5"),
+        ("ANSWER: $ 1234.5", Number(), "1234.5"),
+        ("ANSWER: **-0.0**", Number(), "0"),
+        ("ANSWER: 1e3", Number(), "1000"),
+        ("ANSWER: \u22125", Number(), "-5"),
+        ("ANSWER: .5", Number(), "0.5"),
+        ("ANSWER: 42.", Number(), "42"),
+        ("ANSWER: 12,34", Number(), None),
+        ("ANSWER: 1e999999999", Number(), None),
+        ("ANSWER: " + "9" * 61, Number(), None),
+        ("ANSWER: NaN", Number(), None),
+        ("ANSWER: about 5", Number(), None),
+        ("ANSWER: __init__", TextExact(), "__init__"),
+        ("ANSWER:  two   words ", TextExact(), "two words"),
+        ("ANSWER: `x*`", TextExact(), "x*"),
+    ],
+)
+def test_an_answer_is_read_from_its_line(line: str, form: Form, answer: str | None) -> None:
+    """Markdown around it and the way of writing it do not matter; anything else is no answer."""
+    assert answer_of(f"Because of this.\n\n{line}\n", form) == answer
+
+
+def test_the_last_answer_counts() -> None:
+    """Also if it cannot be read: an earlier one was withdrawn."""
+    assert answer_of("ANSWER: yes\nOn second thought:\nANSWER: no", YES_NO) == "No"
+    assert answer_of("ANSWER: yes\nANSWER: perhaps", YES_NO) is None
+
+
+def test_the_majority_wins_and_its_best_proposal_is_the_decision() -> None:
+    """The checks' first proposal may be in the minority."""
+    texts = {"a": "ANSWER: no", "b": "ANSWER: yes", "c": "none", "d": "ANSWER: Yes"}
+    result = majority(["a", "d", "b", "c"], texts, YES_NO)
+    assert result is not None
+    assert (result.answer, result.winner_id, result.unanimous, result.tied) == ("Yes", "d", False, False)
+    assert result.votes == {"Yes": ("d", "b"), "No": ("a",)}
+    assert result.silent == ("c",)
+
+
+def test_the_order_of_the_checks_breaks_a_tie() -> None:
+    """And the result says that it did."""
+    texts = {"a": "ANSWER: 1", "b": "ANSWER: 2", "c": "ANSWER: 2.0", "d": "ANSWER: 1.00"}
+    for standing, answer in ((["a", "b", "c", "d"], "1"), (["c", "d", "a", "b"], "2")):
+        result = majority(standing, texts, Number())
+        assert result is not None
+        assert (result.answer, result.winner_id, result.tied) == (answer, standing[0], True)
+
+
+def test_all_agree_only_if_all_answer() -> None:
+    """A silent proposal may be of another opinion."""
+    same = majority(["a", "b"], {"a": "ANSWER: 5", "b": "ANSWER: 5.0"}, Number())
+    part = majority(["a", "b"], {"a": "ANSWER: 5", "b": "five"}, Number())
+    assert same is not None
+    assert part is not None
+    assert (same.unanimous, part.unanimous) == (True, False)
+    assert majority(["a"], {"a": "five"}, Number()) is None
+
+
+@given(st.decimals(allow_nan=False, allow_infinity=False, places=4, min_value=-(10**12), max_value=10**12))
+def test_a_number_is_the_same_however_it_is_written(value: object) -> None:
+    """With marks between thousands, with an exponent, with zeros."""
+    plain = answer_of(f"ANSWER: {value}", Number())
+    assert plain is not None
+    assert {answer_of(f"ANSWER: {written}", Number()) for written in (f"{value:,}", f"{value:e}", f"{value}00")} == {
+        plain
+    }
+
+
+@given(st.text(max_size=200), st.sampled_from([YES_NO, Number(), TextExact()]))
+def test_an_answer_once_read_reads_as_itself(text: str, form: Form) -> None:
+    """Normalising is stable, whatever a model writes."""
+    answer = form.normalise(text)
+    if answer is not None:
+        assert form.normalise(answer) == answer
+
+
+@pytest.mark.parametrize("form", [YES_NO, Number(), TextExact()])
+def test_members_are_told_how_to_answer(form: Form) -> None:
+    """In the form that is read."""
+    assert "`ANSWER: `" in answer_instruction(form)
+
+
+def test_a_format_is_told_by_its_type_and_options_must_differ() -> None:
+    """What a task may carry as `answer_format`."""
+    read = TypeAdapter(AnswerFormat).validate_python
+    assert read({"type": "choice", "options": ["Yes", "No"]}) == YES_NO
+    assert read({"type": "number"}) == Number()
+    for wrong in ({"type": "choice", "options": ["a", "A."]}, {"type": "list"}, {"type": "number", "unit": "m"}):
+        with pytest.raises(ValidationError):
+            read(wrong)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("part", ["\n", " ", "> ", "*", "answer", "answer:", "ANSWER: 1\n", "1,", "\u2028"])
+def test_a_hostile_text_is_read_in_bounded_time(part: str) -> None:
+    """100 000 characters of anything; what takes quadratic time would run into the limit."""
+    text = part * (100_000 // len(part))
+    for form in (YES_NO, Number(), TextExact()):
+        assert answer_of(text, form) in (None, "1")
