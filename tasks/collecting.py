@@ -152,9 +152,7 @@ class Collector:
             if self._plan.stages.index(answer.stage) > self._plan.stages.index(item.stage):
                 item.aside.append(answer)
             return []
-        if answer.agent_id in item.called and answer.agent_id not in item.answers:
-            item.course.take(answer)
-            self.outcome.answers += 1
+        self.outcome.answers += item.course.take(answer)
         if item.quorum_at is None and item.ok >= self._enough(item):
             item.quorum_at = self._now()
         return [answer.item]

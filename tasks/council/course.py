@@ -74,13 +74,16 @@ class Course:
         if turn.skipped:
             self.skipped[stage] = turn.skipped
 
-    def take(self, answer: Answer) -> None:
-        """Add a final answer to its stage."""
+    def take(self, answer: Answer) -> bool:
+        """Add the final answer of one who was called for its stage; whether it is the first."""
+        if answer.agent_id not in self.called[answer.stage] or answer.agent_id in self.answers[answer.stage]:
+            return False
         self.answers[answer.stage][answer.agent_id] = answer
         if answer.error and answer.error_type == ENDED_EARLY:
             self.early[answer.stage] = answer.error
         if answer.proposal and answer.stage != SYNTHESIZE:
             self._ranked = None
+        return True
 
     # --- what stands ------------------------------------------------------------------------------
 

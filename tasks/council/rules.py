@@ -7,7 +7,6 @@ rules give the same verdict live, after a crash and when a record is read again.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -113,9 +112,3 @@ def deliberation_status(item_statuses: Iterable[Status]) -> Status:
     if not all(status.final for status in statuses):
         return Status.IN_PROGRESS
     return Status.CANCELLED if Status.CANCELLED in statuses else Status.COMPLETED
-
-
-def counts(statuses: Iterable[Status]) -> dict[str, int]:
-    """How many items have each status; every status is listed, so that readers need no defaults."""
-    found = Counter(statuses)
-    return {status.value: found[status] for status in Status}

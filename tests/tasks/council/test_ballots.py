@@ -19,7 +19,6 @@ from tasks.council.ballots import (
     MAX_BALLOT,
     MAX_CRITERIA,
     MAX_CRITIQUE,
-    MAX_PROPOSAL,
     REVIEW_CHARTER,
     Criterion,
     InvalidBallot,
@@ -27,15 +26,13 @@ from tasks.council.ballots import (
     ask_again,
     ballot_schema,
     criteria_of,
-    fence,
     label_authors,
     labels,
-    mark_of,
-    neutral,
     read_ballot,
     review_messages,
     sheets,
 )
+from tasks.council.fence import MAX_PROPOSAL, fence, mark_of, neutral
 from tasks.council.models import Item, Member
 from tasks.council.tally import Candidate, tally
 

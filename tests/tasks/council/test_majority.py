@@ -7,15 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from tasks.council.majority import (
-    AnswerFormat,
-    Choice,
-    Number,
-    TextExact,
-    answer_instruction,
-    answer_of,
-    majority,
-)
+from tasks.council.closed import AnswerFormat, Choice, Number, TextExact, answer_instruction, answer_of
+from tasks.council.majority import majority
 
 YES_NO = Choice(options=("Yes", "No"))
 Form = Choice | Number | TextExact

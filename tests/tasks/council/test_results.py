@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from tasks.council.course import Course, Turn
 from tasks.council.decisions import ItemResult
 from tasks.council.models import CouncilSpec, Deliberation, DeliberationRequest, Member, MemberStatus, Status
 from tasks.council.proposals import Answer, Proposal, Usage
@@ -15,6 +16,7 @@ from tasks.council.rules import Verdict
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 COUNCIL = CouncilSpec(
     name="dev",
+    strategy="propose",
     members=tuple(Member(agent_id=f"agent-{letter}", role="DEV", model="small") for letter in "abc"),
 )
 PLAN = Deliberation.plan("d", DeliberationRequest(task="Write a queue"), COUNCIL)
@@ -48,8 +50,11 @@ def answer(agent_id: str, status: MemberStatus = MemberStatus.OK, content: str =
 
 def result(*answers: Answer, status: Status = Status.COMPLETED, reason: str | None = None) -> ItemResult:
     """The result of these answers; the council has three members."""
-    by_member = {one.agent_id: one for one in answers}
-    return item_result(PLAN, ITEM, by_member, Verdict(status, reason=reason), 1234, NOW)
+    course = Course(PLAN, ITEM)
+    course.enter("propose-0", Turn(tuple(member.agent_id for member in COUNCIL.members)))
+    for one in answers:
+        course.take(one)
+    return item_result(course, Verdict(status, reason=reason), 1234, NOW)
 
 
 def test_the_best_proposal_of_a_completed_item_is_its_decision() -> None:

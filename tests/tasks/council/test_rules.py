@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.council.models import MemberStatus, Status
-from tasks.council.rules import Rules, Verdict, counts, deliberation_status, judge
+from tasks.council.rules import Rules, Verdict, deliberation_status, judge
 
 OK, FAILED, EMPTY, TIMEOUT = MemberStatus.OK, MemberStatus.FAILED, MemberStatus.EMPTY, MemberStatus.TIMEOUT
 RULES = Rules(total=3, quorum=2, grace_s=None, deadline_s=300)
@@ -196,15 +196,3 @@ def test_an_agenda_of_one_has_the_status_of_its_item(status: Status) -> None:
 def test_an_agenda_of_many_is_completed_when_every_item_is_final(statuses: list[Status], expected: Status) -> None:
     """And cancelled if any of them was."""
     assert deliberation_status(statuses) is expected
-
-
-def test_counts_list_every_status() -> None:
-    """Also those that no item has."""
-    assert counts([Status.COMPLETED, Status.COMPLETED, Status.FAILED]) == {
-        "PENDING": 0,
-        "IN_PROGRESS": 0,
-        "COMPLETED": 2,
-        "FAILED": 1,
-        "TIMEOUT": 0,
-        "CANCELLED": 0,
-    }

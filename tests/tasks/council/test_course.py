@@ -1,0 +1,231 @@
+"""The course of an item: what stands, who is called next, and what it comes to in the end."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from tasks.council.ballots import Opinion, Review, Score
+from tasks.council.closed import Choice
+from tasks.council.course import ENDED_EARLY, Course, Turn
+from tasks.council.models import CouncilSpec, Deliberation, DeliberationRequest, Member, MemberStatus, Status
+from tasks.council.proposals import Answer, Proposal, Usage
+from tasks.council.results import item_result
+from tasks.council.rules import Verdict
+from tasks.council.stages import stages_of
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+GOOD = "Write the queue with care. " * 30
+MEMBERS = tuple(Member(agent_id=f"m{number}", role="DEV") for number in (1, 2, 3))
+YES_NO = Choice(options=("yes", "no"))
+
+
+def begun(strategy: str = "rank", rounds: int = 0, members: int = 3, **fields: Any) -> Course:
+    """A course whose members are called for their proposals."""
+    council = CouncilSpec(name="c", members=MEMBERS[:members])
+    request = DeliberationRequest(task="Write a queue", strategy=strategy, rounds=rounds, **fields)
+    plan = Deliberation.plan("d", request, council)
+    course = Course(plan, plan.agenda[0])
+    course.enter("propose-0", Turn(tuple(member.agent_id for member in council.members)))
+    return course
+
+
+def answer(stage: str, agent_id: str, status: MemberStatus = MemberStatus.OK, **fields: Any) -> Answer:
+    """A final answer."""
+    told = {"task_id": "d", "item": "task", "stage": stage, "agent_id": agent_id, "role": "DEV", "status": status}
+    told |= {"error": None if status is MemberStatus.OK else "went wrong", "num_agents": 3, "timestamp": NOW}
+    return Answer.model_validate({**told, "usage": Usage(prompt_tokens=10, completion_tokens=2), **fields})
+
+
+def text(stage: str, agent_id: str, content: str = GOOD, revisions: tuple[str, ...] = ()) -> Answer:
+    """A text that counts."""
+    proposal = Proposal(
+        author_id=agent_id, author_role="DEV", content=content, model="m", tokens=2, finish_reason="stop"
+    ).model_copy(update={"revisions": revisions})
+    return answer(stage, agent_id, proposal=proposal, duration_ms=100)
+
+
+def vote(stage: str, voter: str, *ranking: str) -> Answer:
+    """A ballot on all of the ranking, with an opinion on each."""
+    opinion = Opinion(scores={"clarity": Score(score=5, reason="plain")}, critique="Say more.")
+    opinions = dict.fromkeys(ranking, opinion)
+    ballot = Review(voter=voter, shown=ranking, ranking=ranking, order="forward", opinions=opinions)
+    return answer(stage, voter, ballot=ballot, duration_ms=200)
+
+
+def go_on(course: Course, stage: str, *answers: Answer) -> Turn:
+    """Take answers, then enter the next stage as the collector does; who is called for it."""
+    for one in answers:
+        assert course.take(one)
+    turn = course.turn(course.plan.next_stage(stage) or "")
+    course.enter(course.plan.next_stage(stage) or "", turn)
+    return turn
+
+
+def ended(course: Course) -> Any:
+    """The result of a course that is completed."""
+    return item_result(course, Verdict(Status.COMPLETED), 1000, NOW)
+
+
+def proposals(*contents: str) -> list[Answer]:
+    """One of each member."""
+    return [text("propose-0", f"m{number}", content) for number, content in enumerate(contents, 1)]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "rounds", "stages"),
+    [
+        ("propose", 0, "propose-0"),
+        ("propose", 1, "propose-0 review-0 revise-1"),
+        ("rank", 0, "propose-0 review-0"),
+        ("rank", 2, "propose-0 review-0 revise-1 review-1 revise-2 review-2"),
+        ("synthesize", 0, "propose-0 review-0 synthesize"),
+        ("synthesize", 1, "propose-0 review-0 revise-1 review-1 synthesize"),
+    ],
+)
+def test_the_stages_of_each_strategy(strategy: Any, rounds: int, stages: str) -> None:
+    """A review judges the texts of the revision with its number."""
+    assert " ".join(stages_of(strategy, rounds)) == stages
+
+
+def test_a_round_of_revision_and_a_synthesis() -> None:
+    """Authors revise their own text, earlier ones are kept, and the chairman's text is the decision."""
+    course = begun("synthesize", rounds=1)
+    assert set(go_on(course, "propose-0", *proposals(GOOD, GOOD, GOOD)).called) == {"m1", "m2", "m3"}
+    votes = [vote("review-0", "m1", "m2", "m3"), vote("review-0", "m2", "m1", "m3"), vote("review-0", "m3", "m2", "m1")]
+    assert set(go_on(course, "review-0", *votes).called) == {"m1", "m2", "m3"}
+    revised = [text("revise-1", one, f"{GOOD} Better.", (GOOD,)) for one in ("m1", "m2")]
+    cut = answer("revise-1", "m3", MemberStatus.TRUNCATED)
+    assert set(go_on(course, "revise-1", *revised, cut).called) == {"m1", "m2", "m3"}
+    assert {author: one.stage for author, one in course.standing().items()} == {
+        "m1": "revise-1",
+        "m2": "revise-1",
+        "m3": "propose-0",
+    }
+    again = [vote("review-1", "m1", "m2", "m3"), vote("review-1", "m3", "m2", "m1")]
+    early = answer("review-1", "m2", MemberStatus.CANCELLED, error="settled", error_type=ENDED_EARLY)
+    assert go_on(course, "review-1", *again, early).called == ("m1",)
+    assert next(iter(course.closing("review-1", Turn(("m1",))).proposals.items())) == ("m2", "revise-1")
+    course.take(text("synthesize", "m1", "The decision."))
+    done = ended(course)
+    assert (done.decision, done.decided_by, done.winner_id) == ("The decision.", "synthesis", "m2")
+    assert done.results[0].proposal.revisions == (GOOD,)
+    assert (done.synthesis.chairman_id, done.synthesis.sources[0]) == ("m1", "m2")
+    assert [(one.stage, one.called, one.ok) for one in done.stages] == [
+        ("propose-0", 3, 3),
+        ("review-0", 3, 3),
+        ("revise-1", 3, 2),
+        ("review-1", 3, 2),
+        ("synthesize", 1, 1),
+    ]
+    assert (done.degraded, done.headline) == (True, "3 of 3, 2 of 3 revisions: degraded")
+    assert done.ballots.ended_early == "settled"
+    assert done.members[0].stages.keys() == {"review-0", "revise-1", "review-1", "synthesize"}
+    assert done.usage.prompt_tokens == 10 * 13
+
+
+@pytest.mark.parametrize("status", [MemberStatus.FAILED, MemberStatus.TIMEOUT, MemberStatus.TRUNCATED])
+def test_without_a_synthesis_the_best_proposal_stands(status: MemberStatus) -> None:
+    """And the result says so."""
+    course = begun("synthesize")
+    go_on(course, "propose-0", *proposals("one", GOOD, "three"))
+    ballots = (("m1", "m3", "m2"), ("m2", "m3", "m1"), ("m3", "m1", "m2"))
+    go_on(course, "review-0", *(vote("review-0", *ballot) for ballot in ballots))
+    course.take(answer("synthesize", "m1", status))
+    done = ended(course)
+    assert (done.decision, done.decided_by, done.degraded) == ("three", "ballots", True)
+    assert done.headline == "3 of 3, no synthesis: degraded"
+    assert (done.synthesis.status, done.synthesis.content) == (status, None)
+
+
+def test_closed_answers_that_agree_need_no_review() -> None:
+    """The majority decides, and every later stage says why it was not held."""
+    course = begun("synthesize", rounds=1, answer_format=YES_NO)
+    for one in proposals(f"{GOOD}\nANSWER: yes", "ANSWER: Yes", "ANSWER: YES."):
+        course.take(one)
+    assert course.agreed() == "all 3 proposals give the same answer: yes"
+    done = ended(course)
+    assert (done.answer, done.decided_by, done.degraded) == ("yes", "majority", False)
+    assert {one.skipped for one in done.stages[1:]} == {"all 3 proposals give the same answer: yes"}
+    assert done.ballots.ended_early == course.agreed()
+
+
+def test_closed_answers_that_differ_are_decided_by_the_majority_without_ballots() -> None:
+    """Whatever the checks say; one that cannot be read comes last."""
+    course = begun("propose", answer_format=YES_NO)
+    for one in proposals(f"{GOOD}\nANSWER: yes", "ANSWER: no", "ANSWER: no"):
+        course.take(one)
+    done = ended(course)
+    assert (done.answer, done.decided_by, done.winner_id in {"m2", "m3"}) == ("no", "majority", True)
+    assert done.results[-1].proposal.author_id == "m1"
+    assert course.agreed() is None
+
+
+def test_ballots_go_before_the_majority() -> None:
+    """The strategy was asked for; the vote is shown beside."""
+    course = begun("rank", answer_format=YES_NO)
+    go_on(course, "propose-0", *proposals("ANSWER: yes", "ANSWER: no", "ANSWER: no"))
+    for ballot in (vote("review-0", "m2", "m1", "m3"), vote("review-0", "m3", "m1", "m2")):
+        course.take(ballot)
+    done = ended(course)
+    assert (done.winner_id, done.answer, done.decided_by) == ("m1", "yes", "ballots")
+    assert done.majority.answer == "no"
+
+
+def test_one_proposal_has_nobody_to_judge_or_to_revise_it() -> None:
+    """Every further stage is passed, with its reason."""
+    course = begun("synthesize", rounds=1)
+    failed = [answer("propose-0", one, MemberStatus.FAILED) for one in ("m2", "m3")]
+    turn = go_on(course, "propose-0", text("propose-0", "m1"), *failed)
+    for stage in course.plan.stages[1:-1]:
+        assert turn == Turn((), "there is only one proposal")
+        turn = go_on(course, stage)
+    done = ended(course)
+    assert (done.decided_by, done.synthesis, done.headline) == ("checks", None, "1 of 3: degraded")
+
+
+def test_two_authors_criticise_and_synthesise_though_they_cannot_rank() -> None:
+    """A last review of two would compare nothing; one that feeds a revision is worth its critiques."""
+    course = begun("synthesize", rounds=1, members=2)
+    assert set(go_on(course, "propose-0", *proposals(GOOD, GOOD)).called) == {"m1", "m2"}
+    votes = (vote("review-0", "m1", "m2"), vote("review-0", "m2", "m1"))
+    assert set(go_on(course, "review-0", *votes).called) == {"m1", "m2"}
+    revised = [text("revise-1", one, GOOD, (GOOD,)) for one in ("m1", "m2")]
+    turn = go_on(course, "revise-1", *revised)
+    assert (turn.called, turn.skipped) == ((), "the outstanding ballots compare nothing")
+    assert go_on(course, "review-1").called == ("m1",)
+
+
+def test_without_a_critique_nobody_revises() -> None:
+    """The review before it brought no ballot."""
+    course = begun("rank", rounds=1)
+    go_on(course, "propose-0", *proposals(GOOD, GOOD, GOOD))
+    invalid = [answer("review-0", member.agent_id, MemberStatus.INVALID) for member in MEMBERS]
+    assert go_on(course, "review-0", *invalid) == Turn((), "no critique could be counted")
+    assert set(go_on(course, "revise-1").called) == {"m1", "m2", "m3"}
+    assert "0 of 3 ballots" in ended(course).headline
+
+
+def test_a_review_for_critiques_is_not_ended_early() -> None:
+    """The last one is, once the lead cannot be overtaken."""
+    last, feeding = begun("rank"), begun("rank", rounds=1)
+    for course in (last, feeding):
+        go_on(course, "propose-0", *proposals(GOOD, "b", "c"))
+        for ballot in (vote("review-0", "m2", "m1", "m3"), vote("review-0", "m3", "m1", "m2")):
+            course.take(ballot)
+    assert "m1 cannot be overtaken" in (last.early_end("review-0") or "")
+    assert feeding.early_end("review-0") is None
+
+
+def test_a_course_is_read_again_from_its_answers() -> None:
+    """The record tells the same result."""
+    course = begun("rank")
+    go_on(course, "propose-0", *proposals(GOOD, "b", "c"))
+    early = answer("review-0", "m2", MemberStatus.CANCELLED, error="settled", error_type=ENDED_EARLY)
+    for one in (vote("review-0", "m1", "m2", "m3"), vote("review-0", "m3", "m2", "m1"), early):
+        course.take(one)
+    again = Course.read(course.plan, course.item, course.answers)
+    assert ended(again) == ended(course)
+    assert not again.take(early)
