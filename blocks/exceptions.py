@@ -9,7 +9,8 @@ ConclaveError
 ├── RecordError
 │   ├── RecordUnavailable         JetStream did not answer in time
 │   └── RecordMisconfigured       a stream or bucket is missing or shaped otherwise
-└── AgentsUnavailable             no Ray cluster, or no agent host that answers
+├── AgentsUnavailable             no Ray cluster, or no agent host that answers
+└── Deserted                      nobody runs the deliberation that an agent task belongs to
 """
 
 from __future__ import annotations
@@ -57,3 +58,7 @@ class RecordMisconfigured(RecordError):
 
 class AgentsUnavailable(ConclaveError):
     """There is no Ray cluster at the address, it is gone, or none of its agent hosts answers."""
+
+
+class Deserted(ConclaveError):
+    """Nobody runs the deliberation any more that an agent task waits for."""

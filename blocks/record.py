@@ -20,7 +20,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import nats.errors
 from nats.aio.client import Client
@@ -92,6 +92,13 @@ class Event:
     subject: str
     sequence: int
     body: Body
+
+
+class Lease(NamedTuple):
+    """A lease that is held: `epoch` grows from holder to holder of a key; `waited` says that another had it first."""
+
+    epoch: int
+    waited: bool
 
 
 class Record:
@@ -288,22 +295,22 @@ class Record:
     # --- leases -----------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def lease(self, key: str) -> AsyncGenerator[bool, None]:
-        """Hold a key that nobody else holds, and renew it; waits for another holder, and says whether it had to.
+    async def lease(self, key: str) -> AsyncGenerator[Lease, None]:
+        """Hold a key that nobody else holds, and renew it; waits for another holder.
 
         The server forgets a lease that is not renewed for `LEASE_S`. It saves work that would be done twice and
         fences nothing: a holder that could not renew in time goes on, beside whoever took the lease over.
         """
         holder, waited = uuid.uuid4().hex.encode(), False
-        while not await self._outlast(lambda: self._hold(key, holder)):
+        while (epoch := await self._outlast(lambda: self._hold(key, holder))) is None:
             waited = True
             await asyncio.sleep(LEASE_S / 20)
         try:
             async with background(self._renew(key, holder)):
-                yield waited
+                yield Lease(epoch, waited)
         finally:
             with suppress(*TRANSIENT, nats.errors.Error):
-                if await self._hold(key, holder):
+                if await self._hold(key, holder) is not None:
                     await self._leases.delete(key)
 
     async def held(self, key: str) -> bool:
@@ -318,21 +325,17 @@ class Record:
 
         return await self._outlast(get)
 
-    async def _hold(self, key: str, holder: bytes) -> bool:
-        """Take or renew a lease; False if it is somebody else's."""
+    async def _hold(self, key: str, holder: bytes) -> int | None:
+        """Take or renew a lease: the revision of its key, None if it is somebody else's."""
         try:
             entry = await self._leases.get(key)
-            if entry.value != holder:
-                return False
-            await self._leases.update(key, holder, last=entry.revision)
+            return await self._leases.update(key, holder, last=entry.revision) if entry.value == holder else None
         except KeyNotFoundError:
             with suppress(KeyWrongLastSequenceError, KeyNotFoundError):
-                await self._leases.create(key, holder)
-                return True
-            return False
+                return await self._leases.create(key, holder)
         except KeyWrongLastSequenceError:
-            return False
-        return True
+            pass
+        return None
 
     async def _renew(self, key: str, holder: bytes) -> None:
         while True:

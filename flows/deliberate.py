@@ -8,6 +8,7 @@ same deliberation is simply run again under its id.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 from prefect import flow
@@ -102,10 +103,10 @@ async def deliberate(
     async with connections():
         record, asked = await open_record(), (deliberation_id or str(flow_run.id), request, flow_run.ui_url)
         session = await convene(record, *asked)
-        async with record.lease(session.plan.id) as waited:
-            if waited:  # for another run of the same deliberation, which may have decided it
+        async with record.lease(session.plan.id) as lease:
+            if lease.waited:  # for another run of the same deliberation, which may have decided it
                 session = await convene(record, *asked)
-            outcome = await _deliberated(session)
+            outcome = await _deliberated(replace(session, epoch=lease.epoch))
         await record_artifacts(session.plan, outcome)
         return final_state(session.plan, outcome)
 
@@ -116,7 +117,7 @@ async def _deliberated(session: Session) -> Outcome:
     with waiting_only():
         agents = {
             Post(member.agent_id, stage): WORK[kind_of(stage)].submit(
-                session.plan.id, member.agent_id, stage, *session.servers[member.server]
+                session.plan.id, member.agent_id, stage, session.epoch, *session.servers[member.server]
             )
             for member, stage in session.absent
         }

@@ -31,9 +31,9 @@ IN_STATUS = ("status", "degraded", "engine", "counts", "winner_id", "completed_a
 async def collect(session: Session, inbox: asyncio.Queue[Any]) -> Outcome:
     """Decide every item from the record, then say on the record that the deliberation has ended."""
     record, plan = await open_record(), session.plan
-    collector = Collector(plan, record, inbox, session.engine, session.started)
+    collector = Collector(session, record, inbox)
     async with progress(record, plan, collector.outcome, session.engine):
-        outcome = await collector.run(session.resumed)
+        outcome = await collector.run()
     duration_ms = int((asyncio.get_running_loop().time() - session.started) * 1000)
     await _finish(record, plan, outcome, session.engine, duration_ms)
     return outcome

@@ -18,13 +18,14 @@ from tasks.answering import WINDOW, final_answer
 from tasks.council.closing import Closing, closed_subject
 from tasks.council.course import ENDED_EARLY, Course, Turn
 from tasks.council.decisions import ItemResult
-from tasks.council.models import Deliberation, MemberStatus, Status
+from tasks.council.models import MemberStatus, Status
 from tasks.council.proposals import Answer
 from tasks.council.results import item_result
 from tasks.council.rules import Rules, Verdict, judge
 from tasks.council.stages import PROPOSE
 from tasks.inbox import Left, from_record
 from tasks.outcome import Outcome
+from tasks.plans import Session
 
 
 @dataclass
@@ -81,13 +82,11 @@ class OpenItem:
 class Collector:
     """Takes every item through its stages and decides it."""
 
-    def __init__(
-        self, plan: Deliberation, record: Record, inbox: asyncio.Queue[Any], engine: str, started: float
-    ) -> None:
-        self._plan, self._record, self._inbox = plan, record, inbox
-        self._members = tuple(member.agent_id for member in plan.council.members)
-        self._engine, self._started = engine, started
-        self._waiting = {item.id: item for item in reversed(plan.agenda)}
+    def __init__(self, session: Session, record: Record, inbox: asyncio.Queue[Any]) -> None:
+        self._plan, self._record, self._inbox, self._resumed = session.plan, record, inbox, session.resumed
+        self._members = tuple(member.agent_id for member in self._plan.council.members)
+        self._engine, self._started, self._epoch = session.engine, session.started, session.epoch
+        self._waiting = {item.id: item for item in reversed(self._plan.agenda)}
         self._open: dict[str, OpenItem] = {}
         self._early: dict[str, list[Answer]] = {}
         self._unread: set[str] = set()
@@ -95,9 +94,9 @@ class Collector:
         self._cancelled = False
         self.outcome = Outcome()
 
-    async def run(self, resumed: bool) -> Outcome:
+    async def run(self) -> Outcome:
         """Decide every item; the outcome. Items with a decision on the record are taken as they stand."""
-        if resumed:
+        if self._resumed:
             await self._take_standing()
         async with from_record(self._record, self._plan.id, self._inbox):
             touched = await self._open_items()
@@ -239,7 +238,7 @@ class Collector:
 
     async def _go_on(self, item: OpenItem, following: str) -> None:
         """Close the stage on the record, and wait for those who are called in the next one."""
-        closing = item.course.closing(item.stage, item.course.turn(following))
+        closing = item.course.closing(item.stage, item.course.turn(following), self._epoch)
         subject = closed_subject(self._plan.id, item.id, item.stage)
         event_id = f"{self._plan.id}:{item.id}:{item.stage}:closed"
         first = await self._record.publish_final(subject, event_id, "stage.closed", closing.model_dump(mode="json"))

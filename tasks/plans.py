@@ -52,6 +52,8 @@ class Session:
     """Reading of the event loop's clock, seconds."""
     resumed: bool = False
     finished: bool = False
+    epoch: int = 0
+    """Of its lease: higher than that of every earlier run."""
 
     @property
     def engine(self) -> str:

@@ -20,12 +20,12 @@ from tasks.writing import Writing
 
 @task(task_run_name="{stage} {agent_id}", retries=0, cache_policy=NO_CACHE, persist_result=False)
 async def synthesize(
-    deliberation_id: str, agent_id: str, stage: str, server_version: str | None = None, engine: str = "unknown"
+    deliberation_id: str, agent_id: str, stage: str, epoch: int, server_version: str | None, engine: str
 ) -> dict[str, int]:
     """The chairman's syntheses of every item, each as soon as its ballots are in; inputs as for `propose`."""
     async with connections():
         desk = await desk_of(deliberation_id, agent_id, stage, server_version, engine)
-        closings = Closings(desk.record, desk.plan, stage)
+        closings = Closings(desk.record, desk.plan, stage, epoch)
         async with closings.heard():
             return await desk.answer_all(Synthesizing(desk, closings))
 

@@ -9,7 +9,8 @@ class Closing(Frozen):
     """Body of `deliberations.<id>.closed.<item>.<stage>`.
 
     `proposals` says by author in which stage its present text stands, best first as far as is known; `ballots` whose
-    ballots count (of the last review until now), `called` who is asked in the next stage; `skipped` why nobody is.
+    ballots count (of the last review until now), `called` who is asked in the next stage, `skipped` why nobody is;
+    `epoch` is of the run that closed it.
     """
 
     task_id: Name
@@ -19,6 +20,7 @@ class Closing(Frozen):
     ballots: tuple[Name, ...] = ()
     called: tuple[Name, ...] = ()
     skipped: str | None = None
+    epoch: int
 
 
 def closed_subject(deliberation_id: str, item_id: str, stage: str) -> str:

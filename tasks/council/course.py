@@ -202,8 +202,8 @@ class Course:
         missing = [agent_id for agent_id in self.called[stage] if agent_id not in self.answers[stage]]
         return decided_early(self.candidates(), self.ballots(), missing)
 
-    def closing(self, stage: str, turn: Turn) -> Closing:
-        """The event that closes a stage."""
+    def closing(self, stage: str, turn: Turn, epoch: int) -> Closing:
+        """The event by which the run of an epoch closes a stage."""
         standing = self.standing()
         return Closing(
             task_id=self.plan.id,
@@ -213,6 +213,7 @@ class Course:
             ballots=tuple(ballot.voter for ballot in self.ballots()),
             called=turn.called,
             skipped=turn.skipped,
+            epoch=epoch,
         )
 
 

@@ -564,13 +564,14 @@ async def test_a_block_is_pointed_at_other_servers(stack: Any) -> None:
 
 
 async def test_a_lease_is_held_by_one_at_a_time(record: Any, new_id: str) -> None:
-    """Five want it: none is inside together with another, and all but the first say that they waited."""
-    inside, waits = 0, []
+    """Five want it: none is inside together with another, and all but the first waited, each with a higher epoch."""
+    inside, waits, epochs = 0, [], []
 
     async def work() -> None:
         nonlocal inside
-        async with record.lease(new_id) as waited:
-            waits.append(waited)
+        async with record.lease(new_id) as lease:
+            waits.append(lease.waited)
+            epochs.append(lease.epoch)
             inside += 1
             await asyncio.sleep(0.05)
             assert inside == 1
@@ -579,6 +580,7 @@ async def test_a_lease_is_held_by_one_at_a_time(record: Any, new_id: str) -> Non
     async with asyncio.timeout(30):
         await asyncio.gather(*(work() for _ in range(5)))
     assert sorted(waits) == [False, True, True, True, True]
+    assert epochs == sorted(set(epochs))
 
 
 async def test_a_lease_is_renewed_while_it_is_held_and_forgotten_when_its_holder_is_gone(
@@ -592,6 +594,6 @@ async def test_a_lease_is_renewed_while_it_is_held_and_forgotten_when_its_holder
         assert await record.held(new_id)
         assert not await record._hold(new_id, b"another")
     assert await record._hold(new_id, b"killed")
-    async with asyncio.timeout(10 * LEASE_S), record.lease(new_id) as waited:
-        assert waited
+    async with asyncio.timeout(10 * LEASE_S), record.lease(new_id) as lease:
+        assert lease.waited
     assert not await record.held(new_id)

@@ -159,3 +159,27 @@ async def test_a_cancel_reaches_the_synthesis(
     state, result = await running
     assert (state.name, result["status"], result["decision"]) == ("Cancelled", "CANCELLED", None)
     assert (len(result["results"]), result["synthesis"]["status"]) == (3, "cancelled")
+
+
+async def test_tasks_of_a_run_that_is_gone_leave(
+    record: Any, monkeypatch: pytest.MonkeyPatch, make_council: Any, new_id: str
+) -> None:
+    """Nobody holds the lease: who waits for a stage gives up, and is not called by a later run."""
+    from blocks.exceptions import Deserted
+    from tasks import hearing
+    from tasks.council.closing import Closing, closed_subject
+    from tasks.council.models import Deliberation, DeliberationRequest
+    from tasks.plans import council_spec
+
+    monkeypatch.setattr(hearing, "DESERTED_S", 0.5)
+    request = DeliberationRequest(items=[{"id": "a", "task": TASK}, {"id": "b", "task": TASK}], strategy="rank")
+    plan = Deliberation.plan(new_id, request, await council_spec(await make_council(3)))
+    closing = Closing(task_id=new_id, item="a", stage="propose-0", proposals={}, called=("m1", "m2"), epoch=7)
+    subject = closed_subject(new_id, "a", "propose-0")
+    await record.publish_final(subject, f"{new_id}:a:closed", "stage.closed", closing.model_dump(mode="json"))
+    of_same_run, of_earlier_run = (hearing.Closings(record, plan, "review-0", epoch) for epoch in (7, 6))
+    async with asyncio.timeout(60), of_same_run.heard(), of_earlier_run.heard():
+        assert (await of_same_run.of(plan.agenda[0])).called == ("m1", "m2")
+        assert (await of_earlier_run.of(plan.agenda[0])).called == ()
+        with pytest.raises(Deserted, match=new_id):
+            await of_same_run.of(plan.agenda[1])

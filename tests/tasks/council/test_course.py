@@ -107,7 +107,7 @@ def test_a_round_of_revision_and_a_synthesis() -> None:
     again = [vote("review-1", "m1", "m2", "m3"), vote("review-1", "m3", "m2", "m1")]
     early = answer("review-1", "m2", MemberStatus.CANCELLED, error="settled", error_type=ENDED_EARLY)
     assert go_on(course, "review-1", *again, early).called == ("m1",)
-    assert next(iter(course.closing("review-1", Turn(("m1",))).proposals.items())) == ("m2", "revise-1")
+    assert next(iter(course.closing("review-1", Turn(("m1",)), 1).proposals.items())) == ("m2", "revise-1")
     course.take(text("synthesize", "m1", "The decision."))
     done = ended(course)
     assert (done.decision, done.decided_by, done.winner_id) == ("The decision.", "synthesis", "m2")
