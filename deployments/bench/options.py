@@ -9,9 +9,12 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-PEERS = ("floor", "conclave", "stock", "langgraph")
+PEERS = ("floor", "conclave", "rank", "synthesize", "stock", "langgraph")
 SIZES = (1, 3, 5, 15, 64)
 STOCK_SIZES = (3,)
+STAGED = ("rank", "synthesize")
+"""Peers that ask their members more than once, one answer after the other."""
+STAGED_SIZES = (3,)
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ def turns(options: Options, number: int) -> list[tuple[str, int]]:
         (peer, size)
         for size in _rotated(options.sizes, number)
         for peer in _rotated(options.peers, number)
-        if peer != "stock" or size in options.stock_sizes
+        if size in {"stock": options.stock_sizes, **dict.fromkeys(STAGED, STAGED_SIZES)}.get(peer, options.sizes)
     ]
 
 

@@ -13,6 +13,8 @@ _LOOKS = {
     "floor": ("#6e7781", "o", 1.0),
     "langgraph": ("#bf8700", "s", 1.02),
     "conclave": ("#0969da", "D", 0.98),
+    "rank": ("#8250df", "P", 1.04),
+    "synthesize": ("#bf3989", "X", 1.06),
     "stock": ("#cf222e", "^", 1.0),
 }
 """Colour, marker, and how far aside it stands, so that bars do not cover one another."""

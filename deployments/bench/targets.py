@@ -32,6 +32,10 @@ class Medians:
         """Conclave's figure less the peer's."""
         return self.ours(size, figure) - self.of(peer, size, figure)
 
+    def beyond(self, peer: str, answers: int) -> float:
+        """A peer's wall with 3 members, less so many floors, one after the other."""
+        return self.of(peer, 3) - answers * self.of("floor", 3)
+
 
 @dataclass(frozen=True)
 class Target:
@@ -61,6 +65,8 @@ TARGETS = (
     Target("3 members, last answer sent to decision (s)", (3,), lambda found: found.ours(3, "tail_s"), 0.1),
     Target("5 members over 1", (1, 5), lambda found: found.ours(5) / found.ours(1), 1.1),
     Target("64 members, wall over its floor (s)", (64,), lambda found: found.over("floor", 64), 1.2),
+    Target("3 members, rank, wall over 2 floors (s)", (3,), lambda found: found.beyond("rank", 2), 0.35),
+    Target("3 members, synthesize, wall over 3 floors (s)", (3,), lambda found: found.beyond("synthesize", 3), 0.35),
     Target("15 members, wall over the floor (s)", (15,), lambda found: found.over("floor", 15)),
     Target("3 members over LangGraph, from the call (s)", (3,), lambda found: found.over("langgraph", 3, "call_s")),
     Target("15 members over LangGraph, from the call (s)", (15,), lambda found: found.over("langgraph", 15, "call_s")),

@@ -58,6 +58,7 @@ def whole(**other: float) -> dict[tuple[str, int], float]:
     """Wall times with which every target is reached; `floor_64=0.6` sets one of them."""
     walls = {("floor", size): STRONG for size in (1, 3, 5, 15, 64)}
     walls |= {("conclave", size): 0.65 for size in (1, 3, 5, 15)} | {("conclave", 64): 1.2}
+    walls |= {("rank", 3): 1.3, ("synthesize", 3): 1.8}
     return walls | {(name.rpartition("_")[0], int(name.rpartition("_")[2])): wall for name, wall in other.items()}
 
 
@@ -114,18 +115,22 @@ def test_an_unknown_peer_is_named_with_those_that_there_are() -> None:
         read_peers("conclave,autogen")
 
 
-def test_every_round_has_everyone_once_and_the_stock_runner_at_its_own_sizes() -> None:
+def test_every_round_has_everyone_once_and_some_at_their_own_sizes() -> None:
     options = Options(sizes=(1, 3, 5))
     for number in range(4):
         order = turns(options, number)
-        assert len(order) == len(set(order)) == 3 * 3 + 1
-        assert [size for peer, size in order if peer == "stock"] == [3]
+        assert len(order) == len(set(order)) == 3 * 3 + 3
+        assert sorted((peer, size) for peer, size in order if peer not in ("floor", "conclave", "langgraph")) == [
+            ("rank", 3),
+            ("stock", 3),
+            ("synthesize", 3),
+        ]
 
 
 def test_rounds_rotate_so_that_everyone_comes_first_and_last() -> None:
     options = Options(sizes=(3,))
-    first = {turns(options, number)[0][0] for number in range(4)}
-    last = {turns(options, number)[-1][0] for number in range(4)}
+    first = {turns(options, number)[0][0] for number in range(len(options.peers))}
+    last = {turns(options, number)[-1][0] for number in range(len(options.peers))}
     assert first == last == set(options.peers)
 
 
@@ -226,7 +231,7 @@ def test_rows_stand_by_size_and_know_whether_their_floor_counts() -> None:
     table = rows(found, check_floors(found, LATENCY_S))
     assert [(row.peer, row.size) for row in table][:5] == [
         *(("floor", 1), ("conclave", 1)),
-        *(("floor", 3), ("conclave", 3), ("langgraph", 3)),
+        *(("floor", 3), ("conclave", 3), ("rank", 3)),
     ]
     assert {row.size for row in table if row.weak_floor} == {64}
     assert {row.samples for row in table} == {ROUNDS}
@@ -257,6 +262,8 @@ def test_the_figures_are_differences_and_shares_of_medians() -> None:
         ({"conclave_5": 0.8}, {}, "5 members over 1"),
         ({"conclave_64": 2.0}, {}, "64 members, wall over its floor (s)"),
         ({}, {"spread_s": 0.06}, "3 members, spread of first requests (s)"),
+        ({"rank_3": 1.5}, {}, "3 members, rank, wall over 2 floors (s)"),
+        ({"synthesize_3": 2.0}, {}, "3 members, synthesize, wall over 3 floors (s)"),
         ({}, {"tail_s": 0.2}, "3 members, last answer sent to decision (s)"),
     ],
 )
@@ -313,7 +320,7 @@ def test_the_terminal_tells_weak_floors_and_peers_that_were_left_out() -> None:
     show(found, Console(file=out, width=100))
     marked = [line.split()[:2] for line in out.getvalue().splitlines() if line.rstrip().endswith(" weak")]
     assert marked == [["64", "Floor"], ["64", "Conclave"]]
-    assert "targets: 5 reached, 0 missed, 1 not judged" in out.getvalue()
+    assert "targets: 7 reached, 0 missed, 1 not judged" in out.getvalue()
     weak, left_out, busy = remarks(found)
     assert weak.startswith("WEAK FLOOR at 64 members")
     assert (left_out, busy) == ("left out: langgraph: not installed", "BUSY MACHINE: very")

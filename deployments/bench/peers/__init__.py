@@ -47,13 +47,15 @@ class Peer(Protocol):
 
 def opened(name: str, bench: Bench) -> AbstractAsyncContextManager[Peer]:
     """The peer of this name; entering it raises PeerMissing where its packages are not installed."""
-    from deployments.bench.peers.flows import conclave, stock
+    from deployments.bench.peers.flows import conclave, rank, stock, synthesize
     from deployments.bench.peers.langgraph import langgraph
     from deployments.bench.peers.plain import floor
 
     peers: dict[str, Callable[[Bench], AbstractAsyncContextManager[Peer]]] = {
         "floor": floor,
         "conclave": conclave,
+        "rank": rank,
+        "synthesize": synthesize,
         "stock": stock,
         "langgraph": langgraph,
     }

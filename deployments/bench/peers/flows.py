@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from prefect.client.orchestration import get_client
@@ -17,6 +17,7 @@ from deployments.bench.peers import Bench
 from deployments.bench.samples import Sample, now
 from deployments.bench.workload import REQUIREMENTS, TASK
 from flows.deliberate import deliberate
+from tasks.council.stages import Strategy
 
 PACKAGES = ("prefect", "prefect-ray", "ray", "nats-py", "aiohttp", "pydantic")
 
@@ -27,10 +28,16 @@ class Flow:
     packages = PACKAGES
 
     def __init__(
-        self, bench: Bench, record: Record, title: str, runner: Callable[[], Any], options: Mapping[str, str]
+        self,
+        bench: Bench,
+        record: Record,
+        title: str,
+        runner: Callable[[], Any],
+        options: Mapping[str, str],
+        strategy: Strategy = "propose",
     ) -> None:
         self.title, self.options = title, options
-        self._bench, self._record, self._runner = bench, record, runner
+        self._bench, self._record, self._runner, self._strategy = bench, record, runner, strategy
 
     async def sample(self, size: int) -> Sample:
         """One deliberation."""
@@ -48,6 +55,7 @@ class Flow:
         state = await flow(
             task=TASK,
             requirements=list(REQUIREMENTS),
+            strategy=self._strategy,
             members=size,
             deliberation_id=deliberation_id,
             return_state=True,
@@ -59,19 +67,33 @@ class Flow:
         return await self._bench.server.sample(deliberation_id, called, started, decided.result())
 
 
+def conclave(bench: Bench) -> AbstractAsyncContextManager[Flow]:
+    """The flow on the warm runner of the default block; members are asked once."""
+    return _warm(bench, "Conclave", "propose")
+
+
+def rank(bench: Bench) -> AbstractAsyncContextManager[Flow]:
+    """The same with ballots: members are asked twice, one answer after the other."""
+    return _warm(bench, "Conclave, rank", "rank")
+
+
+def synthesize(bench: Bench) -> AbstractAsyncContextManager[Flow]:
+    """The same with ballots and a chairman: three answers, one after the other."""
+    return _warm(bench, "Conclave, synthesize", "synthesize")
+
+
 @asynccontextmanager
-async def conclave(bench: Bench) -> AsyncGenerator[Flow, None]:
-    """The flow on the warm runner of the default block."""
+async def _warm(bench: Bench, title: str, strategy: Strategy) -> AsyncGenerator[Flow, None]:
     agents = await fresh(RayAgents)
     runner = agents.task_runner()
     runner.warm()  # type: ignore[attr-defined]  # the default block's runner is the warm one
     options = {
         "task_runner": f"WarmRayTaskRunner, {agents.hosts} agent hosts, concurrency {agents.concurrency}",
-        "flow": "deliberate, strategy propose, in a process that is warm; council `dev`, sized",
+        "flow": f"deliberate, strategy {strategy}, in a process that is warm; council `dev`, sized",
         "prefect_server": "on SQLite, on this machine",
         "record": "nats-server with JetStream on files, sync_interval by default",
     }
-    yield Flow(bench, await open_record(), "Conclave", lambda: runner, options)
+    yield Flow(bench, await open_record(), title, lambda: runner, options, strategy)
 
 
 @asynccontextmanager
