@@ -117,7 +117,7 @@ async def _councils(wanted: Sequence[str]) -> AsyncGenerator[Finding, None]:
     yield Finding(subject="councils", state="ok", text=", ".join(names))
     members: dict[Model, list[str]] = {}
     for spec in specs:
-        for member in spec.members:
+        for member in spec.everyone:
             members.setdefault(Model(member.server, member.model), []).append(member.agent_id)
     for model, asking in sorted(members.items(), key=str):
         yield await _asked(f"model {model.server}", lambda: _model(model, asking), _advice(model))  # noqa: B023  # awaited here

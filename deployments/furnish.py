@@ -28,7 +28,8 @@ async def furnish(status: StackStatus, settings: Settings, report: Report) -> Ra
         council.deadline_s = settings.deadline_s
     jetstream = await _found(JetStream, JetStream())
     await jetstream.at((settings.nats_url or status.nats or "").split(",")).save(DEFAULT, overwrite=True)
-    for name in sorted({member.server for council in councils.values() for member in council.members}):
+    specs = [council.spec(name) for name, council in councils.items()]
+    for name in sorted({one.server for spec in specs for one in spec.everyone}):
         server = await _found(VLLM, VLLM(base_url=status.llm or ""), name)
         if settings.llm_api_key or server.base_url != status.llm:
             server.api_key = settings.llm_api_key  # a key is for one address: another never gets to see it

@@ -58,6 +58,9 @@ def deliberate(
     requirement: Annotated[
         list[str] | None, typer.Option("--requirement", "-r", help="What a proposal has to meet; repeatable.")
     ] = None,
+    answer_format: Annotated[
+        str | None, typer.Option(help="Of a closed answer: number, text-exact, or a choice's options: yes,no.")
+    ] = None,
     strategy: Annotated[
         str | None, typer.Option(help="propose: checks decide; rank: blind ballots; synthesize: a chairman, then.")
     ] = None,
@@ -77,6 +80,7 @@ def deliberate(
     The decision goes to standard output, the members to standard error. Ctrl-C once cancels it, twice leaves.
     Exit code: 0 decided, 3 degraded, 4 timeout, 5 cancelled, 1 failed, 2 wrong use, 6 stack not up.
     """
+    from tasks.council.closed import format_of
     from tasks.council.models import DeliberationRequest, check_id
 
     fields: dict[str, Any] = {
@@ -84,6 +88,7 @@ def deliberate(
         "council": council,
         "rubric": rubric,
         "requirements": requirement or None,
+        "answer_format": None if answer_format is None else guarded(lambda: format_of(answer_format)),
         "strategy": strategy,
         "rounds": rounds,
         "members": members,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from decimal import Context, Decimal, InvalidOperation
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
@@ -91,9 +91,23 @@ AnswerFormat = Annotated[Choice | Number | TextExact, Field(discriminator="type"
 """What `answer_format` of a task may be: `{"type": "choice", "options": [...]}`, `number` or `text-exact`."""
 
 
+def format_of(text: str) -> dict[str, Any]:
+    """The `answer_format` that a command line means: `number`, `text-exact`, or a choice's options, `yes,no`.
+
+    Raises ValueError.
+    """
+    if text in (kinds := ("number", "text-exact")):
+        return {"type": text}
+    options = [option.strip() for option in text.split(",") if option.strip()]
+    if len(options) < 2:
+        known = f"neither {' nor '.join(kinds)}, nor the options of a choice, such as yes,no"
+        raise ValueError(f"answer_format: {text!r} is {known}")
+    return {"type": "choice", "options": options}
+
+
 def answer_instruction(form: AnswerFormat) -> str:
     """What the members of a closed task are told, so that their answer can be read."""
-    return f"End your proposal with one line `ANSWER: ` followed by {form.wanted}."
+    return f"End your text with one line `ANSWER: ` followed by {form.wanted}."
 
 
 def answer_of(text: str, form: AnswerFormat) -> str | None:

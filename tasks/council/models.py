@@ -111,6 +111,11 @@ class CouncilSpec(Frozen):
         return self
 
     @property
+    def everyone(self) -> tuple[Member, ...]:
+        """The members, and the chairman where it is none of them."""
+        return (*self.members, self.chairman) if self.chairman else self.members
+
+    @property
     def chair(self) -> Member:
         """Who writes the synthesis: the chairman, or the first member, which then speaks without diversity."""
         return self.chairman or self.members[0].model_copy(update={"diversity": False})
@@ -208,6 +213,10 @@ class DeliberationRequest(Brief):
             if first["type"] == "extra_forbidden":
                 what, model = ("an item", ItemRequest) if first["loc"][0] == "items" else ("a request", cls)
                 problem = f"is no field of {what}; the fields are {', '.join(model.model_fields)}"
+                if "answer_format" in first["loc"]:
+                    problem = "is no field of this format; only a choice has one, options"
+            elif first["loc"][-1] == "answer_format":
+                problem = 'must be {"type": "number"}, {"type": "text-exact"} or {"type": "choice", "options": [...]}'
             elif first["type"] == "string_pattern_mismatch":
                 problem = f"{first['input']!r} is no name; one is {NAME_RULE}"
             elif "literal" not in first["type"] and isinstance(first["input"], int | float):

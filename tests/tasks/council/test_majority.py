@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from tasks.council.closed import AnswerFormat, Choice, Number, TextExact, answer_instruction, answer_of
+from tasks.council.closed import AnswerFormat, Choice, Number, TextExact, answer_instruction, answer_of, format_of
 from tasks.council.majority import majority
 
 YES_NO = Choice(options=("Yes", "No"))
@@ -123,3 +123,12 @@ def test_a_hostile_text_is_read_in_bounded_time(part: str) -> None:
     text = part * (100_000 // len(part))
     for form in (YES_NO, Number(), TextExact()):
         assert answer_of(text, form) in (None, "1")
+
+
+def test_a_command_line_names_a_format_in_one_word() -> None:
+    """Or by its options."""
+    assert format_of("number") == {"type": "number"}
+    assert format_of("yes, no,") == {"type": "choice", "options": ["yes", "no"]}
+    for text in ("", "numbers", ","):
+        with pytest.raises(ValueError, match="answer_format: .* is neither number nor text-exact"):
+            format_of(text)
