@@ -215,7 +215,7 @@ class DeliberationRequest(Brief):
                 problem = f"is no field of {what}; the fields are {', '.join(model.model_fields)}"
                 if "answer_format" in first["loc"]:
                     problem = "is no field of this format; only a choice has one, options"
-            elif first["loc"][-1] == "answer_format":
+            elif first["loc"][-1:] == ("answer_format",):
                 problem = 'must be {"type": "number"}, {"type": "text-exact"} or {"type": "choice", "options": [...]}'
             elif first["type"] == "string_pattern_mismatch":
                 problem = f"{first['input']!r} is no name; one is {NAME_RULE}"

@@ -130,5 +130,5 @@ def test_a_command_line_names_a_format_in_one_word() -> None:
     assert format_of("number") == {"type": "number"}
     assert format_of("yes, no,") == {"type": "choice", "options": ["yes", "no"]}
     for text in ("", "numbers", ","):
-        with pytest.raises(ValueError, match="answer_format: .* is neither number nor text-exact"):
+        with pytest.raises(ValueError, match=r"answer_format: .* is neither number nor text-exact"):
             format_of(text)
