@@ -251,7 +251,7 @@ def _condorcet(ids: Sequence[str], pairs: _Pairs) -> str | None:
 # --- rules ----------------------------------------------------------------------------------------
 
 
-def _borda(ids: Sequence[str], ballots: Sequence[Ballot], pairs: _Pairs) -> dict[str, Fraction]:
+def _borda(ids: Sequence[str], ballots: Sequence[Ballot]) -> dict[str, Fraction]:
     """Mean over the ballots that were shown c of (ranked below c + half of those tied with c) / (shown - 1).
 
     Borda's count with averaged truncation, divided by the ballot's size and by the number of ballots that
@@ -312,7 +312,7 @@ def _points(lead: int) -> int:
 
 
 _RULES: Mapping[Rule, Callable[[Sequence[str], Sequence[Ballot], _Pairs], dict[str, Fraction]]] = {
-    "borda": _borda,
+    "borda": lambda ids, ballots, _pairs: _borda(ids, ballots),
     "copeland": _copeland,
     "schulze": _schulze,
 }
@@ -332,9 +332,9 @@ def _ties(order: Sequence[str], scores: Mapping[str, Fraction], checks: Mapping[
 
 def _unbeatable(ids: Sequence[str], ballots: Sequence[Ballot], waiting: frozenset[str], rule: Rule) -> str | None:
     """The leader, if it stays the leader whatever the voters who are waited for do."""
-    pairs = _pairs(ids, ballots)
     if rule == "borda":
-        return _unbeatable_by_borda(ids, ballots, pairs, waiting)
+        return _unbeatable_by_borda(ids, ballots, waiting)
+    pairs = _pairs(ids, ballots)
 
     def still_open(i: int, j: int) -> int:
         """Ballots that may yet judge the pair."""
@@ -350,10 +350,10 @@ def _unbeatable(ids: Sequence[str], ballots: Sequence[Ballot], waiting: frozense
     return leader if _holds(ids, leader, worst, best) else None
 
 
-def _unbeatable_by_borda(
-    ids: Sequence[str], ballots: Sequence[Ballot], pairs: _Pairs, waiting: frozenset[str]
-) -> str | None:
-    scores = _borda(ids, ballots, pairs)
+def _unbeatable_by_borda(ids: Sequence[str], ballots: Sequence[Ballot], waiting: frozenset[str]) -> str | None:
+    if len(waiting) > len(ballots) + 1:  # a rival may yet win more than a leader that won everything until now
+        return None
+    scores = _borda(ids, ballots)
     seen = Counter(one for ballot in ballots for one in ballot.shown)
 
     def with_all(points: int) -> dict[str, Fraction]:
