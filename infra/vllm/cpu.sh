@@ -11,6 +11,9 @@ export TORCHDYNAMO_DISABLE=1  # else the first request with logprobs compiles fo
 export VLLM_NO_USAGE_STATS=1 DO_NOT_TRACK=1
 if [ -d "${2:-}" ]; then export HF_HUB_OFFLINE=1; fi  # a model that is here needs no hub
 
-exec "$vllm" "${@:1:2}" --dtype bfloat16 --enforce-eager --max-num-seqs 64 --block-size 32 --scheduling-policy priority \
+# Without chunks: when a seeded request's prompt is computed in parts, vLLM 0.32 on a CPU ends its engine with
+# "CPU Generator does not use offset" (v1/worker/gpu_model_runner.py, _bookkeeping_sync).
+exec "$vllm" "${@:1:2}" --no-enable-chunked-prefill --max-num-batched-tokens 32768 \
+  --dtype bfloat16 --enforce-eager --max-num-seqs 64 --block-size 32 --scheduling-policy priority \
   --enable-prompt-tokens-details --structured-outputs-config '{"backend": "guidance", "disable_any_whitespace": true}' \
   "${@:3}"

@@ -18,6 +18,7 @@ from textwrap import dedent
 import yaml
 
 from tasks.council.answers import Block, fenced_blocks, visible_tags
+from tasks.council.closed import without_answer
 from tasks.council.decisions import Check, RankedProposal
 from tasks.council.models import Item
 from tasks.council.proposals import Proposal
@@ -52,9 +53,12 @@ Parser = Callable[[str], None]
 
 
 def score_proposal(proposal: Proposal, item: Item) -> tuple[Check, ...]:
-    """All checks that apply to a proposal for an item; those that have nothing to look at are left out."""
+    """All checks that apply to a proposal for an item; those that have nothing to look at are left out.
+
+    Which answer a closed task gets is no merit: its line is left out of the vocabulary.
+    """
     text = proposal.content
-    words = _WORD.findall(text)
+    words = _WORD.findall(without_answer(text) if item.answer_format else text)
     found = {_stem(word) for word in {word.casefold() for word in words}}
     blocks, balanced = fenced_blocks(text)
     checks = (

@@ -117,6 +117,11 @@ def answer_of(text: str, form: AnswerFormat) -> str | None:
     return form.normalise(said) if 0 < len(said) <= MAX_ANSWER else None
 
 
+def without_answer(text: str) -> str:
+    """The text without its `ANSWER: ...` lines."""
+    return _LINE.sub("", text)
+
+
 def _without_emphasis(opened: str, text: str) -> str:
     """What stands behind `ANSWER:`, without the Markdown around it or around the whole line."""
     said = text.strip()

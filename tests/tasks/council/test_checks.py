@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.council.checks import MAX_CODE, rank_proposals, score_proposal, total
+from tasks.council.closed import Choice
 from tasks.council.decisions import Check
 from tasks.council.models import Item
 from tasks.council.proposals import Proposal
@@ -227,3 +228,14 @@ def test_the_ranking_does_not_depend_on_the_order_of_the_proposals(
     assert rank_proposals(shuffled, ITEM, "salt") == ranked
     assert [one.rank for one in ranked] == list(range(1, len(proposals) + 1))
     assert all(0 <= one.score <= 1 and all(0 <= found.score <= 1 for found in one.checks) for one in ranked)
+
+
+def test_which_closed_answer_is_given_changes_no_score() -> None:
+    """Though the task names the options, and the word of one is longer than the other's."""
+    item = Item(id="i", task="Which one: B or certainly?", answer_format=Choice(options=("B", "certainly", "A")))
+    texts = [f"Some plan that weighs both.\n\n**ANSWER:** {answer}" for answer in ("A", "B", "certainly")]
+    proposals = [
+        Proposal(author_id="a", author_role="DEV", content=text, model="m", tokens=1, finish_reason="stop")
+        for text in texts
+    ]
+    assert len({total(score_proposal(proposal, item)) for proposal in proposals}) == 1
