@@ -1,7 +1,8 @@
 """Players: how often they are right, judge rightly and follow the place in the list, as they were told.
 
 The prompts and schemas are the product's own. What a player draws follows from the request's id alone, so that the
-same numbers come out in every run. Frequencies have to lie where a binomial of the given chance lies 99.99 % of the time.
+same numbers come out in every run. Frequencies have to lie where a binomial of the given chance lies in 99.99 % of
+all cases.
 """
 
 from __future__ import annotations
@@ -109,7 +110,7 @@ async def ballots(client: Any, calls: list[tuple[str, dict[str, Any]]]) -> list[
     """The ballots, each valid for its schema."""
     read = [json.loads(text) for text in await texts(client, calls)]
     for ballot, (_, fields) in zip(read, calls, strict=True):
-        jsonschema.validate(ballot, fields["response_format"]["json_schema"]["schema"])
+        jsonschema.Draft202012Validator(fields["response_format"]["json_schema"]["schema"]).validate(ballot)
     return read
 
 
@@ -212,7 +213,9 @@ async def test_reviewers_judge_as_well_as_told(running: Any) -> None:
     best = ["A" if n % 2 else "B" for n in range(QUESTIONS)]
     assert holds((ballot["ranking"][0] == one for ballot, one in zip(given, best, strict=True)), 0.8)
     seen = [{label: taken_for_right(opinion) for label, opinion in ballot["opinions"].items()} for ballot in given]
-    rightly = [{label: taken == (label == one) for label, taken in each.items()} for each, one in zip(seen, best)]
+    rightly = [
+        {label: taken == (label == one) for label, taken in each.items()} for each, one in zip(seen, best, strict=True)
+    ]
     assert holds((each["A"] for each in rightly), 0.8)
     assert holds((each["B"] for each in rightly), 0.8)
     assert holds((each["A"] and each["B"] for each in rightly), 0.8 * 0.8)
