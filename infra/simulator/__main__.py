@@ -7,11 +7,13 @@ import asyncio
 import os
 import signal
 import sys
+from pathlib import Path
 
 from pydantic import ValidationError
 
 from infra.simulator.errors import ApiError
 from infra.simulator.faults import FaultRule, parse_rule
+from infra.simulator.players import Players, parse_players
 from infra.simulator.server import SimulatorServer
 from infra.simulator.settings import SimulatorSettings
 
@@ -40,10 +42,12 @@ def read_arguments(arguments: list[str] | None = None) -> SimulatorSettings:
         metavar = option.rpartition("-")[2].upper()
         parser.add_argument(option, dest=field, metavar=metavar, help=f"{info.description} ({info.default})")
     parser.add_argument("--fault", action="append", default=[], metavar="JSON", help="As for /sim/faults.")
+    parser.add_argument("--players", metavar="FILE", help="JSON as for /sim/players.")
     given = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
     faults = tuple(_fault(parser, text) for text in given.pop("fault"))
+    players = _players(parser, given.pop("players", None))
     try:
-        return SimulatorSettings(faults=faults, **given)
+        return SimulatorSettings(faults=faults, players=players, **given)
     except ValidationError as error:
         options = {field: option for option, field in OPTIONS.items()}
         wrong = error.errors()[0]
@@ -55,6 +59,15 @@ def _fault(parser: argparse.ArgumentParser, text: str) -> FaultRule:
         return parse_rule(text)
     except ApiError as error:
         parser.error(f"--fault: {error.body['error']['message']}")
+
+
+def _players(parser: argparse.ArgumentParser, file: str | None) -> Players:
+    try:
+        return parse_players(Path(file).read_bytes()) if file else Players()
+    except OSError as error:
+        parser.error(f"--players: {file}: {error.strerror}")
+    except ApiError as error:
+        parser.error(f"--players: {error.body['error']['message']}")
 
 
 def _die() -> None:

@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import Any
 
 from infra.simulator.chat import ChatRequest, Prompt
+from infra.simulator.players import Part
 from infra.simulator.prefix_cache import CHARS_PER_TOKEN, count_tokens
 from infra.simulator.structured import structured_text
 from infra.simulator.text import compose, read_brief
@@ -121,11 +122,13 @@ class Completion:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
 
 
-def generate(request: ChatRequest, prompt: Prompt, fresh_seed: int, limit: int) -> tuple[Answer, ...]:
+def generate(
+    request: ChatRequest, prompt: Prompt, fresh_seed: int, limit: int, part: Part | None = None
+) -> tuple[Answer, ...]:
     """The choices; choice i has seed + i. Raises ApiError (400) for a format that cannot be held.
 
     `fresh_seed` stands in for a missing seed. Temperature 0 is greedy, where vLLM has no use for a seed.
-    `limit` is the longest answer, in tokens.
+    `limit` is the longest answer, in tokens. `part` is what a player makes of it.
     """
     brief = read_brief(prompt.system, prompt.user)
     seed = 0 if request.temperature == 0 else fresh_seed if request.seed is None else request.seed
@@ -133,7 +136,11 @@ def generate(request: ChatRequest, prompt: Prompt, fresh_seed: int, limit: int) 
     for index in range(request.choices):
         key = f"{fingerprint}:{seed + index}"
         text = structured_text(request.response_format, request.structured_outputs, brief.words, key)
-        text = compose(brief, key) if text is None else text
+        if text is None:
+            text = compose(brief, key)
+            text = part.closed(text, index) if part else text
+        elif part:
+            text = part.judged(text, index)
         if request.ignore_eos:
             text *= 1 + limit * CHARS_PER_TOKEN // max(1, len(text))
         answers.append(_cut(Answer(text, "stop"), limit))

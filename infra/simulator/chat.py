@@ -97,6 +97,7 @@ class Prompt:
     text: str
     system: str
     user: str
+    assistant: str
 
     @property
     def tokens(self) -> int:
@@ -139,8 +140,8 @@ def render(messages: list[Message]) -> Prompt:
     """The messages in the ChatML template, the one of the models that the project is tried with."""
     turns = [(message.role, message.text) for message in messages]
     text = "".join(f"<|im_start|>{role}\n{content}<|im_end|>\n" for role, content in turns)
-    return Prompt(
-        text=f"{text}<|im_start|>assistant\n",
-        system="\n".join(content for role, content in turns if role == "system"),
-        user="\n".join(content for role, content in turns if role == "user"),
-    )
+
+    def said_by(speaker: str) -> str:
+        return "\n".join(content for role, content in turns if role == speaker)
+
+    return Prompt(f"{text}<|im_start|>assistant\n", said_by("system"), said_by("user"), said_by("assistant"))

@@ -140,7 +140,9 @@ def _generated(job: _Job, started: float) -> Completion:
     chat, prompt, state = job.chat, job.prompt, job.state
     cached = state.prefixes.admit(prompt.text, chat.cache_salt)
     room = max(1, state.settings.max_model_len - prompt.tokens)
-    answers = generate(chat, prompt, random.getrandbits(31), min(chat.output_limit[1] or room, room))
+    limit = min(chat.output_limit[1] or room, room)
+    part = state.players.part(job.call.request_id, prompt)
+    answers = generate(chat, prompt, random.getrandbits(31), limit, part)
     state.metrics.scheduled(prompt.tokens, cached, started - job.received)
     return Completion(
         id=f"chatcmpl-{job.call.request_id}",

@@ -5,7 +5,6 @@ A rule is posted to `/sim/faults` or given as `--fault`. The first rule that mat
 
 from __future__ import annotations
 
-import json
 import random
 import re
 from dataclasses import dataclass
@@ -13,7 +12,8 @@ from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from infra.simulator.errors import ApiError, refused
+from infra.simulator.errors import refused
+from infra.simulator.rules import json_object, refusal
 
 Kind = Literal[
     "slow", "500", "503", "429", "404_model", "too_long", "unauthorized", "hang", "cut_off", "empty", "null",
@@ -107,25 +107,11 @@ class Faults:
 
 def parse_rule(text: str | bytes) -> FaultRule:
     """A rule from JSON; raises ApiError (400) that names the field and what would be right."""
-    try:
-        rule = json.loads(text)
-    except ValueError:
-        rule = None
-    if not isinstance(rule, dict):
-        raise refused('the rule must be a JSON object, such as {"kind": "500", "times": 1}')
+    rule = json_object(text, "the rule", '{"kind": "500", "times": 1}')
     try:
         return FaultRule.model_validate(rule)
     except ValidationError as error:
-        raise _refusal(error) from error
-
-
-def _refusal(error: ValidationError) -> ApiError:
-    first = error.errors()[0]
-    field = ".".join(str(part) for part in first["loc"])
-    if field == "kind":
-        return refused(f"kind: must be one of {', '.join(get_args(Kind))}", "kind")
-    if first["type"] == "extra_forbidden":
-        return refused(f"{field}: unknown; must be one of {', '.join(FaultRule.model_fields)}", field)
-    message = first["msg"].removeprefix("Value error, ")
-    field, message = (field, message) if field else (message.partition(":")[0], message.partition(": ")[2])
-    return refused(f"{field}: {message}", field)
+        first = error.errors()[0]
+        if first["loc"] == ("kind",):
+            raise refused(f"kind: must be one of {', '.join(get_args(Kind))}", "kind") from error
+        raise refusal(first, FaultRule.model_fields) from error

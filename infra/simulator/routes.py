@@ -19,6 +19,7 @@ from infra.simulator.answers import FINGERPRINT
 from infra.simulator.chat import TokenizeRequest, parse, render
 from infra.simulator.completions import chat_completions
 from infra.simulator.faults import parse_rule
+from infra.simulator.players import Players, parse_players
 from infra.simulator.prefix_cache import CHARS_PER_TOKEN
 from infra.simulator.state import REQUEST_ID, STATE, id_of
 
@@ -140,6 +141,20 @@ async def _clear_faults(request: web.Request) -> web.Response:
     return await _list_faults(request)
 
 
+async def _set_players(request: web.Request) -> web.Response:
+    request.app[STATE].players = parse_players(await request.read())
+    return await _list_players(request)
+
+
+async def _list_players(request: web.Request) -> web.Response:
+    return web.json_response(request.app[STATE].players.model_dump(mode="json"))
+
+
+async def _clear_players(request: web.Request) -> web.Response:
+    request.app[STATE].players = Players()
+    return await _list_players(request)
+
+
 async def _list_calls(request: web.Request) -> web.Response:
     return web.json_response(request.app[STATE].calls.listed())
 
@@ -162,6 +177,9 @@ ROUTES = (
     web.post("/sim/faults", _add_fault),
     web.get("/sim/faults", _list_faults),
     web.delete("/sim/faults", _clear_faults),
+    web.put("/sim/players", _set_players),
+    web.get("/sim/players", _list_players),
+    web.delete("/sim/players", _clear_players),
     web.get("/sim/calls", _list_calls),
     web.delete("/sim/calls", _clear_calls),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from infra.simulator.faults import FaultRule
+from infra.simulator.players import Players
 
 
 class SimulatorSettings(BaseModel):
@@ -25,3 +26,4 @@ class SimulatorSettings(BaseModel):
     max_model_len: int = Field(32_768, ge=32, description="Tokens of prompt and answer together.")
     keepalive_s: float = Field(5.0, gt=0, description="Seconds until an idle connection closes, as in vLLM.")
     faults: tuple[FaultRule, ...] = Field((), description="Faults that are on from the start.")
+    players: Players = Field(Players(), description="Players that are on from the start.")

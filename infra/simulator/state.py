@@ -26,6 +26,7 @@ class State:
         self.pace = Pace(settings)
         self.prefixes = PrefixCache()
         self.faults = Faults(settings.faults)
+        self.players = settings.players
         self.calls = Calls()
         self.metrics = Metrics(settings.model)
 

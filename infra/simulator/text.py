@@ -40,9 +40,14 @@ class Brief:
         return list(significant_words(self.task))
 
 
+def task_of(system: str, user: str) -> str:
+    """What stands under the first heading `# Task`, up to the next heading; without one the whole conversation."""
+    return _section(user, "Task", first=True) or user.strip() or system.strip()
+
+
 def read_brief(system: str, user: str) -> Brief:
     """The task, role and requirements of a conversation; of any, if need be."""
-    task = _section(user, "Task", first=True) or user.strip() or system.strip()
+    task = task_of(system, user)
     lines = _section(user, "Requirements").splitlines()
     wanted = (line[2:].strip() for line in lines if line.startswith("- "))
     named = _section(user, "Your role").partition("\n")[0].split()
