@@ -153,7 +153,8 @@ class Shown:
 
         async def ended() -> dict[str, str]:
             runs = await self.found("task_runs", flow_runs=wanted)
-            agents = {run["name"].removeprefix("propose "): run["state"] for run in runs if "propose " in run["name"]}
+            named = {run["name"]: run["state"] for run in runs if run["name"].startswith("propose-0 ")}
+            agents = {name.removeprefix("propose-0 "): state for name, state in named.items()}
             ends = ("COMPLETED", "FAILED", "CANCELLED")  # a run whose first event is not in yet has no state
             over = agents and all(one is not None and one["type"] in ends for one in agents.values())
             return {name: one["name"] for name, one in agents.items()} if over else {}
