@@ -106,7 +106,7 @@ async def test_the_proposals_keep_to_the_task(deliberate: Any) -> None:
 
 
 async def test_the_members_differ(deliberate: Any) -> None:
-    """Diversity: in how they begin, and in their wording. The id and with it the simulator's texts are always the same."""
+    """Diversity: in how they begin, and in their wording; the id, and so the simulator's texts, are always the same."""
     _, result = await deliberate(
         task="Design a caching strategy for a web application",
         council="architect",
