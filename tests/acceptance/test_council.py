@@ -31,7 +31,8 @@ def whole(result: dict[str, Any], count: int, role: str) -> None:
     """So many members of a role have each given one complete proposal, and the best one is the decision."""
     proposals = [entry["proposal"] for entry in result["results"]]
     authors = {proposal["author_id"] for proposal in proposals}
-    assert (result["status"], result["degraded"], result["error_message"]) == ("COMPLETED", False, None)
+    assert result["status"] == "COMPLETED", result["error_message"]
+    assert not result["degraded"], result["members"]
     assert (len(proposals), len(authors), result["total_agents"]) == (count, count, count)
     assert [entry["rank"] for entry in result["results"]] == list(range(1, count + 1))
     assert {proposal["author_role"] for proposal in proposals} == {role}
@@ -145,19 +146,20 @@ async def test_as_many_members_as_asked_for_answer(deliberate: Any, members: int
 
 
 async def test_five_members_take_no_three_times_as_long_as_one(deliberate: Any, rehearsal: Any, new_id: str) -> None:
-    """Scaling: medians of three turns, from the run's start to its decision.
+    """Scaling: medians of three turns, from the run's start to its decision, for each token of the longest answer.
 
-    An answer of the simulator takes long enough here that five of them, one after another, would be found out.
+    A longer text takes longer, however many write. An answer of the simulator takes long enough here that five of them,
+    one after another, would be found out.
     """
     if rehearsal:
         await rehearsal.fault("slow", match=new_id, delay_s=0.5)
 
-    async def took(members: int, turn: int) -> int:
+    async def took(members: int, turn: int) -> float:
         task = f"Write a function to merge sorted arrays (test with {members} agents)"
         asked = {"members": members, "strategy": "propose", "deliberation_id": f"{new_id}-{members}-{turn}"}
         _, result = await deliberate(task=task, council="dev", **asked)
         whole(result, members, "DEV")
-        return int(result["duration_ms"])
+        return float(result["duration_ms"] / max(entry["proposal"]["tokens"] for entry in result["results"]))
 
     turns = [(await took(1, turn), await took(5, turn)) for turn in range(3)]
     one, five = (median(times) for times in zip(*turns, strict=True))

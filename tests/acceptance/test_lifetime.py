@@ -10,7 +10,12 @@ from typing import Any
 from tests.deployments.commands import conclave, end, start
 
 TASK = "Write a function to merge sorted arrays"
-ORDER = [None, "PENDING", "IN_PROGRESS", "COMPLETED"]
+UNKNOWN, PENDING, IN_PROGRESS, ENDED = range(4)
+
+
+def place(status: str | None) -> int:
+    """How far a deliberation with this status is."""
+    return {None: UNKNOWN, "PENDING": PENDING, "IN_PROGRESS": IN_PROGRESS}.get(status, ENDED)
 
 
 async def test_a_deliberation_can_be_polled(deliberate: Any, record: Any, rehearsal: Any, new_id: str) -> None:
@@ -25,11 +30,11 @@ async def test_a_deliberation_can_be_polled(deliberate: Any, record: Any, rehear
         after = answers = 0
         while (event := await record.next(f"answers.{new_id}.task.propose-0.*", after)) is not None:
             after, answers = event.sequence, answers + 1
-        seen.append((ORDER.index(result.get("status")), answers, len(result.get("results", ()))))
+        seen.append((place(result.get("status")), answers, len(result.get("results", ()))))
         return seen[-1][0]
 
     async def poll() -> None:
-        while await note() < ORDER.index("COMPLETED"):
+        while await note() < ENDED:
             await asyncio.sleep(0.05)
 
     if rehearsal:
@@ -37,19 +42,20 @@ async def test_a_deliberation_can_be_polled(deliberate: Any, record: Any, rehear
     await note()
     running = asyncio.create_task(deliberate(task=TASK))
     async with asyncio.timeout(900):
-        while await note() < ORDER.index("IN_PROGRESS"):
+        while await note() < IN_PROGRESS:
             await asyncio.sleep(0.05)
         polling = asyncio.create_task(poll())
         asked = await conclave("result", new_id, "--json")
-        by_then = seen[-1][0]
+        by_then = place((await result_of(record, new_id) or {}).get("status"))
         _, result = await running
         await polling
     at_the_end = await conclave("result", new_id, "--json")
-    assert ORDER.index("IN_PROGRESS") <= ORDER.index(json.loads(asked.out)["status"]) <= by_then
+    assert result["status"] == "COMPLETED", result["error_message"]
+    assert IN_PROGRESS <= place(json.loads(asked.out)["status"]) <= by_then
     assert all(a <= b for one, another in pairwise(seen) for a, b in zip(one, another, strict=True))
     assert seen[0] == (0, 0, 0)
-    assert {ORDER[status] for status, _, _ in seen} >= {None, "IN_PROGRESS", "COMPLETED"}
-    assert seen[-1] == (ORDER.index("COMPLETED"), 3, 3)
+    assert {status for status, _, _ in seen} >= {UNKNOWN, IN_PROGRESS, ENDED}
+    assert seen[-1] == (ENDED, 3, 3)
     assert (at_the_end.code, json.loads(at_the_end.out)) == (0, result)
 
 
