@@ -5,7 +5,7 @@ CONCLAVE := $(VENV)/bin/conclave
 TASK ?= Write a Python function to calculate the factorial of a number
 UP := $(if $(LLM_URL),--llm-url "$(LLM_URL)" $(if $(MODEL),--model "$(MODEL)"),)
 
-.PHONY: help demo test check bench up down lock test-faults vllm test-vllm demo-vllm
+.PHONY: help demo test check bench up down lock acceptance test-faults vllm test-vllm demo-vllm
 
 help: ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -26,6 +26,10 @@ demo: $(VENV)/.ready ## bring the stack up and let a council decide: TASK=... LL
 test: $(VENV)/.ready ## run all tests, on real servers
 	@bash infra/test_tools.sh
 	$(VENV)/bin/python -m pytest
+
+acceptance: $(VENV)/.ready ## let councils decide end to end on the simulator, or on CONCLAVE_LLM_URL=... CONCLAVE_LLM_MODEL=...
+	@echo "acceptance $(if $(CONCLAVE_LLM_URL),on the model server $(CONCLAVE_LLM_URL),on the SIMULATOR: CONCLAVE_LLM_URL=http://host:8000 asks a live model)"
+	ACCEPTANCE_LLM_URL="$(CONCLAVE_LLM_URL)" ACCEPTANCE_LLM_MODEL="$(CONCLAVE_LLM_MODEL)" $(VENV)/bin/python -m pytest tests/acceptance
 
 test-faults: $(VENV)/.ready ## break a stack on purpose: parts that die or go away, a full disk, two under one id
 	$(VENV)/bin/python -m pytest tests/faults

@@ -1,4 +1,7 @@
-"""Real servers for the tests: one local stack for the session, with the simulator as the model server."""
+"""Real servers for the tests: one local stack for the session, with the simulator as the model server.
+
+`make acceptance` may name another model server, in ACCEPTANCE_LLM_URL and ACCEPTANCE_LLM_MODEL.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +29,10 @@ def stack() -> Generator[Any, None, None]:
         from deployments.settings import load_settings
         from deployments.stack import UpOptions, down, environment, up
 
-        settings = load_settings()
-        found = up(UpOptions(simulate=True, simulator_args=("--latency", str(LATENCY_S))), print, settings)
+        settings, live = load_settings(), os.environ.get("ACCEPTANCE_LLM_URL")
+        simulated = UpOptions(simulate=True, simulator_args=("--latency", str(LATENCY_S)))
+        given = UpOptions(llm_url=live, model=os.environ.get("ACCEPTANCE_LLM_MODEL") or None)
+        found = up(given if live else simulated, print, settings)
         try:
             os.environ.update(environment(found))
             os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
