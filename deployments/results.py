@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from blocks.record import Body, Record
 from tasks.council.course import Course
 from tasks.council.models import InvalidRequest, Status, check_id
 from tasks.council.proposals import Answer
+from tasks.council.results import item_result
+from tasks.council.rules import Verdict
 from tasks.council.tally import Rule, Tally, tally
 from tasks.plans import plan_of
 
@@ -23,8 +26,8 @@ async def result_of(record: Record, deliberation_id: str) -> Body | None:
     finished = await record.last(f"deliberations.{deliberation_id}.finished")
     if status.get("counts", {}).get("items") == 1:
         decision = await record.next(f"decisions.{deliberation_id}.*", 0)
-        if decision is not None:
-            result |= decision.body | {"counts": result.get("counts", {})}
+        body = decision.body if decision else await _so_far(record, deliberation_id, status)
+        result |= body | {"counts": result.get("counts", {})}
     else:
         result["items"] = await _items(record, deliberation_id)
         result["usage"] = finished.body["usage"] if finished else None
@@ -48,6 +51,17 @@ async def retallied(record: Record, deliberation_id: str, rule: Rule) -> dict[st
     return tallies
 
 
+async def _so_far(record: Record, deliberation_id: str, status: dict[str, Any]) -> Body:
+    """What came of a deliberation of one item that is not decided; its duration is up to the last answer."""
+    plan = await plan_of(record, deliberation_id)
+    item = plan.agenda[0]
+    course = Course.read(plan, item, await _answers(record, f"answers.{plan.id}.{item.id}.>"))
+    started = datetime.fromisoformat(status["started_at"])
+    last = max((answer.timestamp for given in course.answers.values() for answer in given.values()), default=started)
+    took_ms = int((last - started).total_seconds() * 1000)
+    return item_result(course, Verdict(Status(status["status"])), took_ms, None).model_dump(mode="json")
+
+
 async def _answers(record: Record, pattern: str) -> dict[str, dict[str, Answer]]:
     """The answers on subjects of the pattern, by stage and member."""
     found: dict[str, dict[str, Answer]] = {}
@@ -60,8 +74,10 @@ async def _answers(record: Record, pattern: str) -> dict[str, dict[str, Answer]]
 
 
 def exit_code(result: Body) -> int:
-    """0 decided, 3 degraded or some items not decided, 4 timeout, 5 cancelled, 1 failed."""
+    """0 decided, 3 degraded or not decided (yet, or some items), 4 timeout, 5 cancelled, 1 failed."""
     status = Status(result["status"])
+    if not status.final:
+        return 3
     if status is Status.COMPLETED:
         undecided = [item for item in result.get("items", ()) if item["status"] != Status.COMPLETED]
         return 3 if result["degraded"] or undecided else 0

@@ -307,7 +307,7 @@ class Collector:
                 "status": result.status.value,
                 "degraded": result.degraded,
                 "winner_id": result.winner_id,
-                "completed_at": result.completed_at.isoformat(),
+                "completed_at": result.completed_at and result.completed_at.isoformat(),
             },
         )
 

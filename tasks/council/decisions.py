@@ -103,7 +103,7 @@ class Synthesis(Frozen):
 
 
 class ItemResult(Frozen):
-    """One decided item: what `decisions.<id>.<item>` carries and the HTTP API answers."""
+    """One item: what `decisions.<id>.<item>` carries and the HTTP API answers, before its end as far as it is."""
 
     id: Name
     item: Name
@@ -130,7 +130,7 @@ class ItemResult(Frozen):
     error_message: str | None
     duration_ms: int
     usage: Usage
-    completed_at: datetime
+    completed_at: datetime | None
 
     @property
     def headline(self) -> str:

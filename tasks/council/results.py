@@ -32,16 +32,14 @@ _MISSING = {
 """What became of a member without an answer, by the item's status."""
 
 
-def item_result(course: Course, verdict: Verdict, duration_ms: int, completed_at: datetime) -> ItemResult:
-    """The result of an item whose verdict is final. Raises ValueError for another verdict."""
-    if not verdict.status.final:
-        raise ValueError(f"verdict: {verdict.status.value} is not final, so {course.item.id!r} has no result")
+def item_result(course: Course, verdict: Verdict, duration_ms: int, completed_at: datetime | None) -> ItemResult:
+    """The result of an item; while it is in progress what came so far, without members that have not answered."""
     plan, completed = course.plan, verdict.status is Status.COMPLETED
     members = plan.council.members
     received = sum(answer.status is MemberStatus.OK for answer in course.first.values())
     decided = course.decided()
     synthesis = _synthesis(course)
-    stages = tuple(_cost(course, stage) for stage in plan.stages)
+    stages = tuple(_cost(course, stage) for stage in plan.stages if verdict.status.final or stage in course.answers)
     winner = decided.ranked[0] if completed and course.candidates() else None
     written = synthesis.content if winner and synthesis else None
     decision = written or (winner.proposal.content if winner else None)
@@ -51,16 +49,20 @@ def item_result(course: Course, verdict: Verdict, duration_ms: int, completed_at
         item=course.item.id,
         task=course.item.task,
         status=verdict.status,
-        degraded=received < len(members) or any(stage.short for stage in stages[1:]),
+        degraded=verdict.status.final and (received < len(members) or any(stage.short for stage in stages[1:])),
         council=plan.council.name,
         engine=engine_of(_given(course)),
         strategy=plan.strategy,
         rounds=plan.rounds,
         total_agents=len(members),
         received_count=received,
-        failed_count=len(members) - received,
+        failed_count=(len(members) if verdict.status.final else len(course.first)) - received,
         results=decided.ranked,
-        members=tuple(_outcome(course, one, verdict, duration_ms) for one in members),
+        members=tuple(
+            _outcome(course, one, verdict, duration_ms)
+            for one in members
+            if verdict.status.final or one.agent_id in course.first
+        ),
         decided_by=("synthesis" if written else decided.by) if winner else None,
         answer=answer_of(decision, form) if decision and form else None,
         majority=decided.majority,

@@ -145,7 +145,9 @@ def test_the_engine_says_what_produced_the_answers(engines: list[str], expected:
     assert done.engine == expected
 
 
-def test_an_item_in_progress_has_no_result() -> None:
-    """A verdict that is not final is refused."""
-    with pytest.raises(ValueError, match="IN_PROGRESS is not final"):
-        result(answer("agent-a"), status=Status.IN_PROGRESS)
+def test_an_item_in_progress_has_what_came_so_far() -> None:
+    """Nobody is missing yet, nothing is decided."""
+    done = result(answer("agent-a"), answer("agent-c", MemberStatus.FAILED), status=Status.IN_PROGRESS)
+    assert (done.status, done.degraded, done.winner_id, done.decision) == (Status.IN_PROGRESS, False, None, None)
+    assert (done.received_count, done.failed_count, len(done.results)) == (1, 1, 1)
+    assert [one.agent_id for one in done.members] == ["agent-a", "agent-c"]
