@@ -52,7 +52,7 @@ def tally_svg(tally: Tally) -> str:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    authors, voters = tally.order[:MAX_PROPOSALS], list(tally.ranks)[:MAX_VOTERS]
+    authors, voters = tally.order[:MAX_PROPOSALS], _voters(tally)[:MAX_VOTERS]
     below = _MARGIN + _SLANTED * max(len(_short(author)) for author in authors)
     left = max(below, _MARGIN + _CHARACTER * max(len(_short(voter)) for voter in voters))
     wide, high = _CELL_W * len(authors), _CELL_H * len(voters)
@@ -72,6 +72,11 @@ def tally_svg(tally: Tally) -> str:
         svg = io.StringIO()
         figure.savefig(svg, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     return re.sub(r"\s*\n\s*", " ", svg.getvalue())
+
+
+def _voters(tally: Tally) -> list[str]:
+    """Who voted, in the order of their own proposals."""
+    return [*(one for one in tally.order if one in tally.ranks), *sorted(set(tally.ranks) - set(tally.order))]
 
 
 def _matrix(axes: Any, tally: Tally, authors: Sequence[str], voters: Sequence[str]) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from tasks.council.ballots import MAX_SCORE, Opinion, Review
 from tasks.council.decisions import ItemResult, RankedProposal
 from tasks.council.markup import WIDTH, folded
+from tasks.council.stages import REVISE, kind_of
 
 MAX_PROPOSALS = 20
 """Proposals of an item that are shown, the best."""
@@ -38,10 +40,13 @@ def proposals_of(result: ItemResult, room: int) -> list[str]:
 
 
 def ballots_of(result: ItemResult, stage: str, trail: Trail, room: int) -> list[str]:
-    """The first ballots of a review, in at most `room` characters."""
+    """The first ballots of a review, in at most `room` characters, and what the review was for."""
     counted = next((one.ok for one in result.stages if one.stage == stage), 0)
     ballots = trail.ballots[stage][:MAX_BALLOTS]
-    return _fitting(map(_ballot, ballots), max(counted, len(ballots)), "ballots", room)
+    following = {one.stage: then.stage for one, then in pairwise(result.stages)}
+    revised = kind_of(following.get(stage, "")) == REVISE
+    told = ["The authors revised their proposals on these; they are not counted."] if revised else []
+    return [*told, *_fitting(map(_ballot, ballots), max(counted, len(ballots)), "ballots", room)]
 
 
 def _fitting(blocks: Iterable[str], all_: int, what: str, room: int) -> list[str]:
@@ -66,11 +71,11 @@ def _proposal(entry: RankedProposal, result: ItemResult) -> str:
     is_decision = proposal.author_id == result.winner_id and proposal.content == result.decision
     text = "Its text is the decision above." if is_decision else proposal.content
     earlier = (
-        folded(f"Version {number} of {versions}, before it was revised", old)
+        folded(f"\u21b3 version {number} of {versions}, before it was revised", old)
         for number, old in enumerate(proposal.revisions, 1)
     )
-    checks = folded(f"Checks, and the model ({proposal.tokens} tokens)", _checks(entry))
-    return folded(summary, text, *earlier, checks)
+    checks = folded(f"\u21b3 checks, and the model ({proposal.tokens} tokens)", _checks(entry))
+    return folded(summary, text, checks, *earlier)
 
 
 def _checks(entry: RankedProposal) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 
 MAX_SHOWN = 20_000
 """Characters of one text that a report shows; the whole text is on the record."""
-WIDTH = 80
+WIDTH = 76
 """Columns that both of Prefect's UIs show without scrolling."""
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~:$@.-])")
@@ -38,8 +38,12 @@ def fenced(text: str) -> str:
 
 
 def folded(summary: str, text: str, *inside: str) -> str:
-    """A summary, behind it a text and further folded ones; one line of HTML."""
-    return f"<details><summary>{_html(summary)}</summary><pre>{_html(wrapped(text))}</pre>{''.join(inside)}</details>"
+    """A summary, behind it a text and further folded ones; one line of HTML.
+
+    What is inside is set apart by its face alone, since neither margins nor lists show in both of the UIs.
+    """
+    head = f"<strong>{_html(summary)}</strong>" if inside else _html(summary)
+    return f"<details><summary>{head}</summary><pre>{_html(wrapped(text))}</pre>{''.join(inside)}</details>"
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

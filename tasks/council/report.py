@@ -10,12 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from tasks.council.appendix import Trail, ballots_of, proposals_of
-from tasks.council.decisions import ItemResult, MemberOutcome, StageCost
+from tasks.council.decisions import ItemResult, StageCost
 from tasks.council.markup import escape, fenced, table
 from tasks.council.models import Deliberation, Status
 from tasks.council.proposals import Usage
 from tasks.council.tally import Tally
-from tasks.council.wording import answer_in_words, how_decided, in_words, reasons
+from tasks.council.wording import answer_in_words, how_decided, in_words, later_kinds, reasons, statuses
 
 MAX_REPORT = 1_000_000
 """Characters of pictures and folded texts in a whole report; the items share them."""
@@ -99,7 +99,7 @@ def ranking(results: Iterable[ItemResult]) -> list[dict[str, Any]]:
                     "votes": entry.votes if entry else None,
                     "tokens": member.usage.completion_tokens,
                     "ms": member.duration_ms,
-                    "reason": _reasons(member, result.stages),
+                    "reason": escape("; ".join(reasons(member, result.stages)), MAX_REASON),
                 }
             )
     return rows
@@ -127,7 +127,7 @@ def _item(result: ItemResult, trail: Trail, room: int, alone: bool) -> list[str]
         parts += [f"### The vote{of}", *_vote(result, picture)]
     if result.stages:
         parts += [f"### Cost{of}", _costs(result)]
-    parts += [f"### Members{of} ({result.headline})", _members(result)]
+    parts += [f"### Members{of} ({result.headline})", *_members(result)]
     reviewed = [stage for stage in trail.ballots if trail.ballots[stage]]
     share = room // 2 if reviewed or trail.unread else room
     if result.results:
@@ -183,7 +183,9 @@ def _costs(result: ItemResult) -> str:
     ]
     called, ok = (sum(count) for count in zip(*((stage.called, stage.ok) for stage in result.stages), strict=True))
     total = _cost("all", called, ok, result.duration_ms, result.usage, "")
-    return table(columns, [*rows, tuple(cell and f"**{cell}**" for cell in total)])
+    shown = len(columns) if any(row[-1] for row in rows) else len(columns) - 1
+    bold = tuple(cell and f"**{cell}**" for cell in total)
+    return table(columns[:shown], (row[:shown] for row in (*rows, bold)))
 
 
 def _cost(stage: str, called: int, ok: int, duration_ms: int, usage: Usage, note: str) -> tuple[str, ...]:
@@ -198,18 +200,24 @@ def _note(stage: StageCost) -> str:
     return escape(f"the others were not waited for: {stage.ended_early}", MAX_REASON) if stage.ended_early else ""
 
 
-def _members(result: ItemResult) -> str:
-    held = [stage.stage for stage in result.stages[1:] if stage.called]
-    first = result.stages[0].stage if result.stages else "status"
-    columns = ("member", "role", first, *held, ">seconds", ">tokens", "reason")
-    return table(columns, (_member(member, held, result.stages) for member in result.members))
-
-
-def _member(member: MemberOutcome, held: Sequence[str], stages: Sequence[StageCost]) -> tuple[str, ...]:
-    later = (member.stages[stage].status.value if stage in member.stages else "-" for stage in held)
-    cost = (f"{member.duration_ms / 1000:.2f}", str(member.usage.completion_tokens))
-    return (member.agent_id, member.role, member.status.value, *later, *cost, _reasons(member, stages))
-
-
-def _reasons(member: MemberOutcome, stages: Sequence[StageCost]) -> str:
-    return escape("; ".join(reasons(member, stages)), MAX_REASON)
+def _members(result: ItemResult) -> list[str]:
+    """A row for each member, and below it why answers are missing, since tables do not wrap in both of the UIs."""
+    kinds = later_kinds(result)
+    columns = ("member", "role", "propose", *kinds, ">seconds", ">tokens")
+    rows = (
+        (
+            member.agent_id,
+            member.role,
+            member.status.value,
+            *(statuses(member, kind) for kind in kinds),
+            f"{member.duration_ms / 1000:.2f}",
+            str(member.usage.completion_tokens),
+        )
+        for member in result.members
+    )
+    told = [
+        f"- **{member.agent_id}**: {reason}"
+        for member in result.members
+        if (reason := escape("; ".join(reasons(member, result.stages)), MAX_REASON))
+    ]
+    return [table(columns, rows), "\n".join(told)] if told else [table(columns, rows)]

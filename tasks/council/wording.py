@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from tasks.council.decisions import Ballots, DecidedBy, ItemResult, MemberOutcome, StageCost
 from tasks.council.majority import Majority
-from tasks.council.stages import SYNTHESIZE
+from tasks.council.stages import SYNTHESIZE, kind_of
 from tasks.council.tally import Tally
 
 CLOSE, CLEAR = 0.1, 0.3
@@ -178,6 +178,18 @@ def _ties(tally: Tally) -> str:
 
 
 # --- what became of members -----------------------------------------------------------------------
+
+
+def later_kinds(result: ItemResult) -> list[str]:
+    """Kinds of stages after the first in which members were called: `review`, `revise`, `synthesize`."""
+    given = {kind_of(stage) for member in result.members for stage in member.stages}
+    return [kind for kind in dict.fromkeys(kind_of(stage.stage) for stage in result.stages) if kind in given]
+
+
+def statuses(member: MemberOutcome, kind: str) -> str:
+    """What became of a member's answers in the stages of a kind: `ok`, or `ok, timeout`, or `-` for none."""
+    told = [one.status.value for stage, one in member.stages.items() if kind_of(stage) == kind]
+    return ", ".join(told if len(set(told)) > 1 else told[:1]) or "-"
 
 
 def reasons(member: MemberOutcome, stages: Sequence[StageCost]) -> list[str]:
