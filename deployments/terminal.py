@@ -29,7 +29,7 @@ from tasks.council.wording import (
     in_short,
     in_words,
     later_kinds,
-    reasons,
+    missing_in_words,
     skipped_in_words,
     statuses,
     tally_in_words,
@@ -38,6 +38,8 @@ from tasks.council.wording import (
 MARKS = {MemberStatus.OK: ("ok", "green"), MemberStatus.CANCELLED: ("cancelled", "yellow")}
 VERDICTS = {"COMPLETED": "Decision", "TIMEOUT": "No decision: out of time", "CANCELLED": "No decision: cancelled"}
 NUMBERS = ("rank", "score", "votes", "seconds", "tokens")
+FRAME = 6
+"""Columns of a panel's title that are not text."""
 MAX_ROWS = 20
 """Members that are shown while they answer."""
 
@@ -155,15 +157,18 @@ def show_result(result: Body, console: Console, where: list[str]) -> None:
 def _show_item(result: ItemResult, console: Console) -> None:
     """What an item came to: the decision, who took part, and how it came about, in words."""
     if result.decision is not None:
-        title = Text(f"Decision of council {result.council} ({result.headline}): {plain(in_short(result))}")
-        console.print(Panel(Text(plain(result.decision)), title=title, border_style="green", padding=(1, 2)))
+        title, count = f"Decision of council {result.council}: {plain(in_short(result))}", f" ({result.headline})"
+        fits = len(title + count) <= console.width - FRAME
+        below = None if fits else Text(result.headline)
+        head = Text(title + count if fits else title)
+        text = Text(plain(result.decision))
+        console.print(Panel(text, title=head, subtitle=below, border_style="green", padding=(1, 2)))
     else:
         console.print(_verdict(result.status.value))
         if result.error_message:
             console.print(Text(plain(result.error_message)))
     console.print(_members(result, console))
-    told = [f"{member.agent_id}: {reason}" for member in result.members for reason in reasons(member, result.stages)]
-    told += [how_decided(result), answer_in_words(result)]
+    told = [*missing_in_words(result), how_decided(result), answer_in_words(result)]
     if result.ballots:
         told.append(in_words(result.ballots))
     for line in filter(None, [*told, *skipped_in_words(result.stages)]):
@@ -216,7 +221,8 @@ def _members(result: ItemResult, console: Console) -> Table:
                 overflow="fold",
             )
         for member in members:
-            cells = _cells(member, ranked.get(member.agent_id)) | {kind: statuses(member, kind) for kind in kinds}
+            cells = _cells(member, ranked.get(member.agent_id))
+            cells |= {kind: statuses(member, kind, result.stages) for kind in kinds}
             table.add_row(*(cells[column] for column in columns))
         if Measurement.get(console, unbounded, table).maximum <= console.width:
             break

@@ -15,7 +15,15 @@ from tasks.council.markup import escape, fenced, table
 from tasks.council.models import Deliberation, Status
 from tasks.council.proposals import Usage
 from tasks.council.tally import Tally
-from tasks.council.wording import answer_in_words, how_decided, in_words, later_kinds, reasons, statuses
+from tasks.council.wording import (
+    answer_in_words,
+    how_decided,
+    in_words,
+    later_kinds,
+    missing_in_words,
+    reasons,
+    statuses,
+)
 
 MAX_REPORT = 1_000_000
 """Characters of pictures and folded texts in a whole report; the items share them."""
@@ -209,15 +217,11 @@ def _members(result: ItemResult) -> list[str]:
             member.agent_id,
             member.role,
             member.status.value,
-            *(statuses(member, kind) for kind in kinds),
+            *(statuses(member, kind, result.stages) for kind in kinds),
             f"{member.duration_ms / 1000:.2f}",
             str(member.usage.completion_tokens),
         )
         for member in result.members
     )
-    told = [
-        f"- **{member.agent_id}**: {reason}"
-        for member in result.members
-        if (reason := escape("; ".join(reasons(member, result.stages)), MAX_REASON))
-    ]
-    return [table(columns, rows), "\n".join(told)] if told else [table(columns, rows)]
+    told = "\n".join(f"- {escape(line, MAX_REASON)}" for line in missing_in_words(result))
+    return [table(columns, rows), *([told] if told else [])]

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from tasks.council.decisions import Ballots, DecidedBy, ItemResult, MemberOutcome, StageCost
 from tasks.council.majority import Majority
+from tasks.council.models import MemberStatus
 from tasks.council.stages import SYNTHESIZE, kind_of
 from tasks.council.tally import Tally
 
@@ -108,7 +109,7 @@ def _most(vote: Majority) -> str:
 def _unwritten(result: ItemResult) -> str:
     """Why there is no synthesis, where one was meant to be."""
     if failed := result.synthesis:
-        why = f"{failed.status.value}: {_brief(failed.reason)}" if failed.reason else failed.status.value
+        why = f"{failed.status.value}: {_brief(failed.reason).rstrip('.')}" if failed.reason else failed.status.value
         return f"The synthesis of the chairman {failed.chairman_id} failed ({why}), so the best proposal stands."
     skipped = next((stage.skipped for stage in result.stages if stage.stage == SYNTHESIZE), None)
     return f"No synthesis was asked for, since {skipped}." if skipped else ""
@@ -186,19 +187,30 @@ def later_kinds(result: ItemResult) -> list[str]:
     return [kind for kind in dict.fromkeys(kind_of(stage.stage) for stage in result.stages) if kind in given]
 
 
-def statuses(member: MemberOutcome, kind: str) -> str:
-    """What became of a member's answers in the stages of a kind: `ok`, or `ok, timeout`, or `-` for none."""
-    told = [one.status.value for stage, one in member.stages.items() if kind_of(stage) == kind]
-    return ", ".join(told if len(set(told)) > 1 else told[:1]) or "-"
+def statuses(member: MemberOutcome, kind: str, stages: Sequence[StageCost]) -> str:
+    """What became of a member's answers in the stages of a kind: `ok`, or what was not, or `-` for none waited for."""
+    early = {stage.stage for stage in stages if stage.ended_early}
+    told = [
+        one.status
+        for stage, one in member.stages.items()
+        if kind_of(stage) == kind and (one.status is MemberStatus.OK or stage not in early)
+    ]
+    wrong = dict.fromkeys(status.value for status in told if status is not MemberStatus.OK)
+    return ", ".join(wrong) or (told[0].value if told else "-")
 
 
 def reasons(member: MemberOutcome, stages: Sequence[StageCost]) -> list[str]:
     """Why answers of a member are missing, stage by stage; not those that were not waited for."""
     early = {stage.stage: stage.ended_early for stage in stages}
-    told = [member.reason] if member.reason else []
-    told += [
-        f"{stage}: {one.reason}"
-        for stage, one in member.stages.items()
-        if one.reason and one.reason != early.get(stage)
-    ]
-    return told
+    later = ((stage, one.reason) for stage, one in member.stages.items() if one.reason != early.get(stage))
+    first = [member.reason] if member.reason else []
+    return [*first, *(f"{stage}: {reason}" for stage, reason in later if reason)]
+
+
+def missing_in_words(result: ItemResult) -> list[str]:
+    """Why answers are missing: a line for each reason, with those whose answers they are."""
+    by_reason: dict[str, list[str]] = {}
+    for member in result.members:
+        for reason in reasons(member, result.stages):
+            by_reason.setdefault(reason, []).append(member.agent_id)
+    return [f"{listed(members)}: {reason}" for reason, members in by_reason.items()]
