@@ -18,6 +18,8 @@ WIDTH = 76
 """Columns that both of Prefect's UIs show without scrolling."""
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~:$@.-])")
+_ADDRESS = re.compile(r"\\:(?=/)|\bwww(?=\\\.)|\\@(?=\w)", re.IGNORECASE)
+"""Where a bare address is parted: Prefect's second UI makes links of text whose characters are escaped."""
 _KEPT = "\t\u200c\u200d\u00a0\u3000"
 _WRAP = textwrap.TextWrapper(width=WIDTH, break_long_words=False, break_on_hyphens=False, replace_whitespace=False)
 
@@ -26,7 +28,7 @@ def escape(text: str, most: int | None = None) -> str:
     """Text for one line of Markdown, at most so many characters of it."""
     line = " ".join(_plain(text).split())
     cut = line if most is None or len(line) <= most else f"{line[:most]} [...]"
-    return html.escape(_SPECIAL.sub(r"\\\1", cut), quote=False)
+    return _ADDRESS.sub(r"\g<0><wbr>", html.escape(_SPECIAL.sub(r"\\\1", cut), quote=False))
 
 
 def fenced(text: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from tasks.council.appendix import Trail, ballots_of, proposals_of
-from tasks.council.decisions import ItemResult, StageCost
+from tasks.council.decisions import ItemResult
 from tasks.council.markup import escape, fenced, table
 from tasks.council.models import Deliberation, Status
 from tasks.council.proposals import Usage
@@ -22,6 +22,7 @@ from tasks.council.wording import (
     later_kinds,
     missing_in_words,
     reasons,
+    skipped_in_words,
     statuses,
 )
 
@@ -40,9 +41,7 @@ _VERDICTS = {
     Status.CANCELLED: "No decision: cancelled",
 }
 _SIMULATED = "**Simulated: these texts come from the simulator, not from a model. A rehearsal, not a decision.**"
-_DEGRADED = (
-    "Degraded: not everybody who was asked gave an answer that can be used. The members' table says who, and why."
-)
+_DEGRADED = "Degraded: not all who were asked gave an answer that can be used; the members' table says who and why."
 _LEGEND = (
     "A row is a voter's ballot, a column a proposal, best first: 1 is what the voter put first. Nobody judges its own "
     "proposal, or knows whose the others are. Votes are from 0 to 1."
@@ -134,7 +133,7 @@ def _item(result: ItemResult, trail: Trail, room: int, alone: bool) -> list[str]
         room -= len(picture or "")
         parts += [f"### The vote{of}", *_vote(result, picture)]
     if result.stages:
-        parts += [f"### Cost{of}", _costs(result)]
+        parts += [f"### Cost{of}", *_costs(result)]
     parts += [f"### Members{of} ({result.headline})", *_members(result)]
     reviewed = [stage for stage in trail.ballots if trail.ballots[stage]]
     share = room // 2 if reviewed or trail.unread else room
@@ -182,34 +181,35 @@ def _ranks(tally: Tally) -> str:
     return table(("", *authors), [*rows, ("votes", *(f"{tally.scores[author]:.2f}" for author in authors))])
 
 
-def _costs(result: ItemResult) -> str:
-    """What each stage took; its seconds are the longest answer's, those of the whole the time from start to end."""
-    columns = ("stage", ">asked", ">usable", ">seconds", ">prompt tokens", ">cached", ">completion tokens", "note")
-    rows = [
-        _cost(stage.stage, stage.called, stage.ok, stage.duration_ms, stage.usage, _note(stage))
-        for stage in result.stages
+def _costs(result: ItemResult) -> list[str]:
+    """What each stage took; its seconds are the longest answer's, those of the whole the time from start to end.
+
+    Below the table, as below that of the members, stands what is to say: tables do not wrap in both of the UIs.
+    """
+    stages = result.stages
+    columns = ("stage", ">asked", ">usable", ">seconds", ">prompt tokens", ">cached", ">completion tokens")
+    rows = [_cost(stage.stage, stage.called, stage.ok, stage.duration_ms, stage.usage) for stage in stages]
+    called, ok = sum(stage.called for stage in stages), sum(stage.ok for stage in stages)
+    total = (f"**{cell}**" for cell in _cost("all", called, ok, result.duration_ms, result.usage))
+    told = [
+        f"{one.stage}: the others were not waited for, since {one.ended_early}" for one in stages if one.ended_early
     ]
-    called, ok = (sum(count) for count in zip(*((stage.called, stage.ok) for stage in result.stages), strict=True))
-    total = _cost("all", called, ok, result.duration_ms, result.usage, "")
-    shown = len(columns) if any(row[-1] for row in rows) else len(columns) - 1
-    bold = tuple(cell and f"**{cell}**" for cell in total)
-    return table(columns[:shown], (row[:shown] for row in (*rows, bold)))
+    return [table(columns, [*rows, tuple(total)]), *_list([*told, *skipped_in_words(stages)])]
 
 
-def _cost(stage: str, called: int, ok: int, duration_ms: int, usage: Usage, note: str) -> tuple[str, ...]:
+def _cost(stage: str, called: int, ok: int, duration_ms: int, usage: Usage) -> tuple[str, ...]:
     cached = f"{100 * usage.cached_tokens / usage.prompt_tokens:.0f} %" if usage.prompt_tokens else "-"
     seconds = f"{duration_ms / 1000:.2f}"
-    return (stage, str(called), str(ok), seconds, str(usage.prompt_tokens), cached, str(usage.completion_tokens), note)
+    return (stage, str(called), str(ok), seconds, str(usage.prompt_tokens), cached, str(usage.completion_tokens))
 
 
-def _note(stage: StageCost) -> str:
-    if stage.skipped:
-        return escape(f"not held: {stage.skipped}", MAX_REASON)
-    return escape(f"the others were not waited for: {stage.ended_early}", MAX_REASON) if stage.ended_early else ""
+def _list(lines: Iterable[str]) -> list[str]:
+    listed = "\n".join(f"- {escape(line, MAX_REASON)}" for line in lines)
+    return [listed] if listed else []
 
 
 def _members(result: ItemResult) -> list[str]:
-    """A row for each member, and below it why answers are missing, since tables do not wrap in both of the UIs."""
+    """A row for each member, and why answers are missing."""
     kinds = later_kinds(result)
     columns = ("member", "role", "propose", *kinds, ">seconds", ">tokens")
     rows = (
@@ -223,5 +223,4 @@ def _members(result: ItemResult) -> list[str]:
         )
         for member in result.members
     )
-    told = "\n".join(f"- {escape(line, MAX_REASON)}" for line in missing_in_words(result))
-    return [table(columns, rows), *([told] if told else [])]
+    return [table(columns, rows), *_list(missing_in_words(result))]
