@@ -20,6 +20,7 @@ WIDTH = 76
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~:$@.-])")
 _ADDRESS = re.compile(r"\\:(?=/)|\bwww(?=\\\.)|\\@(?=\w)", re.IGNORECASE)
 """Where a bare address is parted: Prefect's second UI makes links of text whose characters are escaped."""
+_CELL = str.maketrans("<>[]", "\u2039\u203a()")
 _KEPT = "\t\u200c\u200d\u00a0\u3000"
 _WRAP = textwrap.TextWrapper(width=WIDTH, break_long_words=False, break_on_hyphens=False, replace_whitespace=False)
 
@@ -29,6 +30,12 @@ def escape(text: str, most: int | None = None) -> str:
     line = " ".join(_plain(text).split())
     cut = line if most is None or len(line) <= most else f"{line[:most]} [...]"
     return _ADDRESS.sub(r"\g<0><wbr>", html.escape(_SPECIAL.sub(r"\\\1", cut), quote=False))
+
+
+def cell(text: str, most: int) -> str:
+    """Text for a table artifact, whose cells are Markdown in one of the UIs and plain text in the other."""
+    shown = " ".join(_plain(text).split())[:most].translate(_CELL)
+    return re.sub(r":(?=//)|\bwww(?=\.)|@(?=\w)", "\\g<0>\u2060", shown, flags=re.IGNORECASE)
 
 
 def fenced(text: str) -> str:
@@ -44,7 +51,8 @@ def folded(summary: str, text: str, *inside: str) -> str:
 
     What is inside is set apart by its face alone, since neither margins nor lists show in both of the UIs.
     """
-    head = f"<strong>{_html(summary)}</strong>" if inside else _html(summary)
+    line = _html(" ".join(_plain(summary).split()))
+    head = f"<strong>{line}</strong>" if inside else line
     return f"<details><summary>{head}</summary><pre>{_html(wrapped(text))}</pre>{''.join(inside)}</details>"
 
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from tasks.council.appendix import Trail, ballots_of, proposals_of
 from tasks.council.decisions import ItemResult
-from tasks.council.markup import escape, fenced, table
+from tasks.council.markup import cell, escape, fenced, table
 from tasks.council.models import Deliberation, Status
 from tasks.council.proposals import Usage
 from tasks.council.tally import Tally
@@ -106,7 +106,7 @@ def ranking(results: Iterable[ItemResult]) -> list[dict[str, Any]]:
                     "votes": entry.votes if entry else None,
                     "tokens": member.usage.completion_tokens,
                     "ms": member.duration_ms,
-                    "reason": escape("; ".join(reasons(member, result.stages)), MAX_REASON),
+                    "reason": cell("; ".join(reasons(member, result.stages)), MAX_REASON),
                 }
             )
     return rows
