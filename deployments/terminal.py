@@ -42,6 +42,8 @@ FRAME = 6
 """Columns of a panel's title that are not text."""
 MAX_ROWS = 20
 """Members that are shown while they answer."""
+WIDE = 4
+"""Stages from which on roles are not shown with them."""
 
 
 class Watcher(Protocol):
@@ -95,20 +97,20 @@ class TerminalWatcher:
         if self._plan is None:
             return Text()
         plan = self._plan
-        rows = list(dict.fromkeys(member.agent_id for member, _ in plan.posts))
         roles = {member.agent_id: member.role for member, _ in plan.posts}
-        alone = len(plan.agenda) == 1
-        table = Table(box=None, padding=(0, 1), show_header=alone and len(plan.stages) > 1, header_style="dim")
-        for column in ("", "", *plan.stages) if alone else ("", "", ""):
+        alone, brief = len(plan.agenda) == 1, len(plan.stages) < WIDE
+        named = ("", "") if brief else ("",)
+        table = Table(box=None, padding=(0, 1, 0, 0), show_header=alone and len(plan.stages) > 1, header_style="dim")
+        for column in (*named, *(plan.stages if alone else ("",))):
             table.add_column(column, no_wrap=True)
         table.add_column("", no_wrap=True, overflow="ellipsis", ratio=1)
-        for agent_id in rows[:MAX_ROWS]:
+        for agent_id in list(roles)[:MAX_ROWS]:
             answers = self._answers.get(agent_id, {})
             states = [self._state(agent_id, stage) for stage in plan.stages] if alone else [self._count(agent_id)]
             failed = [answer for answer in answers.values() if answer.error] if alone else []
             why = Text(plain(failed[-1].error or "") if failed else "", style="dim")
-            table.add_row(agent_id, roles[agent_id], *states, why)
-        if (more := len(rows) - MAX_ROWS) > 0:
+            table.add_row(*(agent_id, roles[agent_id])[: len(named)], *states, why)
+        if (more := len(roles) - MAX_ROWS) > 0:
             table.add_row(f"and {more} more")
         return table
 
