@@ -43,7 +43,7 @@ FRAME = 6
 MAX_ROWS = 20
 """Members that are shown while they answer."""
 WIDE = 4
-"""Stages from which on roles are not shown with them."""
+"""Stages from which on roles and reasons are not shown with them."""
 
 
 class Watcher(Protocol):
@@ -103,13 +103,14 @@ class TerminalWatcher:
         table = Table(box=None, padding=(0, 1, 0, 0), show_header=alone and len(plan.stages) > 1, header_style="dim")
         for column in (*named, *(plan.stages if alone else ("",))):
             table.add_column(column, no_wrap=True)
-        table.add_column("", no_wrap=True, overflow="ellipsis", ratio=1)
+        if brief:
+            table.add_column("", no_wrap=True, overflow="ellipsis", ratio=1)
         for agent_id in list(roles)[:MAX_ROWS]:
             answers = self._answers.get(agent_id, {})
             states = [self._state(agent_id, stage) for stage in plan.stages] if alone else [self._count(agent_id)]
             failed = [answer for answer in answers.values() if answer.error] if alone else []
             why = Text(plain(failed[-1].error or "") if failed else "", style="dim")
-            table.add_row(*(agent_id, roles[agent_id])[: len(named)], *states, why)
+            table.add_row(*((agent_id, roles[agent_id], *states, why) if brief else (agent_id, *states)))
         if (more := len(roles) - MAX_ROWS) > 0:
             table.add_row(f"and {more} more")
         return table
