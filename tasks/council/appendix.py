@@ -105,7 +105,7 @@ def _opinion(author: str, place: int | None, opinion: Opinion) -> str:
     scores = (
         _hanging(f"  {key:<{wide}}  {one.score:>2}/{MAX_SCORE}  ", one.reason) for key, one in opinion.scores.items()
     )
-    critique = _hanging(f"  {'critique':<{wide}}  ", opinion.critique)
+    critique = _hanging(f"  {'critique':<{wide}}         ", opinion.critique)
     return "\n".join((f"{place}. {author}" if place else f"{author}, not ranked", *scores, critique))
 
 
