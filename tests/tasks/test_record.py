@@ -52,7 +52,7 @@ def decided() -> tuple[Any, Any]:
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> logging.Logger:
+def told(connected: Any, monkeypatch: pytest.MonkeyPatch) -> logging.Logger:
     """The run's log, outside of a run."""
     import tasks.record
 
@@ -86,14 +86,6 @@ async def test_a_report_goes_without_a_picture_that_cannot_be_drawn(
 
     import tasks.record
 
-    async def empty() -> Any:
-        class Record:
-            async def last(self, subject: str) -> None:
-                return None
-
-        return Record()
-
-    monkeypatch.setattr(tasks.record, "open_record", empty)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     plan, result = decided()
     trail = (await tasks.record.trails_of(plan, [result]))["task"]
