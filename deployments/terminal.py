@@ -7,26 +7,43 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
-from rich.columns import Columns
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType
 from rich.live import Live
+from rich.measure import Measurement
 from rich.panel import Panel
 from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
 from blocks.record import Body
-from tasks.council.decisions import Ballots
+from tasks.council.decisions import ItemResult, MemberOutcome, RankedProposal
 from tasks.council.models import CouncilSpec, Deliberation, MemberStatus
 from tasks.council.proposals import Answer
-from tasks.council.stages import PROPOSE
+from tasks.council.stages import PROPOSE, SYNTHESIZE
 from tasks.council.tally import Tally
-from tasks.council.wording import in_words, tally_in_words
+from tasks.council.wording import (
+    answer_in_words,
+    how_decided,
+    in_short,
+    in_words,
+    later_kinds,
+    missing_in_words,
+    skipped_in_words,
+    statuses,
+    tally_in_words,
+)
 
 MARKS = {MemberStatus.OK: ("ok", "green"), MemberStatus.CANCELLED: ("cancelled", "yellow")}
 VERDICTS = {"COMPLETED": "Decision", "TIMEOUT": "No decision: out of time", "CANCELLED": "No decision: cancelled"}
+NUMBERS = ("rank", "score", "votes", "seconds", "tokens")
+FRAME = 6
+"""Columns of a panel's title that are not text."""
+MAX_ROWS = 20
+"""Members that are shown while they answer."""
+WIDE = 4
+"""Stages from which on roles and reasons are not shown with them."""
 
 
 class Watcher(Protocol):
@@ -45,7 +62,7 @@ class TerminalWatcher:
         self._console = Console(stderr=True, highlight=False)
         self._live: Live | None = None
         self._plan: Deliberation | None = None
-        self._answers: dict[str, list[Answer]] = {}
+        self._answers: dict[str, dict[tuple[str, str], Answer]] = {}
         self._spinner = Spinner("dots")
 
     def began(self, plan: Deliberation) -> None:
@@ -61,7 +78,7 @@ class TerminalWatcher:
 
     def answered(self, answer: Answer) -> None:
         """Show an answer."""
-        self._answers.setdefault(answer.agent_id, []).append(answer)
+        self._answers.setdefault(answer.agent_id, {})[answer.item, answer.stage] = answer
         if self._live is None and self._plan is not None and len(self._plan.agenda) == 1:
             self._console.print(_answer_line(answer))
 
@@ -79,22 +96,51 @@ class TerminalWatcher:
     def _table(self) -> RenderableType:
         if self._plan is None:
             return Text()
-        table = Table.grid(padding=(0, 2))
-        for member in self._plan.council.members[:20]:
-            answers = self._answers.get(member.agent_id, [])
-            table.add_row(member.agent_id, member.role, self._state(answers))
-        if (more := len(self._plan.council.members) - 20) > 0:
-            table.add_row(f"and {more} more", "", "")
+        plan = self._plan
+        roles = {member.agent_id: member.role for member, _ in plan.posts}
+        alone, brief = len(plan.agenda) == 1, len(plan.stages) < WIDE
+        named = ("", "") if brief else ("",)
+        table = Table(box=None, padding=(0, 1, 0, 0), show_header=alone and len(plan.stages) > 1, header_style="dim")
+        for column in (*named, *(plan.stages if alone else ("",))):
+            table.add_column(column, no_wrap=True)
+        if brief:
+            table.add_column("", no_wrap=True, overflow="ellipsis", ratio=1)
+        for agent_id in list(roles)[:MAX_ROWS]:
+            answers = self._answers.get(agent_id, {})
+            states = [self._state(agent_id, stage) for stage in plan.stages] if alone else [self._count(agent_id)]
+            failed = [answer for answer in answers.values() if answer.error] if alone else []
+            why = Text(plain(failed[-1].error or "") if failed else "", style="dim")
+            table.add_row(*((agent_id, roles[agent_id], *states, why) if brief else (agent_id, *states)))
+        if (more := len(roles) - MAX_ROWS) > 0:
+            table.add_row(f"and {more} more")
         return table
 
-    def _state(self, answers: list[Answer]) -> RenderableType:
-        items, stages = (len(self._plan.agenda), len(self._plan.stages)) if self._plan else (1, 1)
-        if items > 1:
-            return Text(f"{len(answers)} of {items * stages} answers")
-        given = [_answer_text(answer) for answer in answers]
-        if self._live is not None and len(given) < stages:
-            return Columns([*given, self._spinner])
-        return Text("   ").join(given) if given else Text("no answer")
+    def _count(self, agent_id: str) -> Text:
+        """How many of its answers to an agenda a member has given."""
+        assert self._plan is not None
+        asked = len(self._plan.agenda) * sum(member.agent_id == agent_id for member, _ in self._plan.posts)
+        return Text(f"{len(self._answers.get(agent_id, {}))} of up to {asked} answers")
+
+    def _state(self, agent_id: str, stage: str) -> RenderableType:
+        """A member's answer in a stage; a spinner where it is at work on it."""
+        assert self._plan is not None
+        given = self._answers.get(agent_id, {})
+        answer = given.get((self._plan.agenda[0].id, stage))
+        if answer is not None:
+            mark, style = MARKS.get(answer.status, (answer.status.value, "red"))
+            return Text(mark, style=style).append(f" {answer.duration_ms / 1000:.1f} s", style="default")
+        called = any(member.agent_id == agent_id for member in self._plan.called_for(stage))
+        waits = self._live is not None and called and stage == self._present()
+        return self._spinner if waits else Text("-" if called else "", style="dim")
+
+    def _present(self) -> str:
+        """The stage that the council is in, as far as its answers tell."""
+        assert self._plan is not None
+        answered = [stage for given in self._answers.values() for _, stage in given]
+        latest = max(map(self._plan.stages.index, answered), default=0)
+        called = len(self._plan.called_for(self._plan.stages[latest]))
+        over = answered.count(self._plan.stages[latest]) >= called and latest + 1 < len(self._plan.stages)
+        return self._plan.stages[latest + over]
 
 
 def show_result(result: Body, console: Console, where: list[str]) -> None:
@@ -103,21 +149,33 @@ def show_result(result: Body, console: Console, where: list[str]) -> None:
         console.print(Text("SIMULATED: these texts come from the simulator, not from a model.", style="bold yellow"))
     if "items" in result:
         console.print(_items(result))
-    elif result.get("decision") is not None:
-        title = Text(f"Decision of council {result['council']}: {result['winner_id']} ({_who(result)})")
-        console.print(Panel(Text(plain(result["decision"])), title=title, border_style="green", padding=(1, 2)))
+    elif "results" in result:
+        _show_item(ItemResult.model_validate({name: result[name] for name in ItemResult.model_fields}), console)
     else:
-        console.print(
-            Text(f"{VERDICTS.get(result['status'], 'No decision: ' + result['status'].lower())}", style="bold red")
-        )
-        if result.get("error_message"):
-            console.print(Text(plain(result["error_message"])))
-    if result.get("members"):
-        console.print(Group(_ranking(result)))
-    if result.get("ballots"):
-        console.print(Text(plain(in_words(Ballots.model_validate(result["ballots"])))))
+        console.print(_verdict(result["status"]))
     for line in where:
         console.print(Text(line, style="dim"), soft_wrap=True)
+
+
+def _show_item(result: ItemResult, console: Console) -> None:
+    """What an item came to: the decision, who took part, and how it came about, in words."""
+    if result.decision is not None:
+        title, count = f"Decision of council {result.council}: {plain(in_short(result))}", f" ({result.headline})"
+        fits = len(title + count) <= console.width - FRAME
+        below = None if fits else Text(result.headline)
+        head = Text(title + count if fits else title)
+        text = Text(plain(result.decision))
+        console.print(Panel(text, title=head, subtitle=below, border_style="green", padding=(1, 2)))
+    else:
+        console.print(_verdict(result.status.value))
+        if result.error_message:
+            console.print(Text(plain(result.error_message)))
+    console.print(_members(result, console))
+    told = [*missing_in_words(result), how_decided(result), answer_in_words(result)]
+    if result.ballots:
+        told.append(in_words(result.ballots))
+    for line in filter(None, [*told, *skipped_in_words(result.stages)]):
+        console.print(Text(plain(line)))
 
 
 def show_councils(councils: Mapping[str, CouncilSpec], console: Console) -> None:
@@ -144,42 +202,46 @@ def stdout() -> Console:
     return Console(file=sys.stdout, highlight=False)
 
 
-def _who(result: Body) -> str:
-    count = f"{result['received_count']} of {result['total_agents']}"
-    return f"{count}: degraded" if result["degraded"] else count
+def _verdict(status: str) -> Text:
+    return Text(VERDICTS.get(status, f"No decision: {status.lower()}"), style="bold red")
 
 
-def _ranking(result: Body) -> Table:
-    """Members by rank; with ballots their votes take the place of their role."""
-    table = Table(box=None, padding=(0, 1))
-    voted = result.get("ballots") is not None
-    how = ("status", "score", "votes", "ballot") if voted else ("role", "status", "score")
-    columns = ("rank", "member", *how, "seconds", "tokens", "reason")
-    for column in columns:
-        numeric = column in ("rank", "score", "votes", "seconds", "tokens")
-        table.add_column(column, justify="right" if numeric else "left", no_wrap=column != "reason")
-    ranked = {entry["proposal"]["author_id"]: entry for entry in result["results"]}
-    members = sorted(result["members"], key=lambda m: ranked.get(m["agent_id"], {"rank": 1000})["rank"])
-    for member in members:
-        cells = _cells(member, ranked.get(member["agent_id"]))
-        table.add_row(*(cells[column] for column in columns))
+def _members(result: ItemResult, console: Console) -> Table:
+    """Members by rank, with what became of their later stages where the width allows it."""
+    votes = ["votes"] if any(entry.votes is not None for entry in result.results) else []
+    kinds = [kind for kind in later_kinds(result) if kind != SYNTHESIZE]
+    first = ["rank", "member", "status", "score", *votes]
+    ranked = {entry.proposal.author_id: entry for entry in result.results}
+    members = sorted(result.members, key=lambda one: ranked[one.agent_id].rank if one.agent_id in ranked else 1000)
+    unbounded = console.options.update(max_width=1000)
+    for columns in ([*first, *kinds, "seconds", "tokens"], [*first, "seconds", "tokens"]):
+        table = Table(box=None, padding=(0, 1), collapse_padding=True, pad_edge=False)
+        for column in columns:
+            table.add_column(
+                column,
+                justify="right" if column in NUMBERS else "left",
+                no_wrap=column != "member",
+                overflow="fold",
+            )
+        for member in members:
+            cells = _cells(member, ranked.get(member.agent_id))
+            cells |= {kind: statuses(member, kind, result.stages) for kind in kinds}
+            table.add_row(*(cells[column] for column in columns))
+        if Measurement.get(console, unbounded, table).maximum <= console.width:
+            break
     return table
 
 
-def _cells(member: Body, entry: dict[str, Any] | None) -> dict[str, str | Text]:
+def _cells(member: MemberOutcome, entry: RankedProposal | None) -> dict[str, str]:
     """One member's row, by column."""
-    votes = entry.get("votes") if entry else None
     return {
-        "rank": str(entry["rank"]) if entry else "-",
-        "member": member["agent_id"],
-        "role": member["role"],
-        "status": member["status"],
-        "score": f"{entry['score']:.3f}" if entry else "-",
-        "votes": "-" if votes is None else f"{votes:.3f}",
-        "ballot": ", ".join(one["status"] for one in member["stages"].values()) or "-",
-        "seconds": f"{member['duration_ms'] / 1000:.2f}",
-        "tokens": str(member["usage"]["completion_tokens"]),
-        "reason": Text(plain(member["reason"] or "")),
+        "rank": str(entry.rank) if entry else "-",
+        "member": member.agent_id,
+        "status": member.status.value,
+        "score": f"{entry.score:.3f}" if entry else "-",
+        "votes": "-" if entry is None or entry.votes is None else f"{entry.votes:.3f}",
+        "seconds": f"{member.duration_ms / 1000:.2f}",
+        "tokens": str(member.usage.completion_tokens),
     }
 
 
@@ -203,16 +265,13 @@ def _items(result: Body) -> Table:
     return table
 
 
-def _answer_text(answer: Answer) -> Text:
+def _answer_line(answer: Answer) -> Text:
     mark, style = MARKS.get(answer.status, (answer.status.value, "red"))
-    what = "" if answer.stage == PROPOSE else f"{answer.stage.partition('-')[0]} "
-    text = Text(what).append(mark, style=style).append(f"  {answer.duration_ms / 1000:.2f} s", style="default")
+    what = "" if answer.stage == PROPOSE else f"{answer.stage} "
+    text = Text(f"{answer.agent_id}  {answer.role}  {what}").append(mark, style=style)
+    text.append(f"  {answer.duration_ms / 1000:.2f} s", style="default")
     if answer.usage.completion_tokens:
         text.append(f"  {answer.usage.completion_tokens} tokens", style="default")
     if answer.error:
         text.append(f"  {plain(answer.error)[:160]}", style="default")
     return text
-
-
-def _answer_line(answer: Answer) -> Text:
-    return Text(f"{answer.agent_id}  {answer.role}  ").append_text(_answer_text(answer))

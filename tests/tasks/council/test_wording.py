@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from typing import Any
+
 import pytest
 
-from tasks.council.decisions import Ballots
+from tasks.council.decisions import Ballots, ItemResult, StageCost, Synthesis
+from tasks.council.majority import Majority
+from tasks.council.models import MemberStatus
+from tasks.council.proposals import Usage
 from tasks.council.tally import Ballot, Candidate, tally
-from tasks.council.wording import in_words
+from tasks.council.wording import (
+    answer_in_words,
+    how_decided,
+    in_short,
+    in_words,
+    listed,
+    missing_in_words,
+    skipped_in_words,
+    statuses,
+)
 
 CANDIDATES = [Candidate("m1", 0.9), Candidate("m2", 0.8), Candidate("m3", 0.8)]
 
@@ -20,7 +35,7 @@ def ballot(voter: str, *ranking: str) -> Ballot:
     ("ballots", "expected", "ended_early", "said"),
     [
         ([], 0, "the outstanding ballots compare nothing", "No ballots were asked for: the outstanding ballots"),
-        ([], 3, None, "None of 3 ballots could be counted: the order of the checks stands."),
+        ([], 3, None, "None of 3 ballots could be counted."),
         (
             [ballot("m1", "m2", "m3"), ballot("m2", "m1", "m3"), ballot("m3", "m1", "m2")],
             3,
@@ -48,3 +63,141 @@ def test_ties_are_told_with_what_broke_them() -> None:
     """The checks where their scores differ, else a hash."""
     told = in_words(Ballots(expected=3, counted=0, tally=tally(CANDIDATES, [])))
     assert "Ties were broken: " in told
+
+
+# --- how it was decided ---------------------------------------------------------------------------
+
+ORDERED = tally(CANDIDATES, [ballot("m1", "m2", "m3"), ballot("m2", "m1", "m3"), ballot("m3", "m1", "m2")])
+COUNTED = Ballots(expected=3, counted=3, tally=ORDERED)
+UNCOUNTED = Ballots(expected=3, counted=0, tally=tally(CANDIDATES, []))
+VOTE = Majority(
+    answer="42", winner_id="m1", votes={"42": ("m1", "m2"), "7": ("m3",)}, silent=(), unanimous=False, tied=False
+)
+
+
+def stage(name: str, called: int = 3, **fields: Any) -> StageCost:
+    """What a stage took."""
+    return StageCost(stage=name, called=called, ok=called, duration_ms=1, usage=Usage(), **fields)
+
+
+def synthesis(content: str | None) -> Synthesis:
+    """The chairman's, which ended by its deadline where it has no content."""
+    status = MemberStatus.OK if content else MemberStatus.TIMEOUT
+    reason = None if content else "no answer within 9 s."
+    return Synthesis(
+        chairman_id="m1", status=status, reason=reason, content=content, model="m", sources=("m1", "m2", "m3")
+    )
+
+
+def result(**fields: Any) -> ItemResult:
+    """A decided item of three, without proposals."""
+    common = {"id": "d", "item": "i", "task": "t", "status": "COMPLETED", "council": "dev", "engine": "vllm"}
+    counts = {"degraded": False, "total_agents": 3, "received_count": 3, "failed_count": 0, "duration_ms": 1}
+    empty = {"strategy": "rank", "results": (), "members": (), "error_message": None, "usage": Usage()}
+    decision = {"winner_id": "m1", "decision": "text", "completed_at": datetime(2026, 1, 1, tzinfo=UTC)}
+    return ItemResult.model_validate({**common, **counts, **empty, **decision, **fields})
+
+
+@pytest.mark.parametrize(
+    ("fields", "said", "short"),
+    [
+        (
+            {"decided_by": "synthesis", "synthesis": synthesis("whole"), "ballots": COUNTED},
+            "Written by the chairman m1 from the proposals of m1, m2 and m3, best first by the ballots.",
+            "synthesis by m1 from m1, m2, m3",
+        ),
+        (
+            {"decided_by": "synthesis", "synthesis": synthesis("whole"), "ballots": UNCOUNTED},
+            "Written by the chairman m1 from the proposals of m1, m2 and m3, best first by the checks.",
+            "synthesis by m1 from m1, m2, m3",
+        ),
+        ({"decided_by": "ballots", "ballots": COUNTED}, "The proposal of m1, which the ballots put first.", "m1"),
+        (
+            {"decided_by": "ballots", "ballots": COUNTED, "synthesis": synthesis(None)},
+            "The proposal of m1, which the ballots put first. The synthesis of the chairman m1 failed "
+            "(timeout: no answer within 9 s), so the best proposal stands.",
+            "m1",
+        ),
+        (
+            {"decided_by": "majority", "majority": VOTE, "answer": "42"},
+            "The proposal of m1, which the majority gives: 2 of 3 proposals answer 42, "
+            "and of these the checks put it first.",
+            "answer 42, 2 of 3",
+        ),
+        ({"decided_by": "checks"}, "The proposal of m1, which the checks put first.", "m1"),
+        (
+            {"decided_by": "checks", "ballots": UNCOUNTED},
+            "The proposal of m1, which the checks put first, since no ballot could be counted.",
+            "m1",
+        ),
+        (
+            {"decided_by": "checks", "received_count": 1, "stages": (stage("synthesize", 0, skipped="m1 is alone"),)},
+            "The proposal of m1, the only one that can be used. No synthesis was asked for, since m1 is alone.",
+            "m1",
+        ),
+        ({"winner_id": None, "decision": None}, "", "nobody"),
+    ],
+    ids=["synthesis", "of checks", "ballots", "no synthesis", "majority", "checks", "no ballot", "alone", "nothing"],
+)
+def test_a_reader_is_told_how_the_decision_came_about(fields: dict[str, Any], said: str, short: str) -> None:
+    """Whatever decided, in a sentence, and for a title."""
+    assert how_decided(result(**fields)) == said
+    assert in_short(result(**fields)) == short
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"majority": VOTE, "answer": "42"}, "Answers of the proposals: 42 by m1 and m2; 7 by m3."),
+        (
+            {"majority": VOTE.model_copy(update={"silent": ("m4",), "tied": True}), "answer": "42"},
+            "Answers of the proposals: 42 by m1 and m2; 7 by m3; none that can be read by m4. "
+            "Of the answers with the most votes the one counts whose proposal the checks put first.",
+        ),
+        ({"majority": VOTE, "answer": "7"}, "7 by m3. That is not the answer that most proposals give."),
+        ({"majority": VOTE}, "7 by m3. The decision itself gives no answer that can be read."),
+        ({}, ""),
+    ],
+    ids=["plain", "silent and tied", "another", "unreadable", "open"],
+)
+def test_a_reader_is_told_who_gave_which_answer(fields: dict[str, Any], said: str) -> None:
+    """And where the decision departs from it."""
+    told = answer_in_words(result(**fields))
+    assert told.endswith(said)
+    assert bool(told) == bool(said)
+
+
+def test_what_was_not_held_and_what_is_missing_is_told_once_for_all_whom_it_concerns() -> None:
+    """By reason; a ballot that was not waited for is not missing."""
+    stages = (stage("propose-0"), stage("review-0", ended_early="m1 leads"), *(stage("x", 0, skipped="why"),) * 2)
+    member = {"role": "DEV", "duration_ms": 1, "usage": Usage(), "model": None}
+    late = {"status": "timeout", "reason": "too late"}
+    members = (
+        {**member, "agent_id": "m1", **late, "stages": {}},
+        {**member, "agent_id": "m2", **late, "stages": {}},
+        {
+            **member,
+            "agent_id": "m3",
+            "status": "ok",
+            "reason": None,
+            "stages": {
+                "review-0": {"status": "cancelled", "reason": "m1 leads"},
+                "revise-1": {"status": "ok", "reason": None},
+                "revise-2": {"status": "empty", "reason": "no text"},
+            },
+        },
+    )
+    told = result(members=members, stages=stages)
+    assert missing_in_words(told) == ["m1 and m2: too late", "m3: revise-2: no text"]
+    assert skipped_in_words(told.stages) == ["Not held: x and x, since why."]
+    assert [statuses(told.members[2], kind, told.stages) for kind in ("review", "revise", "synthesize")] == [
+        "-",
+        "empty",
+        "-",
+    ]
+
+
+def test_long_lists_of_names_are_cut() -> None:
+    """And counted."""
+    assert [listed([f"m{number}" for number in range(count)]) for count in (0, 1, 2)] == ["", "m0", "m0 and m1"]
+    assert listed([f"m{number}" for number in range(20)]).endswith("m10, m11 and 8 more")

@@ -1,0 +1,167 @@
+"""What a deliberation looks like in a terminal."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+STATUS = {"started_at": "2026-01-01T00:00:00Z", "counts": {"items": 1}, "links": {"prefect_run": "http://ui"}}
+MEMBERS = ("agent-architect-001", "agent-architect-002", "agent-architect-003")
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+OTHERS = {voter: tuple(author for author in MEMBERS if author != voter) for voter in MEMBERS}
+
+
+def planned(**fields: Any) -> Any:
+    """A council of three that is asked for something."""
+    from tasks.council.models import CouncilSpec, Deliberation, DeliberationRequest, Member
+
+    seats = tuple(Member(agent_id=one, role="ARCHITECT") for one in MEMBERS)
+    request = DeliberationRequest.read({"task": "Design a queue", **fields})
+    return Deliberation.plan("d-1", request, CouncilSpec(name="architect", members=seats))
+
+
+def answers(plan: Any, failed: dict[tuple[str, str], str]) -> Iterable[Any]:
+    """Every answer that a plan asks for, stage by stage; some failed with a reason."""
+    from tasks.council.answers import read_reply
+    from tasks.council.ballots import Review
+    from tasks.council.proposals import Answer, Proposal
+
+    text = read_reply("A queue.\nANSWER: 42", "stop").content
+    for member, stage in plan.posts:
+        voter = member.agent_id
+        fields: dict[str, Any] = {"status": "ok", "error": None}
+        if reason := failed.get((voter, stage)):
+            fields = {"status": "failed", "error": reason}
+        elif "review" in stage:
+            ranking = OTHERS[voter]
+            fields["ballot"] = Review(voter=voter, shown=ranking, ranking=ranking, order="forward", opinions={})
+        else:
+            author = {"author_id": voter, "author_role": member.role, "model": "m", "tokens": 3}
+            fields["proposal"] = Proposal(content=text, finish_reason="stop", **author)
+        fields |= {"task_id": plan.id, "item": "task", "stage": stage, "agent_id": voter, "role": member.role}
+        yield Answer(duration_ms=1234, model="m", engine="vllm", num_agents=3, timestamp=NOW, **fields)
+
+
+def body(plan: Any, failed: dict[tuple[str, str], str] | None = None) -> dict[str, Any]:
+    """The JSON that `result` prints."""
+    from tasks.council.course import Course, Turn
+    from tasks.council.models import Status
+    from tasks.council.results import item_result
+    from tasks.council.rules import Verdict
+
+    course = Course(plan, plan.agenda[0])
+    for answer in answers(plan, failed or {}):
+        if answer.stage not in course.answers:
+            course.enter(answer.stage, Turn(tuple(member.agent_id for member in plan.called_for(answer.stage))))
+        course.take(answer)
+    return STATUS | item_result(course, Verdict(Status.COMPLETED), 5000, NOW).model_dump(mode="json")
+
+
+def shown(result: dict[str, Any], width: int = 80) -> list[str]:
+    """The lines on a terminal of that width."""
+    from rich.console import Console
+
+    from deployments.terminal import show_result
+
+    file = io.StringIO()
+    show_result(result, Console(file=file, width=width, highlight=False), ["where"])
+    return file.getvalue().splitlines()
+
+
+def table_of(lines: list[str]) -> list[list[str]]:
+    """The cells of the members' table."""
+    start = next(number for number, line in enumerate(lines) if line.startswith("rank"))
+    return [line.split() for line in lines[start : start + 4]]
+
+
+def test_a_result_fits_into_80_columns_with_its_later_stages() -> None:
+    """One line for each member, by rank."""
+    lines = shown(body(planned(strategy="synthesize", rounds=1)))
+    assert max(map(len, lines)) <= 80
+    assert table_of(lines)[0] == ["rank", "member", "status", "score", "votes", "review", "revise", "seconds", "tokens"]
+    assert [row[0] for row in table_of(lines)[1:]] == ["1", "2", "3"]
+    assert {row[1] for row in table_of(lines)[1:]} == set(MEMBERS)
+    assert "synthesis by agent-architect-001 from agent-" in lines[0]
+    assert any("3 of 3" in line for line in lines)
+    assert lines[-1] == "where"
+
+
+def test_where_they_do_not_fit_the_later_stages_are_left_out() -> None:
+    """Rather than folded; what failed in them is told below."""
+    failed = {("agent-architect-002", "revise-1"): "HTTP 500: gone"}
+    lines = shown(body(planned(strategy="synthesize", rounds=1), failed), width=64)
+    assert max(map(len, lines)) <= 64
+    assert table_of(lines)[0] == ["rank", "member", "status", "score", "votes", "seconds", "tokens"]
+    assert "agent-architect-002: revise-1: HTTP 500: gone" in lines
+
+
+@pytest.mark.parametrize(
+    ("fields", "failed", "titled", "told"),
+    [
+        ({"strategy": "propose"}, {}, "(3 of 3)", "which the checks put first"),
+        ({"strategy": "rank"}, {}, "(3 of 3)", "which the ballots put first."),
+        (
+            {"strategy": "propose", "answer_format": {"type": "number"}},
+            {},
+            "answer 42, 3 of 3 (3 of 3)",
+            "3 of 3 proposals answer 42",
+        ),
+        (
+            {"strategy": "synthesize"},
+            {("agent-architect-001", "synthesize"): "HTTP 500"},
+            "no synthesis: degraded",
+            "failed (failed: HTTP 500), so the best proposal stands.",
+        ),
+    ],
+    ids=["checks", "ballots", "answer", "no synthesis"],
+)
+def test_the_title_says_who_decided_and_the_words_say_how(
+    fields: dict[str, Any], failed: dict[tuple[str, str], str], titled: str, told: str
+) -> None:
+    """For a reader who sees no report."""
+    lines = shown(body(planned(**fields), failed), width=120)
+    frame = [line for line in lines if line.startswith(("╭", "╰"))]
+    assert titled in "".join(frame)
+    assert told in " ".join(lines)
+
+
+def test_a_deliberation_that_is_not_decided_yet_is_shown() -> None:
+    """The body then has its status only."""
+    status = {"id": "d", "status": "IN_PROGRESS", "degraded": False, "council": "dev", "engine": "vllm", "links": {}}
+    assert shown(status) == ["No decision: in_progress", "where"]
+
+
+def test_text_of_a_model_cannot_act_on_the_terminal() -> None:
+    """Neither in a decision nor in a reason."""
+    result = body(planned(strategy="rank"), {("agent-architect-003", "review-0"): "\x1b[2Jgone [red]x[/red]"})
+    result["decision"] = "\x1b]0;title\x07 [bold]text[/bold]"
+    said = "\n".join(shown(result))
+    assert "\x1b" not in said
+    assert "]0;title [bold]text[/bold]" in said
+    assert "[2Jgone [red]x[/red]" in said
+
+
+def test_each_stage_is_shown_as_it_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a table with a column for each stage on a terminal, which stays when it has ended."""
+    from rich.console import Console
+
+    from deployments.terminal import TerminalWatcher
+
+    file = io.StringIO()
+    watcher = TerminalWatcher()
+    monkeypatch.setattr(watcher, "_console", Console(file=file, width=80, force_terminal=True, color_system=None))
+    plan = planned(strategy="synthesize", rounds=1)
+    watcher.began(plan)
+    for answer in answers(plan, {("agent-architect-002", "review-0"): "HTTP 500: gone"}):
+        watcher.answered(answer)
+    watcher.ended()
+    lines = file.getvalue().splitlines()
+    last = [line for line in lines if line.strip().startswith("agent-architect")][-3:]
+    assert any("propose-0" in line and "synthesize" in line for line in lines)
+    assert [line.count("ok 1.2 s") for line in last] == [5, 3, 4]
+    assert "failed 1.2 s" in last[1]
+    assert max(map(len, last)) <= 80
