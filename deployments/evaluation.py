@@ -21,7 +21,7 @@ from deployments.deliberations import Starts, _begun, _cancellable, _planned, _w
 from deployments.terminal import Watcher, plain
 from flows.evaluate import evaluate
 from tasks.council.evaluation import Evaluation, Scoresheet
-from tasks.council.evaluation_report import COLUMNS, SIMULATED, arm_rows, notes
+from tasks.council.evaluation_report import SIMULATED, figures, notes
 from tasks.council.models import Deliberation
 from tasks.council.proposals import Answer
 from tasks.council.results import SIMULATOR
@@ -105,10 +105,11 @@ def show_evaluation(evaluation: Evaluation, console: Console) -> None:
     if evaluation.engine == SIMULATOR:
         console.print(Text(SIMULATED, style="bold yellow"))
     table = Table(box=None, padding=(0, 1), pad_edge=False)
-    for column in COLUMNS:
-        table.add_column(column, justify="left" if column == "arm" else "right")
-    for row in arm_rows(evaluation):
-        table.add_row(*row.values())
+    table.add_column("")
+    for arm in evaluation.arms:
+        table.add_column(arm.arm, justify="right")
+    for name, cells in figures(evaluation).items():
+        table.add_row(name, *cells)
     console.print(table)
     for note in notes(evaluation):
         console.print(Text(note))

@@ -18,8 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-from tasks.council.evaluation import Verdict
-from tasks.council.evaluation_questions import Predicate, Question, read_questions
+from tasks.council.evaluation_questions import Predicate, Question, Verdict, read_questions
 from tasks.council.models import InvalidRequest
 
 CHECK_S = 10.0

@@ -25,6 +25,7 @@ from tasks.council.evaluation_figures import (
     percentile_95,
     share,
 )
+from tasks.council.evaluation_questions import Verdict
 from tasks.council.models import Deliberation, MemberStatus, Status
 from tasks.council.proposals import Answer, Usage
 from tasks.council.results import SIMULATOR, UNKNOWN
@@ -43,13 +44,6 @@ class Reached(NamedTuple):
     text: str | None
     usage: Usage
     duration_ms: int
-
-
-class Verdict(NamedTuple):
-    """Whether a text passed its check; `problem` says why the check could not tell, which counts as wrong."""
-
-    right: bool
-    problem: str | None = None
 
 
 class Score(NamedTuple):

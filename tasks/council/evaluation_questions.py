@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from decimal import Decimal
 from fractions import Fraction
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -32,6 +32,13 @@ _KINDS = {
 """What is wrong, by pydantic's name for it."""
 
 Numeral = Annotated[Decimal, Field(max_digits=60)]
+
+
+class Verdict(NamedTuple):
+    """Whether a text passed its check; `problem` says why the check could not tell, which counts as wrong."""
+
+    right: bool
+    problem: str | None = None
 
 
 class Exact(Frozen):

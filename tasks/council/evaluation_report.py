@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from tasks.council.evaluation import ArmFigures, Evaluation
-from tasks.council.evaluation_figures import PairedDifference
 from tasks.council.report import escape
 from tasks.council.results import SIMULATOR
 
@@ -13,22 +13,11 @@ SIMULATED = (
     "SIMULATED: the answers come from the simulator, not from a model. These figures say nothing about models; "
     "where its players were set to an accuracy, they show what the arms make of that."
 )
-COLUMNS = (
-    "arm",
-    "right",
-    "accuracy (95 %)",
-    "vs single (95 %)",
-    "p",
-    "no answer",
-    "tokens / right",
-    "median s",
-    "p95 s",
-)
 
 
-def arm_rows(evaluation: Evaluation) -> list[dict[str, str]]:
-    """One row for each arm, by column."""
-    return [dict(zip(COLUMNS, _cells(arm), strict=True)) for arm in evaluation.arms]
+def figures(evaluation: Evaluation) -> dict[str, list[str]]:
+    """By what is measured, one cell for each arm: the arms side by side."""
+    return {name: [cell(arm) for arm in evaluation.arms] for name, cell in _CELLS.items()}
 
 
 def arm_table(evaluation: Evaluation) -> list[dict[str, Any]]:
@@ -62,10 +51,7 @@ def notes(evaluation: Evaluation) -> list[str]:
     if evaluation.degraded:
         told.append(f"{evaluation.degraded} degraded: a member's answer, ballot or text is missing there")
     if closed < evaluation.questions:
-        told.append(
-            f"majority stands over the {closed} questions with a closed answer; compare it by `vs single`, "
-            "which is over the same questions"
-        )
+        told.append(f"majority is over the {closed} questions with a closed answer, and so are its points over single")
     if evaluation.check_problems:
         told.append(f"{evaluation.check_problems} texts count as wrong because their check could not tell:")
     return told
@@ -74,8 +60,11 @@ def notes(evaluation: Evaluation) -> list[str]:
 def report(evaluation: Evaluation) -> str:
     """The whole report as Markdown; nothing that users or models wrote is rendered."""
     simulated = evaluation.engine == SIMULATOR
-    rows = [f"| {' | '.join(COLUMNS)} |", "| --- " * len(COLUMNS) + "|"]
-    rows += [f"| {' | '.join(row.values())} |" for row in arm_rows(evaluation)]
+    rows = [
+        f"| | {' | '.join(arm.arm for arm in evaluation.arms)} |",
+        "| --- " + "| ---: " * len(evaluation.arms) + "|",
+    ]
+    rows += [f"| {name} | {' | '.join(cells)} |" for name, cells in figures(evaluation).items()]
     parts = [
         f"# Is council {escape(evaluation.council)} better than one call?",
         *([f"**{SIMULATED}**"] if simulated else []),
@@ -83,32 +72,60 @@ def report(evaluation: Evaluation) -> str:
         "\n".join(f"- {note}" for note in notes(evaluation)),
         *(["\n".join(f"- {escape(problem)}" for problem in evaluation.problems)] if evaluation.problems else []),
         "`single` is one member's first proposal, in turn; `majority` the vote of all first proposals; `rank` what the "
-        "ballots put first; `synthesize` the decision. All read the same answers, so that `vs single` compares "
-        "question by question; `p` is McNemar's exact one. `no answer` counts as wrong.",
+        "ballots put first; `synthesize` the decision. All read the same answers, so that they are "
+        "compared question by question: gained are right here and wrong with `single`, lost the other way round.",
         f"Deliberation `{evaluation.id}`, {evaluation.members} members, {evaluation.rounds} rounds of revision.",
     ]
     return "\n\n".join(parts)
 
 
-def _cells(arm: ArmFigures) -> tuple[str, ...]:
-    right, per_answer = arm.accuracy, arm.tokens_per_right_answer
-    return (
-        arm.arm,
-        f"{right.count} of {right.of}" if right else "not applicable",
-        f"{right.value:.1%} ({right.low:.0%} to {right.high:.0%})" if right else "-",
-        _difference(arm.versus_single) if arm.versus_single else "-",
-        f"{arm.versus_single.p_value:.3f}" if arm.versus_single else "-",
-        str(arm.unanswered),
-        f"{per_answer:,.0f}" if per_answer is not None else "-",
-        _seconds(arm.latency_median_ms),
-        _seconds(arm.latency_p95_ms),
-    )
+def _right(arm: ArmFigures) -> str:
+    return f"{arm.accuracy.count} of {arm.accuracy.of}" if arm.accuracy else "no such question"
 
 
-def _difference(found: PairedDifference) -> str:
-    """In percentage points."""
-    return f"{100 * found.value:+.1f} ({100 * found.low:+.0f} to {100 * found.high:+.0f})"
+def _accuracy(arm: ArmFigures) -> str:
+    return f"{arm.accuracy.value:.1%}" if arm.accuracy else "-"
+
+
+def _accuracy_interval(arm: ArmFigures) -> str:
+    return f"{arm.accuracy.low:.1%} to {arm.accuracy.high:.1%}" if arm.accuracy else "-"
+
+
+def _difference(arm: ArmFigures) -> str:
+    return f"{100 * arm.versus_single.value:+.1f}" if arm.versus_single else "-"
+
+
+def _difference_interval(arm: ArmFigures) -> str:
+    found = arm.versus_single
+    return f"{100 * found.low:+.1f} to {100 * found.high:+.1f}" if found else "-"
+
+
+def _gained_and_lost(arm: ArmFigures) -> str:
+    return f"{arm.versus_single.gained} and {arm.versus_single.lost}" if arm.versus_single else "-"
+
+
+def _p_value(arm: ArmFigures) -> str:
+    return f"{arm.versus_single.p_value:.3f}" if arm.versus_single else "-"
+
+
+def _tokens(arm: ArmFigures) -> str:
+    return f"{arm.tokens_per_right_answer:,.0f}" if arm.tokens_per_right_answer is not None else "-"
 
 
 def _seconds(value_ms: float | None) -> str:
-    return "-" if value_ms is None else f"{value_ms / 1000:.2f}"
+    return f"{value_ms / 1000:.2f} s" if value_ms is not None else "-"
+
+
+_CELLS: dict[str, Callable[[ArmFigures], str]] = {
+    "right": _right,
+    "no answer (wrong)": lambda arm: str(arm.unanswered),
+    "accuracy": _accuracy,
+    "accuracy, 95 %": _accuracy_interval,
+    "points over single": _difference,
+    "points, 95 %": _difference_interval,
+    "gained and lost": _gained_and_lost,
+    "p (exact McNemar)": _p_value,
+    "tokens / right answer": _tokens,
+    "latency, median": lambda arm: _seconds(arm.latency_median_ms),
+    "latency, p95": lambda arm: _seconds(arm.latency_p95_ms),
+}
