@@ -138,7 +138,7 @@ def test_a_bad_line_is_named_with_its_field(line: str, told: str) -> None:
         ('{"type": "regex", "pattern": "("}', "check.pattern: is no regular expression: missing ), unterminated"),
         (
             '{"type": "regex", "pattern": "a", "flags": "iq"}',
-            "check.flags: q is unknown; the flags are a, i, m, s and x",
+            "check.flags: q is unknown; the flags are a, i, m",
         ),
         ('{"type": "predicate", "function": "is_valid"}', "check.function: 'is_valid' names no function; one is named"),
         ('{"type": "predicate", "function": "a.py:b c"}', "check.function: 'a.py:b c' names no function; one is"),
@@ -158,7 +158,7 @@ def test_a_bad_check_is_named_with_its_field(check: str, told: str) -> None:
         (
             NUMBER,
             {"type": "exact", "answer": "many"},
-            "check.answer: 'many' can never be given; the form wants a decimal",
+            "check.answer: 'many' can never be given; the form wants",
         ),
         (NUMBER, {"type": "exact", "answer": "a", "options": ["a", "b"]}, "check.options: the question has an answer"),
     ],
@@ -253,8 +253,16 @@ def answer(stage: str, member: str, text: str | None = None, ms: int = 100, toke
     )
     return Answer.model_validate(
         {
-            **{"task_id": "d", "item": "task", "stage": stage, "agent_id": member, "role": "DEV", "num_agents": 3},
-            **{"status": MemberStatus.OK, "proposal": proposal or None, "duration_ms": ms, "timestamp": NOW},
+            "task_id": "d",
+            "item": "task",
+            "stage": stage,
+            "agent_id": member,
+            "role": "DEV",
+            "num_agents": 3,
+            "status": MemberStatus.OK,
+            "proposal": proposal or None,
+            "duration_ms": ms,
+            "timestamp": NOW,
             "usage": Usage(prompt_tokens=1, completion_tokens=tokens),
             "engine": "vllm",
             **fields,
@@ -370,10 +378,8 @@ def test_without_a_decision_only_the_single_member_has_a_text() -> None:
     """It needed no quorum; the council came to nothing, and its calls are counted."""
     others = [answer("propose-0", f"m{number}", **FAILED) for number in (2, 3)]
     _, arms = arms_of(plan(), PROPOSALS[0], *others, status=Status.FAILED)
-    assert {arm: one.text is not None for arm, one in arms.items()} == {
-        **{"single": True, "majority": False},
-        **{"rank": False, "synthesize": False},
-    }
+    assert [arm for arm, one in arms.items() if one.text is not None] == ["single"]
+    assert set(arms) == {"single", "majority", "rank", "synthesize"}
     assert arms["majority"].usage.completion_tokens == 30
     course = Course.read(plan(), plan().agenda[0], {})
     assert {one.text for one in reached(course, None, 0).values()} == {None}
