@@ -19,7 +19,7 @@ from blocks.connections import connections
 from blocks.loading import fresh
 from blocks.ray_agents import RayAgents
 from flows.deliberate import deliberate
-from tasks.evaluate import evaluated, is_answered, score, show
+from tasks.evaluate import check_size, evaluated, is_answered, score, show
 from tasks.evaluation_checker import QuestionFile
 
 
@@ -49,6 +49,7 @@ async def evaluate(
         deliberation_id: Its id; the flow run's where left out. The same id again resumes.
     """
     asked, chosen_id = QuestionFile(Path(questions)), deliberation_id or str(flow_run.id)
+    check_size(asked)
     async with connections():
         await asked.check_predicates()
         agents = await fresh(RayAgents, "default")

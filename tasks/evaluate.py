@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from itertools import islice
 from typing import Any
 
@@ -10,6 +11,7 @@ from prefect import task
 from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
+from prefect.settings.context import get_current_settings
 from prefect.states import Completed
 
 from blocks.loading import open_record
@@ -19,14 +21,27 @@ from tasks.council.course import Course
 from tasks.council.decisions import ItemResult
 from tasks.council.evaluation import Arm, Evaluation, Reached, Scoresheet, reached
 from tasks.council.evaluation_report import arm_table, report
-from tasks.council.models import Deliberation, Item, Status
+from tasks.council.models import Deliberation, InvalidRequest, Item, Status
 from tasks.council.proposals import Answer
 from tasks.council.results import SIMULATOR
 from tasks.evaluation_checker import Checker, QuestionFile
 from tasks.plans import plan_of
 
+OTHER_PARAMETERS = 4096
+"""Bytes that are left for the parameters of a run beside its agenda."""
 READ_AT_ONCE = 64
 """Items whose answers are read from the record side by side."""
+
+
+def check_size(questions: QuestionFile) -> None:
+    """Whether Prefect takes them as parameters of one run. Raises InvalidRequest."""
+    limit, size = get_current_settings().server.api.max_parameter_size, len(json.dumps(questions.items))
+    if 0 < limit < size + OTHER_PARAMETERS:
+        raise InvalidRequest(
+            "questions",
+            f"{questions.path.name} comes to {size:,} bytes, and Prefect takes {limit:,} for one run: split the file, "
+            "or set PREFECT_SERVER_API_MAX_PARAMETER_SIZE for its server and here",
+        )
 
 
 async def is_answered(deliberation_id: str, state: State[Any]) -> bool:

@@ -53,7 +53,7 @@ def notes(evaluation: Evaluation) -> list[str]:
     if closed < evaluation.questions:
         told.append(f"majority is over the {closed} questions with a closed answer, and so are its points over single")
     if evaluation.check_problems:
-        told.append(f"{evaluation.check_problems} texts count as wrong because their check could not tell:")
+        told.append(f"{evaluation.check_problems} x a check could not tell, so that its text counts as wrong:")
     return told
 
 
