@@ -99,7 +99,7 @@ class Checker:
             self._process = None
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
+            await process.communicate()
 
 
 class QuestionFile:

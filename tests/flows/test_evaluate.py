@@ -16,6 +16,7 @@ QUESTIONS = [
     {"id": "alone", "task": "Name a map", "check": SAYS},
     {"id": "told", "task": "Name a heap", "check": {"type": "predicate", "function": "checks.py:is_long"}},
     {"id": "raised", "task": "Name a tree", "check": {"type": "predicate", "function": "checks.py:raises"}},
+    {"id": "agreed", "task": "Count the locks", "check": {"type": "numeric", "answer": 3}},
 ]
 CHECKS = """
 def is_long(text, question):
@@ -39,6 +40,16 @@ def write(tmp_path: Path) -> Any:
     return written
 
 
+async def answer(record: Any, new_id: str, item: str, member: str, content: str) -> None:
+    """Put a proposal on the record, as an earlier run may have done."""
+    proposal = {"author_id": member, "author_role": "DEV", "content": content, "model": "m", "tokens": 7}
+    body = {"task_id": new_id, "item": item, "stage": "propose-0", "agent_id": member, "role": "DEV", "status": "ok"}
+    body |= {"proposal": proposal | {"finish_reason": "stop"}, "num_agents": 3, "timestamp": "2026-11-01T00:00:00Z"}
+    body |= {"usage": {"prompt_tokens": 5, "completion_tokens": 7}, "duration_ms": 10, "engine": "simulator"}
+    subject = f"answers.{new_id}.{item}.propose-0.{member}"
+    await record.publish_final(subject, f"{new_id}:{item}:propose-0:{member}", "answer", body)
+
+
 def counts(evaluation: Any) -> dict[str, tuple[int, int, int]]:
     """By arm how many are right, of how many, and how many have no answer."""
     return {arm.arm: (arm.accuracy.count, arm.questions, arm.unanswered) for arm in evaluation.arms}
@@ -56,6 +67,8 @@ async def test_the_arms_are_scored_over_one_deliberation(
     await simulator.fault("404_model", match=f"{new_id}:lost:propose-0:m[23]")
     await simulator.fault("404_model", match=f"{new_id}:right:synthesize")
     await simulator.fault("404_model", match=f"{new_id}:alone:propose-0:m1")
+    for member in ("m1", "m2", "m3"):
+        await answer(record, new_id, "agreed", member, f"So says {member}.\nANSWER: 3.0")
     asked = {"council": three, "deadline_s": 60, "deliberation_id": new_id}
     state = await evaluate(write(QUESTIONS), **asked, return_state=True)
     evaluation, sheet = await state.aresult()
@@ -65,31 +78,34 @@ async def test_the_arms_are_scored_over_one_deliberation(
 
     # `lost` and `alone` are questions 2 and 3 from 0: m3 and m1 are their single members, and both failed.
     assert counts(evaluation) == {
-        "single": (2, 6, 2),
-        "majority": (0, 1, 1),
-        "rank": (3, 6, 1),
-        "synthesize": (3, 6, 1),
+        "single": (3, 7, 2),
+        "majority": (1, 2, 1),
+        "rank": (4, 7, 1),
+        "synthesize": (4, 7, 1),
     }
-    assert (evaluation.engine, evaluation.questions, evaluation.undecided) == ("simulator", 6, 1)
+    assert (evaluation.engine, evaluation.questions, evaluation.undecided) == ("simulator", 7, 1)
     assert evaluation.problems == ("raised: ValueError: not today",)
     rank = evaluation.arms[2]
-    assert (rank.versus_single.gained, rank.versus_single.lost, rank.versus_single.of) == (1, 0, 6)
+    assert (rank.versus_single.gained, rank.versus_single.lost, rank.versus_single.of) == (1, 0, 7)
     assert state.name == "Degraded"
-    assert "right: single 2 of 6, majority 0 of 1, rank 3 of 6, synthesize 3 of 6" in (state.message or "")
+    assert "right: single 3 of 7, majority 1 of 2, rank 4 of 7, synthesize 4 of 7" in (state.message or "")
     assert "**SIMULATED: " in report
     assert "not today" in report
-    assert [row["right"] for row in arms] == [2, 0, 3, 3]
+    assert [row["right"] for row in arms] == [3, 1, 4, 4]
 
     by_arm = {(score.item, score.arm): score for score in sheet.scores}
     told = [by_arm["told", arm] for arm in ("single", "rank", "synthesize")]
     assert [one.usage.completion_tokens for one in told] == sorted({one.usage.completion_tokens for one in told})
     assert [one.duration_ms for one in told] == sorted({one.duration_ms for one in told})
 
+    agreed = [by_arm["agreed", arm] for arm in ("single", "majority", "rank", "synthesize")]
+    assert [one.usage.prompt_tokens for one in agreed] == [5, 15, 15, 15]
+
     other = [
         {**one, "check": {"type": "regex", "pattern": "^never"}} if one["id"] == "told" else one for one in QUESTIONS
     ]
     again, _ = await (await evaluate(write(other), **asked, return_state=True)).aresult()
-    assert [arm.accuracy.count for arm in again.arms] == [1, 0, 2, 2]
+    assert [arm.accuracy.count for arm in again.arms] == [2, 1, 3, 3]
     assert await simulator.calls(new_id) == calls
     assert set(calls.values()) == {1}
 
