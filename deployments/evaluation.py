@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from prefect.client.schemas.objects import State
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -65,7 +65,6 @@ class AnswersWatcher:
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.description}"),
-            TimeElapsedColumn(),
             console=self._console,
         )
         self._bar: TaskID | None = None

@@ -50,8 +50,10 @@ def notes(evaluation: Evaluation) -> list[str]:
         told[0] += "; the others count as wrong for every arm but a single member that answered"
     if evaluation.degraded:
         told.append(f"{evaluation.degraded} degraded: a member's answer, ballot or text is missing there")
-    if closed < evaluation.questions:
-        told.append(f"majority is over the {closed} questions with a closed answer, and so are its points over single")
+    if closed == 0:
+        told.append("no question has a closed answer, so there is no majority")
+    elif closed < evaluation.questions:
+        told.append(f"majority is over the {closed} questions with a closed answer, and so are its points vs single")
     if evaluation.check_problems:
         told.append(f"{evaluation.check_problems} x a check could not tell, so that its text counts as wrong:")
     return told
@@ -80,7 +82,7 @@ def report(evaluation: Evaluation) -> str:
 
 
 def _right(arm: ArmFigures) -> str:
-    return f"{arm.accuracy.count} of {arm.accuracy.of}" if arm.accuracy else "no such question"
+    return f"{arm.accuracy.count} of {arm.accuracy.of}" if arm.accuracy else "-"
 
 
 def _accuracy(arm: ArmFigures) -> str:
@@ -118,14 +120,14 @@ def _seconds(value_ms: float | None) -> str:
 
 _CELLS: dict[str, Callable[[ArmFigures], str]] = {
     "right": _right,
-    "no answer (wrong)": lambda arm: str(arm.unanswered),
+    "no answer": lambda arm: str(arm.unanswered),
     "accuracy": _accuracy,
     "accuracy, 95 %": _accuracy_interval,
-    "points over single": _difference,
+    "points vs single": _difference,
     "points, 95 %": _difference_interval,
     "gained and lost": _gained_and_lost,
-    "p (exact McNemar)": _p_value,
-    "tokens / right answer": _tokens,
+    "p (McNemar)": _p_value,
+    "tokens per right": _tokens,
     "latency, median": lambda arm: _seconds(arm.latency_median_ms),
     "latency, p95": lambda arm: _seconds(arm.latency_p95_ms),
 }

@@ -456,12 +456,13 @@ def test_arms_stand_over_the_questions_they_apply_to_and_nothing_is_dropped() ->
 
 
 def test_no_right_answer_has_no_price() -> None:
-    """A dash, neither zero nor infinity; and an arm without a question says so."""
+    """A dash, neither zero nor infinity; and so for an arm without a question."""
     found = sheet(said("wrong", "wrong", "wrong")).evaluation(agenda(1))
     shown = figures(found)
-    assert shown["tokens / right answer"] == ["-", "-", "-", "-"]
-    assert shown["right"] == ["0 of 1", "no such question", "0 of 1", "0 of 1"]
-    assert shown["accuracy"][1] == shown["points over single"][1] == "-"
+    assert shown["tokens per right"] == ["-", "-", "-", "-"]
+    assert shown["right"] == ["0 of 1", "-", "0 of 1", "0 of 1"]
+    assert "no question has a closed answer, so there is no majority" in notes(found)
+    assert shown["accuracy"][1] == shown["points vs single"][1] == "-"
 
 
 def test_what_was_not_decided_is_told() -> None:
@@ -480,4 +481,4 @@ def test_the_report_says_that_it_was_the_simulator_and_renders_nothing_of_others
     assert "**SIMULATED: " in text
     assert "&lt;b&gt;" in text
     assert "<b>" not in text and "[x](y)" not in text
-    assert "| right | 1 of 1 | no such question | 1 of 1 | 0 of 1 |" in text
+    assert "| right | 1 of 1 | - | 1 of 1 | 0 of 1 |" in text
