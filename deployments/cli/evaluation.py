@@ -83,6 +83,6 @@ def evaluate(
         typer.echo(evaluation.model_dump_json(indent=2))
     else:
         show_evaluation(evaluation, stdout())
-        say(f"Again, without a call: conclave evaluate {questions} --id {evaluation.id}")
+        say(f"Again, without a call: the same command with --id {evaluation.id}")
     if evaluation.undecided:
         raise typer.Exit(UNDECIDED)
