@@ -107,7 +107,8 @@ def _gained_and_lost(arm: ArmFigures) -> str:
 
 
 def _p_value(arm: ArmFigures) -> str:
-    return f"{arm.versus_single.p_value:.3f}" if arm.versus_single else "-"
+    found = arm.versus_single
+    return "-" if found is None else "< 0.001" if found.p_value < 0.001 else f"{found.p_value:.3f}"
 
 
 def _tokens(arm: ArmFigures) -> str:

@@ -465,6 +465,12 @@ def test_no_right_answer_has_no_price() -> None:
     assert shown["accuracy"][1] == shown["points vs single"][1] == "-"
 
 
+def test_a_small_p_is_not_told_as_zero() -> None:
+    """Eleven gained and none lost; nothing gained is 1."""
+    found = sheet(*[said("wrong", "right", "wrong")] * 11).evaluation(agenda(11))
+    assert figures(found)["p (McNemar)"] == ["-", "-", "< 0.001", "1.000"]
+
+
 def test_what_was_not_decided_is_told() -> None:
     """In words under the table."""
     found = sheet(said("right", None, None, None), status=Status.TIMEOUT).evaluation(agenda(1))
