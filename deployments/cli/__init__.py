@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from deployments.cli import councils, deliberations, stack
+from deployments.cli import councils, deliberations, evaluation, stack
 
 __all__ = ["app", "main"]
 
@@ -26,6 +26,7 @@ app = typer.Typer(
 )
 stack.add_to(app)
 deliberations.add_to(app)
+evaluation.add_to(app)
 app.add_typer(councils.app, name="councils", rich_help_panel=deliberations.PANEL)
 
 

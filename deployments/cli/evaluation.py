@@ -1,0 +1,88 @@
+"""The verb evaluate: is a council better than one call?"""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from deployments.cli.completion import council_names
+from deployments.cli.deliberations import MEASURING
+from deployments.cli.support import FAILED, WRONG_USE, examples, fail, guarded, run, running_stack, say
+
+CANCELLED, UNDECIDED = 5, 3
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the verb to the command."""
+    epilog = examples(
+        "conclave evaluate docs/examples/questions.jsonl --council dev",
+        "conclave evaluate questions.jsonl --members 5 --rounds 1 --output scores.csv",
+        "conclave evaluate questions.jsonl --id ID   # the same id again: resumes, scores anew, repeats no call",
+    )
+    app.command(name="evaluate", epilog=epilog, rich_help_panel=MEASURING)(evaluate)
+
+
+def evaluate(
+    questions: Annotated[
+        Path,
+        typer.Argument(
+            metavar="QUESTIONS",
+            help='JSON lines, each like {"task": "...", "check": {"type": "numeric", "answer": 42}}; '
+            "checks are exact, numeric, regex and predicate.",
+        ),
+    ],
+    council: Annotated[
+        str, typer.Option("--council", "-c", help="Name of the council.", autocompletion=council_names)
+    ] = "dev",
+    members: Annotated[int | None, typer.Option(help="The council's first N members, or more in their roles.")] = None,
+    rounds: Annotated[
+        int | None, typer.Option(help="How often authors revise their proposals, 0 to 3; the council's own.")
+    ] = None,
+    deadline: Annotated[float | None, typer.Option(help="Seconds for each question; the council's own.")] = None,
+    id_: Annotated[str | None, typer.Option("--id", help="Its id; the same id again resumes.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    output: Annotated[
+        Path | None, typer.Option(help="Write one row for each question and arm to this CSV file.")
+    ] = None,
+) -> None:
+    """Compare one member's answer, the majority's, the ranking's and the synthesis, over the same proposals.
+
+    Each question is answered once by the whole council, so that the comparison is paired and every call is paid once:
+    accuracy with 95 % intervals, tokens per right answer, latency. The table goes to standard output.
+    Exit code: 0 all decided, 3 some questions were not, 5 cancelled, 1 failed, 2 wrong use, 6 stack not up.
+    """
+    from tasks.council.models import DeliberationRequest, check_id
+    from tasks.evaluation_checker import QuestionFile
+
+    fields: dict[str, Any] = {"council": council, "members": members, "rounds": rounds, "deadline_s": deadline}
+    guarded(lambda: (DeliberationRequest.read({**fields, "task": "read first"}), check_id(id_ or "new")))
+    if output is not None and not output.absolute().parent.is_dir():
+        fail(f"output: there is no folder {output.absolute().parent}", WRONG_USE)
+    asked = guarded(lambda: QuestionFile(questions))
+    run(asked.check_predicates())
+    stack = running_stack()
+    from deployments.evaluation import AnswersWatcher, run_evaluation, show_evaluation, write_scores
+    from deployments.starts import at_will, starting
+    from deployments.terminal import stdout
+
+    starts = starting(Path(stack.home)) if stack.database == "sqlite" else at_will()
+    found = run(run_evaluation(asked, fields, id_ or str(uuid.uuid4()), AnswersWatcher(), starts))
+    if found is None:
+        fail("the evaluation was cancelled; what was answered is on the record", CANCELLED)
+    evaluation, sheet = found
+    if output is not None:
+        try:
+            write_scores(sheet, output)
+        except OSError as error:
+            fail(f"output: {output} cannot be written: {error.strerror}", FAILED)
+        say(f"{len(sheet.scores)} scores are in {output}")
+    if as_json:
+        typer.echo(evaluation.model_dump_json(indent=2))
+    else:
+        show_evaluation(evaluation, stdout())
+        say(f"Again, without a call: the same command with --id {evaluation.id}")
+    if evaluation.undecided:
+        raise typer.Exit(UNDECIDED)

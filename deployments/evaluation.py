@@ -1,0 +1,134 @@
+"""An evaluation run from the command line, in this process: checked first, watched while it runs, then shown."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from prefect.client.schemas.objects import State
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from blocks.background import background
+from blocks.connections import connections, prefect_clients, prefect_named
+from blocks.loading import open_record
+from deployments.deliberations import Starts, _begun, _cancellable, _planned, _watching
+from deployments.terminal import Watcher, plain
+from flows.evaluate import evaluate
+from tasks.council.evaluation import Evaluation, Scoresheet
+from tasks.council.evaluation_report import SIMULATED, figures, notes
+from tasks.council.models import Deliberation
+from tasks.council.proposals import Answer
+from tasks.council.results import SIMULATOR
+from tasks.council.stages import PROPOSE, kind_of
+from tasks.evaluation_checker import QuestionFile
+
+
+async def run_evaluation(
+    questions: QuestionFile, fields: dict[str, Any], deliberation_id: str, watcher: Watcher, starts: Starts
+) -> tuple[Evaluation, Scoresheet] | None:
+    """Check the request and its model servers, run the flow; None where it was cancelled.
+
+    Raises InvalidRequest before anything is written, and ConclaveError where a part does not answer.
+    """
+    async with prefect_clients(), connections():
+        record = await open_record()
+        asked = {**fields, "items": questions.items, "strategy": "synthesize"}
+        plan = await _planned(record, asked, deliberation_id)
+        async with AsyncExitStack() as scopes:
+            await scopes.enter_async_context(_watching(record, plan, watcher))
+            await scopes.enter_async_context(_cancellable(record, plan.id, watcher))
+            started = await scopes.enter_async_context(starts)
+            await scopes.enter_async_context(background(_begun(record, plan.id, started)))
+            scopes.enter_context(prefect_named())
+            state: State[Any] = await evaluate(
+                str(questions.path), **fields, deliberation_id=plan.id, return_state=True
+            )
+        if state.is_cancelled():
+            return None
+        found: tuple[Evaluation, Scoresheet] = await state.aresult()
+        return found
+
+
+class AnswersWatcher:
+    """Shows how many proposals, ballots and texts are in; counts only, however many questions; on standard error."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False)
+        self._progress = Progress(
+            TextColumn("proposals"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.description}"),
+            console=self._console,
+        )
+        self._bar: TaskID | None = None
+        self._later: Counter[str] = Counter()
+
+    def began(self, plan: Deliberation) -> None:
+        """Show who is asked."""
+        members = len(plan.council.members)
+        what = f"council {plan.council.name}, {members} members, {len(plan.agenda)} questions"
+        self._console.print(Text(what))
+        self._console.print(Text(f"deliberation {plan.id}", style="dim"))
+        self._bar = self._progress.add_task("", total=members * len(plan.agenda))
+        self._progress.start()
+
+    def answered(self, answer: Answer) -> None:
+        """Count an answer."""
+        if self._bar is None:
+            return
+        if answer.stage == PROPOSE:
+            self._progress.advance(self._bar)
+        else:
+            self._later[kind_of(answer.stage)] += 1
+            told = ", ".join(f"{kind} {count}" for kind, count in self._later.items())
+            self._progress.update(self._bar, description=told)
+
+    def ended(self) -> None:
+        """Leave the counts on the screen."""
+        self._progress.stop()
+
+    def say(self, text: str) -> None:
+        """Say a line."""
+        self._console.print(Text(text))
+
+
+def show_evaluation(evaluation: Evaluation, console: Console) -> None:
+    """The arms side by side, and what has to be known with them."""
+    if evaluation.engine == SIMULATOR:
+        console.print(Text(SIMULATED, style="bold yellow"))
+    table = Table(box=None, padding=(0, 1), pad_edge=False)
+    table.add_column("")
+    for arm in evaluation.arms:
+        table.add_column(arm.arm, justify="right")
+    for name, cells in figures(evaluation).items():
+        table.add_row(name, *cells)
+    console.print(table)
+    for note in notes(evaluation):
+        console.print(Text(note))
+    for problem in evaluation.problems:
+        console.print(Text(f"  {plain(problem)}"))
+
+
+def write_scores(sheet: Scoresheet, path: Path) -> None:
+    """One row for each question and arm that applies to it, as CSV."""
+    rows = [
+        {
+            "item": score.item,
+            "arm": score.arm,
+            "right": score.right,
+            "answered": score.answered,
+            "prompt_tokens": score.usage.prompt_tokens,
+            "completion_tokens": score.usage.completion_tokens,
+            "duration_ms": score.duration_ms,
+            "problem": score.problem,
+        }
+        for score in sheet.scores
+    ]
+    pd.DataFrame(rows).to_csv(path, index=False)

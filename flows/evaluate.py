@@ -1,0 +1,70 @@
+"""The flow `evaluate`: is a council better than one call?
+
+A table of contents: the questions are read and their checks tried, one deliberation answers all of them, every way to
+an answer is scored over it, and Prefect shows the result. What is answered stands on the record, so the same id again
+repeats no call, and a check that was changed is applied to the same answers.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
+from prefect.settings.context import get_current_settings
+
+from blocks.connections import connections
+from blocks.loading import fresh
+from blocks.ray_agents import RayAgents
+from flows.deliberate import deliberate
+from tasks.evaluate import check_size, evaluated, is_answered, score, show
+from tasks.evaluation_checker import QuestionFile
+
+
+# As in `deliberate`: nothing is persisted, and the server is not asked where.
+@flow(
+    name="evaluate",
+    retries=0,
+    persist_result=False,
+    result_storage=get_current_settings().results.local_storage_path,
+)
+async def evaluate(
+    questions: str,
+    council: str = "dev",
+    members: int | None = None,
+    rounds: int | None = None,
+    deadline_s: float | None = None,
+    deliberation_id: str | None = None,
+) -> State[Any]:
+    """Compare single sample, majority, rank and synthesize over the same proposals.
+
+    Args:
+        questions: Path of a JSONL file: one object a line with `task`, `check` and what an item may have.
+        council: Name of the council block.
+        members: The council's first N members, or more of them in the same roles.
+        rounds: How often each author revises its proposal, 0 to 3; the council's own where left out.
+        deadline_s: Seconds for each question; the council's own where left out.
+        deliberation_id: Its id; the flow run's where left out. The same id again resumes.
+    """
+    asked, chosen_id = QuestionFile(Path(questions)), deliberation_id or str(flow_run.id)
+    check_size(asked)
+    async with connections():
+        await asked.check_predicates()
+        agents = await fresh(RayAgents, "default")
+        answered: State[Any] = await deliberate.with_options(task_runner=agents.task_runner())(
+            items=asked.items,
+            council=council,
+            strategy="synthesize",
+            rounds=rounds,
+            members=members,
+            deadline_s=deadline_s,
+            deliberation_id=chosen_id,
+            return_state=True,
+        )
+        if not await is_answered(chosen_id, answered):
+            return answered
+        evaluation, sheet = await score(chosen_id, asked)
+        await show(evaluation)
+        return evaluated(evaluation, sheet)

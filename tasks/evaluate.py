@@ -1,0 +1,106 @@
+"""The steps of an evaluation: its questions from a file, their scores from the record, and what Prefect shows of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from itertools import islice
+from typing import Any
+
+from prefect import task
+from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.settings.context import get_current_settings
+from prefect.states import Completed
+
+from blocks.loading import open_record
+from blocks.record import Record
+from tasks.artifact_keys import artifact_key
+from tasks.council.course import Course
+from tasks.council.decisions import ItemResult
+from tasks.council.evaluation import Arm, Evaluation, Reached, Scoresheet, reached
+from tasks.council.evaluation_report import arm_table, report
+from tasks.council.models import Deliberation, InvalidRequest, Item, Status
+from tasks.council.proposals import Answer
+from tasks.council.results import SIMULATOR
+from tasks.evaluation_checker import Checker, QuestionFile
+from tasks.plans import plan_of
+
+OTHER_PARAMETERS = 4096
+"""Bytes that are left for the parameters of a run beside its agenda."""
+READ_AT_ONCE = 64
+"""Items whose answers are read from the record side by side."""
+
+
+def check_size(questions: QuestionFile) -> None:
+    """Whether Prefect takes them as parameters of one run. Raises InvalidRequest."""
+    limit, size = get_current_settings().server.api.max_parameter_size, len(json.dumps(questions.items))
+    if 0 < limit < size + OTHER_PARAMETERS:
+        raise InvalidRequest(
+            "questions",
+            f"{questions.path.name} comes to {size:,} bytes, and Prefect takes {limit:,} for one run: split the file, "
+            "or set PREFECT_SERVER_API_MAX_PARAMETER_SIZE for its server and here",
+        )
+
+
+async def is_answered(deliberation_id: str, state: State[Any]) -> bool:
+    """Whether the deliberation came to its end, or False where it was cancelled. Raises what ended it otherwise."""
+    finished = await (await open_record()).last(f"deliberations.{deliberation_id}.finished")
+    if finished is None:
+        await state.aresult()
+        raise RuntimeError(f"the deliberation ended without a result: {state.message}")
+    return Status(finished.body["status"]) is not Status.CANCELLED
+
+
+@task(name="score", retries=0, cache_policy=NO_CACHE, persist_result=False)
+async def score(deliberation_id: str, questions: QuestionFile) -> tuple[Evaluation, Scoresheet]:
+    """Score every arm on every question, from the answers and decisions on the record."""
+    record = await open_record()
+    plan = await plan_of(record, deliberation_id)
+    asked = {question.id: question for question in questions.by_line.values()}
+    sheet, numbered = Scoresheet(), enumerate(plan.agenda)
+    async with Checker(questions.path.parent) as checker:
+        while some := list(islice(numbered, READ_AT_ONCE)):
+            read = await asyncio.gather(*(_read(record, plan, item, number) for number, item in some))
+            for (_, item), (result, arms) in zip(some, read, strict=True):
+                # The same text gets the same verdict in every arm.
+                texts = dict.fromkeys(one.text for one in arms.values() if one.text is not None)
+                verdicts = {text: await checker.verdict(asked[item.id], text) for text in texts}
+                sheet.add(item.id, result, arms, verdicts)
+    return sheet.evaluation(plan), sheet
+
+
+@task(name="show", retries=2, retry_delay_seconds=1, cache_policy=NO_CACHE, persist_result=False)
+async def show(evaluation: Evaluation) -> None:
+    """Write the report and the table of the arms."""
+    what = f"council {evaluation.council}" + (", simulated" if evaluation.engine == SIMULATOR else "")
+    await acreate_markdown_artifact(
+        report(evaluation), key=artifact_key("evaluation", evaluation.id), description=f"Evaluation of {what}"
+    )
+    await acreate_table_artifact(
+        arm_table(evaluation), key=artifact_key("arms", evaluation.id), description=f"Arms of {what}"
+    )
+
+
+def evaluated(evaluation: Evaluation, sheet: Scoresheet) -> State[Any]:
+    """What Prefect shows of an evaluation that has ended: how often each arm was right."""
+    simulated = "simulated, " if evaluation.engine == SIMULATOR else ""
+    right = (f"{arm.arm} {arm.accuracy.count} of {arm.accuracy.of}" for arm in evaluation.arms if arm.accuracy)
+    name = "Degraded" if evaluation.undecided or evaluation.degraded else "Completed"
+    return Completed(message=f"{simulated}right: {', '.join(right)}", name=name, data=(evaluation, sheet))
+
+
+async def _read(
+    record: Record, plan: Deliberation, item: Item, number: int
+) -> tuple[ItemResult | None, dict[Arm, Reached]]:
+    """The item's decision, None without one, and what the arms came to."""
+    answers: dict[str, dict[str, Answer]] = {}
+    after = 0
+    while (event := await record.next(f"answers.{plan.id}.{item.id}.>", after)) is not None:
+        after = event.sequence
+        answer = Answer.model_validate(event.body)
+        answers.setdefault(answer.stage, {})[answer.agent_id] = answer
+    decision = await record.last(f"decisions.{plan.id}.{item.id}")
+    result = ItemResult.model_validate(decision.body) if decision else None
+    return result, reached(Course.read(plan, item, answers), result, number)

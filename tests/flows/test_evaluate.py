@@ -1,0 +1,150 @@
+"""An evaluation from its questions to its figures, on a real stack."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SAYS = {"type": "regex", "pattern": "Simulated|Synthesis|proposal", "flags": "i"}
+QUESTIONS = [
+    {"id": "right", "task": "Name a queue", "check": SAYS},
+    {"id": "closed", "task": "Count the queues", "check": {"type": "numeric", "answer": 3}},
+    {"id": "lost", "task": "Name a lock", "check": SAYS},
+    {"id": "alone", "task": "Name a map", "check": SAYS},
+    {"id": "told", "task": "Name a heap", "check": {"type": "predicate", "function": "checks.py:is_long"}},
+    {"id": "raised", "task": "Name a tree", "check": {"type": "predicate", "function": "checks.py:raises"}},
+    {"id": "agreed", "task": "Count the locks", "check": {"type": "numeric", "answer": 3}},
+]
+CHECKS = """
+def is_long(text, question):
+    return len(text) > 100 and question["id"] == "told"
+
+def raises(text, question):
+    raise ValueError("not today")
+"""
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Any:
+    """`path = write(questions)`: a file of questions beside its functions."""
+
+    def written(questions: list[dict[str, Any]]) -> str:
+        (tmp_path / "checks.py").write_text(CHECKS)
+        path = tmp_path / "questions.jsonl"
+        path.write_text("".join(json.dumps(one) + "\n" for one in questions))
+        return str(path)
+
+    return written
+
+
+async def answer(record: Any, new_id: str, item: str, member: str, content: str) -> None:
+    """Put a proposal on the record, as an earlier run may have done."""
+    proposal = {"author_id": member, "author_role": "DEV", "content": content, "model": "m", "tokens": 7}
+    body = {"task_id": new_id, "item": item, "stage": "propose-0", "agent_id": member, "role": "DEV", "status": "ok"}
+    body |= {"proposal": proposal | {"finish_reason": "stop"}, "num_agents": 3, "timestamp": "2026-11-01T00:00:00Z"}
+    body |= {"usage": {"prompt_tokens": 5, "completion_tokens": 7}, "duration_ms": 10, "engine": "simulator"}
+    subject = f"answers.{new_id}.{item}.propose-0.{member}"
+    await record.publish_final(subject, f"{new_id}:{item}:propose-0:{member}", "answer", body)
+
+
+def counts(evaluation: Any) -> dict[str, tuple[int, int, int]]:
+    """By arm how many are right, of how many, and how many have no answer."""
+    return {arm.arm: (arm.accuracy.count, arm.questions, arm.unanswered) for arm in evaluation.arms}
+
+
+async def test_the_arms_are_scored_over_one_deliberation(
+    record: Any, simulator: Any, shown: Any, three: str, write: Any, new_id: str
+) -> None:
+    """A lost synthesis, a council without its quorum, a predicate that raises: each is counted where it belongs.
+
+    Again under the same id with another check, the same answers are scored anew, without a call.
+    """
+    from flows.evaluate import evaluate
+
+    await simulator.fault("404_model", match=f"{new_id}:lost:propose-0:m[23]")
+    await simulator.fault("404_model", match=f"{new_id}:right:synthesize")
+    await simulator.fault("404_model", match=f"{new_id}:alone:propose-0:m1")
+    for member in ("m1", "m2", "m3"):
+        await answer(record, new_id, "agreed", member, f"So says {member}.\nANSWER: 3.0")
+    asked = {"council": three, "deadline_s": 60, "deliberation_id": new_id}
+    state = await evaluate(write(QUESTIONS), **asked, return_state=True)
+    evaluation, sheet = await state.aresult()
+    calls = await simulator.calls(new_id)
+    report = (await shown.artifact("evaluation", new_id))["data"]
+    arms = json.loads((await shown.artifact("arms", new_id))["data"])
+
+    # `lost` and `alone` are questions 2 and 3 from 0: m3 and m1 are their single members, and both failed.
+    assert counts(evaluation) == {
+        "single": (3, 7, 2),
+        "majority": (1, 2, 1),
+        "rank": (4, 7, 1),
+        "synthesize": (4, 7, 1),
+    }
+    assert (evaluation.engine, evaluation.questions, evaluation.undecided) == ("simulator", 7, 1)
+    assert evaluation.problems == ("raised: ValueError: not today",)
+    rank = evaluation.arms[2]
+    assert (rank.versus_single.gained, rank.versus_single.lost, rank.versus_single.of) == (1, 0, 7)
+    assert state.name == "Degraded"
+    assert "right: single 3 of 7, majority 1 of 2, rank 4 of 7, synthesize 4 of 7" in (state.message or "")
+    assert "**SIMULATED: " in report
+    assert "not today" in report
+    assert [row["right"] for row in arms] == [3, 1, 4, 4]
+
+    by_arm = {(score.item, score.arm): score for score in sheet.scores}
+    told = [by_arm["told", arm] for arm in ("single", "rank", "synthesize")]
+    assert [one.usage.completion_tokens for one in told] == sorted({one.usage.completion_tokens for one in told})
+    assert [one.duration_ms for one in told] == sorted({one.duration_ms for one in told})
+
+    agreed = [by_arm["agreed", arm] for arm in ("single", "majority", "rank", "synthesize")]
+    assert [one.usage.prompt_tokens for one in agreed] == [5, 15, 15, 15]
+
+    other = [
+        {**one, "check": {"type": "regex", "pattern": "^never"}} if one["id"] == "told" else one for one in QUESTIONS
+    ]
+    again, _ = await (await evaluate(write(other), **asked, return_state=True)).aresult()
+    assert [arm.accuracy.count for arm in again.arms] == [2, 1, 3, 3]
+    assert await simulator.calls(new_id) == calls
+    assert set(calls.values()) == {1}
+
+
+async def test_what_cannot_be_asked_starts_nothing(record: Any, three: str, write: Any, new_id: str) -> None:
+    """A line that is wrong, a function that is absent, more than Prefect takes: named, and nothing is on the record."""
+    from flows.evaluate import evaluate
+    from tasks.council.models import InvalidRequest
+
+    large = [{"id": f"q{number}", "task": "a" * 60_000, "check": SAYS} for number in range(9)]
+    absent = {"task": "a", "check": {"type": "predicate", "function": "checks.py:absent"}}
+    for questions, told in (
+        ([{"task": "a"}], "questions.jsonl line 1: check: is missing"),
+        (large, "questions: questions.jsonl comes to 540,"),
+        ([QUESTIONS[0], absent], "questions.jsonl line 2: check.function: checks.py:absent: LookupError: "),
+    ):
+        state = await evaluate(write(questions), council=three, deliberation_id=new_id, return_state=True)
+        failure = await state.aresult(raise_on_failure=False)
+        assert isinstance(failure, InvalidRequest)
+        assert str(failure).startswith(told)
+    assert await record.last(f"deliberations.{new_id}.plan") is None
+
+
+async def test_a_request_that_is_refused_is_told_as_such(three: str, write: Any, new_id: str) -> None:
+    """What ended the deliberation ends the evaluation."""
+    from flows.evaluate import evaluate
+    from tasks.council.models import InvalidRequest
+
+    state = await evaluate(write(QUESTIONS), council=three, rounds=9, deliberation_id=new_id, return_state=True)
+    assert isinstance(await state.aresult(raise_on_failure=False), InvalidRequest)
+
+
+async def test_a_cancelled_evaluation_has_no_figures(
+    record: Any, shown: Any, three: str, write: Any, new_id: str
+) -> None:
+    """Its flow ends Cancelled."""
+    from flows.evaluate import evaluate
+
+    await record.create_status(new_id, {"id": new_id, "cancel_requested": True})
+    state = await evaluate(write(QUESTIONS), council=three, deliberation_id=new_id, return_state=True)
+    assert state.is_cancelled()
+    assert await shown.found("artifacts", artifacts={"key": {"any_": [f"evaluation-{new_id}"]}}) == []
