@@ -39,11 +39,11 @@ async def run_deliberation(fields: dict[str, Any], deliberation_id: str, watcher
     """
     async with prefect_clients(), connections():
         record = await open_record()
-        plan = await _planned(record, fields, deliberation_id)
+        plan = await planned(record, fields, deliberation_id)
         agents = await fresh(RayAgents, "default")
-        async with _watching(record, plan, watcher), _cancellable(record, plan.id, watcher):
+        async with watching(record, plan, watcher), cancellable(record, plan.id, watcher):
             flow = deliberate.with_options(task_runner=agents.task_runner())
-            async with starts as started, background(_begun(record, plan.id, started)):
+            async with starts as started, background(begun(record, plan.id, started)):
                 ended = await _ended(flow(**fields, deliberation_id=plan.id, return_state=True))
         if isinstance(ended, InvalidRequest):
             raise ended
@@ -57,7 +57,7 @@ async def run_deliberation(fields: dict[str, Any], deliberation_id: str, watcher
         return result
 
 
-async def _begun(record: Record, deliberation_id: str, started: Callable[[], None]) -> None:
+async def begun(record: Record, deliberation_id: str, started: Callable[[], None]) -> None:
     """Say when the deliberation has started, as the record tells."""
     async with aclosing(record.follow(f"deliberations.{deliberation_id}.started")) as events:
         await anext(events)
@@ -100,7 +100,7 @@ async def watch_deliberation(deliberation_id: str, watcher: Watcher) -> Body | N
     async with connections():
         record = await open_record()
         plan = await plan_of(record, check_id(deliberation_id))
-        async with _watching(record, plan, watcher):
+        async with watching(record, plan, watcher):
             ended = await _ending(record, plan.id)
         return await result_of(record, plan.id) if ended else None
 
@@ -139,7 +139,8 @@ async def _ending(record: Record, deliberation_id: str) -> str | None:
     return None
 
 
-async def _planned(record: Record, fields: dict[str, Any], deliberation_id: str) -> Deliberation:
+async def planned(record: Record, fields: dict[str, Any], deliberation_id: str) -> Deliberation:
+    """The plan of a request, its model servers asked, or the one that stands. Raises InvalidRequest."""
     request = DeliberationRequest.read(fields)
     check_id(deliberation_id)
     standing = await standing_plan(record, deliberation_id, request)
@@ -151,7 +152,9 @@ async def _planned(record: Record, fields: dict[str, Any], deliberation_id: str)
 
 
 @asynccontextmanager
-async def _watching(record: Record, plan: Deliberation, watcher: Watcher) -> AsyncGenerator[None, None]:
+async def watching(record: Record, plan: Deliberation, watcher: Watcher) -> AsyncGenerator[None, None]:
+    """Tell the watcher of every answer while the block runs."""
+
     async def watch() -> None:
         async for event in record.follow(f"answers.{plan.id}.>"):
             watcher.answered(Answer.model_validate(event.body))
@@ -165,7 +168,7 @@ async def _watching(record: Record, plan: Deliberation, watcher: Watcher) -> Asy
 
 
 @asynccontextmanager
-async def _cancellable(record: Record, deliberation_id: str, watcher: Watcher) -> AsyncGenerator[None, None]:
+async def cancellable(record: Record, deliberation_id: str, watcher: Watcher) -> AsyncGenerator[None, None]:
     """The first Ctrl-C asks for the cancel, so that members stop and the record says so; the second one aborts."""
     loop, asked = asyncio.get_running_loop(), asyncio.Event()
 

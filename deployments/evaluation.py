@@ -17,7 +17,7 @@ from rich.text import Text
 from blocks.background import background
 from blocks.connections import connections, prefect_clients, prefect_named
 from blocks.loading import open_record
-from deployments.deliberations import Starts, _begun, _cancellable, _planned, _watching
+from deployments.deliberations import Starts, begun, cancellable, planned, watching
 from deployments.terminal import Watcher, plain
 from flows.evaluate import evaluate
 from tasks.council.evaluation import Evaluation, Scoresheet
@@ -39,12 +39,12 @@ async def run_evaluation(
     async with prefect_clients(), connections():
         record = await open_record()
         asked = {**fields, "items": questions.items, "strategy": "synthesize"}
-        plan = await _planned(record, asked, deliberation_id)
+        plan = await planned(record, asked, deliberation_id)
         async with AsyncExitStack() as scopes:
-            await scopes.enter_async_context(_watching(record, plan, watcher))
-            await scopes.enter_async_context(_cancellable(record, plan.id, watcher))
+            await scopes.enter_async_context(watching(record, plan, watcher))
+            await scopes.enter_async_context(cancellable(record, plan.id, watcher))
             started = await scopes.enter_async_context(starts)
-            await scopes.enter_async_context(background(_begun(record, plan.id, started)))
+            await scopes.enter_async_context(background(begun(record, plan.id, started)))
             scopes.enter_context(prefect_named())
             state: State[Any] = await evaluate(
                 str(questions.path), **fields, deliberation_id=plan.id, return_state=True

@@ -8,11 +8,11 @@ from typing import Any
 from blocks.record import Body, Record
 from tasks.council.course import Course
 from tasks.council.models import InvalidRequest, Status, check_id
-from tasks.council.proposals import Answer
 from tasks.council.results import item_result
 from tasks.council.rules import Verdict
 from tasks.council.tally import Rule, Tally, tally
 from tasks.plans import plan_of
+from tasks.reading import answers_of
 
 STATUS_FIELDS = ("id", "status", "degraded", "council", "engine", "counts", "started_at", "completed_at", "duration_ms")
 
@@ -43,7 +43,7 @@ async def retallied(record: Record, deliberation_id: str, rule: Rule) -> dict[st
     plan = await plan_of(record, check_id(deliberation_id))
     tallies = {}
     for item in plan.agenda:
-        course = Course.read(plan, item, await _answers(record, f"answers.{plan.id}.{item.id}.>"))
+        course = Course.read(plan, item, await answers_of(record, plan.id, item.id))
         if ballots := course.ballots():
             tallies[item.id] = tally(course.candidates(), ballots, rule)
     if not tallies:
@@ -55,22 +55,11 @@ async def _so_far(record: Record, deliberation_id: str, status: dict[str, Any]) 
     """What came of a deliberation of one item that is not decided; its duration is up to the last answer."""
     plan = await plan_of(record, deliberation_id)
     item = plan.agenda[0]
-    course = Course.read(plan, item, await _answers(record, f"answers.{plan.id}.{item.id}.>"))
+    course = Course.read(plan, item, await answers_of(record, plan.id, item.id))
     started = datetime.fromisoformat(status["started_at"])
     last = max((answer.timestamp for given in course.answers.values() for answer in given.values()), default=started)
     took_ms = int((last - started).total_seconds() * 1000)
     return item_result(course, Verdict(Status(status["status"])), took_ms, None).model_dump(mode="json")
-
-
-async def _answers(record: Record, pattern: str) -> dict[str, dict[str, Answer]]:
-    """The answers on subjects of the pattern, by stage and member."""
-    found: dict[str, dict[str, Answer]] = {}
-    after = 0
-    while (event := await record.next(pattern, after)) is not None:
-        after = event.sequence
-        answer = Answer.model_validate(event.body)
-        found.setdefault(answer.stage, {})[answer.agent_id] = answer
-    return found
 
 
 def exit_code(result: Body) -> int:

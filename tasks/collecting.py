@@ -26,6 +26,7 @@ from tasks.council.stages import PROPOSE
 from tasks.inbox import Left, from_record
 from tasks.outcome import Outcome
 from tasks.plans import Session
+from tasks.reading import answers_of
 
 
 @dataclass
@@ -37,6 +38,8 @@ class OpenItem:
     stage: str
     quorum_at: float | None = None
     wake_at: float | None = None
+    entered_at: float = 0.0
+    """When this stage began; `started_at` is when the first one did."""
     aside: list[Answer] = field(default_factory=list)
     """Answers of later stages that came before this one was closed."""
 
@@ -73,9 +76,9 @@ class OpenItem:
         """Why members failed."""
         return {agent_id: answer.error for agent_id, answer in self.answers.items() if answer.error}
 
-    def enter(self, stage: str, turn: Turn) -> None:
+    def enter(self, stage: str, turn: Turn, now: float) -> None:
         """Begin a stage."""
-        self.stage, self.quorum_at = stage, None
+        self.stage, self.entered_at, self.quorum_at = stage, now, None
         self.course.enter(stage, turn)
 
 
@@ -175,7 +178,7 @@ class Collector:
             # The first items begin with their members, which were sent to work before this task began.
             started = self._started if not self.outcome.lines else self._now()
             self._open[item_id] = opening = OpenItem(Course(self._plan, item), started, PROPOSE)
-            opening.enter(PROPOSE, Turn(self._members))
+            opening.enter(PROPOSE, Turn(self._members), started)
             for answer in self._early.pop(item_id, []):
                 self._take(answer)
             if item_id in self._unread:
@@ -186,10 +189,10 @@ class Collector:
 
     async def _read(self, item_id: str) -> None:
         self._unread.remove(item_id)
-        pattern, after = f"answers.{self._plan.id}.{item_id}.>", 0
-        while (event := await self._record.next(pattern, after)) is not None:
-            after = event.sequence
-            self._take(Answer.model_validate(event.body))
+        answers = await answers_of(self._record, self._plan.id, item_id)
+        for stage in self._plan.stages:
+            for answer in answers.get(stage, {}).values():
+                self._take(answer)
 
     async def _decide(self, item_id: str) -> None:
         """Judge an item as it stands: close its stage, or decide it, or wait on."""
@@ -244,7 +247,7 @@ class Collector:
         first = await self._record.publish_final(subject, event_id, "stage.closed", closing.model_dump(mode="json"))
         if first is not None:
             closing = Closing.model_validate(first.body)
-        item.enter(following, Turn(closing.called, closing.skipped))
+        item.enter(following, Turn(closing.called, closing.skipped), self._now())
         aside, item.aside = item.aside, []
         for answer in aside:
             self._take(answer)
@@ -284,7 +287,7 @@ class Collector:
         """Write a member's final answer in its place; if its own came first, take that."""
         member = self._plan.asked(agent_id, item.stage)
         fields: dict[str, Any] = {"status": status, "error": reason, "error_type": error_type}
-        fields |= {"duration_ms": int((self._now() - item.started_at) * 1000), "engine": self._engine}
+        fields |= {"duration_ms": int((self._now() - item.entered_at) * 1000), "engine": self._engine}
         answer = final_answer(self._plan, item.id, item.stage, member, **fields)
         subject = f"answers.{self._plan.id}.{item.id}.{item.stage}.{agent_id}"
         body = answer.model_dump(mode="json")

@@ -22,10 +22,10 @@ from tasks.council.decisions import ItemResult
 from tasks.council.evaluation import Arm, Evaluation, Reached, Scoresheet, reached
 from tasks.council.evaluation_report import arm_table, report
 from tasks.council.models import Deliberation, InvalidRequest, Item, Status
-from tasks.council.proposals import Answer
 from tasks.council.results import SIMULATOR
 from tasks.evaluation_checker import Checker, QuestionFile
 from tasks.plans import plan_of
+from tasks.reading import answers_of
 
 OTHER_PARAMETERS = 4096
 """Bytes that are left for the parameters of a run beside its agenda."""
@@ -95,12 +95,7 @@ async def _read(
     record: Record, plan: Deliberation, item: Item, number: int
 ) -> tuple[ItemResult | None, dict[Arm, Reached]]:
     """The item's decision, None without one, and what the arms came to."""
-    answers: dict[str, dict[str, Answer]] = {}
-    after = 0
-    while (event := await record.next(f"answers.{plan.id}.{item.id}.>", after)) is not None:
-        after = event.sequence
-        answer = Answer.model_validate(event.body)
-        answers.setdefault(answer.stage, {})[answer.agent_id] = answer
+    answers = await answers_of(record, plan.id, item.id)
     decision = await record.last(f"decisions.{plan.id}.{item.id}")
     result = ItemResult.model_validate(decision.body) if decision else None
     return result, reached(Course.read(plan, item, answers), result, number)

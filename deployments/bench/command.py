@@ -95,11 +95,8 @@ def measure(options: Options) -> int:
     if options.plot:
         from deployments.bench.plot import draw
 
-        try:
-            _folder(options.plot)
-            _say(f"drawn in {' and '.join(map(str, draw(report, options.plot)))}")
-        except ImportError:
-            _say("no plot: matplotlib is not installed; `make bench` installs it (requirements-bench.lock)")
+        _folder(options.plot)
+        _say(f"drawn in {' and '.join(map(str, draw(report, options.plot)))}")
     return exit_code(report.targets)
 
 

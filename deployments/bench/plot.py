@@ -24,7 +24,7 @@ _MARKS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8, 1, 1.5, 2, 3, 4, 6, 10,
 
 
 def draw(report: Report, path: Path) -> list[Path]:
-    """Write the plot as SVG and as PNG, whatever suffix `path` has. Raises ImportError without matplotlib."""
+    """Write the plot as SVG and as PNG, whatever suffix `path` has."""
     import matplotlib
     from matplotlib.figure import Figure
 

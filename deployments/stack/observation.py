@@ -39,6 +39,10 @@ def status(settings: Settings, ask: bool = True) -> StackStatus:
     )
 
 
+MAX_PARAMETERS = 64 * 1024 * 1024
+"""Bytes of a flow run's parameters, and so of an agenda."""
+
+
 def environment(status: StackStatus) -> dict[str, str]:
     """The variables that a process needs to use this stack; Ray's must be set before `ray` is imported.
 
@@ -54,6 +58,8 @@ def environment(status: StackStatus) -> dict[str, str]:
         "VLLM_MODEL": status.model,
     }
     environ = {name: value for name, value in values.items() if value}
+    # Prefect's 512 KiB for the parameters of a run would be the bound of an agenda; its server and its client ask.
+    environ["PREFECT_SERVER_API_MAX_PARAMETER_SIZE"] = str(MAX_PARAMETERS)
     if _is_ours(status, "prefect"):
         environ["PREFECT_HOME"] = str(places.prefect_home)
     if _is_ours(status, "ray"):

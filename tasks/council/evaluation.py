@@ -194,19 +194,7 @@ def _most_voted(course: Course) -> str | None:
 
 
 def _spent(stages: Iterable[Iterable[Answer]]) -> tuple[Usage, int]:
-    """Tokens of these stages, and the sum of their longest answers in ms.
-
-    Who was not waited for makes no stage longer. `timeout` and `cancelled` are written by the collector, which counts
-    from the start of the item and not of the stage.
-    """
+    """Tokens of these stages, and the sum of their longest answers in ms; who was not waited for makes none longer."""
     given = [list(stage) for stage in stages]
-    passed = 0
-    for stage in given:
-        own = [one.duration_ms for one in stage if one.status not in (MemberStatus.TIMEOUT, MemberStatus.CANCELLED)]
-        waited = [
-            one.duration_ms
-            for one in stage
-            if one.status in (MemberStatus.TIMEOUT, MemberStatus.CANCELLED) and one.error_type != ENDED_EARLY
-        ]
-        passed = max([passed + max(own, default=0), *waited])
-    return sum((one.usage for one in chain.from_iterable(given)), Usage()), passed
+    longest = (max((one.duration_ms for one in stage if one.error_type != ENDED_EARLY), default=0) for stage in given)
+    return sum((one.usage for one in chain.from_iterable(given)), Usage()), sum(longest)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tasks.council.evaluation import ArmFigures, Evaluation
-from tasks.council.report import escape
+from tasks.council.markup import escape
 from tasks.council.results import SIMULATOR
 
 SIMULATED = (

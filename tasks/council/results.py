@@ -39,7 +39,7 @@ def item_result(course: Course, verdict: Verdict, duration_ms: int, completed_at
     received = sum(answer.status is MemberStatus.OK for answer in course.first.values())
     decided = course.decided()
     synthesis = _synthesis(course)
-    stages = tuple(_cost(course, stage) for stage in plan.stages if verdict.status.final or stage in course.answers)
+    stages = tuple(_cost(course, stage) for stage in plan.stages if completed or stage in course.answers)
     winner = decided.ranked[0] if completed and course.candidates() else None
     written = synthesis.content if winner and synthesis else None
     decision = written or (winner.proposal.content if winner else None)
