@@ -87,14 +87,20 @@ class Simulator:
             lines: list[dict[str, Any]] = (await answer.json())["requests"]
         return [line for line in lines if str(line["request_id"]).startswith(f"{deliberation_id}:")]
 
+    async def play(self, **players: Any) -> None:
+        """Let members be right and judge with given probabilities: `players` and `key`, until the test ends."""
+        async with self._session.put(f"{self.url}/sim/players", json=players) as answer:
+            assert answer.status < 300, await answer.text()
+
     async def heal(self) -> None:
-        """Forget all faults."""
-        await self._session.delete(f"{self.url}/sim/faults")
+        """Forget all faults and players."""
+        for what in ("faults", "players"):
+            await self._session.delete(f"{self.url}/sim/{what}")
 
 
 @pytest_asyncio.fixture
 async def simulator(stack: Any) -> AsyncGenerator[Simulator, None]:
-    """The simulator without faults, before and after."""
+    """The simulator without faults and players, before and after."""
     async with aiohttp.ClientSession() as session:
         found = Simulator(stack.llm, session)
         await found.heal()
