@@ -19,7 +19,7 @@ from rich.text import Text
 
 from blocks.record import Body
 from tasks.council.decisions import ItemResult, MemberOutcome, RankedProposal
-from tasks.council.models import CouncilSpec, Deliberation, MemberStatus
+from tasks.council.models import CouncilSpec, Deliberation, MemberStatus, Status
 from tasks.council.proposals import Answer
 from tasks.council.stages import PROPOSE, SYNTHESIZE
 from tasks.council.tally import Tally
@@ -181,13 +181,14 @@ def _show_item(result: ItemResult, console: Console) -> None:
 def show_councils(councils: Mapping[str, CouncilSpec], console: Console) -> None:
     """One line for each council: its rules and who sits in it."""
     table = Table(box=None, padding=(0, 2), pad_edge=False)
-    for column in ("council", "members", "quorum", "deadline", "roles", "servers"):
+    for column in ("council", "members", "quorum", "deadline", "strategy", "roles", "servers"):
         table.add_column(column, justify="right" if column in ("members", "quorum", "deadline") else "left")
     for name, council in councils.items():
         roles = ", ".join(dict.fromkeys(member.role for member in council.members))
-        servers = ", ".join(sorted({member.server for member in council.members}))
+        servers = ", ".join(sorted({member.server for member in council.everyone}))
         numbers = (str(len(council.members)), str(council.decides_at), f"{council.deadline_s:g} s")
-        row = (name, *numbers, plain(roles), plain(servers))
+        how = council.strategy + (f", {council.rounds} rounds" if council.rounds else "")
+        row = (name, *numbers, how, plain(roles), plain(servers))
         table.add_row(*(Text(cell) for cell in row))
     console.print(table)
 
@@ -203,6 +204,8 @@ def stdout() -> Console:
 
 
 def _verdict(status: str) -> Text:
+    if not Status(status).final:
+        return Text(f"Not decided yet: {status.lower().replace('_', ' ')}", style="bold yellow")
     return Text(VERDICTS.get(status, f"No decision: {status.lower()}"), style="bold red")
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from blocks.connections import connections
 from blocks.loading import load, open_record
 from blocks.vllm_server import VLLM
-from tasks.answering import Desk
+from tasks.answering import Craft, Desk
+from tasks.hearing import Closings
 from tasks.plans import plan_of
 
 
@@ -14,3 +18,20 @@ async def desk_of(deliberation_id: str, agent_id: str, stage: str, server_versio
     plan = await plan_of(record, deliberation_id)
     member = plan.asked(agent_id, stage)
     return Desk(plan, member, stage, record, await load(VLLM, member.server, server_version), engine)
+
+
+async def answer_after(
+    craft: Callable[[Desk, Closings], Craft],
+    deliberation_id: str,
+    agent_id: str,
+    stage: str,
+    epoch: int,
+    server_version: str | None,
+    engine: str,
+) -> dict[str, int]:
+    """Answer every item of a later stage, each once the stage before is closed; how many ended in which status."""
+    async with connections():
+        desk = await desk_of(deliberation_id, agent_id, stage, server_version, engine)
+        closings = Closings(desk.record, desk.plan, stage, epoch)
+        async with closings.heard():
+            return await desk.answer_all(craft(desk, closings))

@@ -8,7 +8,6 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from blocks.completions import Completion
-from blocks.connections import connections
 from tasks.answering import Desk, Fields, Question
 from tasks.council.answers import read_reply
 from tasks.council.ballots import (
@@ -24,7 +23,7 @@ from tasks.council.ballots import (
 )
 from tasks.council.closing import salt_of
 from tasks.council.models import Item, MemberStatus
-from tasks.desk import desk_of
+from tasks.desk import answer_after
 from tasks.hearing import Closings
 
 
@@ -33,11 +32,7 @@ async def review(
     deliberation_id: str, agent_id: str, stage: str, epoch: int, server_version: str | None, engine: str
 ) -> dict[str, int]:
     """One member's ballots on every item, each as soon as the item's texts are in; inputs as for `propose`."""
-    async with connections():
-        desk = await desk_of(deliberation_id, agent_id, stage, server_version, engine)
-        closings = Closings(desk.record, desk.plan, stage, epoch)
-        async with closings.heard():
-            return await desk.answer_all(Reviewing(desk, closings))
+    return await answer_after(Reviewing, deliberation_id, agent_id, stage, epoch, server_version, engine)
 
 
 class Reviewing:

@@ -8,12 +8,11 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from blocks.completions import Completion
-from blocks.connections import connections
 from tasks.answering import Desk, Fields, Question
 from tasks.council.closing import salt_of
 from tasks.council.models import Item
 from tasks.council.synthesis import MAX_SOURCES, synthesis_messages
-from tasks.desk import desk_of
+from tasks.desk import answer_after
 from tasks.hearing import Closings
 from tasks.writing import Writing
 
@@ -23,11 +22,7 @@ async def synthesize(
     deliberation_id: str, agent_id: str, stage: str, epoch: int, server_version: str | None, engine: str
 ) -> dict[str, int]:
     """The chairman's syntheses of every item, each as soon as its ballots are in; inputs as for `propose`."""
-    async with connections():
-        desk = await desk_of(deliberation_id, agent_id, stage, server_version, engine)
-        closings = Closings(desk.record, desk.plan, stage, epoch)
-        async with closings.heard():
-            return await desk.answer_all(Synthesizing(desk, closings))
+    return await answer_after(Synthesizing, deliberation_id, agent_id, stage, epoch, server_version, engine)
 
 
 class Synthesizing(Writing):

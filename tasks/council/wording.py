@@ -34,9 +34,9 @@ def how_decided(result: ItemResult) -> str:
 
 
 def in_short(result: ItemResult) -> str:
-    """Who decided how, for a title: `synthesis by m1 from m2, m1`, `answer 42, 2 of 3`, or the winner."""
+    """Who decided how, for a title: `synthesis by m1`, `answer 42, 2 of 3`, or the winner."""
     if result.synthesis and result.decided_by == "synthesis":
-        return f"synthesis by {result.synthesis.chairman_id} from {', '.join(result.synthesis.sources)}"
+        return f"synthesis by {result.synthesis.chairman_id}"
     if result.answer is not None and result.majority:
         votes = len(result.majority.votes.get(result.answer, ()))
         return f"answer {_brief(result.answer)}, {votes} of {_voters(result.majority)}"

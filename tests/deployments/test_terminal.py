@@ -85,7 +85,7 @@ def test_a_result_fits_into_80_columns_with_its_later_stages() -> None:
     assert table_of(lines)[0] == ["rank", "member", "status", "score", "votes", "review", "revise", "seconds", "tokens"]
     assert [row[0] for row in table_of(lines)[1:]] == ["1", "2", "3"]
     assert {row[1] for row in table_of(lines)[1:]} == set(MEMBERS)
-    assert "synthesis by agent-architect-001 from agent-" in lines[0]
+    assert "synthesis by agent-architect-001 (" in lines[0]
     assert any("3 of 3" in line for line in lines)
     assert lines[-1] == "where"
 
@@ -132,7 +132,7 @@ def test_the_title_says_who_decided_and_the_words_say_how(
 def test_a_deliberation_that_is_not_decided_yet_is_shown() -> None:
     """The body then has its status only."""
     status = {"id": "d", "status": "IN_PROGRESS", "degraded": False, "council": "dev", "engine": "vllm", "links": {}}
-    assert shown(status) == ["No decision: in_progress", "where"]
+    assert shown(status) == ["Not decided yet: in progress", "where"]
 
 
 def test_text_of_a_model_cannot_act_on_the_terminal() -> None:

@@ -104,12 +104,12 @@ def result(**fields: Any) -> ItemResult:
         (
             {"decided_by": "synthesis", "synthesis": synthesis("whole"), "ballots": COUNTED},
             "Written by the chairman m1 from the proposals of m1, m2 and m3, best first by the ballots.",
-            "synthesis by m1 from m1, m2, m3",
+            "synthesis by m1",
         ),
         (
             {"decided_by": "synthesis", "synthesis": synthesis("whole"), "ballots": UNCOUNTED},
             "Written by the chairman m1 from the proposals of m1, m2 and m3, best first by the checks.",
-            "synthesis by m1 from m1, m2, m3",
+            "synthesis by m1",
         ),
         ({"decided_by": "ballots", "ballots": COUNTED}, "The proposal of m1, which the ballots put first.", "m1"),
         (
