@@ -39,7 +39,9 @@ class Council(Block):
         0, ge=0, le=MAX_ROUNDS, description="How often each author revises its proposal from the others' critiques."
     )
     chairman: Member | None = Field(
-        None, description="Who writes a synthesis, with a role and a server; the first member where left out."
+        None,
+        title="Chairman",
+        description="Who writes a synthesis, with a role and a server; the first member where left out.",
     )
     quorum: int | None = Field(None, ge=1, description="Answers that decide; floor(n/2) + 1 where left out.")
     grace_s: float | None = Field(

@@ -58,10 +58,10 @@ def environment(status: StackStatus) -> dict[str, str]:
         "VLLM_MODEL": status.model,
     }
     environ = {name: value for name, value in values.items() if value}
-    # Prefect's 512 KiB for the parameters of a run would be the bound of an agenda; its server and its client ask.
-    environ["PREFECT_SERVER_API_MAX_PARAMETER_SIZE"] = str(MAX_PARAMETERS)
     if _is_ours(status, "prefect"):
         environ["PREFECT_HOME"] = str(places.prefect_home)
+        # Its 512 KiB for the parameters of a run would be the bound of an agenda; server and client ask for it.
+        environ["PREFECT_SERVER_API_MAX_PARAMETER_SIZE"] = str(MAX_PARAMETERS)
     if _is_ours(status, "ray"):
         environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(places.ray_token)}
         environ |= {"RAY_AUTH_TOKEN": "", **_RAY_ON_LOOPBACK}  # a token of the user's own would come first

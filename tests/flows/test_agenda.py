@@ -182,3 +182,12 @@ async def test_a_cancel_ends_the_items_that_are_open_and_those_to_come(
     assert result["counts"] == {"items": 12, "decided": 12, "COMPLETED": 3, "CANCELLED": 9, "degraded": 9}
     assert {decisions[name]["status"] for name in NAMES[:3]} == {"COMPLETED"}
     assert await until(all_aborted)
+
+
+async def test_an_agenda_may_be_larger_than_prefect_takes_by_itself(
+    deliberate: Any, make_council: Any, new_id: str
+) -> None:
+    """The stack raises Prefect's bound of 512 KiB on a run's parameters."""
+    items = [{"id": f"i{number}", "task": f"Read this: {'a word ' * 12_000}"} for number in range(8)]
+    _, result = await deliberate(items=items, council=await make_council(1))
+    assert [item["status"] for item in result["items"]] == ["COMPLETED"] * 8

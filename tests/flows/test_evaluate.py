@@ -112,6 +112,8 @@ async def test_the_arms_are_scored_over_one_deliberation(
 
 async def test_what_cannot_be_asked_starts_nothing(record: Any, three: str, write: Any, new_id: str) -> None:
     """A line that is wrong, a function that is absent, more than Prefect takes: named, and nothing is on the record."""
+    from prefect.settings import PREFECT_SERVER_API_MAX_PARAMETER_SIZE, temporary_settings
+
     from flows.evaluate import evaluate
     from tasks.council.models import InvalidRequest
 
@@ -122,7 +124,8 @@ async def test_what_cannot_be_asked_starts_nothing(record: Any, three: str, writ
         (large, "questions: questions.jsonl comes to 540,"),
         ([QUESTIONS[0], absent], "questions.jsonl line 2: check.function: checks.py:absent: LookupError: "),
     ):
-        state = await evaluate(write(questions), council=three, deliberation_id=new_id, return_state=True)
+        with temporary_settings({PREFECT_SERVER_API_MAX_PARAMETER_SIZE: 512 * 1024}):
+            state = await evaluate(write(questions), council=three, deliberation_id=new_id, return_state=True)
         failure = await state.aresult(raise_on_failure=False)
         assert isinstance(failure, InvalidRequest)
         assert str(failure).startswith(told)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from typing import Any
 
 import pytest
@@ -139,34 +138,6 @@ async def test_ballots_that_cannot_change_the_winner_are_not_waited_for(
     async with asyncio.timeout(30):
         while not all(call["aborted"] for call in await simulator.requests(new_id) if "review-0" in call["request_id"]):
             await asyncio.sleep(0.1)
-
-
-async def test_a_review_that_is_killed_goes_on_without_repeating_a_finished_call(
-    flow_process: Any,
-    deliberate: Any,
-    simulator: Any,
-    recorded: Any,
-    until: Any,
-    quick: str,
-    make_council: Any,
-    new_id: str,
-) -> None:
-    """The process dies after two of five ballots; the same id finishes with the others."""
-    await simulator.fault("hang", match=f"{new_id}:task:review-0:m[345]", times=3)
-    council = await make_council(5, server=quick)
-    process = await flow_process(task=TASK, council=council, strategy="rank", deliberation_id=new_id)
-
-    async def two_voted() -> bool:
-        return len(await ballots_of(recorded, new_id)) == 2
-
-    await until(two_voted)
-    process.send_signal(signal.SIGKILL)
-    await process.wait()
-    _, result = await deliberate(task=TASK, council=council, strategy="rank")
-    calls = await simulator.calls(new_id)
-    assert (result["status"], result["degraded"], result["ballots"]["expected"]) == ("COMPLETED", False, 5)
-    assert {calls.pop(f"{new_id}:task:review-0:m{number}") for number in (3, 4, 5)} <= {1, 2}
-    assert set(calls.values()) == {1}
 
 
 async def test_a_cancel_reaches_the_review(
