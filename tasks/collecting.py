@@ -271,6 +271,7 @@ class Collector:
         """Close an item: publish what it came to."""
         duration_ms = int((self._now() - item.started_at) * 1000)
         await self._publish(item_result(item.course, verdict, duration_ms, datetime.now(UTC)))
+        self.outcome.unneeded += len(self._plan.posts) - sum(map(len, item.course.answers.values()))
         del self._open[item.id]
 
     def _missing(self, item: OpenItem, verdict: Verdict) -> tuple[MemberStatus, str]:

@@ -34,6 +34,8 @@ class Outcome:
     usage: Usage = field(default_factory=Usage)
     failed_agents: set[str] = field(default_factory=set)
     answers: int = 0
+    unneeded: int = 0
+    """Answers of decided items that nobody was asked for: stages that were skipped, members without a part in them."""
     bar: UUID | None = None
     """The progress artifact, once there is one."""
 

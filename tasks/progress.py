@@ -31,7 +31,6 @@ async def progress(record: Record, plan: Deliberation, outcome: Outcome, engine:
 
 async def _tell(record: Record, plan: Deliberation, outcome: Outcome, engine: str) -> None:
     told = -1
-    expected = _expected(plan)
     while True:
         await asyncio.sleep(EVERY_S)
         if outcome.answers == told:
@@ -41,7 +40,11 @@ async def _tell(record: Record, plan: Deliberation, outcome: Outcome, engine: st
             "task_id": plan.id,
             "status": Status.IN_PROGRESS.value,
             "engine": engine,
-            "counts": {**outcome.counts(len(plan.agenda)), "answers": told, "expected_answers": expected},
+            "counts": {
+                **outcome.counts(len(plan.agenda)),
+                "answers": told,
+                "expected_answers": _expected(plan, outcome),
+            },
         }
         try:
             await record.publish(f"deliberations.{plan.id}.progress", f"{plan.id}:progress:{told}", "progress", body)
@@ -54,7 +57,7 @@ async def _tell(record: Record, plan: Deliberation, outcome: Outcome, engine: st
 async def move_bar(plan: Deliberation, outcome: Outcome) -> None:
     """Move the progress bar, if there is one, to where the deliberation is."""
     if outcome.bar is not None:
-        await aupdate_progress_artifact(outcome.bar, 100 * outcome.answers / _expected(plan))
+        await aupdate_progress_artifact(outcome.bar, 100 * outcome.answers / _expected(plan, outcome))
 
 
 async def _show(plan: Deliberation, engine: str, outcome: Outcome) -> None:
@@ -65,9 +68,10 @@ async def _show(plan: Deliberation, engine: str, outcome: Outcome) -> None:
     simulated = " (simulated)" if engine == "simulator" else ""
     description = f"Answers of council {plan.council.name}{simulated}"
     key = artifact_key("progress", plan.id)
-    percent = 100 * outcome.answers / _expected(plan)
+    percent = 100 * outcome.answers / _expected(plan, outcome)
     outcome.bar = await acreate_progress_artifact(percent, key=key, description=description)
 
 
-def _expected(plan: Deliberation) -> int:
-    return len(plan.agenda) * len(plan.posts)
+def _expected(plan: Deliberation, outcome: Outcome) -> int:
+    """Answers at the end, as far as is known: fewer with every stage that is skipped."""
+    return len(plan.agenda) * len(plan.posts) - outcome.unneeded
