@@ -151,15 +151,15 @@ class Stack:
         return [line for line in lines if str(line["request_id"]).startswith(f"{deliberation_id}:")]
 
     async def calls(self, deliberation_id: str) -> dict[str, int]:
-        """How often each member was asked."""
-        asked = [str(line["request_id"]).rpartition(":")[2] for line in await self.requests(deliberation_id)]
-        return {member: asked.count(member) for member in sorted(asked)}
+        """How often each call was made, by `stage:member`."""
+        asked = [str(line["request_id"]).split(":", 2)[2] for line in await self.requests(deliberation_id)]
+        return {call: asked.count(call) for call in sorted(asked)}
 
     async def asked(self, deliberation_id: str) -> None:
         """Wait until all three members are being asked."""
 
         async def all_in() -> bool:
-            return len(await self.calls(deliberation_id)) == 3
+            return sum(call.startswith("propose-0:") for call in await self.calls(deliberation_id)) == 3
 
         await until(all_in)
 

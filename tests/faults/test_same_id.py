@@ -21,7 +21,9 @@ async def test_two_at_once_are_one(broken: Stack, new_id: str) -> None:
     assert (first.code, second.code) == (0, 0), (first.err, second.err)
     assert result_of(first) == result_of(second)
     assert result_of(first)["received_count"] == 3
-    assert await broken.calls(new_id) == {"agent-dev-001": 1, "agent-dev-002": 1, "agent-dev-003": 1}
+    calls = await broken.calls(new_id)
+    assert set(calls.values()) == {1}
+    assert sum(call.startswith("propose-0:") for call in calls) == 3
     assert (other.code, other.out) == (2, "")
     assert f"'{new_id}' was already asked with another request" in other.err
 

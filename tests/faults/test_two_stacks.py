@@ -96,7 +96,7 @@ async def test_a_full_disk_is_named_and_loses_nothing(other: Stack, disk: Path, 
     resumed = await other.run("deliberate", TASK, "--id", new_id, "--json")
     result, calls = result_of(resumed), await other.calls(new_id)
     assert (resumed.code, result["received_count"]) == (0, 3)
-    assert {calls[member] for member in first} == {1}
+    assert {calls[f"propose-0:{member}"] for member in first} == {1}
 
 
 async def test_the_end_of_one_leaves_the_other(broken: Stack, other: Stack, new_id: str) -> None:
