@@ -40,7 +40,7 @@ async def test_who_waits_goes_on_and_who_begins_is_told(broken: Stack, new_id: s
         tasks = await broken.prefect("task_runs", flow_runs=flow_run(result))
         return tasks if all(task["state_name"] == "Completed" for task in tasks) else []
 
-    assert len(await until(shown)) == 5  # three members, collect, record
+    assert len(await until(shown)) == 8  # three members twice, collect, record
     run = (await broken.prefect("flow_runs", flow_runs=flow_run(result)))[0]
     artifacts = await broken.prefect("artifacts", flow_runs=flow_run(result))
     data = {artifact["key"].partition("-")[0]: artifact["data"] for artifact in artifacts}
