@@ -218,7 +218,7 @@ class Collector:
         plan = self._plan
         if item.stage == PROPOSE:
             return Rules(len(item.called), plan.quorum, plan.grace_s, plan.deadline_s)
-        return Rules(len(item.called), 0, plan.grace_s if item.quorum_at else None, plan.deadline_s)
+        return Rules(len(item.called), 0, plan.grace_s if item.quorum_at is not None else None, plan.deadline_s)
 
     def _judge(self, item: OpenItem) -> Verdict:
         return judge(

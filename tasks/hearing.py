@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing, asynccontextmanager
+from typing import Any
 
 from blocks.background import background
 from blocks.exceptions import Deserted, RecordError
@@ -32,7 +33,7 @@ class Closings:
     @asynccontextmanager
     async def heard(self) -> AsyncGenerator[None, None]:
         """Listen while the block runs."""
-        async with background(self._hear(), self._look_after()):
+        async with background(self._or_give_up(self._hear()), self._or_give_up(self._look_after())):
             yield
 
     async def of(self, item: Item) -> Closing:
@@ -42,32 +43,30 @@ class Closings:
         return await self._closing(item.id)
 
     async def _hear(self) -> None:
-        try:
-            async with aclosing(self._record.follow(self._pattern)) as events:
-                async for event in events:
-                    closed = Closing.model_validate(event.body)
-                    if closed.epoch > self._epoch:
-                        closed = closed.model_copy(update={"called": ()})
-                    if not (closing := self._closing(closed.item)).done():
-                        closing.set_result(closed)
-        except RecordError as error:
-            self._give_up(error)
+        async with aclosing(self._record.follow(self._pattern)) as events:
+            async for event in events:
+                closed = Closing.model_validate(event.body)
+                if closed.epoch > self._epoch:
+                    closed = closed.model_copy(update={"called": ()})
+                if not (closing := self._closing(closed.item)).done():
+                    closing.set_result(closed)
 
     async def _look_after(self) -> None:
         missed = 0
-        try:
-            while missed < 2:
-                await asyncio.sleep(DESERTED_S)
-                missed = 0 if await self._record.held(self._plan.id) else missed + 1
-            self._give_up(Deserted(f"nobody runs deliberation {self._plan.id} any more"))
-        except RecordError as error:
-            self._give_up(error)
+        while missed < 2:
+            await asyncio.sleep(DESERTED_S)
+            missed = 0 if await self._record.held(self._plan.id) else missed + 1
+        raise Deserted(f"nobody runs deliberation {self._plan.id} any more")
 
-    def _give_up(self, error: Exception) -> None:
-        self._lost = error
-        for closing in self._closed.values():
-            if not closing.done():
-                closing.set_exception(error)
+    async def _or_give_up(self, work: Coroutine[Any, Any, None]) -> None:
+        """What ends this work ends everybody's wait."""
+        try:
+            await work
+        except (RecordError, Deserted, ValueError) as error:  # a ValueError: a closing of another form
+            self._lost = error
+            for closing in self._closed.values():
+                if not closing.done():
+                    closing.set_exception(error)
 
     def _closing(self, item_id: str) -> asyncio.Future[Closing]:
         return self._closed.setdefault(item_id, asyncio.get_running_loop().create_future())

@@ -1,7 +1,7 @@
 """The course of one item: what was answered in its stages so far, what stands, and who is called next.
 
 Pure bookkeeping over final answers. Every member that is called for a stage has one final answer to it by the time
-the stage is closed, so the same record always gives the same course, live, after a crash and when it is read again.
+the stage is closed, so the same record always gives the same order and the same decision, live and after a crash.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Course:
 
     @classmethod
     def read(cls, plan: Deliberation, item: Item, answers: Mapping[str, Mapping[str, Answer]]) -> Course:
-        """The course that the answers of a record, by stage and member, tell."""
+        """The course that the answers of a record tell, by stage and member; a stage without a call has none."""
         course = cls(plan, item)
         for stage in plan.stages:
             if stage in answers:
@@ -156,10 +156,10 @@ class Course:
             return Decided(_placed(ranked, order), "majority", ballots, vote)
         return Decided(ranked, "checks", ballots, vote)
 
-    def best_first(self) -> list[str]:
+    def best_first(self, decided: Decided) -> list[str]:
         """Authors whose texts stand, in that order."""
         standing = self.standing()
-        return [one.proposal.author_id for one in self.decided().ranked if one.proposal.author_id in standing]
+        return [one.proposal.author_id for one in decided.ranked if one.proposal.author_id in standing]
 
     def _tallied(self) -> Ballots | None:
         """The tally of the last review; None where the strategy does not end with one."""
@@ -209,7 +209,7 @@ class Course:
             task_id=self.plan.id,
             item=self.item.id,
             stage=stage,
-            proposals={author: standing[author].stage for author in self.best_first()},
+            proposals={author: standing[author].stage for author in self.best_first(self.decided())},
             ballots=tuple(ballot.voter for ballot in self.ballots()),
             called=turn.called,
             skipped=turn.skipped,

@@ -12,7 +12,7 @@ from datetime import datetime
 from itertools import chain
 
 from tasks.council.closed import answer_of
-from tasks.council.course import Course
+from tasks.council.course import Course, Decided
 from tasks.council.decisions import ItemResult, MemberOutcome, StageCost, StageOutcome, Synthesis
 from tasks.council.models import Member, MemberStatus, Status
 from tasks.council.proposals import Answer, Usage
@@ -38,7 +38,7 @@ def item_result(course: Course, verdict: Verdict, duration_ms: int, completed_at
     members = plan.council.members
     received = sum(answer.status is MemberStatus.OK for answer in course.first.values())
     decided = course.decided()
-    synthesis = _synthesis(course)
+    synthesis = _synthesis(course, decided)
     stages = tuple(_cost(course, stage) for stage in plan.stages if completed or stage in course.answers)
     winner = decided.ranked[0] if completed and course.candidates() else None
     written = synthesis.content if winner and synthesis else None
@@ -88,7 +88,7 @@ def _given(course: Course) -> list[Answer]:
     return list(chain.from_iterable(stage.values() for stage in course.answers.values()))
 
 
-def _synthesis(course: Course) -> Synthesis | None:
+def _synthesis(course: Course, decided: Decided) -> Synthesis | None:
     """The chairman's answer, where there is one."""
     given = next(iter(course.answers.get(SYNTHESIZE, {}).values()), None)
     if given is None:
@@ -100,20 +100,19 @@ def _synthesis(course: Course) -> Synthesis | None:
         reason=given.error,
         content=whole.content if whole else None,
         model=given.model,
-        sources=tuple(course.best_first())[:MAX_SOURCES],
+        sources=tuple(course.best_first(decided))[:MAX_SOURCES],
     )
 
 
 def _cost(course: Course, stage: str) -> StageCost:
     given = course.answers.get(stage, {}).values()
-    begun = stage in course.answers
     return StageCost(
         stage=stage,
         called=len(course.called.get(stage, ())),
         ok=sum(answer.status is MemberStatus.OK for answer in given),
         duration_ms=max((answer.duration_ms for answer in given), default=0),
         usage=sum((answer.usage for answer in given), Usage()),
-        skipped=course.skipped.get(stage) or (None if begun else course.agreed() or "it did not come to it"),
+        skipped=course.skipped.get(stage) or (None if stage in course.answers else course.agreed()),
         ended_early=course.early.get(stage),
     )
 
