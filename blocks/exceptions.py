@@ -8,7 +8,8 @@ ConclaveError
 │   └── ModelServerRefused        not worth another attempt
 ├── RecordError
 │   ├── RecordUnavailable         JetStream did not answer in time
-│   └── RecordMisconfigured       a stream or bucket is missing or shaped otherwise
+│   ├── RecordMisconfigured       a stream or bucket is missing or shaped otherwise
+│   └── Superseded                somebody else runs the deliberation now
 ├── AgentsUnavailable             no Ray cluster, or no agent host that answers
 └── Deserted                      nobody runs the deliberation that an agent task belongs to
 """
@@ -54,6 +55,14 @@ class RecordUnavailable(RecordError):
 
 class RecordMisconfigured(RecordError):
     """A stream or bucket is missing, or is shaped otherwise than Conclave needs."""
+
+
+class Superseded(RecordError):
+    """Somebody else runs the deliberation now, and what this run writes is refused; `run` is their flow run."""
+
+    def __init__(self, message: str, run: str | None = None) -> None:
+        super().__init__(message)
+        self.run = run
 
 
 class AgentsUnavailable(ConclaveError):

@@ -28,7 +28,7 @@ from blocks.exceptions import RecordMisconfigured, RecordUnavailable
 from blocks.record import BODIES_BUCKET, LEASE_S, LEASES_BUCKET, STATUS_BUCKET, TRANSIENT, Record, words
 
 STREAMS: dict[str, tuple[RetentionPolicy, tuple[str, ...]]] = {
-    "CONCLAVE_REQUESTS": (RetentionPolicy.WORK_QUEUE, ("requests.*",)),
+    "CONCLAVE_REQUESTS": (RetentionPolicy.WORK_QUEUE, ("requests.*", "requests.*.batch")),
     "CONCLAVE_ANSWERS": (RetentionPolicy.LIMITS, ("answers.>", "attempts.>")),
     "CONCLAVE_DECISIONS": (RetentionPolicy.LIMITS, ("decisions.>", "deliberations.>")),
 }

@@ -17,6 +17,7 @@ from blocks.connections import Close, prefect_named, shared
 from blocks.council import Council
 from blocks.exceptions import BlockMissing
 from blocks.jetstream import JetStream
+from blocks.leases import Leases
 from blocks.record import Record
 
 B = TypeVar("B", bound=Block)
@@ -54,6 +55,11 @@ async def open_record() -> Record:
     return await shared("record", _open_record)
 
 
+async def open_leases() -> Leases:
+    """The leases that this loop's work holds, renewed from a thread of their own."""
+    return await shared("leases", _open_leases)
+
+
 async def council_names() -> list[str]:
     """Names of all councils that Prefect holds."""
     async with get_client() as client:
@@ -64,8 +70,18 @@ async def council_names() -> list[str]:
     return sorted(document.name for document in documents if document.name)
 
 
+async def _read_jetstream() -> tuple[JetStream, Close]:
+    return await fresh(JetStream), _nothing
+
+
 async def _open_record() -> tuple[Record, Close]:
-    return await (await fresh(JetStream)).record(), _nothing
+    return await (await shared("jetstream", _read_jetstream)).record(), _nothing
+
+
+async def _open_leases() -> tuple[Leases, Close]:
+    leases = Leases((await shared("jetstream", _read_jetstream)).record)
+    await leases.open()
+    return leases, leases.close
 
 
 async def _keep() -> tuple[dict[Any, Any], Close]:

@@ -17,7 +17,7 @@ import re
 import time
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeVar
@@ -37,8 +37,7 @@ from nats.js.errors import (
 from nats.js.kv import KeyValue
 from nats.js.object_store import ObjectStore
 
-from blocks.background import background
-from blocks.exceptions import RecordError, RecordUnavailable
+from blocks.exceptions import RecordError, RecordUnavailable, Superseded
 from tasks.council.base import NAME_PATTERN, NAME_RULE
 
 T = TypeVar("T")
@@ -94,11 +93,11 @@ class Event:
     body: Body
 
 
-class Lease(NamedTuple):
-    """A lease that is held: `epoch` grows from holder to holder of a key; `waited` says that another had it first."""
+class Fence(NamedTuple):
+    """Where an epoch of a deliberation begins on the record: writes under it are refused once a later one has."""
 
-    epoch: int
-    waited: bool
+    subject: str
+    sequence: int
 
 
 class Record:
@@ -114,25 +113,31 @@ class Record:
         patience_s: float,
     ) -> None:
         self._client = client
-        self._jetstream = jetstream
+        self.jetstream = jetstream
         self._status = status
         self._bodies = bodies
-        self._leases = leases
+        self.leases = leases
         self._patience_s = patience_s
 
     # --- events -----------------------------------------------------------------------------------
 
-    async def publish_final(self, subject: str, event_id: str, kind: str, body: Body) -> Event | None:
+    async def publish_final(
+        self, subject: str, event_id: str, kind: str, body: Body, fence: Fence | None = None
+    ) -> Event | None:
         """Write a final event; None if it stands, else the event of the writer who came first.
 
+        With a fence it is refused once a later epoch has begun: then Superseded is raised, whose `run` says who is at
+        work now. Only the holder of the epoch writes under its fence, so reading first is enough to be first.
         Raises RecordUnavailable when JetStream does not answer within `patience_s`.
         """
         data, headers = await self._packed(subject, event_id, kind, body)
+        if fence is not None:
+            return await self._outlast(lambda: self._write_fenced(subject, data, headers, body, fence))
         headers["Nats-Expected-Last-Subject-Sequence"] = "0"
 
         async def write() -> Event | None:
             try:
-                await self._jetstream.publish(subject, data, headers=headers)
+                await self.jetstream.publish(subject, data, headers=headers)
             except APIError as error:
                 if error.err_code != WRONG_LAST_SEQUENCE:
                     raise
@@ -146,11 +151,31 @@ class Record:
 
         return await self._outlast(write)
 
+    async def _write_fenced(
+        self, subject: str, data: bytes, headers: dict[str, str], body: Body, fence: Fence
+    ) -> Event | None:
+        first = await self.last(subject, direct=False)
+        if first is not None:
+            return None if _dump(first.body) == _dump(body) else first
+        expected = {
+            "Nats-Expected-Last-Subject-Sequence": str(fence.sequence),
+            "Nats-Expected-Last-Subject-Sequence-Subject": fence.subject,
+            "Nats-Msg-Id": f"{headers['ce-id']}:{fence.sequence}",  # a repeat after a lost acknowledgement is dropped
+        }
+        try:
+            await self.jetstream.publish(subject, data, headers=headers | expected)
+        except APIError as error:
+            if error.err_code != WRONG_LAST_SEQUENCE:
+                raise
+            begun = await self.last(fence.subject, direct=False)
+            raise Superseded(f"{subject} is refused: another run has begun", begun and begun.body.get("run")) from error
+        return None
+
     async def publish(self, subject: str, event_id: str, kind: str, body: Body) -> None:
         """Write an event that may be followed by others on its subject."""
         data, headers = await self._packed(subject, event_id, kind, body)
         headers["Nats-Msg-Id"] = uuid.uuid4().hex  # of this call: a repeat after a lost acknowledgement is dropped
-        await self._outlast(lambda: self._jetstream.publish(subject, data, headers=headers))
+        await self._outlast(lambda: self.jetstream.publish(subject, data, headers=headers))
 
     async def announce(self, subject: str, body: Body) -> None:
         """Tell whoever listens on core NATS, at most once; nothing depends on it."""
@@ -164,10 +189,10 @@ class Record:
 
         async def get() -> Event | None:
             try:
-                message = await self._jetstream.get_msg(_stream(subject), subject=subject, direct=direct)
+                message = await self.jetstream.get_msg(_stream(subject), subject=subject, direct=direct)
             except NotFoundError:
                 return None
-            return await self._unpacked(message.subject or subject, message.seq or 0, message)
+            return await self.event_of(message.subject or subject, message.seq or 0, message)
 
         return await self._outlast(get)
 
@@ -178,12 +203,12 @@ class Record:
 
         async def get() -> Event | None:
             try:
-                message = await self._jetstream.get_msg(
+                message = await self.jetstream.get_msg(
                     _stream(pattern), seq=after + 1, subject=pattern, direct=direct, next=True
                 )
             except NotFoundError:
                 return None
-            return await self._unpacked(message.subject or pattern, message.seq or 0, message)
+            return await self.event_of(message.subject or pattern, message.seq or 0, message)
 
         return await self._outlast(get)
 
@@ -209,7 +234,7 @@ class Record:
                     if message.metadata.sequence.consumer != count:
                         break
                     after = message.metadata.sequence.stream
-                    yield await self._unpacked(message.subject, after, message)
+                    yield await self.event_of(message.subject, after, message)
             finally:
                 with suppress(nats.errors.Error, asyncio.CancelledError):
                     await subscription.unsubscribe()
@@ -219,16 +244,16 @@ class Record:
         name = f"CONCLAVE_CHECK_{uuid.uuid4().hex[:8]}"
 
         async def store() -> None:
-            await self._jetstream.add_stream(name=name, subjects=[f"check.{name}"], max_msgs=1)
+            await self.jetstream.add_stream(name=name, subjects=[f"check.{name}"], max_msgs=1)
             try:
-                acknowledged = await self._jetstream.publish(f"check.{name}", b"ready")
-                if (await self._jetstream.get_msg(name, acknowledged.seq)).data != b"ready":
+                acknowledged = await self.jetstream.publish(f"check.{name}", b"ready")
+                if (await self.jetstream.get_msg(name, acknowledged.seq)).data != b"ready":
                     raise RecordError("JetStream gave back something else than what was stored")
             finally:
-                await self._jetstream.delete_stream(name)
+                await self.jetstream.delete_stream(name)
 
         await self._outlast(store)
-        streams = [await self._jetstream.stream_info(stream) for stream in sorted(set(STREAM_OF.values()))]
+        streams = [await self.jetstream.stream_info(stream) for stream in sorted(set(STREAM_OF.values()))]
         return sum(info.state.messages for info in streams)
 
     async def listen(self, pattern: str, heard: Callable[[str], None]) -> Subscription:
@@ -294,60 +319,68 @@ class Record:
 
     # --- leases -----------------------------------------------------------------------------------
 
-    @asynccontextmanager
-    async def lease(self, key: str) -> AsyncGenerator[Lease, None]:
-        """Hold a key that nobody else holds, and renew it; waits for another holder.
-
-        The server forgets a lease that is not renewed for `LEASE_S`. It saves work that would be done twice and
-        fences nothing: a holder that could not renew in time goes on, beside whoever took the lease over.
-        """
-        holder, waited = uuid.uuid4().hex.encode(), False
-        while (epoch := await self._outlast(lambda: self._hold(key, holder))) is None:
-            waited = True
-            await asyncio.sleep(LEASE_S / 20)
-        try:
-            async with background(self._renew(key, holder)):
-                yield Lease(epoch, waited)
-        finally:
-            with suppress(*TRANSIENT, nats.errors.Error):
-                if await self._hold(key, holder) is not None:
-                    await self._leases.delete(key)
-
     async def held(self, key: str) -> bool:
         """Whether anybody holds the lease now."""
 
         async def get() -> bool:
             try:
-                await self._leases.get(key)
+                await self.leases.get(key)
             except KeyNotFoundError:
                 return False
             return True
 
         return await self._outlast(get)
 
-    async def _hold(self, key: str, holder: bytes) -> int | None:
-        """Take or renew a lease: the revision of its key, None if it is somebody else's."""
-        try:
-            entry = await self._leases.get(key)
-            return await self._leases.update(key, holder, last=entry.revision) if entry.value == holder else None
-        except KeyNotFoundError:
-            with suppress(KeyWrongLastSequenceError, KeyNotFoundError):
-                return await self._leases.create(key, holder)
-        except KeyWrongLastSequenceError:
-            pass
-        return None
+    async def create_lease(self, key: str, holder: bytes) -> int | None:
+        """Take a lease that nobody holds: the revision of its key, None if somebody holds it."""
 
-    async def _renew(self, key: str, holder: bytes) -> None:
-        while True:
-            await asyncio.sleep(LEASE_S / 4)
-            with suppress(*TRANSIENT, nats.errors.Error):
-                await self._hold(key, holder)
+        async def create() -> int | None:
+            try:
+                return await self.leases.create(key, holder)
+            except KeyWrongLastSequenceError:
+                pass
+            try:  # a repeat after a lost acknowledgement meets its own first try
+                entry = await self.leases.get(key)
+            except KeyNotFoundError:
+                return None
+            return entry.revision if entry.value == holder else None
+
+        return await self._outlast(create)
+
+    async def fence(self, deliberation_id: str, epoch: int, run: str | None = None) -> Fence:
+        """Begin an epoch on the record: from now on every fenced write of an earlier one is refused.
+
+        `run` names the flow run. Raises Superseded where a later epoch has begun.
+        """
+        subject = f"deliberations.{deliberation_id}.epoch"
+        body = {"task_id": deliberation_id, "epoch": epoch, "run": run}
+        data, headers = await self._packed(subject, f"{deliberation_id}:epoch:{epoch}", "epoch", body)
+
+        async def begin() -> Fence:
+            standing = await self.last(subject, direct=False)
+            if standing is not None and standing.body == body:  # a repeat after a lost acknowledgement
+                return Fence(subject, standing.sequence)
+            if standing is not None and standing.body["epoch"] >= epoch:
+                raise Superseded(f"another run of {deliberation_id} has begun", standing.body.get("run"))
+            headers["Nats-Expected-Last-Subject-Sequence"] = str(standing.sequence if standing else 0)
+            try:
+                return Fence(subject, (await self.jetstream.publish(subject, data, headers=headers)).seq)
+            except APIError as error:
+                if error.err_code != WRONG_LAST_SEQUENCE:
+                    raise
+                raise _Unsettled(f"the epoch of {deliberation_id} has changed just now") from error
+
+        return await self._outlast(begin)
+
+    async def tell(self, subject: str, data: bytes) -> None:
+        """Send a plain message, such as an acknowledgement."""
+        await self._client.publish(subject, data)
 
     # --- inside -----------------------------------------------------------------------------------
 
     async def _consume(self, pattern: str, after: int) -> JetStreamContext.PushSubscription:
         config = ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=after + 1)
-        return await self._jetstream.subscribe(
+        return await self.jetstream.subscribe(
             pattern, stream=_stream(pattern), ordered_consumer=True, config=config, inactive_threshold=60.0
         )
 
@@ -376,7 +409,8 @@ class Record:
             data = b"{}"
         return data, headers
 
-    async def _unpacked(self, subject: str, sequence: int, message: Any) -> Event:
+    async def event_of(self, subject: str, sequence: int, message: Any) -> Event:
+        """The event that a message brought. Raises ValueError where its body is no JSON."""
         reference = (message.headers or {}).get("ce-dataref", "")
         data = message.data or b"{}"
         if reference:

@@ -8,7 +8,6 @@ same deliberation is simply run again under its id.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import Any
 
 from prefect import flow
@@ -17,7 +16,8 @@ from prefect.runtime import flow_run
 from prefect.settings.context import get_current_settings
 
 from blocks.connections import connections
-from blocks.loading import open_record
+from blocks.exceptions import Superseded
+from blocks.loading import open_leases, open_record
 from blocks.ray_agents import RayAgents, waiting_only
 from tasks.attendance import Post, attendance
 from tasks.collect import collect
@@ -25,12 +25,12 @@ from tasks.council.models import DeliberationRequest
 from tasks.council.stages import REVIEW, REVISE, SYNTHESIZE, Strategy, kind_of
 from tasks.inbox import INBOX
 from tasks.outcome import Outcome
-from tasks.plans import Session, convene
+from tasks.plans import Session, begin, convene
 from tasks.propose import propose
 from tasks.record import record_artifacts
 from tasks.review import review
 from tasks.revise import revise
-from tasks.states import final_state
+from tasks.states import final_state, left_to
 from tasks.synthesize import synthesize
 
 WORK = {"propose": propose, REVIEW: review, REVISE: revise, SYNTHESIZE: synthesize}
@@ -101,12 +101,13 @@ async def deliberate(
         }
     )
     async with connections():
-        record, asked = await open_record(), (deliberation_id or str(flow_run.id), request, flow_run.ui_url)
-        session = await convene(record, *asked)
-        async with record.lease(session.plan.id) as lease:
-            if lease.waited:  # for another run of the same deliberation, which may have decided it
-                session = await convene(record, *asked)
-            outcome = await _deliberated(replace(session, epoch=lease.epoch))
+        record, leases, run = await open_record(), await open_leases(), str(flow_run.id)
+        session = await convene(record, deliberation_id or run, request, flow_run.ui_url)
+        try:
+            async with leases.hold(session.plan.id) as lease:
+                outcome = await _deliberated(await begin(record, session, lease, run))
+        except Superseded as error:
+            raise left_to(error, run) from error
         await record_artifacts(session.plan, outcome)
         return final_state(session.plan, outcome)
 

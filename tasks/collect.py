@@ -35,15 +35,17 @@ async def collect(session: Session, inbox: asyncio.Queue[Any]) -> Outcome:
     async with progress(record, plan, collector.outcome, session.engine):
         outcome = await collector.run()
     duration_ms = int((asyncio.get_running_loop().time() - session.started) * 1000)
-    await _finish(record, plan, outcome, session.engine, duration_ms)
+    await finish(record, session, outcome, duration_ms)
     return outcome
 
 
-async def _finish(record: Record, plan: Deliberation, outcome: Outcome, engine: str, duration_ms: int) -> None:
+async def finish(record: Record, session: Session, outcome: Outcome, duration_ms: int) -> None:
+    """Say on the record, and to whoever listens, what the deliberation came to."""
+    plan = session.plan
     status = status_of(plan, outcome)
-    body = finished_body(plan, outcome, engine, status, duration_ms)
+    body = finished_body(plan, outcome, session.engine, status, duration_ms)
     first = await record.publish_final(
-        f"deliberations.{plan.id}.finished", f"{plan.id}:finished", "deliberation.finished", body
+        f"deliberations.{plan.id}.finished", f"{plan.id}:finished", "deliberation.finished", body, session.fence
     )
     standing = body if first is None else first.body
     await record.merge_status(plan.id, {key: standing[key] for key in IN_STATUS})

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from blocks.record import Record
+from blocks.loading import open_leases
+from blocks.record import Body, Event, Record
 from tasks.answering import WINDOW, final_answer
 from tasks.council.closing import Closing, closed_subject
 from tasks.council.course import ENDED_EARLY, Course, Turn
@@ -83,24 +84,27 @@ class OpenItem:
 
 
 class Collector:
-    """Takes every item through its stages and decides it."""
+    """Takes every item through its stages and decides it.
 
-    def __init__(self, session: Session, record: Record, inbox: asyncio.Queue[Any]) -> None:
-        self._plan, self._record, self._inbox, self._resumed = session.plan, record, inbox, session.resumed
+    With `over` nobody is waited for: what stands on the record decides, as after the deadline.
+    """
+
+    def __init__(self, session: Session, record: Record, inbox: asyncio.Queue[Any], over: bool = False) -> None:
+        self._plan, self._record, self._inbox = session.plan, record, inbox
         self._members = tuple(member.agent_id for member in self._plan.council.members)
-        self._engine, self._started, self._epoch = session.engine, session.started, session.epoch
+        self._engine, self._started, self._session = session.engine, session.started, session
         self._waiting = {item.id: item for item in reversed(self._plan.agenda)}
         self._open: dict[str, OpenItem] = {}
         self._early: dict[str, list[Answer]] = {}
-        self._unread: set[str] = set()
+        self._over = over
+        self._unread = set(self._waiting) if over else set[str]()
         self._left: dict[tuple[str, str], str | None] = {}
         self._cancelled = False
         self.outcome = Outcome()
 
     async def run(self) -> Outcome:
         """Decide every item; the outcome. Items with a decision on the record are taken as they stand."""
-        if self._resumed:
-            await self._take_standing()
+        await self._take_standing()
         async with from_record(self._record, self._plan.id, self._inbox):
             touched = await self._open_items()
             while touched or self._open:
@@ -176,7 +180,7 @@ class Collector:
         while self._waiting and len(self._open) < WINDOW:
             item_id, item = self._waiting.popitem()
             # The first items begin with their members, which were sent to work before this task began.
-            started = self._started if not self.outcome.lines else self._now()
+            started = self._started if self._over or not self.outcome.lines else self._now()
             self._open[item_id] = opening = OpenItem(Course(self._plan, item), started, PROPOSE)
             opening.enter(PROPOSE, Turn(self._members), started)
             for answer in self._early.pop(item_id, []):
@@ -241,10 +245,10 @@ class Collector:
 
     async def _go_on(self, item: OpenItem, following: str) -> None:
         """Close the stage on the record, and wait for those who are called in the next one."""
-        closing = item.course.closing(item.stage, item.course.turn(following), self._epoch)
+        closing = item.course.closing(item.stage, item.course.turn(following), self._session.epoch)
         subject = closed_subject(self._plan.id, item.id, item.stage)
         event_id = f"{self._plan.id}:{item.id}:{item.stage}:closed"
-        first = await self._record.publish_final(subject, event_id, "stage.closed", closing.model_dump(mode="json"))
+        first = await self._publish_final(subject, event_id, "stage.closed", closing.model_dump(mode="json"))
         if first is not None:
             closing = Closing.model_validate(first.body)
         item.enter(following, Turn(closing.called, closing.skipped), self._now())
@@ -292,6 +296,8 @@ class Collector:
         answer = final_answer(self._plan, item.id, item.stage, member, **fields)
         subject = f"answers.{self._plan.id}.{item.id}.{item.stage}.{agent_id}"
         body = answer.model_dump(mode="json")
+        if self._session.lease is not None:  # this word for a member is not fenced: its own answer may come first
+            await (await open_leases()).check(self._session.lease)
         first = await self._record.publish_final(subject, answer.id, "answer", body)
         if first is None:
             await self._record.announce("agent.response.failed", body)
@@ -301,7 +307,7 @@ class Collector:
         """Publish a decision; the first one on an item stands."""
         body = result.model_dump(mode="json")
         subject = f"decisions.{result.id}.{result.item}"
-        first = await self._record.publish_final(subject, f"{result.id}:{result.item}:decision", "decision", body)
+        first = await self._publish_final(subject, f"{result.id}:{result.item}:decision", "decision", body)
         if first is not None:
             result = ItemResult.model_validate(first.body)
         self.outcome.add(result)
@@ -314,6 +320,10 @@ class Collector:
                 "completed_at": result.completed_at and result.completed_at.isoformat(),
             },
         )
+
+    async def _publish_final(self, subject: str, event_id: str, kind: str, body: Body) -> Event | None:
+        """As the holder of the lease. Raises Superseded where this run is not that any more."""
+        return await self._record.publish_final(subject, event_id, kind, body, self._session.fence)
 
     @staticmethod
     def _now() -> float:

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 from blocks.council import Council
 from blocks.exceptions import BlockMissing, ModelServerError
 from blocks.loading import council_names, fresh, versioned
-from blocks.record import Event, Record
+from blocks.leases import Lease
+from blocks.record import Event, Fence, Record
 from blocks.vllm_server import VLLM
 from tasks.council.models import (
     CouncilSpec,
@@ -50,10 +51,16 @@ class Session:
     servers: dict[str, Server]
     started: float
     """Reading of the event loop's clock, seconds."""
-    resumed: bool = False
     finished: bool = False
-    epoch: int = 0
-    """Of its lease: higher than that of every earlier run."""
+    lease: Lease | None = None
+    """What it runs under; its epoch is higher than that of every earlier run."""
+    fence: Fence | None = None
+    """Refuses its final writes once a later run has begun."""
+
+    @property
+    def epoch(self) -> int:
+        """Of the lease."""
+        return self.lease.epoch if self.lease else 0
 
     @property
     def engine(self) -> str:
@@ -102,14 +109,26 @@ async def convene(
         )
         session = Session(plan, servers, started)
         if first is not None:
-            session = replace(session, plan=_same(first, deliberation_id, request), resumed=True)
+            session = replace(session, plan=_same(first, deliberation_id, request))
     elif await record.last(f"deliberations.{deliberation_id}.finished") is not None:
-        return Session(plan, {}, started, resumed=True, finished=True)
+        return Session(plan, {}, started, finished=True)
     else:
-        session = Session(plan, await _servers(plan, must_exist=False), started, resumed=True)
+        session = Session(plan, await _servers(plan, must_exist=False), started)
     _keep(session.plan)
     await _announce_start(record, session, request, run_url)
     return session
+
+
+async def begin(record: Record, session: Session, lease: Lease, run: str | None) -> Session:
+    """The session under its lease: from here on an earlier run of the deliberation decides nothing any more.
+
+    `run` names the flow run. What an earlier run left counts, so it is looked for again. Raises Superseded.
+    """
+    if await record.last(f"deliberations.{session.plan.id}.finished") is not None:
+        return replace(session, lease=lease, finished=True)
+    fence = await record.fence(session.plan.id, lease.epoch, run)
+    started = asyncio.get_running_loop().time() if lease.waited else session.started
+    return replace(session, lease=lease, fence=fence, started=started)
 
 
 async def standing_plan(record: Record, deliberation_id: str, request: DeliberationRequest) -> Deliberation | None:

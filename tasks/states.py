@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from prefect.client.schemas.objects import State
+from prefect.exceptions import Abort
 from prefect.states import Cancelled, Completed, Failed
 
+from blocks.exceptions import Superseded
 from tasks.collect import status_of
 from tasks.council.models import Deliberation, Status
 from tasks.outcome import Outcome
@@ -28,3 +30,8 @@ def final_state(plan: Deliberation, outcome: Outcome) -> State[Any]:
     if status is Status.CANCELLED:
         return Cancelled(message=message)
     return Failed(message=message, name="Timeout" if status is Status.TIMEOUT else "Failed")
+
+
+def left_to(error: Superseded, run: str) -> BaseException:
+    """How a run ends whose deliberation somebody else runs now: silently where that one tells of the same flow run."""
+    return Abort(str(error)) if error.run == run else error

@@ -1,0 +1,119 @@
+"""Leases: one holder at a time, renewed beside a busy loop, lost to another; and fences that refuse the one before."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+
+@pytest_asyncio.fixture
+async def leases(connected: Any) -> Any:
+    """The leases of the tests' loop."""
+    from blocks.loading import open_leases
+
+    return await open_leases()
+
+
+async def test_a_lease_is_held_by_one_at_a_time(leases: Any, new_id: str) -> None:
+    """Five want it: none is inside together with another, and all but the first waited, each with a higher epoch."""
+    inside, waits, epochs = 0, [], []
+
+    async def work() -> None:
+        nonlocal inside
+        async with leases.hold(new_id) as lease:
+            waits.append(lease.waited)
+            epochs.append(lease.epoch)
+            inside += 1
+            await asyncio.sleep(0.05)
+            assert inside == 1
+            inside -= 1
+
+    async with asyncio.timeout(30):
+        await asyncio.gather(*(work() for _ in range(5)))
+    assert sorted(waits) == [False, True, True, True, True]
+    assert epochs == sorted(set(epochs))
+
+
+async def test_a_lease_outlasts_a_loop_that_hangs_and_no_holder_that_is_gone(
+    leases: Any, record: Any, new_id: str
+) -> None:
+    """The loop stands still for longer than a lease lasts: it stays held. One that is not renewed is forgotten."""
+    from blocks.record import LEASE_S
+
+    async with leases.hold(new_id):
+        time.sleep(LEASE_S * 1.3)  # noqa: ASYNC251  # the loop is to stand still
+        assert await record.held(new_id)
+        assert await leases.take(new_id) is None
+    assert await record.create_lease(new_id, b"killed") is not None
+    async with asyncio.timeout(10 * LEASE_S), leases.hold(new_id) as lease:
+        assert lease.waited
+    assert not await record.held(new_id)
+
+
+async def test_whoever_loses_its_lease_is_stopped(leases: Any, record: Any, new_id: str) -> None:
+    """Another one has the key: the block ends with Superseded, and the other one's lease stays."""
+    from blocks.exceptions import Superseded
+
+    with pytest.raises(Superseded):
+        async with asyncio.timeout(30), leases.hold(new_id) as lease:
+            await record.leases.put(new_id, b"another")
+            await asyncio.sleep(25)
+    assert lease.lost
+    with pytest.raises(Superseded):
+        await leases.check(lease)
+    assert (await record.leases.get(new_id)).value == b"another"
+
+
+async def test_a_lease_that_the_server_forgot_is_made_again(leases: Any, record: Any, new_id: str) -> None:
+    """Nobody took it meanwhile, so its holder goes on."""
+    async with asyncio.timeout(30), leases.hold(new_id) as lease:
+        await record.leases.delete(new_id)
+        while not await record.held(new_id):
+            await asyncio.sleep(0.1)
+        await leases.check(lease)
+
+
+async def test_a_loop_that_hangs_for_good_loses_its_leases(connected: Any, record: Any, new_id: str) -> None:
+    """A loop that has not turned for the time it is given is not renewed any more."""
+    from blocks.jetstream import JetStream
+    from blocks.leases import Leases
+    from blocks.loading import fresh
+    from blocks.record import LEASE_S
+
+    leases = Leases((await fresh(JetStream)).record, stalled_s=0.5)
+    await leases.open()
+    try:
+        assert await leases.take(new_id) is not None
+        assert not leases.stalled
+        time.sleep(LEASE_S * 1.5)  # noqa: ASYNC251  # the loop is to stand still
+        assert leases.stalled
+        assert not await record.held(new_id)
+    finally:
+        await leases.close()
+
+
+async def test_the_writes_of_an_earlier_epoch_are_refused(record: Any, new_id: str) -> None:
+    """The first holder's decision after the second has begun: refused, with the flow run that is at work now."""
+    from blocks.exceptions import Superseded
+
+    first = await record.fence(new_id, 1, "run-1")
+    subject = f"decisions.{new_id}.a"
+    assert await record.publish_final(subject, "e", "decision", {"by": 1}, first) is None
+    assert await record.publish_final(subject, "e", "decision", {"by": 1}, first) is None  # a repeat
+    second = await record.fence(new_id, 2, "run-2")
+    with pytest.raises(Superseded) as refused:
+        await record.publish_final(f"decisions.{new_id}.b", "f", "decision", {"by": 1}, first)
+    assert refused.value.run == "run-2"
+    with pytest.raises(Superseded):
+        await record.fence(new_id, 1, "run-1")
+    standing = await record.publish_final(subject, "e", "decision", {"by": 2}, second)
+    assert standing.body == {"by": 1}
+    assert await record.publish_final(f"decisions.{new_id}.b", "f", "decision", {"by": 2}, second) is None
+    a = await record.next(f"decisions.{new_id}.*", 0)
+    b = await record.next(f"decisions.{new_id}.*", a.sequence)
+    assert [(a.subject, a.body), (b.subject, b.body)] == [(subject, {"by": 1}), (f"decisions.{new_id}.b", {"by": 2})]
+    assert await record.next(f"decisions.{new_id}.*", b.sequence) is None
