@@ -168,7 +168,8 @@ class Record:
             if error.err_code != WRONG_LAST_SEQUENCE:
                 raise
             begun = await self.last(fence.subject, direct=False)
-            raise Superseded(f"{subject} is refused: another run has begun", begun and begun.body.get("run")) from error
+            run = begun.body.get("run") if begun else None
+            raise Superseded(f"{subject} is refused: another run has begun", run) from error
         return None
 
     async def publish(self, subject: str, event_id: str, kind: str, body: Body) -> None:

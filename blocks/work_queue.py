@@ -120,4 +120,3 @@ class WorkQueue:
 def request_subject(deliberation_id: str, lane: Lane = "interactive") -> str:
     """Where a request waits."""
     return f"requests.{deliberation_id}.batch" if lane == "batch" else f"requests.{deliberation_id}"
-

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 from blocks.council import Council
 from blocks.exceptions import BlockMissing, ModelServerError
-from blocks.loading import council_names, fresh, versioned
 from blocks.leases import Lease
+from blocks.loading import council_names, fresh, versioned
 from blocks.record import Event, Fence, Record
 from blocks.vllm_server import VLLM
 from tasks.council.models import (

@@ -45,7 +45,7 @@ async def test_a_lease_outlasts_a_loop_that_hangs_and_no_holder_that_is_gone(
     from blocks.record import LEASE_S
 
     async with leases.hold(new_id):
-        time.sleep(LEASE_S * 1.3)  # noqa: ASYNC251  # the loop is to stand still
+        time.sleep(LEASE_S * 1.3)  # the loop is to stand still
         assert await record.held(new_id)
         assert await leases.take(new_id) is None
     assert await record.create_lease(new_id, b"killed") is not None
@@ -89,7 +89,7 @@ async def test_a_loop_that_hangs_for_good_loses_its_leases(connected: Any, recor
     try:
         assert await leases.take(new_id) is not None
         assert not leases.stalled
-        time.sleep(LEASE_S * 1.5)  # noqa: ASYNC251  # the loop is to stand still
+        time.sleep(LEASE_S * 1.5)  # the loop is to stand still
         assert leases.stalled
         assert not await record.held(new_id)
     finally:

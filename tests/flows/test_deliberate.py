@@ -70,10 +70,11 @@ async def test_every_durable_event_of_the_contract_is_there_with_its_fields(
     decision = decisions[f"decisions.{new_id}.task"][0]
     assert set(decision) >= DECISION
     assert (decision["engine"], decision["status"]) == ("simulator", "COMPLETED")
-    assert list(phases) == [f"deliberations.{new_id}.{phase}" for phase in ("plan", "started", "finished")]
-    plan, started, finished = (bodies[0] for bodies in phases.values())
+    assert list(phases) == [f"deliberations.{new_id}.{phase}" for phase in ("plan", "started", "epoch", "finished")]
+    plan, started, epoch, finished = (bodies[0] for bodies in phases.values())
     assert (plan["plan"]["metadata"], plan["request"]["task"]) == ({"ticket": 7}, TASK)
     assert (started["status"], started["engine"], started["total_agents"]) == ("IN_PROGRESS", "simulator", 3)
+    assert set(epoch) == {"task_id", "epoch", "run"}
     assert set(finished) >= FINISHED
     assert (finished["engine"], finished["winner_id"]) == ("simulator", decision["winner_id"])
     assert (finished["successful_responses"], finished["failed_responses"], finished["failed_agents"]) == (3, 0, [])
@@ -92,7 +93,7 @@ async def test_every_event_says_what_it_is_in_its_headers(
         if not message.subject.endswith(".progress")  # told only where the machine is slow enough
     ]
     headers = {message.subject.partition(f"{new_id}.")[2]: message.headers for message in messages}
-    assert len(headers) == 3 + 1 + 3
+    assert len(headers) == 3 + 1 + 4
     assert all(set(header) >= CLOUD_EVENT for header in headers.values())
     assert headers["task.propose-0.m1"]["ce-id"] == f"{new_id}:task:propose-0:m1"
     assert headers["task.propose-0.m1"]["ce-type"] == "conclave.answer"
