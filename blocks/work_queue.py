@@ -16,7 +16,7 @@ import nats.errors
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig
-from nats.js.errors import NotFoundError
+from nats.js.errors import NoKeysError, NotFoundError
 
 from blocks.exceptions import RecordError
 from blocks.record import TRANSIENT, Body, Record, words
@@ -115,6 +115,20 @@ class WorkQueue:
         )
         await self._record.jetstream.add_consumer(STREAM, config)
         return await self._record.jetstream.pull_subscribe_bind(self._durable, STREAM)
+
+
+PRESENCE = "worker."
+"""Leases under this prefix say which workers are there; ids of deliberations have no dot."""
+
+
+async def workers(record: Record) -> int:
+    """How many workers take from the queue now; one that was killed counts for some seconds. Raises RecordError."""
+    try:
+        return len(await record.leases.keys(filters=[PRESENCE]))
+    except NoKeysError:
+        return 0
+    except (nats.errors.Error, *TRANSIENT) as error:
+        raise RecordError(f"the workers cannot be counted: {words(error)}") from error
 
 
 def request_subject(deliberation_id: str, lane: Lane = "interactive") -> str:

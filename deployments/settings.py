@@ -36,6 +36,13 @@ def _ray_address(value: str) -> str:
     return value
 
 
+def _listen_address(value: str) -> str:
+    host, _, port = value.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65_535:
+        raise ValueError("not such an address")
+    return value
+
+
 def _postgresql(value: SecretStr) -> SecretStr:
     """The URL with the driver that Prefect's server uses."""
     scheme, separator, rest = value.get_secret_value().partition("://")
@@ -131,6 +138,31 @@ class Settings(BaseModel):
         default=180.0,
         validation_alias="CONCLAVE_START_TIMEOUT",
         description="seconds to wait for a part, such as 180",
+    )
+    worker_concurrency: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        default=100,
+        validation_alias="CONCLAVE_WORKER_CONCURRENCY",
+        description="deliberations at once in one worker, 1 to 10000, such as 100",
+    )
+    worker_batch: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        default=10,
+        validation_alias="CONCLAVE_WORKER_BATCH",
+        description="runs of the queue `batch` at once in one worker, beside the others, such as 10",
+    )
+    worker_starts: Annotated[int, Field(ge=1, le=1_000)] = Field(
+        default=4,
+        validation_alias="CONCLAVE_WORKER_STARTS",
+        description="flow runs that start at the same moment in one worker: 4 suits Prefect on SQLite, 16 PostgreSQL",
+    )
+    worker_drain_s: Annotated[float, Field(ge=0, le=3600)] = Field(
+        default=30.0,
+        validation_alias="CONCLAVE_WORKER_DRAIN",
+        description="seconds that running deliberations may take to finish when a worker is told to stop, such as 30",
+    )
+    worker_health: Annotated[str, AfterValidator(_listen_address)] | None = Field(
+        default=None,
+        validation_alias="CONCLAVE_WORKER_HEALTH",
+        description="host:port where the worker tells its health over HTTP, such as 127.0.0.1:8090",
     )
     nats_sync: Literal["interval", "always"] = Field(
         default="interval",

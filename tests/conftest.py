@@ -30,8 +30,8 @@ def stack() -> Generator[Any, None, None]:
         from deployments.stack import UpOptions, down, environment, up
 
         settings, live = load_settings(), os.environ.get("ACCEPTANCE_LLM_URL")
-        simulated = UpOptions(simulate=True, simulator_args=("--latency", str(LATENCY_S)))
-        given = UpOptions(llm_url=live, model=os.environ.get("ACCEPTANCE_LLM_MODEL") or None)
+        simulated = UpOptions(simulate=True, simulator_args=("--latency", str(LATENCY_S)), worker=False)
+        given = UpOptions(llm_url=live, model=os.environ.get("ACCEPTANCE_LLM_MODEL") or None, worker=False)
         found = up(given if live else simulated, print, settings)
         try:
             os.environ.update(environment(found))

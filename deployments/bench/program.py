@@ -42,7 +42,7 @@ def run(options: Options, say: Say) -> Report:
         settings = load_settings()
         try:
             simulator = ("--latency", str(options.latency_s), "--slots", str(SLOTS))
-            found = up(UpOptions(simulate=True, simulator_args=simulator), say, settings)
+            found = up(UpOptions(simulate=True, simulator_args=simulator, worker=False), say, settings)
             os.environ.update(environment(found))
             os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
             os.environ.setdefault("DO_NOT_TRACK", "1")

@@ -51,6 +51,7 @@ def up(
         bool, typer.Option("--simulate", help="Use the simulator: rehearsals, never decisions.")
     ] = False,
     simulator: Annotated[str | None, typer.Option(help="Arguments for the simulator, such as '--latency 0.5'.")] = None,
+    worker: Annotated[bool, typer.Option(help="Start a worker; or leave it to workers that run elsewhere.")] = True,
 ) -> None:
     """Start what is not there yet: NATS, Prefect, Ray, and a model server or the simulator.
 
@@ -62,7 +63,11 @@ def up(
 
     options = guarded(
         lambda: UpOptions(
-            llm_url=llm_url, model=model, simulate=simulate, simulator_args=tuple((simulator or "").split())
+            llm_url=llm_url,
+            model=model,
+            simulate=simulate,
+            simulator_args=tuple((simulator or "").split()),
+            worker=worker,
         )
     )
     chosen = settings()
@@ -120,7 +125,9 @@ def doctor(
 def logs(
     part: Annotated[
         str | None,
-        typer.Argument(help="nats, llm, prefect, ray or supervisord; all if left out.", autocompletion=part_names),
+        typer.Argument(
+            help="nats, llm, prefect, ray, worker or supervisord; all if left out.", autocompletion=part_names
+        ),
     ] = None,
     lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="Lines from the end.")] = 20,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is written; Ctrl-C ends.")] = False,

@@ -17,7 +17,7 @@ from deployments.stack.exceptions import StackOptionsError
 from deployments.stack.interruption import terminable, undisturbed
 from deployments.stack.models import PartRecord, StackRecord, StackStatus, UpOptions
 from deployments.stack.observation import environment, status, supervised
-from deployments.stack.parts import SIMULATOR_OWNER, ask_part, nats_config, plan, recall
+from deployments.stack.parts import SIMULATOR_OWNER, WORKER, WORKER_STOP_S, Part, ask_part, nats_config, plan, recall
 from deployments.stack.places import Places, locked, mark_log, writable, write_private
 from deployments.stack.readiness import EXTERNAL_TIMEOUT_S, Answers, wait_for
 from deployments.stack.supervision import Supervisor, start_supervisor
@@ -25,8 +25,10 @@ from deployments.stack.supervision import Supervisor, start_supervisor
 Report = Callable[[str], None]
 Furnish = Callable[[StackStatus], None]
 
-_STOP_TIMEOUT_S = 75.0  # all parts' stop_s together, and a little
+_STOP_TIMEOUT_S = 75.0  # all parts' stop_s together, and a little; the worker's drain comes on top
 _LOCK_TIMEOUT_S = 240.0
+STARTS_ON_POSTGRESQL = 16
+"""Flow runs that a worker starts at the same moment where Prefect's database is no SQLite."""
 
 
 def up(
@@ -45,15 +47,15 @@ def up(
         record = places.load_record()
         if record is not None and supervised(places) is not None:
             _complete(record, options, settings, places, report)
-            return _ready(settings, report, furnish)
-        if processes.end(places.home, _STOP_TIMEOUT_S, report):
+            return _ready(settings, places, report, furnish)
+        if processes.end(places.home, _patience(settings), report):
             report("ended what an earlier stack had left running")
         try:
             _start(options, settings, places, report)
-            return _ready(settings, report, furnish)
+            return _ready(settings, places, report, furnish)
         except BaseException:
             with undisturbed():
-                _tear_down(places, report)
+                _tear_down(settings, places, report)
             raise
 
 
@@ -66,7 +68,7 @@ def down(settings: Settings, report: Report) -> bool:
     if not places.home.is_dir():
         return False
     with locked(places, _LOCK_TIMEOUT_S, report):
-        return _tear_down(places, report)
+        return _tear_down(settings, places, report)
 
 
 def _start(options: UpOptions, settings: Settings, places: Places, report: Report) -> None:
@@ -90,22 +92,36 @@ def _start(options: UpOptions, settings: Settings, places: Places, report: Repor
     write_private(places.nats_config, nats_config(record.parts["nats"].url, settings.nats_sync))
     start_supervisor(ours, places, _supervised_environment(settings))
     supervisor = Supervisor(places.socket)
-    for part in ours:
+    for part in _core(ours):
         mark_log(places.log(part.name))
         supervisor.start(part.name)
-    answers = wait_for(ours, question, places, settings.start_timeout_s, report)
+    answers = wait_for(_core(ours), question, places, settings.start_timeout_s, report)
+    if options.worker:  # it is busy importing while the stack is furnished
+        mark_log(places.log(WORKER))
+        supervisor.start(WORKER)
     _note_models(answers, options, settings, record)
     write_private(places.record, record.model_dump_json(indent=2))
 
 
-def _ready(settings: Settings, report: Report, furnish: Furnish | None) -> StackStatus:
-    """The stack that has come up, furnished."""
+def _core(parts: list[Part]) -> list[Part]:
+    """All but the worker, which is ready once the stack is furnished."""
+    return [part for part in parts if part.name != WORKER]
+
+
+def _ready(settings: Settings, places: Places, report: Report, furnish: Furnish | None) -> StackStatus:
+    """The stack that has come up, furnished, with its worker at work."""
     told = status(settings)
     if told.simulated:
         report("llm is the SIMULATOR: its answers are made up, for rehearsals and never for decisions")
     if furnish is not None:
         furnish(told)
-    return told
+    record = places.load_record()
+    worker = record.parts.get(WORKER) if record else None
+    if worker is None:
+        return told
+    question = partial(ask_part, settings=settings)
+    wait_for([recall(WORKER, worker)], question, places, settings.start_timeout_s, report)
+    return status(settings)
 
 
 def _complete(record: StackRecord, options: UpOptions, settings: Settings, places: Places, report: Report) -> None:
@@ -119,7 +135,7 @@ def _complete(record: StackRecord, options: UpOptions, settings: Settings, place
         if seen.state in ("stopped", "failed"):
             report(f"starting {name} again")
             supervisor.start(name)
-    parts = [recall(name, part) for name, part in record.parts.items()]
+    parts = _core([recall(name, part) for name, part in record.parts.items()])
     question = partial(ask_part, settings=settings)
     answers = wait_for(parts, question, places, settings.start_timeout_s, report)
     if record.model not in answers["llm"] or options.model not in (None, record.model):
@@ -159,6 +175,12 @@ def _supervised_environment(settings: Settings) -> dict[str, str]:
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # else a living actor holds up the end for 30 s
         "RAY_worker_niceness": "0",  # Ray's 15 on top of ours would starve the agents behind the server
     }
+    worker = stack.parts.get(WORKER)
+    if worker is not None and worker.url:
+        for_parts["CONCLAVE_WORKER_HEALTH"] = worker.url.rpartition("/")[2]
+        for_parts["PREFECT_WORKER_QUERY_SECONDS"] = os.environ.get("PREFECT_WORKER_QUERY_SECONDS") or "0.25"
+    if stack.database == "postgresql" and not os.environ.get("CONCLAVE_WORKER_STARTS"):
+        for_parts["CONCLAVE_WORKER_STARTS"] = str(STARTS_ON_POSTGRESQL)
     environ = inherited | environment(stack) | for_parts
     if settings.prefect_database:
         environ["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = settings.prefect_database.get_secret_value()
@@ -167,10 +189,14 @@ def _supervised_environment(settings: Settings) -> dict[str, str]:
     return environ
 
 
-def _tear_down(places: Places, report: Report) -> bool:
+def _patience(settings: Settings) -> float:
+    return _STOP_TIMEOUT_S + settings.worker_drain_s + WORKER_STOP_S
+
+
+def _tear_down(settings: Settings, places: Places, report: Report) -> bool:
     if processes.family(places.home).everyone:
         report(f"stopping the stack of {places.home}")
-    ended = processes.end(places.home, _STOP_TIMEOUT_S, report)
+    ended = processes.end(places.home, _patience(settings), report)
     places.record.unlink(missing_ok=True)
     shutil.rmtree(places.runtime, ignore_errors=True)
     return ended

@@ -5,6 +5,7 @@ stack is started; afterwards the record on disk says it.
 """
 
 import importlib.metadata
+import platform
 import shutil
 import sys
 from dataclasses import dataclass
@@ -17,10 +18,15 @@ from deployments.stack.models import PartRecord, UpOptions
 from deployments.stack.places import Places, log_tail
 from deployments.stack.ports import free_port
 
-PART_NAMES = ("nats", "llm", "prefect", "ray")
+PART_NAMES = ("nats", "llm", "prefect", "ray", "worker")
+WORKER = "worker"
+POOL = "conclave"
+"""The work pool of the warm worker, and its type."""
 SIMULATOR_OWNER = "conclave-simulator"  # what it lists as its model's owner
 
 NO_SPACE = "no space left on device"
+WORKER_STOP_S = 20
+"""What the end of a worker may take beside its drain."""
 _HOST = "127.0.0.1"
 _OBJECT_STORE_BYTES = 200_000_000
 _WITH_ITS_GROUP = 'trap : TERM; "$@" & wait; wait; kill -KILL 0'
@@ -51,7 +57,8 @@ class Part:
 def plan(settings: Settings, options: UpOptions) -> list[Part]:
     """The parts of a new stack, on free ports; raises `StackOptionsError` for options that cannot be."""
     places = Places.of(settings.home)
-    return [_nats(settings, places), _llm(settings, options), _prefect(settings), _ray(settings, places)]
+    parts = [_nats(settings, places), _llm(settings, options), _prefect(settings), _ray(settings, places)]
+    return [*parts, _worker(settings)] if options.worker else parts
 
 
 def recall(name: str, record: PartRecord) -> Part:
@@ -70,6 +77,8 @@ def ask_part(part: Part, settings: Settings) -> dict[str, str]:
     elif part.name == "ray":
         own = Places.of(settings.home).ray_token
         probes.ask_ray(part.url, probes.users_ray_token() if part.external else probes.read_token(own))
+    elif part.name == WORKER:
+        probes.ask_worker(part.url)
     elif part.name == "llm":
         key = settings.llm_api_key
         return probes.ask_llm(part.url, key.get_secret_value() if key else None)
@@ -151,6 +160,14 @@ def _ray(settings: Settings, places: Places) -> Part:
     )
     options = tuple(f"--{name}={value}" for name, value in flags.items())
     return Part("ray", f"{_HOST}:{port}", command + options, nice=1, steady_s=10, stop_s=20)
+
+
+def _worker(settings: Settings) -> Part:
+    """The warm worker; its URL is that of its health endpoint."""
+    name = f"{POOL}-{platform.node() or 'local'}".replace("/", "-").replace("%", "-")
+    command = (*_PYTHON, "prefect", "worker", "start", "--pool", POOL, "--type", POOL, "--name", name)
+    url = f"http://{_HOST}:{free_port(8090)}"
+    return Part(WORKER, url, command, nice=1, steady_s=5, stop_s=int(settings.worker_drain_s) + WORKER_STOP_S)
 
 
 def _llm(settings: Settings, options: UpOptions) -> Part:

@@ -85,6 +85,27 @@ def ask_llm(url: str, api_key: str | None) -> dict[str, str]:
         raise NoAnswerError("/v1/models does not list models") from error
 
 
+def ask_worker(url: str) -> None:
+    """GET a worker's health: it takes requests, or says what it waits for."""
+    try:
+        told = _get_json(f"{url}/healthz")
+    except NoAnswerError as error:
+        said = error.__cause__
+        if not isinstance(said, urllib.error.HTTPError):
+            raise
+        told = _json_of(said)
+    if not told.get("ready"):
+        raise NoAnswerError("it drains" if told.get("draining") else f"it waits: {told.get('waiting_for')}")
+
+
+def _json_of(error: urllib.error.HTTPError) -> dict[str, Any]:
+    try:
+        told = json.loads(error.read(1 << 16))
+    except (OSError, ValueError):
+        told = None
+    return told if isinstance(told, dict) else {"waiting_for": f"{error.code} {error.reason}"}
+
+
 def users_ray_token() -> str | None:
     """The token that Ray itself would find here for a cluster that is not ours, or None."""
     given = os.environ.get("RAY_AUTH_TOKEN")

@@ -389,7 +389,7 @@ def running(processes: set[psutil.Process]) -> list[psutil.Process]:
 @pytest.mark.timeout(400)
 def test_a_stack_comes_up_heals_is_found_again_and_goes_without_a_trace(settings: Settings, lines: list[str]) -> None:
     """All parts answer, a killed NATS comes back, a second up finds the first, and down leaves no process."""
-    told = up(UpOptions(simulate=True), lines.append, settings)
+    told = up(UpOptions(simulate=True, worker=False), lines.append, settings)
     assert {name: (part.state, part.answers) for name, part in told.parts.items()} == dict.fromkeys(
         ("nats", "llm", "prefect", "ray"), ("running", True)
     )
@@ -407,7 +407,7 @@ def test_a_stack_comes_up_heals_is_found_again_and_goes_without_a_trace(settings
 
     assert eventually(healed)
 
-    again = up(UpOptions(simulate=True), lines.append, settings)
+    again = up(UpOptions(simulate=True, worker=False), lines.append, settings)
     assert again.parts["prefect"].pid == told.parts["prefect"].pid
     with pytest.raises(StackOptionsError, match="conclave down"):
         up(UpOptions(llm_url="http://127.0.0.1:1"), silent, settings)

@@ -1,0 +1,150 @@
+"""The worker as Prefect sees it: it polls a work pool, and hands what it finds to the one queue of all doors.
+
+Nothing runs here. A flow run that Prefect hands over becomes a request in the queue, under the same id; the loop in
+the second thread (`flows_thread.py`), or that of another worker, takes it from there. So a worker that dies loses
+nothing, and whatever door a deliberation came through is run, repeated and cancelled in the same way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.abc
+import httpx
+from prefect.client.schemas.objects import FlowRun
+from prefect.settings import PREFECT_WORKER_QUERY_SECONDS, temporary_settings
+from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker, BaseWorkerResult
+
+if TYPE_CHECKING:
+    from deployments.worker.flows_thread import FlowsThread
+
+QUERY_S = 0.25
+"""How often Prefect is asked for flow runs, unless PREFECT_WORKER_QUERY_SECONDS says something else."""
+HAND_OVER_S = 1.0
+"""Pause between two tries to put a request into the queue while JetStream is away."""
+
+
+class WarmJobConfiguration(BaseJobConfiguration):
+    """What a flow run needs to be handed over: nothing but its deployment, since no process is started for it."""
+
+    def prepare_for_flow_run(self, flow_run: FlowRun, deployment: Any = None, *args: Any, **kwargs: Any) -> None:
+        """Note what the run belongs to, for Prefect's events."""
+        flow = kwargs.get("flow") or (args[0] if args else None)
+        self._related_objects = {"deployment": deployment, "flow": flow, "flow-run": flow_run}
+
+    @property
+    def entrypoint(self) -> str | None:
+        """Where the flow of the run is defined."""
+        deployment = self._related_objects.get("deployment")
+        return deployment.entrypoint if deployment else None
+
+
+class ConclaveWorker(BaseWorker[WarmJobConfiguration, BaseVariables, BaseWorkerResult]):
+    """Runs flows in its own process, which is warm: without starting, importing or connecting anything for a run."""
+
+    type = "conclave"
+    job_configuration = WarmJobConfiguration
+    _display_name = "Conclave"
+    _description = "Runs deliberations in a warm process, from one queue for every door. Loses nothing when it dies."
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._prefetch_seconds = 0.0  # nothing has to be started ahead of time
+        self._flows: FlowsThread | None = None
+        self._away = False
+
+    @classmethod
+    def get_default_base_job_template(cls) -> dict[str, Any]:
+        """A pool of this type has one variable, a name: nothing is started for a run that could be configured."""
+        name = {"type": "string", "title": "Name", "description": "Not used: runs share the worker's process."}
+        return {
+            "job_configuration": {"name": "{{ name }}"},  # Prefect refuses an empty one
+            "variables": {"type": "object", "properties": {"name": name}},
+        }
+
+    async def start(self, *args: Any, **kwargs: Any) -> None:
+        """Start polling, four times a second where nobody says otherwise."""
+        asked = PREFECT_WORKER_QUERY_SECONDS.value() != PREFECT_WORKER_QUERY_SECONDS.default()
+        with temporary_settings({} if asked else {PREFECT_WORKER_QUERY_SECONDS: QUERY_S}):
+            await super().start(*args, **kwargs)
+
+    async def setup(self) -> None:
+        """Start the flows' loop beside Prefect's part. What is away is waited for there."""
+        from deployments.settings import load_settings
+        from deployments.worker.flows_thread import FlowsThread
+
+        self._flows = FlowsThread(load_settings(), self._work_pool_name, self._limit, self._logger)
+        self._flows.start()
+        await super().setup()
+        self._limiter = None  # the limit bounds what runs, not what is handed over
+
+    async def teardown(self, *exc_info: Any) -> None:
+        """Drain: what runs may finish within the limit, the rest is handed back to the queue."""
+        try:
+            if self._flows is not None:
+                await self._flows.stop()
+        finally:
+            await super().teardown(*exc_info)
+
+    async def get_and_submit_flow_runs(self) -> list[FlowRun]:
+        """Hand over what is due. Nothing is taken while it could not be, and Prefect's absence ends nothing."""
+        if self._flows is not None and self._flows.failure is not None:
+            raise RuntimeError(
+                "the flows' loop has ended; a supervisor starts the worker again"
+            ) from self._flows.failure
+        if self._flows is None or not self._flows.ready:
+            return []
+        return await self._outlasting(super().get_and_submit_flow_runs(), [])
+
+    async def sync_with_backend(self) -> None:
+        """Send the heartbeat. Prefect's own loops would end the worker, and all that it runs, after some failures."""
+        await self._outlasting(super().sync_with_backend(), None)
+
+    async def run(
+        self,
+        flow_run: FlowRun,
+        configuration: WarmJobConfiguration,
+        task_status: anyio.abc.TaskStatus[Any] | None = None,
+    ) -> BaseWorkerResult:
+        """Put a request for the run into the queue, where it is safe; waits for JetStream as long as that is away.
+
+        A run that can never be run raises, and Prefect's base marks it Crashed with the reason.
+        """
+        from blocks.exceptions import RecordError
+        from deployments.worker.requests import request_for
+
+        assert self._flows is not None
+        request = request_for(flow_run, configuration.entrypoint)
+        while True:
+            try:
+                await self._flows.enqueue(request)
+                break
+            except RecordError as error:
+                self._logger.warning("flow run %s waits for JetStream: %s", flow_run.id, error)
+                await asyncio.sleep(HAND_OVER_S)
+        if task_status is not None:
+            task_status.started(0)  # no process, whose id Prefect would note with another call
+        return WarmResult(identifier=str(flow_run.id), status_code=0)
+
+    async def _outlasting(self, work: Any, otherwise: Any) -> Any:
+        try:
+            found = await work
+        except httpx.HTTPError as error:
+            if isinstance(error, httpx.HTTPStatusError) and not error.response.is_server_error:
+                raise  # it does answer: this worker is not what it expects
+            if not self._away:
+                self._logger.warning(
+                    "Prefect's server does not answer (%s); asked again", error or type(error).__name__
+                )
+            self._away = True
+            return otherwise
+        if self._away:
+            self._logger.info("Prefect's server answers again")
+        self._away = False
+        return found
+
+
+class WarmResult(BaseWorkerResult):
+    """A flow run was handed over."""

@@ -1,0 +1,65 @@
+"""Flow runs as requests, and back: what the queue says is to be run, and the Prefect flow that does it."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from typing import Any
+
+from prefect import Flow
+from prefect.client.schemas.objects import FlowRun
+
+from blocks.work_queue import Lane
+from tasks.council.base import NAME_PATTERN
+from tasks.enqueue import DELIBERATE, Request
+
+BATCH = "batch"
+"""Work queue of the pool whose runs wait behind people's, and name of that lane."""
+FLOWS = re.compile(r"flows\.[a-z_]+\.[a-z_]+")
+
+
+class UnknownFlow(ValueError):
+    """A deployment or request names a flow that this worker does not run; the text says what would be right."""
+
+
+def request_for(flow_run: FlowRun, entrypoint: str | None) -> Request:
+    """The request to run a flow run. Raises UnknownFlow."""
+    flow = known(entrypoint)
+    lane: Lane = "batch" if flow_run.work_queue_name == BATCH else "interactive"
+    return Request(
+        id=id_of(flow_run, flow),
+        flow=flow,
+        parameters=flow_run.parameters,
+        run=str(flow_run.id),
+        door="prefect",
+        lane=lane,
+    )
+
+
+def id_of(flow_run: FlowRun, flow: str = DELIBERATE) -> str:
+    """The id that a flow run deliberates under: the one that it was given, else its own."""
+    given = flow_run.parameters.get("deliberation_id")
+    named = flow == DELIBERATE and isinstance(given, str) and re.fullmatch(NAME_PATTERN, given)
+    return str(given) if named else str(flow_run.id)
+
+
+def known(entrypoint: str | None) -> str:
+    """The entrypoint, if this worker may run it. Raises UnknownFlow."""
+    if entrypoint is None or FLOWS.fullmatch(entrypoint) is None:
+        raise UnknownFlow(
+            f"entrypoint: {entrypoint!r} is none that the warm worker runs; one is dotted and in the package flows, "
+            f"such as {DELIBERATE}. Other flows run on a pool of Prefect's own types"
+        )
+    return entrypoint
+
+
+def load(entrypoint: str) -> Flow[Any, Any]:
+    """The flow of an entrypoint. Raises UnknownFlow."""
+    module, _, name = known(entrypoint).rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name, None)
+    except ImportError as error:
+        raise UnknownFlow(f"entrypoint: {entrypoint!r} cannot be imported: {error}") from error
+    if not isinstance(found, Flow):
+        raise UnknownFlow(f"entrypoint: {entrypoint!r} is no flow")
+    return found

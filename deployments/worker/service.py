@@ -1,0 +1,209 @@
+"""What a worker does on its flows' loop: connect, take requests, run them, watch for cancels, drain.
+
+Everything that can be away is waited for, and said in the worker's health. Requests are taken from two lanes, each with
+places of its own, so that people never wait behind a batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+import httpx
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
+from prefect.client.schemas.objects import StateType
+
+from blocks.background import background
+from blocks.connections import connections, prefect_clients
+from blocks.exceptions import ConclaveError, RecordError, RecordUnavailable
+from blocks.loading import open_leases, open_record
+from blocks.record import Record
+from blocks.work_queue import LANES, PRESENCE, Delivery, Lane, WorkQueue
+from deployments.settings import Settings
+from deployments.worker.cluster import Cluster
+from deployments.worker.health import health
+from deployments.worker.places import Places
+from deployments.worker.runs import Runs
+from tasks.enqueue import Request, enqueue
+
+Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
+
+TAKE_S = 1.0
+"""How long one question to the queue waits; so long a drain waits for the last one."""
+AGAIN_S = 2.0
+CANCEL_EVERY_S = 1.0
+MAX_CANCELS = 200
+
+
+class WorkerService:
+    """The worker on its loop; made on another thread, and told from there only to drain."""
+
+    def __init__(self, settings: Settings, pool: str, concurrency: int, log: Log) -> None:
+        self._settings, self._pool, self._log = settings, pool, log
+        self._slots: dict[Lane, asyncio.Semaphore] = {
+            "interactive": asyncio.Semaphore(concurrency),
+            "batch": asyncio.Semaphore(min(concurrency, settings.worker_batch)),
+        }
+        self._cluster = Cluster(log)
+        self._idle = asyncio.Condition()
+        self._draining = asyncio.Event()
+        self._waiting: str | None = "connecting"
+        self._runs: Runs | None = None
+        self._record: Record | None = None
+        self._works: set[asyncio.Task[None]] = set()
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are taken from the queue."""
+        return self._waiting is None and self._cluster.trouble is None and not self._draining.is_set()
+
+    @property
+    def left(self) -> bool:
+        """Whether the drain left something running, which was handed back."""
+        return bool(self._works)
+
+    def drain(self) -> None:
+        """Take nothing any more, and end once nothing runs or the limit is over."""
+        self._draining.set()
+
+    async def enqueue(self, request: Request) -> None:
+        """Put a request into the queue. Raises RecordError."""
+        if self._record is None:
+            raise RecordUnavailable("the worker is not connected yet")
+        await enqueue(self._record, request)
+
+    def report(self) -> dict[str, Any]:
+        """What the health endpoint tells."""
+        runs = self._runs
+        return {
+            "ready": self.ready,
+            "waiting_for": self._waiting or self._cluster.trouble,
+            "draining": self._draining.is_set(),
+            "in_work": len(runs.in_work) if runs else 0,
+            "peak": runs.peak if runs else 0,
+            "ended": runs.ended if runs else 0,
+        }
+
+    async def work(self) -> None:
+        """Serve until drained. Raises HealthUnavailable."""
+        async with health(self._settings.worker_health, self.report):
+            while not self._draining.is_set():
+                try:
+                    await self._serve()
+                    return
+                except (ConclaveError, httpx.HTTPError) as error:  # away at the start
+                    self._wait_for(str(error) or type(error).__name__)
+                await self._pause(AGAIN_S)
+
+    async def _serve(self) -> None:
+        async with prefect_clients(), connections():
+            self._record, leases = await open_record(), await open_leases()
+            places = Places(self._settings.worker_starts)
+            runs = self._runs = Runs(self._record, leases, self._cluster, places, self._log)
+            async with leases.hold(f"{PRESENCE}{uuid.uuid4().hex}"):
+                self._waiting = None
+                async with background(
+                    self._kept("the connection to Ray", lambda: self._cluster.keep(self._idle, runs.in_work)),
+                    self._kept("the watch for cancels", lambda: self._watch_cancels(runs)),
+                ):
+                    await self._take(runs)
+
+    async def _take(self, runs: Runs) -> None:
+        """Take from both lanes until the drain begins, then see to the end of what runs."""
+        await asyncio.gather(*(self._kept(f"lane {lane}", partial(self._take_from, lane, runs)) for lane in LANES))
+        if self._works:
+            self._log.info("draining: %s requests are in work", len(self._works))
+            await asyncio.wait(self._works, timeout=self._settings.worker_drain_s)
+        if self._works:
+            self._log.warning("%s requests did not end in time, and are handed back", len(self._works))
+            await runs.hand_back()
+
+    async def _take_from(self, lane: Lane, runs: Runs) -> None:
+        queue, slots, told = WorkQueue(runs.record, lane), self._slots[lane], False
+        try:
+            while not self._draining.is_set():
+                if not await self._room(slots):
+                    continue
+                try:
+                    delivery = await queue.take(TAKE_S)
+                    told = False
+                except RecordError as error:
+                    delivery = None
+                    if not told:
+                        self._log.warning("lane %s: %s", lane, error)
+                    told = True
+                    await self._pause(AGAIN_S)
+                await self._taken(delivery, slots, runs)
+        finally:
+            await queue.close()
+
+    async def _room(self, slots: asyncio.Semaphore) -> bool:
+        """A slot for one more; False after a while without, so that a drain is heard."""
+        try:
+            async with asyncio.timeout(TAKE_S):
+                await self._cluster.ready()
+                await slots.acquire()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _taken(self, delivery: Delivery | None, slots: asyncio.Semaphore, runs: Runs) -> None:
+        if delivery is None or self._draining.is_set():
+            slots.release()
+            if delivery is not None:
+                await delivery.hand_back()
+            return
+        work = asyncio.create_task(self._work_on(delivery, slots, runs))
+        self._works.add(work)
+        work.add_done_callback(self._works.discard)
+
+    async def _work_on(self, delivery: Delivery, slots: asyncio.Semaphore, runs: Runs) -> None:
+        try:
+            await runs.run(delivery)
+        finally:
+            slots.release()
+            async with self._idle:
+                self._idle.notify_all()
+
+    async def _watch_cancels(self, runs: Runs) -> None:
+        """See which flow runs Prefect shows as Cancelling: its own worker does nothing for one that has started."""
+        cancelling = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.CANCELLING])))
+        while True:
+            await asyncio.sleep(CANCEL_EVERY_S)
+            try:
+                async with get_client() as client:
+                    found = await client.read_flow_runs(flow_run_filter=cancelling, limit=MAX_CANCELS)
+                for run in found:
+                    await runs.cancel(run)
+            except (httpx.HTTPError, RecordError) as error:
+                self._log.debug("cancels are not seen just now: %s", error)
+
+    # --- inside -----------------------------------------------------------------------------------
+
+    async def _kept(self, what: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Let work go on: what ends it is told, and it begins again."""
+        while not self._draining.is_set():
+            try:
+                await work()
+                return
+            except Exception:  # noqa: BLE001  # told, and begun again
+                self._log.exception("%s failed, and begins again", what)
+            await self._pause(AGAIN_S)
+
+    def _wait_for(self, what: str) -> None:
+        if self._waiting != what:
+            self._log.warning("waiting: %s", what)
+        self._waiting = what
+
+    async def _pause(self, seconds: float) -> None:
+        """Let time pass, unless a drain begins."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._draining.wait()
+        except TimeoutError:
+            pass
