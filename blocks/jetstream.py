@@ -194,6 +194,26 @@ class JetStream(Block):
                 ),
             )
 
+    async def apply_retention(self) -> list[str]:
+        """Give the streams that exist the retention of this block; the names of those that had another.
+
+        Raises RecordError.
+        """
+        jetstream, changed = (await self.record()).jetstream, []
+        wanted = self.retention_days * 86_400
+        try:
+            for name in (*STREAMS, f"OBJ_{BODIES_BUCKET}"):
+                config = (await jetstream.stream_info(name)).config
+                if config.max_age is None or abs(config.max_age - wanted) > 1:
+                    config.max_age = wanted
+                    await jetstream.update_stream(config)
+                    changed.append(name)
+        except TRANSIENT as error:
+            raise RecordUnavailable(f"the streams' retention cannot be changed: {words(error)}") from error
+        except nats.errors.Error as error:
+            raise RecordMisconfigured(f"the streams' retention cannot be changed: {words(error)}") from error
+        return changed
+
     async def _ensure_bucket(self, jetstream: JetStreamContext, config: KeyValueConfig) -> None:
         try:
             await jetstream.key_value(config.bucket)

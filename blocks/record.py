@@ -314,6 +314,12 @@ class Record:
 
         await self._outlast(merge)
 
+    async def purge_status(self, event: Event) -> None:
+        """Let a key go for good, without a mark in its place, unless it was written again since this event."""
+        await self._outlast(
+            lambda: self.jetstream.purge_stream(_stream(event.subject), seq=event.sequence + 1, subject=event.subject)
+        )
+
     def follow_status(self, key: str) -> AsyncGenerator[Event, None]:
         """Every change of a key from its present value on; never ends."""
         return self.follow(f"$KV.{STATUS_BUCKET}.{key}")

@@ -124,11 +124,12 @@ PRESENCE = "worker."
 async def workers(record: Record) -> int:
     """How many workers take from the queue now; one that was killed counts for some seconds. Raises RecordError."""
     try:
-        return len(await record.leases.keys(filters=[PRESENCE]))
+        keys = await record.leases.keys()
     except NoKeysError:
         return 0
     except (nats.errors.Error, *TRANSIENT) as error:
         raise RecordError(f"the workers cannot be counted: {words(error)}") from error
+    return sum(key.startswith(PRESENCE) for key in keys)
 
 
 def request_subject(deliberation_id: str, lane: Lane = "interactive") -> str:

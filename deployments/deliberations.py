@@ -24,6 +24,7 @@ from tasks.council.models import Deliberation, DeliberationRequest, InvalidReque
 from tasks.council.proposals import Answer
 from tasks.council.tally import Rule, Tally
 from tasks.plans import check_servers, council_spec, plan_of, standing_plan
+from tasks.reading import status_of
 
 Starts = AbstractAsyncContextManager[Callable[[], None]]
 
@@ -112,7 +113,7 @@ async def cancel_deliberation(deliberation_id: str) -> tuple[str | None, str | N
     """
     async with connections():
         record = await open_record()
-        if await record.read_status(check_id(deliberation_id)) is None:
+        if await status_of(record, check_id(deliberation_id)) is None:
             raise InvalidRequest("id", f"no deliberation {deliberation_id!r} is on the record")
         finished = await record.last(f"deliberations.{deliberation_id}.finished")
         if finished is not None:

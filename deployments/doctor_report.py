@@ -7,8 +7,8 @@ from collections.abc import AsyncGenerator
 
 from rich.text import Text
 
-from deployments.doctor import Finding
 from deployments.terminal import plain, stdout
+from tasks.diagnose import Finding
 
 MARKS = {"ok": ("ok", "green"), "warning": ("look", "yellow"), "failed": ("FAILED", "bold red")}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 from blocks.exceptions import BlockMissing
@@ -11,6 +12,7 @@ from blocks.loading import DEFAULT, fresh
 from blocks.ray_agents import RayAgents
 from blocks.vllm_server import VLLM
 from deployments.councils import DEFAULTS, apply_councils, read_councils
+from deployments.deploying import deploy
 from deployments.settings import Settings
 from deployments.stack import StackStatus
 
@@ -39,6 +41,7 @@ async def furnish(status: StackStatus, settings: Settings, report: Report) -> Ra
     await agents.save(DEFAULT, overwrite=True)
     done = await apply_councils(councils, overwrite=False)
     report(f"councils ready: {', '.join(done)}")
+    await deploy(Path(status.home), report)
     return agents
 
 

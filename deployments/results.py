@@ -12,14 +12,14 @@ from tasks.council.results import item_result
 from tasks.council.rules import Verdict
 from tasks.council.tally import Rule, Tally, tally
 from tasks.plans import plan_of
-from tasks.reading import answers_of
+from tasks.reading import answers_of, status_of
 
 STATUS_FIELDS = ("id", "status", "degraded", "council", "engine", "counts", "started_at", "completed_at", "duration_ms")
 
 
 async def result_of(record: Record, deliberation_id: str) -> Body | None:
     """The result so far, None if the id is unknown; the item's own fields where the agenda has one."""
-    status = await record.read_status(deliberation_id)
+    status = await status_of(record, deliberation_id)
     if status is None:
         return None
     result: Body = {"degraded": False, **{name: status[name] for name in STATUS_FIELDS if name in status}}
@@ -30,7 +30,8 @@ async def result_of(record: Record, deliberation_id: str) -> Body | None:
         result |= body | {"counts": result.get("counts", {})}
     else:
         result["items"] = await _items(record, deliberation_id)
-        result["usage"] = finished.body["usage"] if finished else None
+        result["usage"] = finished.body.get("usage") if finished else None
+        result["error_message"] = finished.body.get("error") if finished else None
     result["links"] = _links(status)
     return result
 

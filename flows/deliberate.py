@@ -21,7 +21,8 @@ from blocks.loading import open_leases, open_record
 from blocks.ray_agents import RayAgents, waiting_only
 from tasks.attendance import Post, attendance
 from tasks.collect import collect
-from tasks.council.models import DeliberationRequest
+from tasks.council.base import Name, Text
+from tasks.council.models import Deadline, DeliberationRequest, Grace, Members, Rounds
 from tasks.council.stages import REVIEW, REVISE, SYNTHESIZE, Strategy, kind_of
 from tasks.inbox import INBOX
 from tasks.outcome import Outcome
@@ -47,31 +48,31 @@ WORK = {"propose": propose, REVIEW: review, REVISE: revise, SYNTHESIZE: synthesi
     validate_parameters=False,  # DeliberationRequest does, and names the field
 )
 async def deliberate(
-    task: str | None = None,
+    task: Text | None = None,
     items: list[dict[str, Any]] | None = None,
-    council: str = "dev",
-    rubric: str | None = None,
-    requirements: list[str] | None = None,
+    council: Name = "dev",
+    rubric: Text | None = None,
+    requirements: list[Text] | None = None,
     context: dict[str, Any] | None = None,
     answer_format: dict[str, Any] | None = None,
     strategy: Strategy | None = None,
-    rounds: int | None = None,
-    members: int | None = None,
-    quorum: int | None = None,
-    grace_s: float | None = None,
-    deadline_s: float | None = None,
+    rounds: Rounds | None = None,
+    members: Members | None = None,
+    quorum: Members | None = None,
+    grace_s: Grace | None = None,
+    deadline_s: Deadline | None = None,
     metadata: dict[str, Any] | None = None,
-    deliberation_id: str | None = None,
+    deliberation_id: Name | None = None,
 ) -> State[Any]:
     """Let a council decide.
 
     Args:
         task: The one task to decide; or give items.
         items: Several tasks, each an object with `task` and optionally `id`, `rubric`, `requirements`, `context`.
-        council: Name of the council block.
+        council: Name of a council, such as dev, qa, architect, devops or data; a block of type Council.
         rubric: How proposals are judged.
-        requirements: What a proposal has to meet.
-        context: Facts that the members should know.
+        requirements: What a proposal has to meet, one thing in each line of the list.
+        context: Facts that the members should know, an object.
         answer_format: Form of a closed answer, for example {"type": "choice", "options": ["yes", "no"]}.
         strategy: propose: deterministic checks decide; rank: blind ballots; synthesize: a chairman, after them.
         rounds: How often each author revises its proposal, 0 to 3; the council's own where left out.

@@ -19,6 +19,8 @@ from blocks.connections import connections
 from blocks.loading import fresh
 from blocks.ray_agents import RayAgents
 from flows.deliberate import deliberate
+from tasks.council.base import Name
+from tasks.council.models import Deadline, Members, Rounds
 from tasks.evaluate import check_size, evaluated, is_answered, score, show
 from tasks.evaluation_checker import QuestionFile
 
@@ -32,11 +34,11 @@ from tasks.evaluation_checker import QuestionFile
 )
 async def evaluate(
     questions: str,
-    council: str = "dev",
-    members: int | None = None,
-    rounds: int | None = None,
-    deadline_s: float | None = None,
-    deliberation_id: str | None = None,
+    council: Name = "dev",
+    members: Members | None = None,
+    rounds: Rounds | None = None,
+    deadline_s: Deadline | None = None,
+    deliberation_id: Name | None = None,
 ) -> State[Any]:
     """Compare single sample, majority, rank and synthesize over the same proposals.
 

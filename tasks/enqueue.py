@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from blocks.record import Body, Record
 from blocks.work_queue import Lane, request_subject
-from tasks.council.base import Frozen, Name
+from tasks.council.base import NAME_PATTERN, Frozen, Name
 from tasks.council.models import DeliberationRequest, InvalidRequest, Status
 from tasks.plans import MAX_REQUEST_IN_STATUS
+from tasks.reading import status_of
 
-DELIBERATE = "deliberate"
+DELIBERATE = "flows.deliberate.deliberate"
+"""Entrypoint of the flow; what a request runs is named as in prefect.yaml."""
 Door = Literal["prefect", "gateway", "planning", "webhook", "housekeeping"]
 
 
@@ -26,13 +29,21 @@ class Request(Frozen):
     lane: Lane = "interactive"
 
 
-async def enqueue(record: Record, request: Request) -> bool:
+def id_of(parameters: dict[str, Any], run: str) -> str:
+    """The id that a flow run deliberates under: the one that it was given, else its own."""
+    given = parameters.get("deliberation_id")
+    return given if isinstance(given, str) and re.fullmatch(NAME_PATTERN, given) else run
+
+
+async def enqueue(record: Record, request: Request, again: bool = False) -> bool:
     """Put a request into the queue; False where its deliberation has ended, or waits there already.
+
+    `again`: it was accepted before, and its run was lost.
 
     First its key of the status bucket is made, with the request, then the message is published: what is left between
     the two, housekeeping finds. Raises InvalidRequest where the id was asked with another request, and RecordError.
     """
-    if request.flow == DELIBERATE and not await _accepted(record, request):
+    if request.flow == DELIBERATE and not again and not await _accepted(record, request):
         return False
     body = request.model_dump(mode="json")
     await record.publish(request_subject(request.id, request.lane), f"{request.id}:request", "request", body)
@@ -58,9 +69,12 @@ async def _accepted(record: Record, request: Request) -> bool:
     }
     if len(str(fields)) <= MAX_REQUEST_IN_STATUS:
         status["request"] = {name: value for name, value in fields.items() if value is not None}
-    if await record.create_status(request.id, status) or request.run is not None:
+    ended = await record.read_status(request.id) is None and await status_of(record, request.id)
+    if not ended and await record.create_status(request.id, status):
         return True
-    standing = await record.read_status(request.id) or {}
+    if request.run is not None:
+        return True
+    standing = ended or await record.read_status(request.id) or {}
     if digest != standing.get("request_digest", digest):
         raise InvalidRequest("id", f"{request.id!r} was already asked with another request")
     return not Status(standing["status"]).final and not await queued(record, request.id, request.lane)

@@ -193,7 +193,7 @@ async def _announce_start(record: Record, session: Session, request: Deliberatio
         "started_at": now,
     }
     await _set_status(record, session, request, told, run_url)
-    body = {"task_id": plan.id, "total_agents": len(plan.council.members), **told}
+    body = {"task_id": plan.id, "total_agents": len(plan.council.members), "flow_run_url": run_url, **told}
     await record.publish_final(f"deliberations.{plan.id}.started", f"{plan.id}:started", "deliberation.started", body)
     await record.announce("deliberation.started", body)
 
@@ -208,6 +208,7 @@ async def _set_status(
         "request_digest": plan.request_digest,
         "council_digest": plan.council_digest,
         "flow_run_url": run_url,
+        "unattended_since": None,
         **told,
     }
     asked = request.model_dump(mode="json", exclude_defaults=True)

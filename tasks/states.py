@@ -9,6 +9,7 @@ from prefect.exceptions import Abort
 from prefect.states import Cancelled, Completed, Failed
 
 from blocks.exceptions import Superseded
+from blocks.record import Body
 from tasks.collect import status_of
 from tasks.council.models import Deliberation, Status
 from tasks.outcome import Outcome
@@ -27,6 +28,18 @@ def final_state(plan: Deliberation, outcome: Outcome) -> State[Any]:
     if status is Status.COMPLETED:
         degraded = any(line.degraded for line in outcome.lines)
         return Completed(message=message, name="Degraded" if degraded else "Completed")
+    if status is Status.CANCELLED:
+        return Cancelled(message=message)
+    return Failed(message=message, name="Timeout" if status is Status.TIMEOUT else "Failed")
+
+
+def ended_state(ended: Body) -> State[Any]:
+    """What Prefect is to show of a deliberation whose run could not say so itself; `ended` is its status."""
+    status = Status(ended["status"])
+    message = f"{'simulated, ' if ended.get('engine') == 'simulator' else ''}ended on the record"
+    message += f": {ended['error']}" if ended.get("error") else ""
+    if status is Status.COMPLETED:
+        return Completed(message=message, name="Degraded" if ended.get("degraded") else "Completed")
     if status is Status.CANCELLED:
         return Cancelled(message=message)
     return Failed(message=message, name="Timeout" if status is Status.TIMEOUT else "Failed")

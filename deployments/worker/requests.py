@@ -10,8 +10,7 @@ from prefect import Flow
 from prefect.client.schemas.objects import FlowRun
 
 from blocks.work_queue import Lane
-from tasks.council.base import NAME_PATTERN
-from tasks.enqueue import DELIBERATE, Request
+from tasks.enqueue import DELIBERATE, Request, id_of
 
 BATCH = "batch"
 """Work queue of the pool whose runs wait behind people's, and name of that lane."""
@@ -26,21 +25,15 @@ def request_for(flow_run: FlowRun, entrypoint: str | None) -> Request:
     """The request to run a flow run. Raises UnknownFlow."""
     flow = known(entrypoint)
     lane: Lane = "batch" if flow_run.work_queue_name == BATCH else "interactive"
+    run = str(flow_run.id)
     return Request(
-        id=id_of(flow_run, flow),
+        id=id_of(flow_run.parameters, run) if flow == DELIBERATE else run,
         flow=flow,
         parameters=flow_run.parameters,
-        run=str(flow_run.id),
+        run=run,
         door="prefect",
         lane=lane,
     )
-
-
-def id_of(flow_run: FlowRun, flow: str = DELIBERATE) -> str:
-    """The id that a flow run deliberates under: the one that it was given, else its own."""
-    given = flow_run.parameters.get("deliberation_id")
-    named = flow == DELIBERATE and isinstance(given, str) and re.fullmatch(NAME_PATTERN, given)
-    return str(given) if named else str(flow_run.id)
 
 
 def known(entrypoint: str | None) -> str:

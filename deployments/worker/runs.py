@@ -33,10 +33,11 @@ from blocks.record import LEASE_S, Body, Record
 from blocks.work_queue import Delivery
 from deployments.worker.cluster import Cluster
 from deployments.worker.places import Places
-from deployments.worker.requests import UnknownFlow, id_of, load
+from deployments.worker.requests import UnknownFlow, load
 from tasks.council.models import DeliberationRequest, InvalidRequest, Status
 from tasks.ending import end, refuse
-from tasks.enqueue import DELIBERATE, Request
+from tasks.enqueue import DELIBERATE, Request, id_of
+from tasks.reading import status_of
 
 Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
@@ -150,7 +151,7 @@ class Runs:
         self, work: Work, request: Request, flow: Flow[Any, Any], run: FlowRun, lease: Lease
     ) -> int:
         """Run a deliberation to its end. Raises Unfinished, and what its flow raises."""
-        status = await self.record.read_status(request.id) or {}
+        status = await status_of(self.record, request.id) or {}
         final = "status" in status and Status(status["status"]).final
         in_prefect = run.state
         if final and in_prefect is not None and in_prefect.is_final():
@@ -213,7 +214,7 @@ class Runs:
             if work.flow is not None:  # no deliberation: there is nobody who hears the flag
                 work.flow.cancel()
         elif work is None:
-            await self._flag(id_of(run))
+            await self._flag(id_of(run.parameters, str(run.id)))
             await self._cancel_queued(run)
 
     async def _flag(self, deliberation_id: str) -> bool:
@@ -227,9 +228,8 @@ class Runs:
 
     async def _cancel_queued(self, run: FlowRun) -> None:
         """End what waits in the queue at once, and not when its turn comes."""
-        event = await self.record.next(f"requests.{id_of(run)}", 0) or await self.record.next(
-            f"requests.{id_of(run)}.batch", 0
-        )
+        one = id_of(run.parameters, str(run.id))
+        event = await self.record.next(f"requests.{one}", 0) or await self.record.next(f"requests.{one}.batch", 0)
         if event is None:
             return
         request = Request.model_validate(event.body)
@@ -363,4 +363,6 @@ def _words(error: ValueError) -> str:
     if not isinstance(error, ValidationError):
         return str(error)
     first = error.errors(include_input=False)[0]
-    return f"{'.'.join(map(str, first['loc'])) or 'body'}: {first['msg']}"
+    if not first["loc"]:
+        return "body: a request is a JSON object"
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -19,6 +19,13 @@ from tasks.council.stages import MAX_ROUNDS, SYNTHESIZE, Strategy, stages_of
 
 MAX_MEMBERS = 128
 MAX_ITEMS = 10_000
+
+
+# The bounds of a request, which the flow's parameters share, so that the form in Prefect's UI knows them.
+Rounds = Annotated[int, Field(ge=0, le=MAX_ROUNDS)]
+Members = Annotated[int, Field(ge=1, le=MAX_MEMBERS)]
+Grace = Annotated[float, Field(ge=0, le=86_400)]
+Deadline = Annotated[float, Field(gt=0, le=86_400)]
 
 
 class InvalidRequest(ValueError):
@@ -185,11 +192,11 @@ class DeliberationRequest(Brief):
     items: tuple[ItemRequest, ...] | None = Field(None, min_length=1, max_length=MAX_ITEMS)
     council: Name = Field("dev", description="Name of the council that decides.")
     strategy: Strategy | None = Field(None, description="How it decides; the council's own where left out.")
-    rounds: int | None = Field(None, ge=0, le=MAX_ROUNDS, description="Rounds of revision; the council's own.")
-    members: int | None = Field(None, ge=1, le=MAX_MEMBERS, description="The council's first N members.")
-    quorum: int | None = Field(None, ge=1, le=MAX_MEMBERS)
-    grace_s: float | None = Field(None, ge=0, le=86_400)
-    deadline_s: float | None = Field(None, gt=0, le=86_400)
+    rounds: Rounds | None = Field(None, description="Rounds of revision; the council's own.")
+    members: Members | None = Field(None, description="The council's first N members.")
+    quorum: Members | None = None
+    grace_s: Grace | None = None
+    deadline_s: Deadline | None = None
     metadata: JsonObject = Field(default_factory=dict, description="Carried along, never read.")
 
     @model_validator(mode="after")

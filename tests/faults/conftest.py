@@ -20,10 +20,12 @@ import aiohttp
 import nats
 import pytest
 import pytest_asyncio
+from nats.js.errors import NotFoundError
 
 from deployments.settings import Settings, load_settings
-from deployments.stack import StackStatus, down, status
+from deployments.stack import StackStatus, down, environment, status
 from deployments.stack.places import Places
+from deployments.stack.ports import free_port
 from deployments.stack.supervision import Supervisor
 
 ROOT = Path(__file__).parents[2]
@@ -165,6 +167,54 @@ class Stack:
 
     # --- record -----------------------------------------------------------------------------------
 
+    async def finals(self, deliberation_id: str) -> dict[str, int]:
+        """How many final events stand on the record: decisions, and ends."""
+        client = await nats.connect(self.status.nats)
+        counts: dict[str, int] = {}
+        try:
+            for subject in (f"decisions.{deliberation_id}.*", f"deliberations.{deliberation_id}.finished"):
+                info = await client.jetstream().stream_info("CONCLAVE_DECISIONS", subjects_filter=subject)
+                counts |= info.state.subjects or {}
+            return counts
+        finally:
+            await client.close()
+
+    async def finished(self, deliberation_id: str) -> dict[str, Any]:
+        """Body of its final event, once there is one."""
+        client = await nats.connect(self.status.nats)
+
+        async def found() -> dict[str, Any] | None:
+            try:
+                subject = f"deliberations.{deliberation_id}.finished"
+                message = await client.jetstream().get_last_msg("CONCLAVE_DECISIONS", subject)
+            except NotFoundError:
+                return None
+            body: dict[str, Any] = json.loads(message.data or b"{}")
+            return body
+
+        try:
+            body: dict[str, Any] = await until(found)
+            return body
+        finally:
+            await client.close()
+
+    async def queue(self) -> list[str]:
+        """Subjects of the requests that wait or are worked on."""
+        client = await nats.connect(self.status.nats)
+        try:
+            info = await client.jetstream().stream_info("CONCLAVE_REQUESTS", subjects_filter="requests.>")
+            return sorted(info.state.subjects or {})
+        finally:
+            await client.close()
+
+    async def put(self, subject: str, data: bytes) -> None:
+        """Publish something as it is."""
+        client = await nats.connect(self.status.nats)
+        try:
+            await client.jetstream().publish(subject, data)
+        finally:
+            await client.close()
+
     async def answered(self, deliberation_id: str) -> list[str]:
         """The members whose answers stand on the record, once there is one."""
         client = await nats.connect(self.status.nats)
@@ -205,6 +255,85 @@ class Stack:
             found: list[dict[str, Any]] = await answer.json()
             assert answer.status == 200, found
             return found
+
+    async def deploy_run(self, name: str = "deliberate", **parameters: Any) -> str:
+        """Start a deployment as Prefect's UI does; the flow run's id."""
+        deployment = await self._ask("GET", f"deployments/name/{name}/{name}")
+        path = f"deployments/{deployment['id']}/create_flow_run"
+        return str((await self._ask("POST", path, json={"parameters": parameters}))["id"])
+
+    async def _ask(self, method: str, path: str, **content: Any) -> dict[str, Any]:
+        """Ask Prefect's API, again where SQLite was locked, as Prefect's own client does."""
+
+        async def asked() -> dict[str, Any] | None:
+            async with self._session.request(method, f"{self.status.prefect}/{path}", **content) as answer:
+                if answer.status == 503:
+                    return None
+                assert answer.status < 300, await answer.text()
+                body: dict[str, Any] = await answer.json()
+                return body
+
+        found: dict[str, Any] = await until(asked)
+        return found
+
+    async def deploy_runs(self, count: int, **parameters: Any) -> list[str]:
+        """So many runs of `deliberate`."""
+        return [await self.deploy_run(task=TASK, **parameters) for _ in range(count)]
+
+    async def ask_prefect_to_cancel(self, flow_run_id: str) -> None:
+        """What the button in Prefect's UI does."""
+        await self._ask("POST", f"flow_runs/{flow_run_id}/set_state", json={"state": {"type": "CANCELLING"}})
+
+    async def state(self, flow_run_id: str) -> dict[str, Any]:
+        """The state of a flow run."""
+        found: dict[str, Any] = (await self._ask("GET", f"flow_runs/{flow_run_id}"))["state"]
+        return found
+
+    async def final(self, flow_run_id: str, patience_s: float = PATIENCE_S) -> dict[str, Any]:
+        """The final state of a flow run."""
+
+        async def ended() -> dict[str, Any] | None:
+            try:
+                state = await self.state(flow_run_id)
+            except (aiohttp.ClientError, AssertionError):  # Prefect is away, or restarts
+                return None
+            return state if state["type"] in ("COMPLETED", "FAILED", "CANCELLED", "CRASHED") else None
+
+        found: dict[str, Any] = await until(ended, patience_s)
+        return found
+
+    # --- worker -----------------------------------------------------------------------------------
+
+    async def health(self) -> dict[str, Any]:
+        """What the stack's worker tells."""
+        async with self._session.get(f"{self.status.parts['worker'].url}/healthz") as answer:
+            found: dict[str, Any] = await answer.json()
+            return found
+
+    @asynccontextmanager
+    async def worker(self, **environ: str) -> AsyncGenerator[asyncio.subprocess.Process, None]:
+        """Another worker, as its own process; ready, and ended by SIGKILL if it still runs."""
+        address = f"127.0.0.1:{free_port(18090)}"
+        given = {**self.environ, **environment(self.status), "CONCLAVE_WORKER_HEALTH": address, **environ}
+        command = ("-P", "-m", "prefect", "worker", "start", "--pool", "conclave", "--type", "conclave")
+        log = (self.settings.home / f"worker-{uuid.uuid4().hex[:6]}.log").open("w")
+        process = await asyncio.create_subprocess_exec(sys.executable, *command, env=given, stdout=log, stderr=log)
+
+        async def ready() -> bool:
+            try:
+                async with self._session.get(f"http://{address}/healthz") as answer:
+                    return answer.status == 200
+            except aiohttp.ClientError:
+                return False
+
+        try:
+            await until(ready)
+            yield process
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+            log.close()
 
     @property
     def _session(self) -> aiohttp.ClientSession:
@@ -254,7 +383,7 @@ async def broken(home: Path) -> AsyncGenerator[Stack, None]:
         stack = Stack(home, session)
         yield stack
         await session.delete(f"{stack.status.llm}/sim/faults")
-        for part in ("nats", "prefect", "ray"):
+        for part in ("nats", "prefect", "ray", "worker"):
             await stack.answers(part)
 
 

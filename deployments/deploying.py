@@ -1,0 +1,106 @@
+"""The deployments of `prefect.yaml` into Prefect, by Prefect's own command.
+
+`prefect deploy --all` is what a user types, so `conclave up` does the same: one source, one way. It takes some seconds,
+and would set back what somebody has edited in Prefect's UI. So it runs only where a deployment is missing, or where the
+file or the flows' parameters have changed since this home deployed them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+
+from blocks.connections import prefect_named
+from blocks.exceptions import ConclaveError
+from deployments.worker import ConclaveWorker
+
+ROOT = Path(__file__).parent.parent
+FILE = ROOT / "prefect.yaml"
+POOL = ConclaveWorker.type
+DEPLOY_S = 120.0
+
+Report = Callable[[str], None]
+
+
+class DeployFailed(ConclaveError):
+    """Prefect's own command did not deploy; the text is what it said."""
+
+
+async def deploy(home: Path, report: Report, file: Path = FILE) -> bool:
+    """Deploy what the file says, unless this home has and nothing is missing; whether it was deployed.
+
+    Raises DeployFailed and PrefectUnavailable.
+    """
+    names = deployments_of(file)
+    with prefect_named():
+        await ensure_pool()
+        missing = await _missing(names)
+    digest, noted = _digest(file), home / "deployed"
+    if not missing and noted.is_file() and noted.read_text() == digest:
+        return False
+    await _run_deploy(file)
+    noted.write_text(digest)
+    report(f"deployments ready: {', '.join(names)}")
+    return True
+
+
+def deployments_of(file: Path) -> dict[str, str]:
+    """The deployments of a file: name -> entrypoint."""
+    content: dict[str, Any] = yaml.safe_load(file.read_text())
+    return {one["name"]: one["entrypoint"] for one in content["deployments"]}
+
+
+async def ensure_pool(name: str = POOL) -> None:
+    """Make the warm worker's pool where it is missing."""
+    template = ConclaveWorker.get_default_base_job_template()
+    async with get_client() as client:
+        try:
+            await client.create_work_pool(WorkPoolCreate(name=name, type=POOL, base_job_template=template))
+        except ObjectAlreadyExists:
+            return
+
+
+async def _missing(names: Iterable[str]) -> list[str]:
+    missing = []
+    async with get_client() as client:
+        for name in names:
+            try:
+                await client.read_deployment_by_name(f"{name}/{name}")
+            except ObjectNotFound:
+                missing.append(name)
+    return missing
+
+
+def _digest(file: Path) -> str:
+    """Of all that a deployment is made from: the file, and the source of the flows and of their parameters' types."""
+    sources = [file, *sorted((ROOT / "flows").glob("*.py")), *sorted((ROOT / "tasks" / "council").glob("*.py"))]
+    digest = hashlib.sha256()
+    for source in sources:
+        digest.update(source.read_bytes())
+    return digest.hexdigest()
+
+
+async def _run_deploy(file: Path) -> None:
+    command = (sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(file))
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        *command, cwd=file.parent, stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=asyncio.subprocess.STDOUT
+    )
+    try:
+        async with asyncio.timeout(DEPLOY_S):
+            said, _ = await process.communicate()
+    except TimeoutError as error:
+        process.kill()
+        await process.wait()
+        raise DeployFailed(f"`prefect deploy --all` did not end within {DEPLOY_S:g} s") from error
+    if process.returncode != 0:
+        raise DeployFailed(f"`prefect deploy --all` failed: {said.decode(errors='replace').strip()[-2000:]}")
