@@ -5,16 +5,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import nats
 import pytest
 import pytest_asyncio
+from nats.js.errors import NotFoundError
 
 LATENCY_S = 0.2
 
@@ -144,3 +148,58 @@ def deliberate(connected: Any, new_id: str) -> Callable[..., Awaitable[tuple[Any
         return state, await result_of(connected, deliberation_id) or {}
 
     return run
+
+
+class Recorded:
+    """What stands on the record, read by a plain NATS client, subject by subject."""
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+
+    async def events(self, pattern: str) -> dict[str, list[Any]]:
+        """Bodies by subject, in the order they were written."""
+        found: dict[str, list[Any]] = {}
+        for message in await self.messages(pattern):
+            found.setdefault(message.subject, []).append(json.loads(message.data))
+        return found
+
+    async def messages(self, pattern: str) -> list[Any]:
+        """Stored messages."""
+        stream = "CONCLAVE_ANSWERS" if pattern.startswith(("answers", "attempts")) else "CONCLAVE_DECISIONS"
+        jetstream, found, after = self.client.jetstream(), [], 0
+        with suppress(NotFoundError):
+            while True:
+                found.append(await jetstream.get_msg(stream, seq=after + 1, subject=pattern, direct=True, next=True))
+                after = found[-1].seq
+        return found
+
+    async def answers(self, deliberation_id: str) -> dict[str, Any]:
+        """The one final answer of each member and item, as `item.member`; fails where there are two."""
+        found = await self.events(f"answers.{deliberation_id}.>")
+        assert {len(bodies) for bodies in found.values()} <= {1}
+        return {f"{bodies[0]['item']}.{bodies[0]['agent_id']}": bodies[0] for bodies in found.values()}
+
+    @asynccontextmanager
+    async def heard(self, *subjects: str) -> AsyncGenerator[list[tuple[str, Any]], None]:
+        """What passes on core NATS meanwhile, as (subject, body)."""
+        passed: list[tuple[str, Any]] = []
+
+        async def note(message: Any) -> None:
+            passed.append((message.subject, json.loads(message.data)))
+
+        subscriptions = [await self.client.subscribe(subject, cb=note) for subject in subjects]
+        await self.client.flush()
+        try:
+            yield passed
+            await self.client.flush()
+        finally:
+            for subscription in subscriptions:
+                await subscription.unsubscribe()
+
+
+@pytest_asyncio.fixture
+async def recorded(stack: Any) -> AsyncGenerator[Recorded, None]:
+    """The record, seen by a client that knows nothing of Conclave."""
+    client = await nats.connect(stack.nats)
+    yield Recorded(client)
+    await client.close()

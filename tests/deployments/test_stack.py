@@ -211,7 +211,7 @@ def test_every_part_that_is_ours_is_restarted_and_ended_as_a_group(settings: Set
         section = program(text, part.name)
         assert (section["autorestart"], section["stopasgroup"], section["killasgroup"]) == ("true",) * 3
     niced = {part.name for part in parts if program(text, part.name)["command"].startswith("nice ")}
-    assert niced == {"prefect", "ray"}
+    assert niced == {"prefect", "ray", "worker"}
 
 
 def test_no_secret_is_in_the_configuration(settings: Settings) -> None:

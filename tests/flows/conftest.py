@@ -8,14 +8,11 @@ import os
 import signal
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import aiohttp
-import nats
 import pytest
 import pytest_asyncio
-from nats.js.errors import NotFoundError
 
 TASK = "Write a function to merge sorted arrays"
 
@@ -68,61 +65,6 @@ async def three(make_council: Any, quick: str) -> str:
     """Name of a council of m1, m2 and m3 on the quick server."""
     name: str = await make_council(3, server=quick)
     return name
-
-
-class Recorded:
-    """What stands on the record, read by a plain NATS client, subject by subject."""
-
-    def __init__(self, client: Any) -> None:
-        self.client = client
-
-    async def events(self, pattern: str) -> dict[str, list[Any]]:
-        """Bodies by subject, in the order they were written."""
-        found: dict[str, list[Any]] = {}
-        for message in await self.messages(pattern):
-            found.setdefault(message.subject, []).append(json.loads(message.data))
-        return found
-
-    async def messages(self, pattern: str) -> list[Any]:
-        """Stored messages."""
-        stream = "CONCLAVE_ANSWERS" if pattern.startswith(("answers", "attempts")) else "CONCLAVE_DECISIONS"
-        jetstream, found, after = self.client.jetstream(), [], 0
-        with suppress(NotFoundError):
-            while True:
-                found.append(await jetstream.get_msg(stream, seq=after + 1, subject=pattern, direct=True, next=True))
-                after = found[-1].seq
-        return found
-
-    async def answers(self, deliberation_id: str) -> dict[str, Any]:
-        """The one final answer of each member and item, as `item.member`; fails where there are two."""
-        found = await self.events(f"answers.{deliberation_id}.>")
-        assert {len(bodies) for bodies in found.values()} <= {1}
-        return {f"{bodies[0]['item']}.{bodies[0]['agent_id']}": bodies[0] for bodies in found.values()}
-
-    @asynccontextmanager
-    async def heard(self, *subjects: str) -> AsyncGenerator[list[tuple[str, Any]], None]:
-        """What passes on core NATS meanwhile, as (subject, body)."""
-        passed: list[tuple[str, Any]] = []
-
-        async def note(message: Any) -> None:
-            passed.append((message.subject, json.loads(message.data)))
-
-        subscriptions = [await self.client.subscribe(subject, cb=note) for subject in subjects]
-        await self.client.flush()
-        try:
-            yield passed
-            await self.client.flush()
-        finally:
-            for subscription in subscriptions:
-                await subscription.unsubscribe()
-
-
-@pytest_asyncio.fixture
-async def recorded(stack: Any) -> AsyncGenerator[Recorded, None]:
-    """The record, seen by a client that knows nothing of Conclave."""
-    client = await nats.connect(stack.nats)
-    yield Recorded(client)
-    await client.close()
 
 
 class Shown:

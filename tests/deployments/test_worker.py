@@ -1,0 +1,279 @@
+"""The warm worker: its flows' loop runs here in a thread, its Prefect side takes what a pool has."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any
+
+import aiohttp
+import pytest
+import pytest_asyncio
+
+TASK = "Write a function to merge sorted arrays"
+HEALTH = "127.0.0.1:{}"
+
+
+async def until(found: Callable[[], Awaitable[Any]], patience_s: float = 60.0) -> Any:
+    """The first true value that `found` gives."""
+    async with asyncio.timeout(patience_s):
+        while not (value := await found()):
+            await asyncio.sleep(0.05)
+        return value
+
+
+class Worker:
+    """The flows' loop of a worker, and what the record and Prefect say of what it runs."""
+
+    def __init__(self, thread: Any, record: Any, health: str) -> None:
+        self.thread, self.record, self.health = thread, record, health
+
+    async def ask(self, one: str, **request: Any) -> bool:
+        """Put a request into the queue."""
+        from tasks.enqueue import Request, enqueue
+
+        fields = {"parameters": {"task": TASK}, "door": "gateway", **request}
+        return bool(await enqueue(self.record, Request(id=one, **fields)))
+
+    async def finished(self, one: str) -> dict[str, Any]:
+        """Its final event, once the request has left the queue."""
+        from tasks.enqueue import queued
+
+        async def done() -> Any:
+            event = await self.record.last(f"deliberations.{one}.finished")
+            return event if event and not await queued(self.record, one) else None
+
+        return dict((await until(done)).body)
+
+    async def told(self) -> tuple[int, dict[str, Any]]:
+        """What its health endpoint answers."""
+        async with aiohttp.ClientSession() as session, session.get(f"http://{self.health}/healthz") as answer:
+            return answer.status, await answer.json()
+
+
+@pytest_asyncio.fixture
+async def worker(connected: Any) -> AsyncGenerator[Worker, None]:
+    """A worker's flows' loop, ready, drained after the test."""
+    from prefect.logging import get_logger
+
+    from deployments.settings import load_settings
+    from deployments.stack.ports import free_port
+    from deployments.worker.flows_thread import FlowsThread
+
+    address = f"127.0.0.1:{free_port(19000)}"
+    settings = load_settings().model_copy(update={"worker_health": address, "worker_drain_s": 20.0, "worker_batch": 1})
+    thread = FlowsThread(settings, "conclave", 8, get_logger("test-worker"))
+    thread.start()
+    found = Worker(thread, connected, address)
+    try:
+        await until(lambda: _ready(thread))
+        yield found
+    finally:
+        await thread.stop()
+    assert thread.failure is None
+
+
+async def _ready(thread: Any) -> bool:
+    return bool(thread.ready)
+
+
+async def test_a_request_becomes_one_flow_run_and_one_decision(
+    worker: Worker, make_council: Any, simulator: Any, new_id: str
+) -> None:
+    """From the queue, under its id, shown under the deployment; asked again it is not run again, also once let go."""
+    from prefect.client.orchestration import get_client
+
+    parameters = {"task": TASK, "council": await make_council(3)}
+    assert await worker.ask(new_id, parameters=parameters)
+    finished = await worker.finished(new_id)
+    status = await worker.record.read_status(new_id)
+    async with get_client() as client:
+        run = await client.read_flow_run(status["run"])
+        deployment = await client.read_deployment_by_name("deliberate/deliberate")
+    assert (finished["status"], run.state.name) == ("COMPLETED", "Completed")
+    assert (run.deployment_id, run.idempotency_key, run.run_count) == (deployment.id, new_id, 1)
+    assert (status["door"], status["tries"]) == ("gateway", 1)
+    assert not await worker.ask(new_id, parameters=parameters)
+    event = await worker.record.next(f"$KV.conclave-deliberations.{new_id}", 0)
+    await worker.record.purge_status(event)
+    assert not await worker.ask(new_id, parameters=parameters)
+    assert set((await simulator.calls(new_id)).values()) == {1}
+
+
+async def test_what_a_council_cannot_be_asked_ends_with_the_field(worker: Worker, new_id: str) -> None:
+    """An unknown council, which is known only when its turn comes: FAILED on the record and in Prefect."""
+    from prefect.client.orchestration import get_client
+
+    assert await worker.ask(new_id, parameters={"task": TASK, "council": "nowhere"})
+    finished = await worker.finished(new_id)
+    assert (finished["status"], finished["error"].partition(":")[0]) == ("FAILED", "council")
+    async with get_client() as client:
+        run = await client.read_flow_run((await worker.record.read_status(new_id))["run"])
+    assert run.state.is_failed()
+    assert "council: 'nowhere' is unknown" in run.state.message
+
+
+async def test_people_do_not_wait_behind_a_batch(
+    worker: Worker, make_council: Any, simulator: Any, new_id: str
+) -> None:
+    """The batch lane's one place is taken by a council that hangs, and more wait: an interactive request decides."""
+    council = await make_council(1)
+    await simulator.fault("hang", match=f"{new_id}-b")
+    batch = [f"{new_id}-b{number}" for number in range(3)]
+    for one in batch:
+        assert await worker.ask(one, parameters={"task": TASK, "council": council}, lane="batch")
+
+    async def asked() -> bool:
+        return bool(await simulator.calls(batch[0]))
+
+    await until(asked)
+    assert await worker.ask(new_id, parameters={"task": TASK, "council": council})
+    assert (await worker.finished(new_id))["status"] == "COMPLETED"
+    status, told = await worker.told()
+    assert (status, told["ready"], told["in_work"]) == (200, True, 1)
+    for one in batch:
+        await worker.record.merge_status(one, {"cancel_requested": True})
+    for one in batch:
+        assert (await worker.finished(one))["status"] == "CANCELLED"
+    assert not await simulator.calls(batch[2])
+
+
+async def test_a_failure_that_is_not_the_requests_is_tried_again(
+    worker: Worker, make_council: Any, simulator: Any, new_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that raises is run again, while another one goes on; after too many tries it is ended, and said to be."""
+    import deployments.worker.runs as runs
+    from blocks.exceptions import RecordError
+
+    monkeypatch.setattr(runs, "AGAIN_S", 0.1)
+    council = await make_council(1)
+    record_of = runs.run_flow_async
+    raised = []
+
+    async def raising(flow: Any, flow_run: Any, **kwargs: Any) -> Any:
+        if kwargs["parameters"].get("deliberation_id") == new_id:
+            raised.append(flow_run.id)
+            raise RecordError("the disk is full")
+        return await record_of(flow, flow_run=flow_run, **kwargs)
+
+    monkeypatch.setattr(runs, "run_flow_async", raising)
+    assert await worker.ask(new_id, parameters={"task": TASK, "council": council})
+    assert await worker.ask(f"{new_id}-other", parameters={"task": TASK, "council": council})
+    assert (await worker.finished(f"{new_id}-other"))["status"] == "COMPLETED"
+    assert (await worker.finished(new_id))["status"] == "TIMEOUT"
+    assert len(raised) == runs.MAX_TRIES
+    assert len(set(raised)) == 1
+    assert (await worker.record.read_status(new_id))["tries"] == runs.MAX_TRIES
+
+
+async def test_a_lease_that_is_lost_ends_the_run_and_leaves_the_request(
+    worker: Worker, make_council: Any, simulator: Any, recorded: Any, new_id: str
+) -> None:
+    """Another holder begins an epoch while members wait: what this worker writes is refused, the other one decides."""
+    council = await make_council(3)
+    await simulator.fault("slow", match=f"{new_id}:", delay_s=4)
+    assert await worker.ask(new_id, parameters={"task": TASK, "council": council})
+
+    async def asked() -> bool:
+        return len(await simulator.calls(new_id)) == 3
+
+    await until(asked)
+    fence = await worker.record.fence(new_id, 10**9, "another")  # as one that thought this worker dead
+
+    async def idle() -> bool:
+        return not (await worker.told())[1]["in_work"]
+
+    await until(idle)
+    assert await recorded.events(f"decisions.{new_id}.>") == {}
+    await worker.record.publish_final(
+        f"deliberations.{new_id}.finished", "e", "end", {"status": "COMPLETED", "task_id": new_id}, fence
+    )
+    await _purge(recorded, new_id)
+
+
+async def test_garbage_does_not_stop_it(worker: Worker, recorded: Any, make_council: Any, new_id: str) -> None:
+    """What is no request leaves the queue FAILED, with the reason, and the next one is run."""
+    jetstream = recorded.client.jetstream()
+    await jetstream.publish(f"requests.{new_id}-a", b"\xff")
+    unknown = {"id": f"{new_id}-b", "flow": "os.system", "parameters": {}, "door": "planning"}
+    await jetstream.publish(f"requests.{new_id}-b", json.dumps(unknown).encode())
+    assert await worker.ask(new_id, parameters={"task": TASK, "council": await make_council(1)})
+    assert (await worker.finished(new_id))["status"] == "COMPLETED"
+    assert (await worker.finished(f"{new_id}-a"))["error"] == "body: a request is a JSON object"
+    assert "entrypoint: 'os.system' is none" in (await worker.finished(f"{new_id}-b"))["error"]
+
+
+# --- the side of Prefect --------------------------------------------------------------------------
+
+
+@pytest_asyncio.fixture
+async def pool(connected: Any) -> str:
+    """A work pool of the warm worker's type, of the test's own."""
+    from deployments.deploying import ensure_pool
+
+    name = f"warm-{uuid.uuid4().hex[:8]}"
+    await ensure_pool(name)
+    return name
+
+
+async def _deployed(pool: str, entrypoint: str, flow: Any) -> Any:
+    """A deployment of the flow with that entrypoint."""
+    from prefect.client.orchestration import get_client
+
+    async with get_client() as client:
+        return await client.create_deployment(
+            flow_id=await client.create_flow(flow),
+            name=f"d-{uuid.uuid4().hex[:8]}",
+            work_pool_name=pool,
+            entrypoint=entrypoint,
+            enforce_parameter_schema=False,
+        )
+
+
+async def _polled_once(pool: str, deployment: Any, **parameters: Any) -> Any:
+    """A run of the deployment, after a worker has asked the pool once."""
+    from prefect.client.orchestration import get_client
+
+    from deployments.worker import ConclaveWorker
+
+    async with get_client() as client:
+        run = await client.create_flow_run_from_deployment(deployment, parameters=parameters)
+        async with ConclaveWorker(work_pool_name=pool) as worker:
+            await until(lambda: _ready(worker._flows))
+            await worker.get_and_submit_flow_runs()
+
+            async def ended() -> Any:
+                found = await client.read_flow_run(run.id)
+                return found if found.state.is_final() else None
+
+            return await until(ended)
+
+
+async def test_a_run_of_a_pool_is_handed_over_and_decided(
+    connected: Any, pool: str, make_council: Any, recorded: Any
+) -> None:
+    """Under the flow run's own id, and without a process of its own."""
+    from flows.deliberate import deliberate
+
+    deployment = await _deployed(pool, "flows.deliberate.deliberate", deliberate)
+    run = await _polled_once(pool, deployment, task=TASK, council=await make_council(1))
+    finished = await recorded.events(f"deliberations.{run.id}.finished")
+    assert (run.state.name, run.run_count, run.infrastructure_pid) == ("Completed", 1, None)
+    assert [len(bodies) for bodies in finished.values()] == [1]
+
+
+async def test_a_run_that_cannot_be_handed_over_ends_crashed(connected: Any, pool: str) -> None:
+    """A path in place of a dotted name: Crashed with what would be right, and not Submitting for ever."""
+    from flows.deliberate import deliberate
+
+    deployment = await _deployed(pool, "flows/deliberate.py:deliberate", deliberate)
+    run = await _polled_once(pool, deployment, task=TASK)
+    assert run.state.is_crashed()
+    assert "entrypoint: 'flows/deliberate.py:deliberate' is none that the warm worker runs" in run.state.message
+    assert "flows.deliberate.deliberate" in run.state.message
+
+
+async def _purge(recorded: Any, one: str) -> None:
+    await recorded.client.jetstream().purge_stream("CONCLAVE_REQUESTS", subject=f"requests.{one}")
