@@ -1,0 +1,195 @@
+"""Housekeeping: what nobody runs is resumed or ended, what is old is let go, and everybody is told as before."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncGenerator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+TASK = "Write a function to merge sorted arrays"
+
+
+@pytest_asyncio.fixture
+async def keep_house(connected: Any, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[Any, None]:
+    """Run the flow: `state = await keep_house(cleanup_s=...)`; what it queues is gone after the test."""
+    import tasks.unattended as unattended
+    from flows.housekeeping import housekeeping
+
+    monkeypatch.setattr(unattended, "LOOK_AGAIN_S", 0.5)
+
+    async def run(**parameters: Any) -> Any:
+        return await housekeeping(**{"cleanup_s": 3e7, "timeout_s": 300, **parameters}, return_state=True)
+
+    yield run
+    await connected.jetstream.purge_stream("CONCLAVE_REQUESTS")
+
+
+@pytest_asyncio.fixture
+async def worker_there(connected: Any) -> AsyncGenerator[None, None]:
+    """A worker that takes nothing, as far as anybody can see."""
+    from blocks.loading import open_leases
+    from blocks.work_queue import PRESENCE
+
+    async with (await open_leases()).hold(f"{PRESENCE}test"):
+        yield
+
+
+@pytest_asyncio.fixture
+async def left_behind(
+    connected: Any, flow_process: Any, simulator: Any, until: Any, make_council: Any, new_id: str
+) -> dict[str, Any]:
+    """A deliberation whose process was killed with two of three answers in, and nobody holds its lease any more."""
+    await simulator.fault("hang", match=f"{new_id}:task:propose-0:m3")
+    fields = {"task": TASK, "council": await make_council(3)}
+    process = await flow_process(**fields, deliberation_id=new_id)
+
+    async def two_answers() -> bool:
+        state = await connected.jetstream.stream_info("CONCLAVE_ANSWERS", subjects_filter=f"answers.{new_id}.>")
+        return len(state.state.subjects or {}) == 2
+
+    await until(two_answers)
+    os.kill(process.pid, signal.SIGKILL)
+    await process.wait()
+
+    async def free() -> bool:
+        return not await connected.held(new_id)
+
+    await until(free)
+    return fields
+
+
+async def test_results_outlive_their_status(
+    deliberate: Any, keep_house: Any, record: Any, simulator: Any, make_council: Any, new_id: str
+) -> None:
+    """A finished key goes for good; result, cancel and the same id again tell the same, without a call."""
+    from deployments.deliberations import cancel_deliberation
+    from deployments.results import result_of
+
+    council = await make_council(3)
+    state, result = await deliberate(task=TASK, council=council)
+    await record.create_status(f"{new_id}-open", {"id": f"{new_id}-open", "status": "PENDING"})
+    done = await keep_house(cleanup_s=0.001)
+    assert done.is_completed()
+    assert await record.next(f"$KV.conclave-deliberations.{new_id}", 0) is None
+    assert await record.next(f"$KV.conclave-deliberations.{new_id}.task", 0) is None
+    assert await record.read_status(f"{new_id}-open") is not None
+    assert await result_of(record, new_id) == result
+    assert await cancel_deliberation(new_id) == ("COMPLETED", "COMPLETED")
+    again, told = await deliberate(task=TASK, council=council)
+    assert (again.name, told["decision"]) == (state.name, result["decision"])
+    assert set((await simulator.calls(new_id)).values()) == {1}
+    await record.merge_status(f"{new_id}-open", {"status": "FAILED", "completed_at": datetime.now(UTC).isoformat()})
+
+
+async def test_streams_get_the_retention_of_their_block(keep_house: Any, record: Any) -> None:
+    """A change of the block's days reaches streams that exist."""
+    from blocks.jetstream import JetStream
+    from blocks.loading import fresh
+
+    jetstream = await fresh(JetStream)
+    changed = jetstream.model_copy(update={"retention_days": 7.0})
+    await changed.save("default", overwrite=True)
+    try:
+        await keep_house()
+        ages = {
+            name: (await record.jetstream.stream_info(name)).config.max_age
+            for name in ("CONCLAVE_ANSWERS", "CONCLAVE_DECISIONS", "CONCLAVE_REQUESTS", "OBJ_conclave-bodies")
+        }
+        assert set(ages.values()) == {7.0 * 86_400}
+    finally:
+        await jetstream.save("default", overwrite=True)
+        await keep_house()
+
+
+async def test_artifacts_of_old_runs_are_deleted(
+    deliberate: Any, keep_house: Any, shown: Any, make_council: Any, new_id: str
+) -> None:
+    """Those of a run that ended longer ago than the days that are given; those of younger runs stay."""
+    await deliberate(task=TASK, council=await make_council(1))
+    wanted = {"key": {"any_": [f"report-{new_id}", f"ranking-{new_id}"]}}
+    await keep_house(artifact_days=1)
+    assert len(await shown.found("artifacts", artifacts=wanted)) == 2
+    await keep_house(artifact_days=1e-6)
+    assert await shown.found("artifacts", artifacts=wanted) == []
+
+
+async def test_what_a_killed_process_left_goes_into_the_queue_once(
+    left_behind: Any, keep_house: Any, worker_there: None, record: Any, recorded: Any, new_id: str
+) -> None:
+    """Under its own flow run, with its own request; a second look finds it in the queue and leaves it alone."""
+    await keep_house()
+    await keep_house()
+    event = await record.last(f"requests.{new_id}")
+    plan = (await recorded.events(f"deliberations.{new_id}.epoch"))[f"deliberations.{new_id}.epoch"][0]
+    info = await record.jetstream.stream_info("CONCLAVE_REQUESTS", subjects_filter=f"requests.{new_id}")
+    assert info.state.subjects == {f"requests.{new_id}": 1}
+    assert (event.body["run"], event.body["door"]) == (plan["run"], "housekeeping")
+    assert {name: event.body["parameters"][name] for name in left_behind} == left_behind
+
+
+async def test_what_waits_too_long_is_ended_with_what_stands(
+    left_behind: Any, keep_house: Any, record: Any, shown: Any, recorded: Any, new_id: str
+) -> None:
+    """Nobody is there to run it: two of three stand, so it is decided, degraded, and Prefect shows that."""
+    from deployments.results import result_of
+
+    await keep_house()
+    assert (await record.read_status(new_id))["status"] == "IN_PROGRESS"
+    long_ago = datetime.now(UTC) - timedelta(seconds=400)
+    await record.merge_status(new_id, {"unattended_since": long_ago.isoformat()})
+    await keep_house()
+    result = await result_of(record, new_id)
+    members = {member["agent_id"]: member["status"] for member in result["members"]}
+    assert (result["status"], result["degraded"], members["m3"]) == ("COMPLETED", True, "timeout")
+    run = (await recorded.events(f"deliberations.{new_id}.epoch"))[f"deliberations.{new_id}.epoch"][0]["run"]
+    flow_run = (await shown.found("flow_runs", flow_runs={"id": {"any_": [run]}}))[0]
+    assert (flow_run["state_type"], flow_run["state_name"]) == ("COMPLETED", "Degraded")
+
+
+async def test_what_prefect_shows_as_cancelled_is_ended_cancelled(
+    left_behind: Any, keep_house: Any, worker_there: None, record: Any, recorded: Any, new_id: str
+) -> None:
+    """A stock worker killed the process of a cancelled run: the record says CANCELLED, too."""
+    from prefect.client.orchestration import get_client
+    from prefect.states import Cancelling
+
+    run = (await recorded.events(f"deliberations.{new_id}.epoch"))[f"deliberations.{new_id}.epoch"][0]["run"]
+    async with get_client() as client:
+        await client.set_flow_run_state(run, Cancelling(), force=True)
+        await keep_house()
+        state = (await client.read_flow_run(run)).state
+    finished = await record.last(f"deliberations.{new_id}.finished")
+    assert (finished.body["status"], state.name) == ("CANCELLED", "Cancelled")
+
+
+async def test_a_run_that_prefect_shows_as_open_is_told_that_it_ended(
+    deliberate: Any, keep_house: Any, make_council: Any, new_id: str
+) -> None:
+    """Its deliberation is final on the record, and its process was killed before it could say so."""
+    from prefect.client.orchestration import get_client
+    from prefect.states import Running
+
+    state, _ = await deliberate(task=TASK, council=await make_council(1))
+    async with get_client() as client:
+        run = state.state_details.flow_run_id
+        await client.set_flow_run_state(run, Running(), force=True)
+        await keep_house()
+        assert (await client.read_flow_run(run)).state.name == "Completed"
+
+
+@pytest.mark.parametrize("text", ["soon", "0", "-5", "nan"])
+async def test_a_variable_that_is_no_time_is_named(connected: Any, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """The run fails with the variable and what would be right."""
+    from flows.housekeeping import housekeeping
+
+    monkeypatch.setenv("DELIBERATION_CLEANUP", text)
+    state = await housekeeping(return_state=True)
+    assert state.is_failed()
+    assert f"DELIBERATION_CLEANUP: {text!r} is no number of seconds above 0, such as 3600" in state.message
+    await asyncio.sleep(0)
