@@ -112,7 +112,7 @@ class Record:
         leases: KeyValue,
         patience_s: float,
     ) -> None:
-        self._client = client
+        self.client = client
         self.jetstream = jetstream
         self._status = status
         self._bodies = bodies
@@ -181,9 +181,9 @@ class Record:
     async def announce(self, subject: str, body: Body) -> None:
         """Tell whoever listens on core NATS, at most once; nothing depends on it."""
         data = _dump(body)
-        if len(data) <= self._client.max_payload:
+        if len(data) <= self.client.max_payload:
             with suppress(nats.errors.Error):
-                await self._client.publish(subject, data)
+                await self.client.publish(subject, data)
 
     async def last(self, subject: str, direct: bool = True) -> Event | None:
         """The newest event on a subject; `direct=False` asks the stream's leader."""
@@ -263,7 +263,7 @@ class Record:
         async def on_message(message: Any) -> None:
             heard(message.subject)
 
-        return await self._outlast(lambda: self._client.subscribe(pattern, cb=on_message))
+        return await self._outlast(lambda: self.client.subscribe(pattern, cb=on_message))
 
     # --- status -----------------------------------------------------------------------------------
 
@@ -381,7 +381,7 @@ class Record:
 
     async def tell(self, subject: str, data: bytes) -> None:
         """Send a plain message, such as an acknowledgement."""
-        await self._client.publish(subject, data)
+        await self.client.publish(subject, data)
 
     # --- inside -----------------------------------------------------------------------------------
 
@@ -408,7 +408,7 @@ class Record:
     async def _packed(self, subject: str, event_id: str, kind: str, body: Body) -> tuple[bytes, dict[str, str]]:
         _check_tokens(subject)
         data, headers = _dump(body), event_headers(subject, event_id, kind)
-        if len(data) > self._client.max_payload - HEADER_ROOM:
+        if len(data) > self.client.max_payload - HEADER_ROOM:
             name = hashlib.sha256(data).hexdigest()
             large = data
             await self._outlast(lambda: self._keep_body(name, large))

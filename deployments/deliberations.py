@@ -14,7 +14,7 @@ from prefect.client.schemas.objects import State
 from blocks.background import background, end
 from blocks.connections import connections, prefect_clients, prefect_named
 from blocks.exceptions import PrefectUnavailable
-from blocks.loading import fresh, open_record
+from blocks.loading import fresh, open_leases, open_record
 from blocks.ray_agents import RayAgents
 from blocks.record import LEASE_S, Body, Record
 from deployments.results import result_of, retallied
@@ -23,6 +23,8 @@ from flows.deliberate import deliberate
 from tasks.council.models import Deliberation, DeliberationRequest, InvalidRequest, check_id
 from tasks.council.proposals import Answer
 from tasks.council.tally import Rule, Tally
+from tasks.ending import end as end_deliberation
+from tasks.enqueue import queued_request
 from tasks.plans import check_servers, council_spec, plan_of, standing_plan
 from tasks.reading import status_of
 
@@ -119,10 +121,27 @@ async def cancel_deliberation(deliberation_id: str) -> tuple[str | None, str | N
         if finished is not None:
             return finished.body["status"], finished.body["status"]
         await record.merge_status(deliberation_id, {"cancel_requested": True})
+        await _end_queued(record, deliberation_id)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CANCEL_S):
                 return None, await _ending(record, deliberation_id)
         return None, None
+
+
+async def _end_queued(record: Record, deliberation_id: str) -> None:
+    """End what waits in the queue, here and now; what somebody runs hears of it by itself."""
+    request = await queued_request(record, deliberation_id)
+    if request is None:
+        return
+    leases = await open_leases()
+    lease = await leases.take(deliberation_id)
+    if lease is None:
+        return
+    try:
+        fields = {name: value for name, value in request.parameters.items() if name != "deliberation_id"}
+        await end_deliberation(record, deliberation_id, lease, DeliberationRequest.read(fields))
+    finally:
+        await leases.release(lease)
 
 
 async def _ending(record: Record, deliberation_id: str) -> str | None:

@@ -164,6 +164,11 @@ class Settings(BaseModel):
         validation_alias="CONCLAVE_WORKER_HEALTH",
         description="host:port where the worker tells its health over HTTP, such as 127.0.0.1:8090",
     )
+    listeners: Annotated[Path, AfterValidator(_home)] | None = Field(
+        default=None,
+        validation_alias="CONCLAVE_LISTENERS",
+        description="a file of listeners such as docs/examples/listeners.yaml",
+    )
     nats_sync: Literal["interval", "always"] = Field(
         default="interval",
         validation_alias="CONCLAVE_NATS_SYNC",

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from blocks.record import Body, Record
-from blocks.work_queue import Lane, request_subject
+from blocks.work_queue import LANES, Lane, request_subject
 from tasks.council.base import NAME_PATTERN, Frozen, Name
 from tasks.council.models import DeliberationRequest, InvalidRequest, Status
 from tasks.plans import MAX_REQUEST_IN_STATUS
@@ -48,6 +48,15 @@ async def enqueue(record: Record, request: Request, again: bool = False) -> bool
     body = request.model_dump(mode="json")
     await record.publish(request_subject(request.id, request.lane), f"{request.id}:request", "request", body)
     return True
+
+
+async def queued_request(record: Record, deliberation_id: str) -> Request | None:
+    """The request that waits in the queue, or is being worked on. Raises RecordError."""
+    for lane in LANES:
+        event = await record.last(request_subject(deliberation_id, lane), direct=False)
+        if event is not None:
+            return Request.model_validate(event.body)
+    return None
 
 
 async def queued(record: Record, deliberation_id: str, lane: Lane = "interactive") -> bool:

@@ -36,7 +36,7 @@ from deployments.worker.places import Places
 from deployments.worker.requests import UnknownFlow, load
 from tasks.council.models import DeliberationRequest, InvalidRequest, Status
 from tasks.ending import end, refuse
-from tasks.enqueue import DELIBERATE, Request, id_of
+from tasks.enqueue import DELIBERATE, Request, id_of, queued_request
 from tasks.reading import status_of
 
 Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
@@ -228,11 +228,9 @@ class Runs:
 
     async def _cancel_queued(self, run: FlowRun) -> None:
         """End what waits in the queue at once, and not when its turn comes."""
-        one = id_of(run.parameters, str(run.id))
-        event = await self.record.next(f"requests.{one}", 0) or await self.record.next(f"requests.{one}.batch", 0)
-        if event is None:
+        request = await queued_request(self.record, id_of(run.parameters, str(run.id)))
+        if request is None:
             return
-        request = Request.model_validate(event.body)
         lease = await self.leases.take(request.id)
         if lease is None:  # somebody runs it, and hears the flag
             return
@@ -265,9 +263,8 @@ class Runs:
         if request.flow != DELIBERATE:
             return
         self._log.warning("%s is ended with what stands on the record: %s", request.id, reason)
-        fields = {name: value for name, value in request.parameters.items() if name != "deliberation_id"}
         try:
-            asked = DeliberationRequest.read(fields)
+            asked = DeliberationRequest.read(_fields(request))
         except InvalidRequest as error:
             await refuse(self.record, request.id, str(error))
             return
@@ -288,12 +285,13 @@ class Runs:
     async def _flow_run(self, request: Request, flow: Flow[Any, Any]) -> FlowRun:
         """The flow run of a request: the one that Prefect handed over, or one that is made once for its id.
 
-        It is made Pending, since pollers would take a Scheduled one as well. Raises InvalidRequest where Prefect
-        refuses the parameters.
+        It is made Pending, since pollers would take a Scheduled one as well. Raises InvalidRequest.
         """
         async with get_client() as client:
             if (run := request.run or await self._noted(request)) is not None:
                 return await client.read_flow_run(UUID(run))
+            if request.flow == DELIBERATE:
+                DeliberationRequest.read(_fields(request))
             parameters = {**request.parameters, "deliberation_id": request.id}
             deployment = await self._deployment(flow)
             try:
@@ -353,6 +351,11 @@ async def _run(
     state: State[Any] | None = await run_flow_async(flow, flow_run=run, parameters=parameters, return_type="state")
     assert state is not None
     return state
+
+
+def _fields(request: Request) -> Body:
+    """What a council is asked."""
+    return {name: value for name, value in request.parameters.items() if name != "deliberation_id"}
 
 
 def _wants_end(state: State[Any] | None) -> bool:

@@ -24,6 +24,7 @@ from blocks.exceptions import ConclaveError, RecordError, RecordUnavailable
 from blocks.loading import open_leases, open_record
 from blocks.record import Record
 from blocks.work_queue import LANES, PRESENCE, Delivery, Lane, WorkQueue
+from deployments.listening import listen, read_listeners
 from deployments.settings import Settings
 from deployments.worker.cluster import Cluster
 from deployments.worker.health import health
@@ -41,7 +42,10 @@ MAX_CANCELS = 200
 
 
 class WorkerService:
-    """The worker on its loop; made on another thread, and told from there only to drain."""
+    """The worker on its loop; made on another thread, and told from there only to drain.
+
+    Raises ListenersError for a file of listeners that cannot be used.
+    """
 
     def __init__(self, settings: Settings, pool: str, concurrency: int, log: Log) -> None:
         self._settings, self._pool, self._log = settings, pool, log
@@ -49,6 +53,7 @@ class WorkerService:
             "interactive": asyncio.Semaphore(concurrency),
             "batch": asyncio.Semaphore(min(concurrency, settings.worker_batch)),
         }
+        self._listeners = read_listeners(settings.listeners) if settings.listeners else []
         self._cluster = Cluster(log)
         self._idle = asyncio.Condition()
         self._draining = asyncio.Event()
@@ -110,6 +115,7 @@ class WorkerService:
                 async with background(
                     self._kept("the connection to Ray", lambda: self._cluster.keep(self._idle, runs.in_work)),
                     self._kept("the watch for cancels", lambda: self._watch_cancels(runs)),
+                    self._kept("listening", lambda: listen(runs.record, self._listeners, self._log)),
                 ):
                     await self._take(runs)
 

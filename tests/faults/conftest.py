@@ -146,6 +146,10 @@ class Stack:
         async with self._session.post(f"{self.status.llm}/sim/faults", json={"kind": kind, **rule}) as answer:
             assert answer.status < 300, await answer.text()
 
+    async def heal(self) -> None:
+        """Forget all faults."""
+        await self._session.delete(f"{self.status.llm}/sim/faults")
+
     async def requests(self, deliberation_id: str) -> list[dict[str, Any]]:
         """The book's lines on a deliberation."""
         async with self._session.get(f"{self.status.llm}/sim/calls") as answer:
@@ -382,7 +386,7 @@ async def broken(home: Path) -> AsyncGenerator[Stack, None]:
     async with aiohttp.ClientSession() as session:
         stack = Stack(home, session)
         yield stack
-        await session.delete(f"{stack.status.llm}/sim/faults")
+        await stack.heal()
         for part in ("nats", "prefect", "ray", "worker"):
             await stack.answers(part)
 

@@ -1,0 +1,209 @@
+"""Listening: events on others' subjects are put into the queue, once each, and what is no request is let go."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import uuid
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+FILE = """
+listeners:
+  - name: {name}
+    subject: {subject}.plan.approved
+    when: "approved_by != null"
+    id: "{id}"
+    request:
+      task: "join(': ', ['Plan', title])"
+"""
+PLAN = {"plan": "1", "title": "Login", "approved_by": "ann"}
+
+
+@pytest.fixture
+def named() -> str:
+    """A name, and first token of subjects, of the test's own."""
+    return f"l{uuid.uuid4().hex[:8]}"
+
+
+@pytest_asyncio.fixture
+async def stream(recorded: Any, named: str) -> AsyncGenerator[Any, None]:
+    """A stream of somebody else's; gives JetStream."""
+    jetstream = recorded.client.jetstream()
+    await jetstream.add_stream(name=named, subjects=[f"{named}.>"])
+    yield jetstream
+    await jetstream.delete_stream(named)
+
+
+@pytest.fixture
+def listening(connected: Any, tmp_path: Path, named: str) -> Callable[..., Any]:
+    """`async with listening(id=...)`: listen while the block runs."""
+
+    @asynccontextmanager
+    async def start(id: str = f"join('-', ['{named}', plan])") -> AsyncGenerator[None, None]:
+        from blocks.background import background
+        from deployments.listening import listen, read_listeners
+
+        path = tmp_path / "listeners.yaml"
+        path.write_text(FILE.format(name=named, subject=named, id=id))
+        async with background(listen(connected, read_listeners(path), logging.getLogger("listening"))):
+            yield
+
+    return start
+
+
+@pytest_asyncio.fixture
+async def waiting(recorded: Any, named: str) -> AsyncGenerator[Any, None]:
+    """`await waiting(n)`: bodies of the n requests of this test; there is none after it."""
+    jetstream = recorded.client.jetstream()
+
+    async def requests() -> dict[str, int]:
+        info = await jetstream.stream_info("CONCLAVE_REQUESTS", subjects_filter="requests.*")
+        return {
+            one: count for one, count in (info.state.subjects or {}).items() if one.startswith(f"requests.{named}-")
+        }
+
+    async def wait(count: int) -> list[dict[str, Any]]:
+        async with asyncio.timeout(30):
+            while True:
+                if len(found := await requests()) >= count:
+                    assert set(found.values()) == {1}
+                    messages = [await jetstream.get_last_msg("CONCLAVE_REQUESTS", one) for one in sorted(found)]
+                    return [json.loads(message.data) for message in messages]
+                await asyncio.sleep(0.05)
+
+    yield wait
+    for subject in await requests():
+        await jetstream.purge_stream("CONCLAVE_REQUESTS", subject=subject)
+
+
+async def test_an_event_becomes_a_request_once(
+    listening: Any, stream: Any, waiting: Any, record: Any, named: str, caplog: Any
+) -> None:
+    """Published twice it is one request; others are passed over or refused, and nothing stays unacknowledged."""
+    async with listening():
+        await asyncio.sleep(0)
+        await _consumer(stream, named)
+        for body in (
+            PLAN,
+            PLAN,
+            {**PLAN, "plan": "2", "approved_by": None},
+            {**PLAN, "plan": "a b"},
+            {**PLAN, "plan": "3"},
+        ):
+            await stream.publish(f"{named}.plan.approved", json.dumps(body).encode())
+        await stream.publish(f"{named}.plan.approved", b"\xff no json")
+        found = await waiting(2)
+        await _all_acknowledged(stream, named)
+    assert [(one["id"], one["parameters"], one["door"]) for one in found] == [
+        (f"{named}-1", {"task": "Plan: Login"}, "planning"),
+        (f"{named}-3", {"task": "Plan: Login"}, "planning"),
+    ]
+    assert (await record.read_status(f"{named}-1"))["status"] == "PENDING"
+    refused = [line.getMessage() for line in caplog.records if line.levelname == "ERROR"]
+    assert len(refused) == 2
+    assert "id: the event gives" in refused[0]
+    assert "body: is no JSON" in refused[1]
+
+
+async def test_what_comes_while_nobody_listens_is_not_lost(
+    listening: Any, stream: Any, waiting: Any, named: str
+) -> None:
+    """The consumer is durable: the next worker gets what was published meanwhile."""
+    async with listening():
+        await _consumer(stream, named)
+    await stream.publish(f"{named}.plan.approved", json.dumps(PLAN).encode())
+    async with listening():
+        assert len(await waiting(1)) == 1
+
+
+async def test_the_same_id_with_another_task_is_refused(
+    listening: Any, stream: Any, waiting: Any, named: str, caplog: Any
+) -> None:
+    """The first one stands."""
+    async with listening():
+        await _consumer(stream, named)
+        await stream.publish(f"{named}.plan.approved", json.dumps(PLAN).encode())
+        await stream.publish(f"{named}.plan.approved", json.dumps({**PLAN, "title": "Logout"}).encode())
+        await waiting(1)
+        await _all_acknowledged(stream, named)
+    assert f"'{named}-1' was already asked with another request" in caplog.text
+
+
+async def test_a_subject_that_no_stream_keeps_is_listened_to_all_the_same(
+    listening: Any, recorded: Any, waiting: Any, named: str, caplog: Any
+) -> None:
+    """At most once, and the log says so."""
+    async with listening():
+        async with asyncio.timeout(30):
+            while "an event that comes while no worker is there is lost" not in caplog.text:
+                await asyncio.sleep(0.02)
+        publishing = asyncio.create_task(_again_and_again(recorded.client, f"{named}.plan.approved"))
+        assert len(await waiting(1)) == 1
+        publishing.cancel()
+
+
+@pytest.mark.parametrize(
+    ("text", "refusal"),
+    [
+        ("listeners: []", "listeners: "),
+        ("[", "is not YAML"),
+        ("listeners: [{name: a.b, subject: x, request: {task: t}}]", "listeners.0.name: "),
+        ("listeners: [{name: a, subject: 'x y', request: {task: t}}]", "listeners.0.subject: "),
+        ("listeners: [{name: a, subject: x, request: {task: 't['}}]", "listener 'a': request.task: 't['"),
+        ("listeners: [{name: a, subject: x, requst: {}}]", "listeners.0.request: Field required"),
+        (
+            "listeners: [{name: a, subject: x, request: {task: t}}, {name: a, subject: y, request: {task: t}}]",
+            "listeners: 'a' stands there twice",
+        ),
+    ],
+)
+def test_a_file_that_cannot_be_used_names_the_key(stack: Any, tmp_path: Path, text: str, refusal: str) -> None:
+    """File, listener and key, when the worker starts."""
+    from deployments.listening import ListenersError, read_listeners
+
+    path = tmp_path / "listeners.yaml"
+    path.write_text(text)
+    with pytest.raises(ListenersError) as refused:
+        read_listeners(path)
+    assert str(refused.value).startswith(str(path))
+    assert refusal in str(refused.value)
+
+
+def test_the_example_can_be_used(stack: Any) -> None:
+    """As it stands in the documentation."""
+    from deployments.listening import read_listeners
+
+    (listener,) = read_listeners(Path("docs/examples/listeners.yaml"))
+    event = {"plan_id": 7, "story_id": "S-1", "title": "Login", "approved_by": "ann"}
+    asked = listener.mapping.asked({**event, "plan_id": "7"})
+    assert asked.id == "plan-7"
+    assert asked.fields["task"] == "Break story S-1 down into tasks: Login"
+
+
+async def _again_and_again(client: Any, subject: str) -> None:
+    """The subscription may come after the log's word of it; one id is one request, however often it is told."""
+    while True:
+        await client.publish(subject, json.dumps(PLAN).encode())
+        await asyncio.sleep(0.1)
+
+
+async def _consumer(stream: Any, named: str) -> None:
+    async with asyncio.timeout(30):
+        while not await stream.consumers_info(named):
+            await asyncio.sleep(0.02)
+
+
+async def _all_acknowledged(stream: Any, named: str) -> None:
+    async with asyncio.timeout(30):
+        while True:
+            info = await stream.consumer_info(named, f"conclave-{named}")
+            if not info.num_pending and not info.num_ack_pending:
+                return
+            await asyncio.sleep(0.05)
