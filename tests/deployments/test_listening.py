@@ -19,7 +19,7 @@ listeners:
   - name: {name}
     subject: {subject}.plan.approved
     when: "approved_by != null"
-    id: "{id}"
+    id: "{chosen}"
     request:
       task: "join(': ', ['Plan', title])"
 """
@@ -43,15 +43,15 @@ async def stream(recorded: Any, named: str) -> AsyncGenerator[Any, None]:
 
 @pytest.fixture
 def listening(connected: Any, tmp_path: Path, named: str) -> Callable[..., Any]:
-    """`async with listening(id=...)`: listen while the block runs."""
+    """`async with listening(chosen=...)`: listen while the block runs."""
 
     @asynccontextmanager
-    async def start(id: str = f"join('-', ['{named}', plan])") -> AsyncGenerator[None, None]:
+    async def start(chosen: str = f"join('-', ['{named}', plan])") -> AsyncGenerator[None, None]:
         from blocks.background import background
         from deployments.listening import listen, read_listeners
 
         path = tmp_path / "listeners.yaml"
-        path.write_text(FILE.format(name=named, subject=named, id=id))
+        path.write_text(FILE.format(name=named, subject=named, chosen=chosen))
         async with background(listen(connected, read_listeners(path), logging.getLogger("listening"))):
             yield
 
