@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import tempfile
@@ -203,3 +204,56 @@ async def recorded(stack: Any) -> AsyncGenerator[Recorded, None]:
     client = await nats.connect(stack.nats)
     yield Recorded(client)
     await client.close()
+
+
+async def until(found: Callable[[], Awaitable[Any]], patience_s: float = 60.0) -> Any:
+    """The first true value that `found` gives."""
+    async with asyncio.timeout(patience_s):
+        while not (value := await found()):
+            await asyncio.sleep(0.05)
+        return value
+
+
+class Shown:
+    """What Prefect shows, asked of its API."""
+
+    def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
+        self.url, self._session = url, session
+
+    async def found(self, what: str, **filters: Any) -> list[dict[str, Any]]:
+        """What the API lists: flow runs, task runs, artifacts."""
+        async with self._session.post(f"{self.url}/{what}/filter", json=filters) as answer:
+            found: list[dict[str, Any]] = await answer.json()
+            assert answer.status == 200, found
+            return found
+
+    async def artifact(self, kind: str, deliberation_id: str) -> dict[str, Any]:
+        """The newest artifact of that kind."""
+        wanted = {"key": {"any_": [f"{kind}-{deliberation_id}"]}}
+        return (await self.found("artifacts", artifacts=wanted, sort="CREATED_DESC"))[0]
+
+    async def report(self, deliberation_id: str) -> str:
+        """The report's Markdown."""
+        return str((await self.artifact("report", deliberation_id))["data"])
+
+    async def agent_runs(self, state: Any) -> dict[str, str]:
+        """State names of the flow run's agent tasks, once every one of them has ended."""
+        wanted = {"id": {"any_": [str(state.state_details.flow_run_id)]}}
+
+        async def ended() -> dict[str, str]:
+            runs = await self.found("task_runs", flow_runs=wanted)
+            named = {run["name"]: run["state"] for run in runs if run["name"].startswith("propose-0 ")}
+            agents = {name.removeprefix("propose-0 "): state for name, state in named.items()}
+            ends = ("COMPLETED", "FAILED", "CANCELLED")  # a run whose first event is not in yet has no state
+            over = agents and all(one is not None and one["type"] in ends for one in agents.values())
+            return {name: one["name"] for name, one in agents.items()} if over else {}
+
+        found: dict[str, str] = await until(ended)
+        return found
+
+
+@pytest_asyncio.fixture
+async def shown(stack: Any) -> AsyncGenerator[Shown, None]:
+    """The Prefect side of a deliberation."""
+    async with aiohttp.ClientSession() as session:
+        yield Shown(stack.prefect, session)

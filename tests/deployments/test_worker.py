@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import aiohttp
 import pytest
 import pytest_asyncio
 
+from tests.conftest import until
+
 TASK = "Write a function to merge sorted arrays"
 HEALTH = "127.0.0.1:{}"
-
-
-async def until(found: Callable[[], Awaitable[Any]], patience_s: float = 60.0) -> Any:
-    """The first true value that `found` gives."""
-    async with asyncio.timeout(patience_s):
-        while not (value := await found()):
-            await asyncio.sleep(0.05)
-        return value
 
 
 class Worker:
