@@ -1,22 +1,37 @@
-"""The deployments of prefect.yaml load, by dotted names."""
+"""The deployments of prefect.yaml: dotted entrypoints, bounded parameters, and what `conclave up` makes of them."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
 from pathlib import Path
+from typing import Any
 
+import pytest
 import yaml
 
-DEPLOYMENTS = yaml.safe_load(Path("prefect.yaml").read_text())["deployments"]
+CONTENT = yaml.safe_load(Path("prefect.yaml").read_text())
+DEPLOYMENTS = {one["name"]: one for one in CONTENT["deployments"]}
 
 
 def test_every_entrypoint_is_dotted_and_names_its_flow(stack: object) -> None:
-    """Deployment, module, function and flow share one name, and the entrypoint is no path."""
-    for deployment in DEPLOYMENTS:
-        module, _, name = deployment["entrypoint"].rpartition(".")
-        flow = getattr(importlib.import_module(module), name)
-        assert (deployment["name"], flow.name, module.rpartition(".")[2]) == (name, name, name)
+    """Deployment, module, function and flow share one name, the entrypoint is no path, the warm worker may run it."""
+    from deployments.worker.requests import load
+
+    for name, deployment in DEPLOYMENTS.items():
+        module, _, function = deployment["entrypoint"].rpartition(".")
+        flow = getattr(importlib.import_module(module), function)
+        assert (name, flow.name, module.rpartition(".")[2]) == (function, function, function)
+        assert load(deployment["entrypoint"]) is flow
+        assert set(deployment.get("parameters", {})) <= set(inspect.signature(flow.fn).parameters)
+        assert deployment["description"]
+
+
+def test_schedules_are_examples_but_for_housekeeping(stack: object) -> None:
+    """What costs tokens is off until somebody switches it on."""
+    active = {name for name, one in DEPLOYMENTS.items() for schedule in one.get("schedules", []) if schedule["active"]}
+    assert active == {"housekeeping"}
+    assert sum(len(one.get("schedules", [])) for one in DEPLOYMENTS.values()) >= 3
 
 
 def test_the_flow_takes_the_fields_of_a_request(stack: object) -> None:
@@ -26,6 +41,97 @@ def test_the_flow_takes_the_fields_of_a_request(stack: object) -> None:
 
     parameters = set(inspect.signature(deliberate.fn).parameters)
     assert parameters == {*DeliberationRequest.model_fields, "deliberation_id"}
-    described = deliberate.parameters.model_dump() if hasattr(deliberate.parameters, "model_dump") else {}
-    properties = described.get("properties", {})
+    properties = deliberate.parameters.model_dump()["properties"]
     assert [name for name in parameters if not properties[name].get("description")] == []
+
+
+def test_the_form_has_the_bounds_of_a_request(stack: object) -> None:
+    """The schema that Prefect's form is made from has the same bounds as the request that the flow reads."""
+    from flows.deliberate import deliberate
+    from tasks.council.models import DeliberationRequest
+
+    form, request = (
+        deliberate.parameters.model_dump()["properties"],
+        DeliberationRequest.model_json_schema()["properties"],
+    )
+    for name in ("task", "rubric", "council", "strategy", "rounds", "members", "quorum", "grace_s", "deadline_s"):
+        assert _bounds(form[name]) == _bounds(request[name]), name
+    assert _bounds(form["rounds"]) == {"minimum": 0, "maximum": 3}
+    assert _bounds(form["council"])["pattern"]
+
+
+async def test_what_is_deployed_has_the_form_and_refuses_by_the_field(connected: Any) -> None:
+    """Descriptions and bounds reach Prefect, which refuses a run that a council cannot be asked."""
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import PrefectHTTPStatusError
+
+    async with get_client() as client:
+        for name, deployment in DEPLOYMENTS.items():
+            found = await client.read_deployment_by_name(f"{name}/{name}")
+            assert (found.entrypoint, found.work_pool_name) == (deployment["entrypoint"], "conclave")
+            assert (found.work_queue_name, found.enforce_parameter_schema) == (
+                deployment["work_pool"]["work_queue_name"],
+                True,
+            )
+            assert {one.active for one in found.schedules} == {one["active"] for one in deployment.get("schedules", [])}
+        deliberate = await client.read_deployment_by_name("deliberate/deliberate")
+        assert deliberate.parameter_openapi_schema["properties"]["quorum"]["description"]
+        for wrong, said in (
+            ({"members": 0}, "members"),
+            ({"rounds": 4}, "rounds"),
+            ({"council": "a.b"}, "council"),
+            ({"strategy": "guess"}, "strategy"),
+        ):
+            with pytest.raises(PrefectHTTPStatusError) as refused:
+                await client.create_flow_run_from_deployment(deliberate.id, parameters={"task": "t", **wrong})
+            assert f"field '{said}'" in refused.value.response.text
+
+
+async def test_a_second_up_leaves_what_was_edited(connected: Any, stack: Any, tmp_path: Path) -> None:
+    """A schedule that was switched in the UI stays so, until the file changes or a deployment is missing."""
+    from prefect.client.orchestration import get_client
+
+    from deployments.deploying import FILE, deploy
+
+    lines: list[str] = []
+    async with get_client() as client:
+
+        async def schedule() -> Any:
+            return (await client.read_deployment_by_name("diagnostics/diagnostics")).schedules[0]
+
+        found = await client.read_deployment_by_name("diagnostics/diagnostics")
+        await client.update_deployment_schedule(found.id, found.schedules[0].id, active=True)
+        assert not await deploy(Path(stack.home), lines.append)
+        assert (await schedule()).active
+        changed = FILE.with_name("prefect-changed.yaml")
+        changed.write_text(FILE.read_text() + "\n# changed\n")
+        try:
+            assert await deploy(Path(stack.home), lines.append, changed)
+            assert not (await schedule()).active
+            assert await deploy(Path(stack.home), lines.append)
+        finally:
+            changed.unlink()
+        await client.delete_deployment((await client.read_deployment_by_name("diagnostics/diagnostics")).id)
+        assert await deploy(Path(stack.home), lines.append)
+        assert (await schedule()).active is False
+    assert lines == ["deployments ready: deliberate, evaluate, diagnostics, housekeeping"] * 3
+
+
+async def test_a_file_that_cannot_be_deployed_says_why(connected: Any, tmp_path: Path) -> None:
+    """With Prefect's own words."""
+    from deployments.deploying import DeployFailed, deploy
+
+    file = tmp_path / "prefect.yaml"
+    one = {"name": "nothing", "entrypoint": "flows.nothing.nothing", "work_pool": {"name": "conclave"}}
+    file.write_text(yaml.safe_dump({"name": "x", "pull": [], "deployments": [one]}))
+    with pytest.raises(DeployFailed, match="`prefect deploy --all` failed: .*nothing"):
+        await deploy(tmp_path, print, file)
+
+
+def _bounds(schema: dict[str, Any]) -> dict[str, Any]:
+    """What bounds a value, wherever the schema says it."""
+    found: dict[str, Any] = {}
+    for part in (schema, *schema.get("anyOf", [])):
+        names = ("minimum", "maximum", "exclusiveMinimum", "minLength", "maxLength", "pattern", "enum")
+        found |= {name: part[name] for name in names if name in part}
+    return found
