@@ -103,4 +103,5 @@ async def _run_deploy(file: Path) -> None:
         await process.wait()
         raise DeployFailed(f"`prefect deploy --all` did not end within {DEPLOY_S:g} s") from error
     if process.returncode != 0:
-        raise DeployFailed(f"`prefect deploy --all` failed: {said.decode(errors='replace').strip()[-2000:]}")
+        lines = said.decode(errors="replace").strip().splitlines() or ["it said nothing"]
+        raise DeployFailed(f"`prefect deploy --all` failed: {lines[-1].strip()}")

@@ -25,9 +25,14 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 def main(arguments: list[str]) -> int:
-    """Run `conclave bench` with these arguments; gives the exit code."""
+    """Run `conclave bench`, or `conclave bench worker`, with these arguments; gives the exit code."""
+    chosen, given, name = app, arguments, "conclave bench"
+    if arguments[:1] == ["worker"]:
+        from deployments.bench.worker.command import app as worker
+
+        chosen, given, name = worker, arguments[1:], "conclave bench worker"
     try:
-        app(args=arguments, prog_name="conclave bench")
+        chosen(args=given, prog_name=name)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else MISSED
     return 0
@@ -56,6 +61,8 @@ def bench(
     ] = False,
 ) -> None:
     """Measure this machine: Conclave beside the floor (a plain client), the stock runner and LangGraph.
+
+    `conclave bench worker` measures the worker: doors, many at once, memory.
 
     Brings up a stack of its own with the simulator, measures in rotating turns, judges, and takes it down.
     """

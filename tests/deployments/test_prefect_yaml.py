@@ -124,7 +124,7 @@ async def test_a_file_that_cannot_be_deployed_says_why(connected: Any, tmp_path:
     file = tmp_path / "prefect.yaml"
     one = {"name": "nothing", "entrypoint": "flows.nothing.nothing", "work_pool": {"name": "conclave"}}
     file.write_text(yaml.safe_dump({"name": "x", "pull": [], "deployments": [one]}))
-    with pytest.raises(DeployFailed, match="`prefect deploy --all` failed: .*nothing"):
+    with pytest.raises(DeployFailed, match=r"`prefect deploy --all` failed: .*nothing"):
         await deploy(tmp_path, print, file)
 
 

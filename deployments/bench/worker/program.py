@@ -1,0 +1,134 @@
+"""The run of `conclave bench worker`: a stack for each measurement, the figures, and what they are judged by."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from deployments.bench.machine import commit, machine, versions
+from deployments.bench.worker.measure import MEMBERS, alive, doors, soak
+from deployments.bench.worker.scene import Say, Scene, scene, worker_stack
+from deployments.stack import StackStatus
+
+DOOR_S = 0.8
+GROWTH = 1.1
+SOAK_LATENCY_S = 0.01
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be measured; 0 leaves a measurement out. Times in seconds."""
+
+    doors: int
+    alive: int
+    alive_latency_s: float
+    ramp_s: float
+    database: str | None
+    soak: int
+    latency_s: float
+
+
+def run(asked: Asked, say: Say) -> dict[str, Any]:
+    """Measure what was asked for, each on a stack of its own. Raises StackError, BenchError and TimeoutError."""
+    found: dict[str, Any] = {
+        "taken_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": machine(),
+        "git": commit(),
+        "versions": versions(("prefect", "ray", "nats-py", "aiohttp")),
+        "members": MEMBERS,
+    }
+    if asked.doors:
+        found["doors"] = _on_a_stack(asked.latency_s, say, lambda there: _doors(there, asked, say))
+    if asked.alive:
+        found["alive"] = _on_a_stack(
+            asked.alive_latency_s, say, lambda there: alive(there, asked.alive, asked.ramp_s, say), asked.database
+        )
+        found["alive"] |= {"latency_s": asked.alive_latency_s, "database": "postgresql" if asked.database else "sqlite"}
+    if asked.soak:
+        found["soak"] = _on_a_stack(SOAK_LATENCY_S, say, lambda there: soak(there, asked.soak, say))
+    return found
+
+
+def judged(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every target with its figure, bound and verdict."""
+    verdicts = []
+    if "doors" in found:
+        counts = found["doors"]["floor_counts"]
+        for name, door in found["doors"]["doors"].items():
+            figure = door["over_slowest_s"]["median"]
+            verdict = _verdict(figure <= DOOR_S) if counts else "floor weak"
+            verdicts.append(
+                _target(f"{name} to decision, over the slowest member (s)", figure, f"<= {DOOR_S}", verdict)
+            )
+    if "alive" in found:
+        decided = found["alive"]["states"].get("COMPLETED", 0)
+        asked = found["alive"]["asked"]
+        verdicts.append(_target("alive at once: decided", decided, f"= {asked}", _verdict(decided == asked)))
+        peak = found["alive"]["peak_deliberations"]
+        verdicts.append(_target("alive at once: peak in flight", peak, None, "shown"))
+    if "soak" in found:
+        growth = found["soak"]["growth"]
+        verdicts.append(
+            _target(
+                "worker's memory at the end over the first",
+                growth["worker"],
+                f"<= {GROWTH}",
+                _verdict(growth["worker"] <= GROWTH),
+            )
+        )
+        for name in sorted(set(growth) - {"worker"}):
+            verdicts.append(_target(f"{name}'s memory at the end over the first", growth[name], None, "shown"))
+        undecided = found["soak"]["undecided"]
+        verdicts.append(_target("soak: not decided", undecided, "= 0", _verdict(undecided == 0)))
+    return verdicts
+
+
+def show(found: dict[str, Any], verdicts: list[dict[str, Any]]) -> None:
+    """The verdicts as a table."""
+    table = Table("figure", "measured", "to reach", "verdict", title=f"The worker, {found['taken_at']}")
+    for one in verdicts:
+        table.add_row(one["target"], f"{one['figure']:g}", one["bound"] or "", one["verdict"])
+    Console(width=100).print(table)
+
+
+def _target(name: str, figure: float, bound: str | None, verdict: str) -> dict[str, Any]:
+    return {"target": name, "figure": figure, "bound": bound, "verdict": verdict}
+
+
+def _verdict(reached: bool) -> str:
+    return "reached" if reached else "missed"
+
+
+def _on_a_stack(
+    latency_s: float,
+    say: Say,
+    measure: Callable[[Scene], Coroutine[Any, Any, dict[str, Any]]],
+    database: str | None = None,
+) -> dict[str, Any]:
+    with worker_stack(latency_s, say, database) as found:
+        return asyncio.run(_measured(found, measure))
+
+
+async def _measured(
+    found: StackStatus, measure: Callable[[Scene], Coroutine[Any, Any, dict[str, Any]]]
+) -> dict[str, Any]:
+    async with scene(found) as there:
+        return await measure(there)
+
+
+async def _doors(there: Scene, asked: Asked, say: Say) -> dict[str, Any]:
+    from blocks.connections import connections, prefect_clients
+    from deployments.bench.peers import Bench
+    from deployments.bench.peers.plain import Floor
+    from tasks.plans import council_spec
+
+    async with prefect_clients(), connections():
+        bench = Bench(there.server, await council_spec("dev"), Path(there.found.home))
+    return await doors(there, Floor(bench), asked.doors, asked.latency_s, say)
