@@ -27,6 +27,8 @@ ROOT = Path(__file__).parent.parent
 FILE = ROOT / "prefect.yaml"
 POOL = ConclaveWorker.type
 DEPLOY_S = 120.0
+LAST_WORDS = "An exception occurred."
+"""What Prefect's command says last, after what went wrong."""
 
 Report = Callable[[str], None]
 
@@ -103,5 +105,5 @@ async def _run_deploy(file: Path) -> None:
         await process.wait()
         raise DeployFailed(f"`prefect deploy --all` did not end within {DEPLOY_S:g} s") from error
     if process.returncode != 0:
-        lines = said.decode(errors="replace").strip().splitlines() or ["it said nothing"]
-        raise DeployFailed(f"`prefect deploy --all` failed: {lines[-1].strip()}")
+        lines = [line for line in said.decode(errors="replace").splitlines() if line.strip() not in ("", LAST_WORDS)]
+        raise DeployFailed(f"`prefect deploy --all` failed: {lines[-1].strip() if lines else 'it said nothing'}")
