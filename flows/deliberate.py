@@ -67,7 +67,7 @@ async def deliberate(
     """Let a council decide.
 
     Args:
-        task: The one task to decide; or give items.
+        task: The one task to decide (in the form, press str to write it); or give items.
         items: Several tasks, each an object with `task` and optionally `id`, `rubric`, `requirements`, `context`.
         council: Name of a council, such as dev, qa, architect, devops or data; a block of type Council.
         rubric: How proposals are judged.
