@@ -62,7 +62,7 @@ up: $(VENV)/.ready ## bring the stack up
 down: $(VENV)/.ready ## end the stack
 	@$(CONCLAVE) down
 
-LOCK := uv pip compile --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet
-lock: ## resolve both locks anew (needs uv)
+LOCK := uv pip compile --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-strip-extras --quiet
+lock: ## resolve both locks anew (needs uv); extras are kept, since pip looks for the newest of one that is not pinned
 	$(LOCK) --extra kubernetes --group dev pyproject.toml -o requirements.lock
 	$(LOCK) -c requirements.lock --group bench -o requirements-bench.lock
