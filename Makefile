@@ -50,7 +50,7 @@ check: $(VENV)/.ready ## lint, types, layers
 
 $(VENV)/.ready-bench: $(VENV)/.ready requirements-bench.lock
 	@echo "installing what the benchmark compares with and draws with"
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements-bench.lock
 	@touch $@
 
 bench: $(VENV)/.ready-bench ## measure beside floor, stock runner and LangGraph; bench-results/: OPTIONS="--latency 2"
@@ -62,7 +62,7 @@ up: $(VENV)/.ready ## bring the stack up
 down: $(VENV)/.ready ## end the stack
 	@$(CONCLAVE) down
 
-LOCK := uv pip compile --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-strip-extras --quiet
-lock: ## resolve both locks anew (needs uv); extras are kept, since pip looks for the newest of one that is not pinned
+LOCK := uv pip compile --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet
+lock: ## resolve both locks anew (needs uv)
 	$(LOCK) --extra kubernetes --group dev pyproject.toml -o requirements.lock
 	$(LOCK) -c requirements.lock --group bench -o requirements-bench.lock

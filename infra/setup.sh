@@ -22,5 +22,6 @@ fi
 
 echo "making $venv: about 1 GB, a minute or two" >&2
 "$python" -m venv --clear "$venv"
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+# The lock is complete: nothing is resolved. pip would otherwise look for the newest of what stands there with an extra.
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
