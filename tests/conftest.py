@@ -257,3 +257,9 @@ async def shown(stack: Any) -> AsyncGenerator[Shown, None]:
     """The Prefect side of a deliberation."""
     async with aiohttp.ClientSession() as session:
         yield Shown(stack.prefect, session)
+
+
+@pytest.fixture(name="until")
+def until_() -> Any:
+    """`value = await until(found)`: the first true value of an async function."""
+    return until

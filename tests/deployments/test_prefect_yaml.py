@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import uuid
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +87,35 @@ async def test_what_is_deployed_has_the_form_and_refuses_by_the_field(connected:
             with pytest.raises(PrefectHTTPStatusError) as refused:
                 await client.create_flow_run_from_deployment(deliberate.id, parameters={"task": "t", **wrong})
             assert f"field '{said}'" in refused.value.response.text
+
+
+async def test_a_schedule_fires_with_its_parameters(connected: Any, until: Any) -> None:
+    """Prefect's scheduler makes runs of a schedule that is on, with what the schedule asks (no run without them)."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import DeploymentScheduleCreate
+    from prefect.client.schemas.filters import DeploymentFilter
+    from prefect.client.schemas.schedules import IntervalSchedule
+
+    from flows.deliberate import deliberate
+
+    schedule = DeploymentScheduleCreate(
+        schedule=IntervalSchedule(interval=timedelta(hours=1)), active=True, parameters={"task": "Weekly"}
+    )
+    async with get_client() as client:
+        deployment = await client.create_deployment(
+            flow_id=await client.create_flow(deliberate),
+            name=f"scheduled-{uuid.uuid4().hex[:8]}",
+            schedules=[schedule],
+            enforce_parameter_schema=False,
+        )
+        wanted = DeploymentFilter.model_validate({"id": {"any_": [deployment]}})
+
+        async def made() -> Any:
+            return await client.read_flow_runs(deployment_filter=wanted, limit=1)
+
+        (run,) = await until(made, 120)
+        await client.delete_deployment(deployment)
+    assert (run.auto_scheduled, run.parameters) == (True, {"task": "Weekly"})
 
 
 async def test_a_second_up_leaves_what_was_edited(connected: Any, stack: Any, tmp_path: Path) -> None:

@@ -10,10 +10,7 @@ import sys
 from collections.abc import AsyncGenerator
 from typing import Any
 
-import pytest
 import pytest_asyncio
-
-from tests.conftest import until
 
 TASK = "Write a function to merge sorted arrays"
 
@@ -28,12 +25,6 @@ async def main():
 
 asyncio.run(main())
 """
-
-
-@pytest.fixture(name="until")
-def until_() -> Any:
-    """`value = await until(found)`: the first true value of an async function."""
-    return until
 
 
 @pytest_asyncio.fixture(scope="session")
