@@ -14,11 +14,12 @@ import psutil
 from deployments.bench.figures import FLOOR_SHARE, summary
 from deployments.bench.peers.plain import Floor
 from deployments.bench.quiet import Watch
-from deployments.bench.worker.scene import PATIENCE_S, Say, Scene
+from deployments.bench.worker.program import MEMBERS
+from deployments.bench.worker.scene import PATIENCE_S, Scene
+from deployments.bench.worker.stack import Say
 from deployments.stack.processes import family
 
 DOORS = ("ui", "schedule", "cli")
-MEMBERS = 3
 SETTLE_S = 10.0
 SAMPLE_S = 0.5
 FINAL = ("COMPLETED", "FAILED", "CANCELLED", "CRASHED")

@@ -7,16 +7,19 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
 from deployments.bench.machine import commit, machine, versions
-from deployments.bench.worker.measure import MEMBERS, alive, doors, soak
-from deployments.bench.worker.scene import Say, Scene, scene, worker_stack
+from deployments.bench.worker.stack import Say, worker_stack
 from deployments.stack import StackStatus
 
+if TYPE_CHECKING:
+    from deployments.bench.worker.scene import Scene
+
+MEMBERS = 3
 DOOR_S = 0.8
 GROWTH = 1.1
 SOAK_LATENCY_S = 0.01
@@ -48,11 +51,11 @@ def run(asked: Asked, say: Say) -> dict[str, Any]:
         found["doors"] = _on_a_stack(asked.latency_s, say, lambda there: _doors(there, asked, say))
     if asked.alive:
         found["alive"] = _on_a_stack(
-            asked.alive_latency_s, say, lambda there: alive(there, asked.alive, asked.ramp_s, say), asked.database
+            asked.alive_latency_s, say, lambda there: _alive(there, asked, say), asked.database
         )
         found["alive"] |= {"latency_s": asked.alive_latency_s, "database": "postgresql" if asked.database else "sqlite"}
     if asked.soak:
-        found["soak"] = _on_a_stack(SOAK_LATENCY_S, say, lambda there: soak(there, asked.soak, say))
+        found["soak"] = _on_a_stack(SOAK_LATENCY_S, say, lambda there: _soak(there, asked, say))
     return found
 
 
@@ -119,6 +122,8 @@ def _on_a_stack(
 async def _measured(
     found: StackStatus, measure: Callable[[Scene], Coroutine[Any, Any, dict[str, Any]]]
 ) -> dict[str, Any]:
+    from deployments.bench.worker.scene import scene  # imports Prefect, which reads its settings then
+
     async with scene(found) as there:
         return await measure(there)
 
@@ -127,8 +132,21 @@ async def _doors(there: Scene, asked: Asked, say: Say) -> dict[str, Any]:
     from blocks.connections import connections, prefect_clients
     from deployments.bench.peers import Bench
     from deployments.bench.peers.plain import Floor
+    from deployments.bench.worker.measure import doors
     from tasks.plans import council_spec
 
     async with prefect_clients(), connections():
         bench = Bench(there.server, await council_spec("dev"), Path(there.found.home))
     return await doors(there, Floor(bench), asked.doors, asked.latency_s, say)
+
+
+async def _alive(there: Scene, asked: Asked, say: Say) -> dict[str, Any]:
+    from deployments.bench.worker.measure import alive
+
+    return await alive(there, asked.alive, asked.ramp_s, say)
+
+
+async def _soak(there: Scene, asked: Asked, say: Say) -> dict[str, Any]:
+    from deployments.bench.worker.measure import soak
+
+    return await soak(there, asked.soak, say)

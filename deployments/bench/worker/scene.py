@@ -1,16 +1,14 @@
-"""What the measurements of the worker share: a stack with its worker, and the doors into it."""
+"""What the measurements of the worker share: the doors into a stack, and who hears its decisions."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
-import tempfile
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,47 +17,13 @@ import aiohttp
 import nats
 from nats.aio.client import Client
 
-from deployments.bench.program import EXTERNAL, SLOTS, BenchError
+from deployments.bench.program import BenchError
 from deployments.bench.workload import REQUIREMENTS, TASK, ModelServer
-from deployments.settings import load_settings
-from deployments.stack import StackStatus, UpOptions, down, environment, up
+from deployments.stack import StackStatus
 
-Say = Callable[[str], None]
 PATIENCE_S = 300.0
 SCHEDULED_S = 1.5
 """How far ahead a scheduled run is put."""
-
-
-@contextmanager
-def worker_stack(latency_s: float, say: Say, database: str | None = None) -> Generator[StackStatus, None, None]:
-    """A stack of its own, furnished, with its worker; its variables are set. Raises StackError."""
-    with tempfile.TemporaryDirectory(prefix="conclave-bench-") as home:
-        for name in EXTERNAL:
-            os.environ.pop(name, None)
-        os.environ["CONCLAVE_HOME"] = home
-        if database is not None:
-            os.environ["CONCLAVE_PREFECT_DATABASE"] = database
-        settings = load_settings()
-        simulator = ("--latency", str(latency_s), "--slots", str(SLOTS))
-
-        def furnish(found: StackStatus) -> None:
-            os.environ.update(environment(found))
-            os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
-            os.environ.setdefault("DO_NOT_TRACK", "1")
-            asyncio.run(_furnish(found, settings, say))
-
-        try:
-            yield up(UpOptions(simulate=True, simulator_args=simulator), say, settings, furnish)
-        finally:
-            down(settings, say)
-
-
-async def _furnish(found: StackStatus, settings: Any, say: Say) -> None:
-    from blocks.connections import connections, prefect_clients
-    from deployments.furnish import furnish
-
-    async with prefect_clients(), connections():
-        await furnish(found, settings, say)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,51 @@
+"""A stack with its worker, for one measurement.
+
+Imports nothing of Prefect's, which reads its settings at import: the stack has to be up, and in the environment, first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Any
+
+from deployments.bench.program import EXTERNAL, SLOTS
+from deployments.settings import load_settings
+from deployments.stack import StackStatus, UpOptions, down, environment, up
+
+Say = Callable[[str], None]
+
+
+@contextmanager
+def worker_stack(latency_s: float, say: Say, database: str | None = None) -> Generator[StackStatus, None, None]:
+    """A stack of its own, furnished, with its worker; its variables are set. Raises StackError."""
+    with tempfile.TemporaryDirectory(prefix="conclave-bench-") as home:
+        for name in EXTERNAL:
+            os.environ.pop(name, None)
+        os.environ["CONCLAVE_HOME"] = home
+        if database is not None:
+            os.environ["CONCLAVE_PREFECT_DATABASE"] = database
+        settings = load_settings()
+        simulator = ("--latency", str(latency_s), "--slots", str(SLOTS))
+
+        def furnish(found: StackStatus) -> None:
+            os.environ.update(environment(found))
+            os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
+            os.environ.setdefault("DO_NOT_TRACK", "1")
+            asyncio.run(_furnish(found, settings, say))
+
+        try:
+            yield up(UpOptions(simulate=True, simulator_args=simulator), say, settings, furnish)
+        finally:
+            down(settings, say)
+
+
+async def _furnish(found: StackStatus, settings: Any, say: Say) -> None:
+    from blocks.connections import connections, prefect_clients
+    from deployments.furnish import furnish
+
+    async with prefect_clients(), connections():
+        await furnish(found, settings, say)
