@@ -100,7 +100,8 @@ class Leases:
         """
         lease = carried.get()
         if lease is not None and lease.key == key:
-            yield lease
+            async with until_lost(lease):
+                yield lease
             return
         waited = False
         while (lease := await self.take(key)) is None:

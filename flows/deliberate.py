@@ -108,7 +108,7 @@ async def deliberate(
             async with leases.hold(session.plan.id) as lease:
                 outcome = await _deliberated(await begin(record, session, lease, run))
         except Superseded as error:
-            raise left_to(error, run) from error
+            raise await left_to(record, session.plan.id, error, run) from error
         await record_artifacts(session.plan, outcome)
         return final_state(session.plan, outcome)
 

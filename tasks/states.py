@@ -9,7 +9,7 @@ from prefect.exceptions import Abort
 from prefect.states import Cancelled, Completed, Failed
 
 from blocks.exceptions import Superseded
-from blocks.record import Body
+from blocks.record import Body, Record
 from tasks.collect import status_of
 from tasks.council.models import Deliberation, Status
 from tasks.outcome import Outcome
@@ -45,6 +45,9 @@ def ended_state(ended: Body) -> State[Any]:
     return Failed(message=message, name="Timeout" if status is Status.TIMEOUT else "Failed")
 
 
-def left_to(error: Superseded, run: str) -> BaseException:
+async def left_to(record: Record, deliberation_id: str, error: Superseded, run: str) -> BaseException:
     """How a run ends whose deliberation somebody else runs now: silently where that one tells of the same flow run."""
-    return Abort(str(error)) if error.run == run else error
+    begun = error.run
+    if begun is None and (event := await record.last(f"deliberations.{deliberation_id}.epoch")) is not None:
+        begun = event.body.get("run")
+    return Abort(str(error)) if begun == run else error

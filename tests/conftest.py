@@ -86,6 +86,11 @@ class Simulator:
             calls: dict[str, int] = (await answer.json())["calls"]
         return {call: count for call, count in calls.items() if call.startswith(f"{deliberation_id}:")}
 
+    async def calls_of(self, prefix: str) -> list[str]:
+        """Ids of calls that begin so."""
+        async with self._session.get(f"{self.url}/sim/calls") as answer:
+            return [call for call in (await answer.json())["calls"] if call.startswith(prefix)]
+
     async def requests(self, deliberation_id: str) -> list[dict[str, Any]]:
         """The book's lines on a deliberation."""
         async with self._session.get(f"{self.url}/sim/calls") as answer:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
-from blocks.work_queue import Lane
+from blocks.work_queue import LANES, Lane
 
 
 class Places:
@@ -14,8 +15,7 @@ class Places:
 
     def __init__(self, count: int) -> None:
         self._free = count
-        self._people = 0
-        self._changed = asyncio.Condition()
+        self._waiting: dict[Lane, deque[asyncio.Future[None]]] = {lane: deque() for lane in LANES}
 
     @asynccontextmanager
     async def starting(self, lane: Lane) -> AsyncGenerator[Callable[[], None], None]:
@@ -27,8 +27,7 @@ class Places:
             nonlocal held
             if held:
                 held = False
-                self._free += 1
-                self._waking = asyncio.ensure_future(self._wake())
+                self._passed_on()
 
         try:
             yield started
@@ -36,15 +35,24 @@ class Places:
             started()
 
     async def _taken(self, lane: Lane) -> None:
-        person = lane == "interactive"
-        self._people += person
+        if self._free:
+            self._free -= 1
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting[lane].append(turn)
         try:
-            async with self._changed:
-                await self._changed.wait_for(lambda: self._free > 0 and (person or not self._people))
-                self._free -= 1
-        finally:
-            self._people -= person
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():  # its turn came just now: the next one's it is
+                self._passed_on()
+            raise
 
-    async def _wake(self) -> None:
-        async with self._changed:
-            self._changed.notify_all()
+    def _passed_on(self) -> None:
+        """Give the place to the next who waits, people first."""
+        for lane in LANES:
+            while self._waiting[lane]:
+                turn = self._waiting[lane].popleft()
+                if not turn.done():
+                    turn.set_result(None)
+                    return
+        self._free += 1

@@ -185,6 +185,9 @@ class Runs:
             await self._tell_prefect(work.run, Crashed(message=f"Given up after {MAX_TRIES} deliveries."))
             return
         state = await self._execute(work, self._hooked(flow), run, request, work.lease)
+        if state.is_cancelled():  # Prefect's engine calls that a crash
+            await self._tell_prefect(work.run, state)
+            return
         failure = await state.aresult(raise_on_failure=False) if not state.is_completed() else None
         if isinstance(failure, AgentsUnavailable):
             raise failure

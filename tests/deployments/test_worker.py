@@ -186,6 +186,33 @@ async def test_a_lease_that_is_lost_ends_the_run_and_leaves_the_request(
     await _purge(recorded, new_id)
 
 
+async def test_a_flow_that_is_no_deliberation_is_cancelled(worker: Worker, simulator: Any, until: Any) -> None:
+    """The canary waits for a model that hangs: Cancelling in Prefect ends it Cancelled, and the request is gone."""
+    from prefect.client.orchestration import get_client
+    from prefect.states import Cancelling, Pending
+
+    from flows.diagnostics import diagnostics
+    from tasks.enqueue import queued
+
+    await simulator.fault("hang", match="doctor-")
+    async with get_client() as client:
+        run = await client.create_flow_run(diagnostics, parameters={"councils": ["dev"]}, state=Pending())
+        one = str(run.id)
+        await worker.ask(one, flow="flows.diagnostics.diagnostics", parameters={}, run=one)
+
+        async def hangs() -> bool:
+            return bool(await simulator.calls_of("doctor-"))
+
+        await until(hangs)
+        await client.set_flow_run_state(run.id, Cancelling())
+
+        async def gone() -> bool:
+            return not await queued(worker.record, one)
+
+        await until(gone)
+        assert (await client.read_flow_run(run.id)).state.name == "Cancelled"
+
+
 async def test_garbage_does_not_stop_it(worker: Worker, recorded: Any, make_council: Any, new_id: str) -> None:
     """What is no request leaves the queue FAILED, with the reason, and the next one is run."""
     jetstream = recorded.client.jetstream()
