@@ -138,8 +138,7 @@ async def _end_queued(record: Record, deliberation_id: str) -> None:
     if lease is None:
         return
     try:
-        fields = {name: value for name, value in request.parameters.items() if name != "deliberation_id"}
-        await end_deliberation(record, deliberation_id, lease, DeliberationRequest.read(fields))
+        await end_deliberation(record, deliberation_id, lease, DeliberationRequest.read(request.asked))
     finally:
         await leases.release(lease)
 

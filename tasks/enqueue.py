@@ -28,6 +28,11 @@ class Request(Frozen):
     door: Door
     lane: Lane = "interactive"
 
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What a council is asked: the parameters without the id."""
+        return {name: value for name, value in self.parameters.items() if name != "deliberation_id"}
+
 
 def id_of(parameters: dict[str, Any], run: str) -> str:
     """The id that a flow run deliberates under: the one that it was given, else its own."""
@@ -65,7 +70,7 @@ async def queued(record: Record, deliberation_id: str, lane: Lane = "interactive
 
 
 async def _accepted(record: Record, request: Request) -> bool:
-    fields = {name: value for name, value in request.parameters.items() if name != "deliberation_id"}
+    fields = request.asked
     digest = DeliberationRequest.read(fields).digest if request.run is None else None
     status: Body = {
         "id": request.id,

@@ -9,35 +9,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from contextlib import suppress
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
-from uuid import UUID
 
 import httpx
 from prefect import Flow
-from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, State
-from prefect.exceptions import Abort, ObjectNotFound, PrefectHTTPStatusError
-from prefect.flow_engine import run_flow_async
-from prefect.states import Cancelled, Crashed, Pending
+from prefect.exceptions import Abort, ObjectNotFound
+from prefect.states import Cancelled, Crashed
 from pydantic import ValidationError
 
 from blocks.exceptions import AgentsUnavailable, BlockMissing, ConclaveError, RecordError, Superseded
-from blocks.leases import Lease, Leases, carried
-from blocks.loading import DEFAULT, versioned
-from blocks.ray_agents import RayAgents
-from blocks.record import LEASE_S, Body, Record
+from blocks.leases import Lease, Leases
+from blocks.record import LEASE_S, Record
 from blocks.work_queue import Delivery
 from deployments.worker.cluster import Cluster
+from deployments.worker.flow_runs import FlowRuns, run_flow, tell_prefect
 from deployments.worker.places import Places
 from deployments.worker.requests import UnknownFlow, load
 from tasks.council.models import DeliberationRequest, InvalidRequest, Status
 from tasks.ending import end, refuse
-from tasks.enqueue import DELIBERATE, Request, id_of, queued_request
+from tasks.enqueue import DELIBERATE, Request
 from tasks.reading import status_of
+from tasks.states import ended_state
 
 Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
@@ -71,9 +65,7 @@ class Runs:
         self.in_work: dict[int, Work] = {}
         self.peak = self.ended = 0
         self._numbers = 0
-        self._deliberate: tuple[str, Flow[Any, Any]] | None = None
-        self._others: dict[str, Flow[Any, Any]] = {}
-        self._deployments: dict[str, UUID | None] = {}
+        self._flow_runs = FlowRuns(record)
 
     async def run(self, delivery: Delivery) -> None:
         """Work on a request until it is done, or is to be delivered again. Never raises."""
@@ -127,7 +119,7 @@ class Runs:
         """Run it; None once it is finished, else the seconds until the next try."""
         tries = work.delivery.deliveries
         try:
-            run = await self._flow_run(request, flow)
+            run = await self._flow_runs.of(request, flow)
             work.run = str(run.id)
             if request.flow != DELIBERATE:
                 await self._other(work, request, flow, run)
@@ -137,7 +129,7 @@ class Runs:
             await self._end(request, lease, "its flow run was deleted")
         except InvalidRequest as error:
             await refuse(self.record, request.id, str(error))
-            await self._tell_prefect(work.run, Crashed(message=str(error)))
+            await tell_prefect(work.run, Crashed(message=str(error)))
         except (Unfinished, AgentsUnavailable, RecordError, BlockMissing, httpx.HTTPError, Abort) as error:
             if isinstance(error, Superseded):
                 raise
@@ -156,37 +148,37 @@ class Runs:
         in_prefect = run.state
         if final and in_prefect is not None and in_prefect.is_final():
             return 0
+        if final and (_wants_end(in_prefect) or work.delivery.deliveries > MAX_TRIES):
+            await tell_prefect(work.run, ended_state(status))
+            return 0
         if not final and (status.get("cancel_requested") or _wants_end(in_prefect)):
-            await self._cancelled(request, run, lease)
+            await self.cancelled(request, run, lease)
             return 0
         tries = int(status.get("tries") or 0) + 1
         if not final and tries > MAX_TRIES:
             await self._end(request, lease, f"given up after {MAX_TRIES} runs that did not end it")
-            await self._tell_prefect(work.run, Crashed(message=f"Given up after {MAX_TRIES} runs."))
+            await tell_prefect(work.run, Crashed(message=f"Given up after {MAX_TRIES} runs."))
             return tries
         await self.record.merge_status(request.id, {"tries": tries, "run": str(run.id)})
-        state = await self._execute(work, await self._with_agents(flow), run, request, lease)
+        state = await self._execute(work, await self._flow_runs.with_agents(flow), run, request, lease)
         if await self.record.last(f"deliberations.{request.id}.finished") is None:
             failure = await state.aresult(raise_on_failure=False)
-            raise (
-                failure
-                if isinstance(failure, ConclaveError | InvalidRequest)
-                else Unfinished(state.message or state.name)
-            )
+            known = isinstance(failure, ConclaveError | InvalidRequest)
+            raise failure if known else Unfinished(state.message or state.name)
         return tries
 
     async def _other(self, work: Work, request: Request, flow: Flow[Any, Any], run: FlowRun) -> None:
         """Run a flow that is no deliberation, unless it has ended or was given up too often."""
         if run.state is not None and (run.state.is_final() or _wants_end(run.state)):
             if not run.state.is_final():
-                await self._tell_prefect(work.run, Cancelled(message="Cancelled before it began."))
+                await tell_prefect(work.run, Cancelled(message="Cancelled before it began."))
             return
         if work.delivery.deliveries > MAX_TRIES:
-            await self._tell_prefect(work.run, Crashed(message=f"Given up after {MAX_TRIES} deliveries."))
+            await tell_prefect(work.run, Crashed(message=f"Given up after {MAX_TRIES} deliveries."))
             return
-        state = await self._execute(work, self._hooked(flow), run, request, work.lease)
+        state = await self._execute(work, self._flow_runs.as_it_is(flow), run, request, work.lease)
         if state.is_cancelled():  # Prefect's engine calls that a crash
-            await self._tell_prefect(work.run, state)
+            await tell_prefect(work.run, state)
             return
         failure = await state.aresult(raise_on_failure=False) if not state.is_completed() else None
         if isinstance(failure, AgentsUnavailable):
@@ -200,50 +192,13 @@ class Runs:
         if request.flow == DELIBERATE:
             parameters["deliberation_id"] = request.id
         async with self._places.starting(request.lane) as started:
-            work.flow = asyncio.create_task(_run(flow, run, parameters, lease, started))
+            work.flow = asyncio.create_task(run_flow(flow, run, parameters, lease, started))
             try:
                 return await asyncio.shield(work.flow)
             except asyncio.CancelledError:
                 if not work.flow.cancelled():
                     raise
                 return Cancelled(message="Cancelled while it ran.")
-
-    # --- cancel -----------------------------------------------------------------------------------
-
-    async def cancel(self, run: FlowRun) -> None:
-        """Stop the flow run that Prefect shows as Cancelling. Raises RecordError."""
-        work = next((work for work in self.in_work.values() if work.run == str(run.id)), None)
-        if work is not None and work.request is not None and not await self._flag(work.request.id):
-            if work.flow is not None:  # no deliberation: there is nobody who hears the flag
-                work.flow.cancel()
-        elif work is None:
-            await self._flag(id_of(run.parameters, str(run.id)))
-            await self._cancel_queued(run)
-
-    async def _flag(self, deliberation_id: str) -> bool:
-        """Ask a deliberation to stop; False where there is none of that id that goes on."""
-        status = await self.record.read_status(deliberation_id)
-        if status is None or Status(status["status"]).final:
-            return False
-        if not status.get("cancel_requested"):
-            await self.record.merge_status(deliberation_id, {"cancel_requested": True})
-        return True
-
-    async def _cancel_queued(self, run: FlowRun) -> None:
-        """End what waits in the queue at once, and not when its turn comes."""
-        request = await queued_request(self.record, id_of(run.parameters, str(run.id)))
-        if request is None:
-            return
-        lease = await self.leases.take(request.id)
-        if lease is None:  # somebody runs it, and hears the flag
-            return
-        try:
-            if request.flow == DELIBERATE:
-                await self._cancelled(request, run, lease)
-            else:
-                await self._tell_prefect(str(run.id), Cancelled(message="Cancelled before it began."))
-        finally:
-            await self.leases.release(lease)
 
     # --- ends -------------------------------------------------------------------------------------
 
@@ -253,112 +208,25 @@ class Runs:
         self._log.error("request %s is refused: %s", delivery.id, said)
         await refuse(self.record, delivery.id, said)
         run = (delivery.body or {}).get("run")
-        await self._tell_prefect(run if isinstance(run, str) else None, Crashed(message=f"Refused: {said}"))
+        await tell_prefect(run if isinstance(run, str) else None, Crashed(message=f"Refused: {said}"))
         await delivery.refuse()
 
-    async def _cancelled(self, request: Request, run: FlowRun, lease: Lease) -> None:
+    async def cancelled(self, request: Request, run: FlowRun, lease: Lease) -> None:
         """End a deliberation that is to stop and that nobody runs."""
         await self.record.merge_status(request.id, {"cancel_requested": True})
         await self._end(request, lease, "cancelled before it began")
-        await self._tell_prefect(str(run.id), Cancelled(message="Cancelled while nobody ran it."))
+        await tell_prefect(str(run.id), Cancelled(message="Cancelled while nobody ran it."))
 
     async def _end(self, request: Request, lease: Lease, reason: str) -> None:
         if request.flow != DELIBERATE:
             return
         self._log.warning("%s is ended with what stands on the record: %s", request.id, reason)
         try:
-            asked = DeliberationRequest.read(_fields(request))
+            asked = DeliberationRequest.read(request.asked)
         except InvalidRequest as error:
             await refuse(self.record, request.id, str(error))
             return
         await end(self.record, request.id, lease, asked)
-
-    async def _tell_prefect(self, run: str | None, state: State[Any]) -> None:
-        """Set the final state of a flow run that no engine sets; one that has ended stays as it is, unless Crashed."""
-        if run is None:
-            return
-        with suppress(ObjectNotFound, ValueError):
-            async with get_client() as client:
-                standing = (await client.read_flow_run(UUID(run))).state
-                if standing is None or not standing.is_final() or (standing.is_crashed() and state.is_cancelled()):
-                    await client.set_flow_run_state(UUID(run), state, force=True)
-
-    # --- what is needed ---------------------------------------------------------------------------
-
-    async def _flow_run(self, request: Request, flow: Flow[Any, Any]) -> FlowRun:
-        """The flow run of a request: the one that Prefect handed over, or one that is made once for its id.
-
-        It is made Pending, since pollers would take a Scheduled one as well. Raises InvalidRequest.
-        """
-        async with get_client() as client:
-            if (run := request.run or await self._noted(request)) is not None:
-                return await client.read_flow_run(UUID(run))
-            if request.flow == DELIBERATE:
-                DeliberationRequest.read(_fields(request))
-            parameters = {**request.parameters, "deliberation_id": request.id}
-            deployment = await self._deployment(flow)
-            try:
-                if deployment is None:
-                    return await client.create_flow_run(flow, parameters=parameters, state=Pending())
-                return await client.create_flow_run_from_deployment(
-                    deployment, parameters=parameters, state=Pending(), idempotency_key=request.id
-                )
-            except PrefectHTTPStatusError as error:
-                if error.response.status_code in (409, 422):
-                    raise InvalidRequest("parameters", f"Prefect refuses them: {error.response.text[:500]}") from error
-                raise
-
-    async def _noted(self, request: Request) -> str | None:
-        """The flow run that an earlier try made."""
-        run = (await self.record.read_status(request.id) or {}).get("run")
-        return run if isinstance(run, str) else None
-
-    async def _deployment(self, flow: Flow[Any, Any]) -> UUID | None:
-        """The deployment of the flow's own name, which its runs are shown under."""
-        name = f"{flow.name}/{flow.name}"
-        if self._deployments.get(name) is None:
-            async with get_client() as client:
-                try:
-                    self._deployments[name] = (await client.read_deployment_by_name(name)).id
-                except ObjectNotFound:
-                    self._deployments[name] = None
-        return self._deployments[name]
-
-    def _hooked(self, flow: Flow[Any, Any]) -> Flow[Any, Any]:
-        if flow.name not in self._others:
-            self._others[flow.name] = flow.with_options(on_running=[_running])
-        return self._others[flow.name]
-
-    async def _with_agents(self, flow: Flow[Any, Any]) -> Flow[Any, Any]:
-        """The flow `deliberate` on the agents that their block names now."""
-        version, agents = await versioned(RayAgents, DEFAULT)
-        if self._deliberate is None or self._deliberate[0] != version:
-            chosen = flow.with_options(task_runner=agents.task_runner(), on_running=[_running])
-            self._deliberate = (version, chosen)
-        return self._deliberate[1]
-
-
-_started: ContextVar[Callable[[], None]] = ContextVar("started")
-
-
-def _running(flow: Flow[Any, Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """Hook of every flow here: it has started, and its place is free."""
-    _started.get()()
-
-
-async def _run(
-    flow: Flow[Any, Any], run: FlowRun, parameters: Body, lease: Lease | None, started: Callable[[], None]
-) -> State[Any]:
-    carried.set(lease)
-    _started.set(started)
-    state: State[Any] | None = await run_flow_async(flow, flow_run=run, parameters=parameters, return_type="state")
-    assert state is not None
-    return state
-
-
-def _fields(request: Request) -> Body:
-    """What a council is asked."""
-    return {name: value for name, value in request.parameters.items() if name != "deliberation_id"}
 
 
 def _wants_end(state: State[Any] | None) -> bool:

@@ -14,9 +14,6 @@ from functools import partial
 from typing import Any
 
 import httpx
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
-from prefect.client.schemas.objects import StateType
 
 from blocks.background import background
 from blocks.connections import connections, prefect_clients
@@ -26,6 +23,7 @@ from blocks.record import Record
 from blocks.work_queue import LANES, PRESENCE, Delivery, Lane, WorkQueue
 from deployments.listening import listen, read_listeners
 from deployments.settings import Settings
+from deployments.worker.cancelling import watch_cancels
 from deployments.worker.cluster import Cluster
 from deployments.worker.health import health
 from deployments.worker.places import Places
@@ -37,8 +35,6 @@ Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
 TAKE_S = 1.0
 """How long one question to the queue waits; so long a drain waits for the last one."""
 AGAIN_S = 2.0
-CANCEL_EVERY_S = 1.0
-MAX_CANCELS = 200
 
 
 class WorkerService:
@@ -114,7 +110,7 @@ class WorkerService:
                 self._waiting = None
                 async with background(
                     self._kept("the connection to Ray", lambda: self._cluster.keep(self._idle, runs.in_work)),
-                    self._kept("the watch for cancels", lambda: self._watch_cancels(runs)),
+                    self._kept("the watch for cancels", lambda: watch_cancels(runs, self._log)),
                     self._kept("listening", lambda: listen(runs.record, self._listeners, self._log)),
                 ):
                     await self._take(runs)
@@ -175,19 +171,6 @@ class WorkerService:
             slots.release()
             async with self._idle:
                 self._idle.notify_all()
-
-    async def _watch_cancels(self, runs: Runs) -> None:
-        """See which flow runs Prefect shows as Cancelling: its own worker does nothing for one that has started."""
-        cancelling = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.CANCELLING])))
-        while True:
-            await asyncio.sleep(CANCEL_EVERY_S)
-            try:
-                async with get_client() as client:
-                    found = await client.read_flow_runs(flow_run_filter=cancelling, limit=MAX_CANCELS)
-                for run in found:
-                    await runs.cancel(run)
-            except (httpx.HTTPError, RecordError) as error:
-                self._log.debug("cancels are not seen just now: %s", error)
 
     # --- inside -----------------------------------------------------------------------------------
 

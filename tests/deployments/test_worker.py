@@ -142,16 +142,16 @@ async def test_a_failure_that_is_not_the_requests_is_tried_again(
 
     monkeypatch.setattr(runs, "AGAIN_S", 0.1)
     council = await make_council(1)
-    record_of = runs.run_flow_async
+    run_flow = runs.run_flow
     raised = []
 
-    async def raising(flow: Any, flow_run: Any, **kwargs: Any) -> Any:
-        if kwargs["parameters"].get("deliberation_id") == new_id:
-            raised.append(flow_run.id)
+    async def raising(flow: Any, run: Any, parameters: Any, *others: Any) -> Any:
+        if parameters.get("deliberation_id") == new_id:
+            raised.append(run.id)
             raise RecordError("the disk is full")
-        return await record_of(flow, flow_run=flow_run, **kwargs)
+        return await run_flow(flow, run, parameters, *others)
 
-    monkeypatch.setattr(runs, "run_flow_async", raising)
+    monkeypatch.setattr(runs, "run_flow", raising)
     assert await worker.ask(new_id, parameters={"task": TASK, "council": council})
     assert await worker.ask(f"{new_id}-other", parameters={"task": TASK, "council": council})
     assert (await worker.finished(f"{new_id}-other"))["status"] == "COMPLETED"
