@@ -15,6 +15,10 @@ from tasks.council.models import Deliberation, Status
 from tasks.outcome import Outcome
 
 
+class TakenOver(Abort):
+    """Another worker runs the deliberation under the same flow run, and tells Prefect how it ends."""
+
+
 def final_state(plan: Deliberation, outcome: Outcome) -> State[Any]:
     """Completed where decided (and says who answered), Cancelled, or Failed with the reason."""
     status = status_of(plan, outcome)
@@ -50,4 +54,4 @@ async def left_to(record: Record, deliberation_id: str, error: Superseded, run: 
     begun = error.run
     if begun is None and (event := await record.last(f"deliberations.{deliberation_id}.epoch")) is not None:
         begun = event.body.get("run")
-    return Abort(str(error)) if begun == run else error
+    return TakenOver(str(error)) if begun == run else error

@@ -31,7 +31,7 @@ from tasks.council.models import DeliberationRequest, InvalidRequest, Status
 from tasks.ending import end, refuse
 from tasks.enqueue import DELIBERATE, Request
 from tasks.reading import status_of
-from tasks.states import ended_state
+from tasks.states import TakenOver, ended_state
 
 Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
@@ -130,6 +130,8 @@ class Runs:
         except InvalidRequest as error:
             await refuse(self.record, request.id, str(error))
             await tell_prefect(work.run, Crashed(message=str(error)))
+        except TakenOver as error:
+            raise Superseded(str(error)) from error
         except (Unfinished, AgentsUnavailable, RecordError, BlockMissing, httpx.HTTPError, Abort) as error:
             if isinstance(error, Superseded):
                 raise

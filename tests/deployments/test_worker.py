@@ -186,6 +186,35 @@ async def test_a_lease_that_is_lost_ends_the_run_and_leaves_the_request(
     await _purge(recorded, new_id)
 
 
+async def test_a_delivery_that_is_stale_is_not_answered(
+    worker: Worker, make_council: Any, simulator: Any, until: Any, new_id: str
+) -> None:
+    """A successor begins under the same flow run: this worker leaves without a word to Prefect or to the queue."""
+    from prefect.client.orchestration import get_client
+
+    from tasks.enqueue import queued
+
+    await simulator.fault("slow", match=f"{new_id}:", delay_s=4)
+    assert await worker.ask(new_id, parameters={"task": TASK, "council": await make_council(1)})
+
+    async def asked() -> bool:
+        return bool(await simulator.calls(new_id))
+
+    await until(asked)
+    run = (await worker.record.read_status(new_id))["run"]
+    await worker.record.fence(new_id, 10**9, run)
+
+    async def idle() -> bool:
+        return not (await worker.told())[1]["in_work"]
+
+    await until(idle)
+    info = await worker.record.jetstream.consumer_info("CONCLAVE_REQUESTS", "workers-interactive")
+    assert (await queued(worker.record, new_id), info.num_ack_pending, info.num_pending) == (True, 1, 0)
+    async with get_client() as client:
+        assert (await client.read_flow_run(run)).state.name == "Running"
+    await worker.record.jetstream.purge_stream("CONCLAVE_REQUESTS", subject=f"requests.{new_id}")
+
+
 async def test_a_flow_that_is_no_deliberation_is_cancelled(worker: Worker, simulator: Any, until: Any) -> None:
     """The canary waits for a model that hangs: Cancelling in Prefect ends it Cancelled, and the request is gone."""
     from prefect.client.orchestration import get_client
