@@ -162,7 +162,10 @@ def _furnish(found: StackStatus, chosen: Settings) -> None:
 
     from blocks.exceptions import ConclaveError
     from deployments.furnish import furnish
+    from deployments.listening import read_listeners
 
+    if chosen.listeners is not None:
+        read_listeners(chosen.listeners)  # what the worker would end with
     agents = run(furnish(found, chosen, say))
     started = time.monotonic()
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 from collections.abc import AsyncGenerator
@@ -192,4 +191,3 @@ async def test_a_variable_that_is_no_time_is_named(connected: Any, monkeypatch: 
     state = await housekeeping(return_state=True)
     assert state.is_failed()
     assert f"DELIBERATION_CLEANUP: {text!r} is no number of seconds above 0, such as 3600" in state.message
-    await asyncio.sleep(0)
