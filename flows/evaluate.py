@@ -31,6 +31,7 @@ from tasks.evaluation_checker import QuestionFile
     retries=0,
     persist_result=False,
     result_storage=get_current_settings().results.local_storage_path,
+    validate_parameters=False,  # as there, the request does, and names the field
 )
 async def evaluate(
     questions: str,

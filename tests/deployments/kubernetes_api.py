@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import uuid
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -69,7 +70,8 @@ class Kubernetes:
 @asynccontextmanager
 async def kubernetes(environ: dict[str, str], folder: Path) -> AsyncGenerator[Kubernetes, None]:
     """The API on loopback; pods have this environment and the Job's, and run in this folder."""
-    cluster = Kubernetes({**environ, "PATH": os.environ["PATH"]}, folder)
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # an image has its `prefect` on it
+    cluster = Kubernetes({**environ, "PATH": path}, folder)
     app = web.Application()
     app.add_routes([web.post("/apis/batch/v1/namespaces/{namespace}/jobs", cluster.create)])
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)

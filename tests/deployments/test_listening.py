@@ -70,7 +70,7 @@ async def waiting(recorded: Any, named: str) -> AsyncGenerator[Any, None]:
         }
 
     async def wait(count: int) -> list[dict[str, Any]]:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):  # what was on its way to one who has just left comes again after 30 s
             while True:
                 if len(found := await requests()) >= count:
                     assert set(found.values()) == {1}

@@ -49,7 +49,7 @@ async def _final(run: Any) -> Any:
             found = await client.read_flow_run(run.id)
             return found if found.state.is_final() else None
 
-        return await until(ended)
+        return await until(ended, 120)  # a process imports for some seconds
 
 
 async def test_on_the_process_worker(
