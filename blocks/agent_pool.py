@@ -199,7 +199,9 @@ class AgentPool:
 
 def agent_pool(count: int, concurrency: int, packages: tuple[str, ...]) -> AgentPool:
     """This process's pool of that configuration, under its present Prefect settings and connection to Ray."""
-    return _pool(ray.get_runtime_context().get_job_id(), count, concurrency, packages, _environment())
+    context = ray.get_runtime_context()
+    job = f"{context.get_job_id()} {context.get_node_id()}"  # a new cluster counts jobs anew
+    return _pool(job, count, concurrency, packages, _environment())
 
 
 @lru_cache(maxsize=16)

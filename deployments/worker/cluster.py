@@ -20,6 +20,8 @@ from blocks.ray_agents import RayAgents
 from blocks.warm_runner import WarmRayTaskRunner
 
 AGAIN_S = 2.0
+LOOK_S = 5.0
+"""How often a worker looks whether its cluster still lives."""
 
 Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
@@ -30,7 +32,6 @@ class Cluster:
     def __init__(self, log: Log) -> None:
         self._log = log
         self._open = asyncio.Event()
-        self._suspected = asyncio.Event()
         self.trouble: str | None = "not connected to Ray yet"
 
     async def ready(self) -> None:
@@ -38,18 +39,19 @@ class Cluster:
         await self._open.wait()
 
     async def suspect(self) -> None:
-        """A flow had to end because its cluster did not answer: look whether it is gone."""
+        """Look whether the cluster is gone, as it may be where a flow had to end without an answer from it."""
         if self._open.is_set() and not await asyncio.to_thread(connected):
             self.trouble = "the Ray cluster is gone"
+            self._log.warning("%s: connecting anew once nothing runs on it any more", self.trouble)
             self._open.clear()
-            self._suspected.set()
 
     async def keep(self, idle: asyncio.Condition, in_work: Collection[Any]) -> None:
         """Connect, and connect anew once nothing runs any more on a cluster that was lost; never ends."""
         while True:
             await self._connect()
-            await self._suspected.wait()
-            self._suspected.clear()
+            while self._open.is_set():  # also without a flow: a process that stays with a lost one calls it without end
+                await asyncio.sleep(LOOK_S)
+                await self.suspect()
             async with idle:  # its flows end by themselves, each with AgentsUnavailable
                 await idle.wait_for(lambda: not in_work)
             await asyncio.to_thread(ray.shutdown)
