@@ -10,15 +10,24 @@ import asyncio
 import json
 import os
 import signal
+from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.faults.conftest import TASK, Stack, until
+from tests.faults.conftest import TASK, Stack, home_of_a_stack, until
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(400)]
 
 RUNS = 10
+
+
+@pytest.fixture(scope="module")
+def home() -> Generator[Path, None, None]:
+    """A stack of these tests' own, that no other test has broken."""
+    with home_of_a_stack() as home:
+        yield home
 
 
 async def _all_asked(broken: Stack, ids: list[str]) -> None:
