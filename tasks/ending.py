@@ -11,7 +11,7 @@ from tasks.collect import SEED_SUBJECTS, finish
 from tasks.collecting import Collector
 from tasks.council.models import DeliberationRequest, InvalidRequest, Status
 from tasks.inbox import INBOX
-from tasks.plans import Session, begin, convene, plan_of
+from tasks.plans import Server, Session, begin, convene, plan_of
 
 
 async def end_from_record(
@@ -21,12 +21,14 @@ async def end_from_record(
 
     `request` is for one that has not begun. Raises InvalidRequest where there is no plan and none can be made.
     """
+    servers: dict[str, Server] = {}  # what they are stands in the last event, too: a rehearsal stays one
     if request is not None:
-        plan = (await convene(record, deliberation_id, request)).plan
+        convened = await convene(record, deliberation_id, request)
+        plan, servers = convened.plan, convened.servers
     else:
         plan = await plan_of(record, deliberation_id)
     now = asyncio.get_running_loop().time()
-    session = await begin(record, Session(plan, {}, now - plan.deadline_s), lease, None)
+    session = await begin(record, Session(plan, servers, now - plan.deadline_s), lease, None)
     collector = Collector(session, record, asyncio.Queue(INBOX), over=True)
     outcome = await collector.run()
     await finish(record, session, outcome, 0)
