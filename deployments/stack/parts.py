@@ -130,7 +130,7 @@ def _prefect(settings: Settings) -> Part:
     if settings.prefect_api_url:
         return Part("prefect", settings.prefect_api_url, source=_from("prefect_api_url"))
     port = free_port(4200)
-    command = (*_PYTHON, "prefect", "server", "start", "--host", _HOST, "--port", str(port))
+    command = (*_PYTHON, "infra.prefect_server", "server", "start", "--host", _HOST, "--port", str(port))
     return Part("prefect", f"http://{_HOST}:{port}/api", command, nice=10, steady_s=5, stop_s=15)
 
 
