@@ -29,6 +29,9 @@ _STOP_TIMEOUT_S = 75.0  # all parts' stop_s together, and a little; the worker's
 _LOCK_TIMEOUT_S = 240.0
 STARTS_ON_POSTGRESQL = 16
 """Flow runs that a worker starts at the same moment where Prefect's database is no SQLite."""
+LEASES_OF_LIMITS = "prefect.server.concurrency.lease_storage.filesystem"
+"""Where Prefect keeps the slots of a deployment's concurrency limit: in memory, its default, a restart forgets them, and
+a run that holds one is ended when it renews it."""
 
 
 def up(
@@ -170,6 +173,7 @@ def _supervised_environment(settings: Settings) -> dict[str, str]:
         "PYTHONPATH": search,
         "PYTHONUNBUFFERED": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": LEASES_OF_LIMITS,
         "PREFECT_SERVER_UI_API_URL": stack.prefect or "",
         "PREFECT_CLI_PROMPT": "false",
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # else a living actor holds up the end for 30 s
