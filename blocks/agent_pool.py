@@ -10,6 +10,7 @@ import hashlib
 import importlib.util
 import itertools
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -59,12 +60,24 @@ def connect(address: str | None, init_kwargs: dict[str, Any] | None = None) -> N
         try:
             if target != "local":
                 _probe(target)
-            ray.init(target, **{**quiet, **local, **(init_kwargs or {})})
+            with _sigterm_kept():
+                ray.init(target, **{**quiet, **local, **(init_kwargs or {})})
         except (OSError, ValueError, RuntimeError, grpc.FutureTimeoutError) as error:
             reason = str(error) or f"nothing answers within {CONNECT_S:g} s"
             raise AgentsUnavailable(
                 f"no Ray cluster at {target!r} (RAY_ADDRESS or the block's address): {reason}"
             ) from error
+
+
+@contextmanager
+def _sigterm_kept() -> Iterator[None]:
+    """Keep a handler that somebody set: under Ray's own, Prefect takes the cancel of a process for a crash."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if callable(handler) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
 def _probe(target: str) -> None:

@@ -138,7 +138,7 @@ async def _end_queued(record: Record, deliberation_id: str) -> None:
     if lease is None:
         return
     try:
-        await end_deliberation(record, deliberation_id, lease, DeliberationRequest.read(request.asked))
+        await end_deliberation(record, deliberation_id, lease, request.asked)
     finally:
         await leases.release(lease)
 

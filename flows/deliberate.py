@@ -20,6 +20,7 @@ from blocks.exceptions import Superseded
 from blocks.loading import open_leases, open_record
 from blocks.ray_agents import RayAgents, waiting_only
 from tasks.attendance import Post, attendance
+from tasks.cancelling import end_cancelled
 from tasks.collect import collect
 from tasks.council.base import Name, Text
 from tasks.council.models import Deadline, DeliberationRequest, Grace, Members, Rounds
@@ -46,6 +47,7 @@ WORK = {"propose": propose, REVIEW: review, REVISE: revise, SYNTHESIZE: synthesi
     persist_result=False,
     result_storage=get_current_settings().results.local_storage_path,
     validate_parameters=False,  # DeliberationRequest does, and names the field
+    on_cancellation=[end_cancelled],
 )
 async def deliberate(
     task: Text | None = None,

@@ -28,7 +28,7 @@ from blocks.loading import open_leases, open_record
 from blocks.record import LEASE_S, STATUS_BUCKET, Body, Record
 from blocks.work_queue import LANES, workers
 from tasks.council.markup import cell
-from tasks.council.models import DeliberationRequest, InvalidRequest, Status
+from tasks.council.models import InvalidRequest, Status
 from tasks.ending import end
 from tasks.enqueue import DELIBERATE, Request, enqueue, id_of, queued
 from tasks.reading import status_of
@@ -146,9 +146,9 @@ async def _end(record: Record, one: str, status: Body, run: FlowRun | None, stop
     get_run_logger().warning("%s is run by nobody, and is ended with what stands on the record", one)
     if stopped:
         await record.merge_status(one, {"cancel_requested": True})
-    request = DeliberationRequest.read(await _parameters(record, one, status, run))
+    asked = await _parameters(record, one, status, run)
     async with (await open_leases()).hold(one) as lease:
-        await end(record, one, lease, request)
+        await end(record, one, lease, asked)
     ended = await status_of(record, one)
     if run is not None and ended is not None:
         await _correct(run, ended)

@@ -44,8 +44,8 @@ async def _cancel(runs: Runs, run: FlowRun) -> None:
     flagged = await _flag(runs, work.request.id if work and work.request else id_of(run.parameters, str(run.id)))
     if work is None:
         await _end_queued(runs, run)
-    elif not flagged and work.flow is not None:
-        work.flow.cancel()
+    elif not flagged:
+        work.cancel()
 
 
 async def _flag(runs: Runs, deliberation_id: str) -> bool:

@@ -27,7 +27,7 @@ from deployments.worker.cluster import Cluster
 from deployments.worker.flow_runs import FlowRuns, run_flow, tell_prefect
 from deployments.worker.places import Places
 from deployments.worker.requests import UnknownFlow, load
-from tasks.council.models import DeliberationRequest, InvalidRequest, Status
+from tasks.council.models import InvalidRequest, Status
 from tasks.ending import end, refuse
 from tasks.enqueue import DELIBERATE, Request
 from tasks.reading import status_of
@@ -50,6 +50,13 @@ class Work:
     lease: Lease | None = None
     run: str | None = None
     flow: asyncio.Task[State[Any]] | None = None
+    cancelled: bool = False
+
+    def cancel(self) -> None:
+        """Stop its flow, for somebody who asked for that."""
+        if self.flow is not None:
+            self.cancelled = True
+            self.flow.cancel()
 
 
 class Unfinished(ConclaveError):
@@ -197,10 +204,12 @@ class Runs:
             work.flow = asyncio.create_task(run_flow(flow, run, parameters, lease, started))
             try:
                 return await asyncio.shield(work.flow)
-            except asyncio.CancelledError:
-                if not work.flow.cancelled():
+            except asyncio.CancelledError as error:
+                if work.cancelled and work.flow.cancelled():
+                    return Cancelled(message="Cancelled while it ran.")
+                if not work.flow.cancelled():  # the worker itself ends
                     raise
-                return Cancelled(message="Cancelled while it ran.")
+                raise Unfinished(f"Prefect's engine gave the run up: {error}") from error
 
     # --- ends -------------------------------------------------------------------------------------
 
@@ -223,12 +232,7 @@ class Runs:
         if request.flow != DELIBERATE:
             return
         self._log.warning("%s is ended with what stands on the record: %s", request.id, reason)
-        try:
-            asked = DeliberationRequest.read(request.asked)
-        except InvalidRequest as error:
-            await refuse(self.record, request.id, str(error))
-            return
-        await end(self.record, request.id, lease, asked)
+        await end(self.record, request.id, lease, request.asked)
 
 
 def _wants_end(state: State[Any] | None) -> bool:
