@@ -1,8 +1,8 @@
 """The deployments of `prefect.yaml` into Prefect, by Prefect's own command.
 
 `prefect deploy --all` is what a user types, so `conclave up` does the same: one source, one way. It takes some seconds,
-and would set back what somebody has edited in Prefect's UI. So it runs only where a deployment is missing, or where the
-file or the flows' parameters have changed since this home deployed them.
+so it runs only where a deployment is missing, or where the file or the flows' parameters have changed since this home
+deployed them. It sets all to what the file says; what somebody has edited in Prefect's UI is put back then.
 """
 
 from __future__ import annotations
@@ -10,17 +10,19 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
-from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.exceptions import ObjectAlreadyExists
+from pydantic import BaseModel, ValidationError
 
 from blocks.connections import prefect_named
 from blocks.exceptions import ConclaveError
+from deployments.edits import Standing, keep_edits, standing
 from deployments.worker import ConclaveWorker
 
 ROOT = Path(__file__).parent.parent
@@ -45,14 +47,40 @@ async def deploy(home: Path, report: Report, file: Path = FILE) -> bool:
     names = deployments_of(file)
     with prefect_named():
         await ensure_pool()
-        missing = await _missing(names)
-    digest, noted = _digest(file), home / "deployed"
-    if not missing and noted.is_file() and noted.read_text() == digest:
+        found = await standing(names)
+    digest, note = _digest(file), _Note.read(home / "deployed.json")
+    if names.keys() == found.keys() and note.digest == digest:
         return False
     await _run_deploy(file)
-    noted.write_text(digest)
+    with prefect_named():
+        deployed = await standing(names)
+        kept = await keep_edits(note.deployments, found)
+    _Note(digest=digest, deployments=deployed).write(home / "deployed.json")
     report(f"deployments ready: {', '.join(names)}")
+    if kept:
+        report(f"what was edited in Prefect stays: {', '.join(kept)} (`prefect deploy --all` sets it to the file)")
     return True
+
+
+class _Note(BaseModel):
+    """What a home notes of its last deployment."""
+
+    digest: str = ""
+    deployments: dict[str, Standing] = {}
+
+    @classmethod
+    def read(cls, file: Path) -> Self:
+        """The note; an empty one where there is none that can be read."""
+        try:
+            return cls.model_validate_json(file.read_bytes())
+        except (OSError, ValidationError):
+            return cls()
+
+    def write(self, file: Path) -> None:
+        """Replace the note."""
+        new = file.with_suffix(".new")
+        new.write_text(self.model_dump_json(indent=1))
+        new.replace(file)
 
 
 def deployments_of(file: Path) -> dict[str, str]:
@@ -69,17 +97,6 @@ async def ensure_pool(name: str = POOL) -> None:
             await client.create_work_pool(WorkPoolCreate(name=name, type=POOL, base_job_template=template))
         except ObjectAlreadyExists:
             return
-
-
-async def _missing(names: Iterable[str]) -> list[str]:
-    missing = []
-    async with get_client() as client:
-        for name in names:
-            try:
-                await client.read_deployment_by_name(f"{name}/{name}")
-            except ObjectNotFound:
-                missing.append(name)
-    return missing
 
 
 def _digest(file: Path) -> str:

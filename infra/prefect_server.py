@@ -1,11 +1,11 @@
 """Prefect's own command, on SQLite without the standstills of a minute: `python -m infra.prefect_server server start`.
 
 A statement that fails ("database is locked") leaves its cursor open in SQLAlchemy's dialect for aiosqlite (2.0.58,
-`AsyncAdapt_aiosqlite_cursor.execute`), in a cycle with its traceback. The garbage collector frees it on the event loop's
-thread, and that waits for the mutex of the cursor's connection (`sqlite3_reset`), which by then another statement may
-hold that waits for SQLite's write lock. Whoever has the write lock cannot commit, since the loop stands still: until
-SQLite gives up, after Prefect's `busy_timeout` of 60 s. So a cursor is closed here as soon as a statement fails, on the
-connection's own thread.
+`AsyncAdapt_aiosqlite_cursor.execute`), in a cycle with its traceback. The garbage collector frees it on the thread of
+the event loop, and that waits for the mutex of the cursor's connection (`sqlite3_reset`), which by then another
+statement may hold that waits for SQLite's write lock. Whoever has the write lock cannot commit, since the loop stands
+still: until SQLite gives up, after Prefect's `busy_timeout` of 60 s. So a cursor is closed here as soon as a statement
+fails, on the connection's own thread.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ _LOCK_TIMEOUT_S = 240.0
 STARTS_ON_POSTGRESQL = 16
 """Flow runs that a worker starts at the same moment where Prefect's database is no SQLite."""
 LEASES_OF_LIMITS = "prefect.server.concurrency.lease_storage.filesystem"
-"""Where Prefect keeps the slots of a deployment's concurrency limit: in memory, its default, a restart forgets them, and
+"""Where Prefect keeps the slots of a deployment's concurrency limit: in memory, its default, a restart forgets them and
 a run that holds one is ended when it renews it."""
 
 

@@ -118,34 +118,58 @@ async def test_a_schedule_fires_with_its_parameters(connected: Any, until: Any) 
     assert (run.auto_scheduled, run.parameters) == (True, {"task": "Weekly"})
 
 
-async def test_a_second_up_leaves_what_was_edited(connected: Any, stack: Any, tmp_path: Path) -> None:
-    """A schedule that was switched in the UI stays so, until the file changes or a deployment is missing."""
+async def test_what_was_edited_stays(connected: Any, stack: Any, tmp_path: Path) -> None:
+    """Through a second `up`, through a file that changed, and through a deployment that was deleted and comes back."""
     from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import DeploymentScheduleCreate, DeploymentUpdate
+    from prefect.client.schemas.schedules import CronSchedule
 
     from deployments.deploying import FILE, deploy
 
     lines: list[str] = []
+    home = Path(stack.home)
+    noon = DeploymentScheduleCreate(schedule=CronSchedule(cron="0 12 * * *"), active=True, parameters={"task": "Noon"})
+    changed = FILE.with_name("prefect-changed.yaml")
+    changed.write_text(FILE.read_text().replace("Costs a few tokens.", "Costs tokens."))
     async with get_client() as client:
 
-        async def schedule() -> Any:
-            return (await client.read_deployment_by_name("diagnostics/diagnostics")).schedules[0]
+        async def found(name: str) -> Any:
+            return await client.read_deployment_by_name(f"{name}/{name}")
 
-        found = await client.read_deployment_by_name("diagnostics/diagnostics")
-        await client.update_deployment_schedule(found.id, found.schedules[0].id, active=True)
-        assert not await deploy(Path(stack.home), lines.append)
-        assert (await schedule()).active
-        changed = FILE.with_name("prefect-changed.yaml")
-        changed.write_text(FILE.read_text() + "\n# changed\n")
+        async def asked(name: str) -> dict[str | None, tuple[bool, dict[str, Any]]]:
+            return {one.slug: (one.active, one.parameters) for one in (await found(name)).schedules}
+
+        before = {name: await asked(name) for name in DEPLOYMENTS}
+        diagnostics, deliberate = await found("diagnostics"), await found("deliberate")
+        await client.update_deployment_schedule(diagnostics.id, diagnostics.schedules[0].id, active=True)
+        await client.update_deployment(deliberate.id, DeploymentUpdate(parameters={"council": "qa"}))
+        await client.create_deployment_schedules(deliberate.id, [noon])
+        housekeeping = await found("housekeeping")
+        await client.delete_deployment_schedule(housekeeping.id, housekeeping.schedules[0].id)
         try:
-            assert await deploy(Path(stack.home), lines.append, changed)
-            assert not (await schedule()).active
-            assert await deploy(Path(stack.home), lines.append)
+            assert not await deploy(home, lines.append)
+            assert await deploy(home, lines.append, changed)
+            assert (await found("diagnostics")).description.endswith("Costs tokens.")
+            assert await asked("diagnostics") == {"hourly": (True, {})}
+            assert (await found("deliberate")).parameters == {"council": "qa"}
+            assert await asked("deliberate") == {**before["deliberate"], None: (True, {"task": "Noon"})}
+            assert await asked("housekeeping") == {}
+            await client.delete_deployment((await found("housekeeping")).id)
+            assert await deploy(home, lines.append)
+            assert (await found("diagnostics")).description.endswith("Costs a few tokens.")
+            assert await asked("diagnostics") == {"hourly": (True, {})}
+            assert await asked("deliberate") == {**before["deliberate"], None: (True, {"task": "Noon"})}
+            assert await asked("housekeeping") == before["housekeeping"]
         finally:
             changed.unlink()
-        await client.delete_deployment((await client.read_deployment_by_name("diagnostics/diagnostics")).id)
-        assert await deploy(Path(stack.home), lines.append)
-        assert (await schedule()).active is False
-    assert lines == ["deployments ready: deliberate, evaluate, diagnostics, housekeeping"] * 3
+            for name in DEPLOYMENTS:
+                await client.delete_deployment((await found(name)).id)
+            (home / "deployed.json").unlink()
+            assert await deploy(home, lines.append)
+        assert {name: await asked(name) for name in DEPLOYMENTS} == before
+    said = [line.partition(":")[0] for line in lines]
+    assert said == ["deployments ready", "what was edited in Prefect stays"] * 2 + ["deployments ready"]
+    assert "deliberate, diagnostics, housekeeping" in lines[1]
 
 
 async def test_a_file_that_cannot_be_deployed_says_why(connected: Any, tmp_path: Path) -> None:

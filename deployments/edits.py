@@ -1,0 +1,88 @@
+"""What somebody edited in Prefect's UI, kept while the file is deployed anew.
+
+What each deployment was right after it was deployed is the base of a three-way merge: a value that differs from it now
+was edited, and stays; every other one is the file's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.actions import DeploymentScheduleCreate, DeploymentUpdate
+from prefect.client.schemas.objects import DeploymentSchedule
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.exceptions import ObjectNotFound
+
+V = TypeVar("V")
+Standing = dict[str, dict[str, Any]]
+"""`fields`, `parameters` and `schedules` of a deployment, each by key."""
+
+FIELDS = ("description", "paused", "tags")
+OF_SCHEDULE = ("schedule", "active", "max_scheduled_runs", "parameters", "slug")
+
+
+async def standing(names: Iterable[str]) -> dict[str, Standing]:
+    """The deployments as they are now, those that exist."""
+    async with get_client() as client:
+        return {name: _standing(one) for name in names if (one := await _read(client, name)) is not None}
+
+
+async def keep_edits(base: dict[str, Standing], edited: dict[str, Standing]) -> list[str]:
+    """Put back what was edited between `base` and `edited`; names of the deployments where something was."""
+    kept = []
+    async with get_client() as client:
+        for name in base.keys() & edited.keys():
+            if base[name] != edited[name] and (deployment := await _read(client, name)) is not None:
+                await _put_back(client, deployment, base[name], edited[name])
+                kept.append(name)
+    return sorted(kept)
+
+
+def merged(base: dict[str, V], edited: dict[str, V], deployed: dict[str, V]) -> dict[str, V]:
+    """What is deployed, but for the keys that were added, changed or removed between `base` and `edited`."""
+    wanted = dict(deployed)
+    for key in base.keys() | edited.keys():
+        if key not in edited:
+            wanted.pop(key, None)
+        elif key not in base or base[key] != edited[key]:
+            wanted[key] = edited[key]
+    return wanted
+
+
+async def _put_back(client: PrefectClient, deployment: DeploymentResponse, base: Standing, edited: Standing) -> None:
+    deployed = _standing(deployment)
+    wanted = {part: merged(base[part], edited[part], deployed[part]) for part in deployed}
+    changed = {name: value for name, value in wanted["fields"].items() if value != deployed["fields"][name]}
+    if wanted["parameters"] != deployed["parameters"]:
+        changed["parameters"] = wanted["parameters"]
+    if changed:
+        await client.update_deployment(deployment.id, DeploymentUpdate(**changed))
+    for schedule in deployment.schedules:
+        key = _key(schedule)
+        if wanted["schedules"].get(key) != deployed["schedules"][key]:
+            await client.delete_deployment_schedule(deployment.id, schedule.id)
+    for key, content in wanted["schedules"].items():
+        if deployed["schedules"].get(key) != content:
+            await client.create_deployment_schedules(deployment.id, [DeploymentScheduleCreate(**content)])
+
+
+async def _read(client: PrefectClient, name: str) -> DeploymentResponse | None:
+    try:
+        return await client.read_deployment_by_name(f"{name}/{name}")
+    except ObjectNotFound:
+        return None
+
+
+def _standing(deployment: DeploymentResponse) -> Standing:
+    return {
+        "fields": deployment.model_dump(mode="json", include=set(FIELDS)),
+        "parameters": deployment.model_dump(mode="json", include={"parameters"})["parameters"],
+        "schedules": {_key(one): one.model_dump(mode="json", include=set(OF_SCHEDULE)) for one in deployment.schedules},
+    }
+
+
+def _key(schedule: DeploymentSchedule) -> str:
+    """Its slug; one that was added without is known by its id."""
+    return schedule.slug or str(schedule.id)
