@@ -83,3 +83,22 @@ async def answered(recorded: Any, run: str, members: int) -> None:
         return len(await recorded.answers(run)) == members
 
     await until(so_many, SLOW_START_S)
+
+
+async def check_cancel(deployment: Any, council: str, recorded: Any, simulator: Any) -> None:
+    """A run of three is cancelled in Prefect while one is asked: its call is closed, and the record says so."""
+    from prefect.client.orchestration import get_client
+    from prefect.states import Cancelling
+
+    await simulator.fault("hang", match=":propose-0:m3")
+    run = await ask(deployment, council)
+    await answered(recorded, run, 2)
+    async with get_client() as client:
+        await client.set_flow_run_state(run, Cancelling())
+    found = await ended(run)
+    finished = await recorded.events(f"deliberations.{run}.finished")
+    assert found.state.name == "Cancelled"
+    assert [(body["status"], body["engine"]) for bodies in finished.values() for body in bodies] == [
+        ("CANCELLED", "simulator")
+    ]
+    assert [call["aborted"] for call in await simulator.requests(run) if call["request_id"].endswith("m3")] == [True]

@@ -18,7 +18,7 @@ import pytest_asyncio
 
 from tests.conftest import until
 from tests.deployments.kubernetes_api import Kubernetes, kubernetes
-from tests.deployments.stock_workers import ROOT, TASK, answered, ask, deployed, ended, stock_worker
+from tests.deployments.stock_workers import ROOT, TASK, answered, ask, check_cancel, deployed, ended, stock_worker
 
 TEMPLATE = ROOT / "infra" / "kubernetes" / "base-job-template.json"
 IMAGE = "registry.example/conclave:1"
@@ -157,6 +157,13 @@ async def test_a_killed_pod_is_crashed_and_its_deliberation_open(
     calls = await simulator.calls(run)
     assert (state.name, result["status"], result["received_count"]) == ("Completed", "COMPLETED", 3)
     assert [calls[f"{run}:task:propose-0:{member}"] for member in ("m1", "m2")] == [1, 1]
+
+
+async def test_a_run_that_is_cancelled_in_its_pod(
+    place: Place, make_council: Any, recorded: Any, simulator: Any
+) -> None:
+    """By what runs it there."""
+    await check_cancel(place.deployment, await make_council(3), recorded, simulator)
 
 
 async def check_job(job: dict[str, Any], cluster: Kubernetes) -> None:

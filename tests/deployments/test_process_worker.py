@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest_asyncio
 
-from tests.deployments.stock_workers import answered, ask, deployed, ended, stock_worker
+from tests.deployments.stock_workers import ask, check_cancel, deployed, ended, stock_worker
 
 
 @pytest_asyncio.fixture(scope="module")
@@ -35,19 +35,5 @@ async def test_a_run_decides(deployment: Any, make_council: Any, recorded: Any, 
 async def test_a_cancelled_run_is_cancelled_on_the_record(
     deployment: Any, make_council: Any, recorded: Any, simulator: Any
 ) -> None:
-    """By the worker, that stops the process: the call in flight is closed, and what was answered stands."""
-    from prefect.client.orchestration import get_client
-    from prefect.states import Cancelling
-
-    await simulator.fault("hang", match=":propose-0:m3")
-    run = await ask(deployment, await make_council(3))
-    await answered(recorded, run, 2)
-    async with get_client() as client:
-        await client.set_flow_run_state(run, Cancelling())
-    found = await ended(run)
-    finished = await recorded.events(f"deliberations.{run}.finished")
-    assert found.state.name == "Cancelled"
-    assert [(body["status"], body["engine"]) for bodies in finished.values() for body in bodies] == [
-        ("CANCELLED", "simulator")
-    ]
-    assert [call["aborted"] for call in await simulator.requests(run) if call["request_id"].endswith("m3")] == [True]
+    """By the worker, that stops the process."""
+    await check_cancel(deployment, await make_council(3), recorded, simulator)
