@@ -40,6 +40,18 @@ PENDING_PER_SLOT = 10
 RETIRE_IDLE_S = 30.0
 """How long a host of older code must have been without work before it ends."""
 CONNECT_S = 5.0
+OTHERS = (
+    "PREFECT_CLI_",
+    "PREFECT_LOGGING_HANDLERS_",
+    "PREFECT_SERVER_ANALYTICS_",
+    "PREFECT_SERVER_CONCURRENCY_",
+    "PREFECT_SERVER_DATABASE_",
+    "PREFECT_SERVER_UI_",
+    "PREFECT_WORKER_",
+)
+"""Settings of commands, terminals, servers and workers: a host needs none of them, so all of these share theirs."""
+QUIET = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING"}
+"""A host has no terminal; what its task runs log goes to Prefect."""
 _CALLS = 1_000_000  # what Ray lets into a host; the host bounds what runs, and must answer while it is full
 
 _connecting = threading.Lock()
@@ -222,7 +234,9 @@ def _environment() -> Environment:
         return given
     settings = get_current_settings()
     if _known is None or _known[0] is not settings:
-        _known = (settings, tuple(sorted(settings.to_environment_variables(exclude_unset=True).items())))
+        variables = settings.to_environment_variables(exclude_unset=True)
+        wanted = {name: value for name, value in variables.items() if not name.startswith(OTHERS)}
+        _known = (settings, tuple(sorted((wanted | QUIET).items())))
     return _known[1]
 
 

@@ -628,11 +628,18 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 async def test_other_code_other_settings_or_another_server_mean_other_hosts(runner: Any, package: Path) -> None:
     """The name says so; what is the same has the same name, and a package that is not there is an error."""
-    from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_LEVEL, temporary_settings
+    from prefect.settings import (
+        PREFECT_API_URL,
+        PREFECT_LOGGING_LEVEL,
+        PREFECT_WORKER_QUERY_SECONDS,
+        temporary_settings,
+    )
 
     name = _name((package.name,))
     family, _, code = name.rpartition("-")
     assert _name((package.name,)) == name
+    with temporary_settings({PREFECT_WORKER_QUERY_SECONDS: 7.0}):  # a worker's own: it shares the hosts of others
+        assert _name((package.name,)) == name
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}):
         other_server = _name((package.name,)).rpartition("-")
     with temporary_settings({PREFECT_LOGGING_LEVEL: "ERROR"}):
