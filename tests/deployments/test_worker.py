@@ -162,6 +162,22 @@ async def test_a_failure_that_is_not_the_requests_is_tried_again(
     assert (await worker.record.read_status(new_id))["tries"] == runs.MAX_TRIES
 
 
+async def test_what_a_killed_pod_left_is_taken_up_in_its_flow_run(worker: Worker, make_council: Any) -> None:
+    """Housekeeping asks for it again: Prefect shows the run, which had Crashed, as Completed."""
+    from prefect.client.orchestration import get_client
+    from prefect.states import Crashed, Pending
+
+    parameters = {"task": TASK, "council": await make_council(1)}
+    async with get_client() as client:
+        deployment = await client.read_deployment_by_name("deliberate/deliberate")
+        run = await client.create_flow_run_from_deployment(deployment.id, parameters=parameters, state=Pending())
+        await client.set_flow_run_state(run.id, Crashed(), force=True)
+        assert await worker.ask(str(run.id), parameters=parameters, run=str(run.id), door="housekeeping")
+        finished = await worker.finished(str(run.id))
+        found = await client.read_flow_run(run.id)
+    assert (finished["status"], found.state.name) == ("COMPLETED", "Completed")
+
+
 async def test_a_lease_that_is_lost_ends_the_run_and_leaves_the_request(
     worker: Worker, make_council: Any, simulator: Any, recorded: Any, new_id: str
 ) -> None:

@@ -65,7 +65,7 @@ async def test_an_unusable_ballot_is_asked_for_once_more(
 ) -> None:
     """The second answer counts, the first is noted as an attempt; both are paid for."""
     await simulator.fault("cut_off", match=f"{new_id}:task:review-0:m2$", times=1)
-    await simulator.fault("slow", match=f"{new_id}:task:review-0:m[13]", delay_s=3)  # else two may settle it
+    await simulator.fault("slow", match=f"{new_id}:task:review-0:m[13]", delay_s=8)  # else two may settle it
     _, result = await deliberate(task=TASK, council=three, strategy="rank")
     attempts = await recorded.events(f"attempts.{new_id}.>")
     assert (result["degraded"], {m["agent_id"]: ballot_status(m) for m in result["members"]}["m2"]) == (False, "ok")
@@ -78,7 +78,7 @@ async def test_ballots_that_stay_unusable_are_discarded_and_told(
 ) -> None:
     """One of three: the others decide, and the result is degraded by it."""
     await simulator.fault("cut_off", match=f"{new_id}:task:review-0:m2")
-    await simulator.fault("slow", match=f"{new_id}:task:review-0:m[13]", delay_s=3)  # else two may settle it
+    await simulator.fault("slow", match=f"{new_id}:task:review-0:m[13]", delay_s=8)  # else two may settle it
     state, result = await deliberate(task=TASK, council=three, strategy="rank")
     m2 = next(member for member in result["members"] if member["agent_id"] == "m2")
     assert (state.name, result["status"], result["degraded"]) == ("Degraded", "COMPLETED", True)
