@@ -61,7 +61,7 @@ class MemberOutcome(Frozen):
 class StageCost(Frozen):
     """What a stage took: who was called, how many answers can be used, and the longest of them.
 
-    `skipped` says why nobody was called, `ended_early` why the others were not waited for.
+    `skipped` says why nobody was called, `ended_early` why the others were not waited for; `unneeded` are those others.
     """
 
     stage: Name
@@ -71,11 +71,12 @@ class StageCost(Frozen):
     usage: Usage
     skipped: str | None = None
     ended_early: str | None = None
+    unneeded: int = 0
 
     @property
     def short(self) -> str | None:
-        """What is missing, where something is: `2 of 3 ballots`."""
-        if self.ended_early or self.ok == self.called:
+        """What is missing, where something is: `2 of 3 ballots`. What was not waited for is not missing."""
+        if self.ok + self.unneeded == self.called:
             return None
         if self.stage == SYNTHESIZE:
             return "no synthesis"

@@ -12,7 +12,7 @@ from datetime import datetime
 from itertools import chain
 
 from tasks.council.closed import answer_of
-from tasks.council.course import Course, Decided
+from tasks.council.course import ENDED_EARLY, Course, Decided
 from tasks.council.decisions import ItemResult, MemberOutcome, StageCost, StageOutcome, Synthesis
 from tasks.council.models import Member, MemberStatus, Status
 from tasks.council.proposals import Answer, Usage
@@ -114,6 +114,7 @@ def _cost(course: Course, stage: str) -> StageCost:
         usage=sum((answer.usage for answer in given), Usage()),
         skipped=course.skipped.get(stage) or (None if stage in course.answers else course.agreed()),
         ended_early=course.early.get(stage),
+        unneeded=sum(answer.error_type == ENDED_EARLY for answer in given),
     )
 
 

@@ -144,9 +144,10 @@ def _counted(ballots: Ballots) -> str:
     if not ballots.tally.ballots:
         return f"None of {ballots.expected} ballots could be counted."
     counted = f"{ballots.counted} of {ballots.expected} ballots were counted ({ballots.tally.rule})"
+    invalid = ballots.tally.discarded
+    discarded = f"; {invalid} {'was' if invalid == 1 else 'were'} invalid" if invalid else ""
     early = f"; the others were not waited for, since {ballots.ended_early}" if ballots.ended_early else ""
-    discarded = f"; {ballots.tally.discarded} were invalid" if ballots.tally.discarded else ""
-    return f"{counted}{early}{discarded}."
+    return f"{counted}{discarded}{early}."
 
 
 def _margin(tally: Tally) -> str:
@@ -189,11 +190,11 @@ def later_kinds(result: ItemResult) -> list[str]:
 
 def statuses(member: MemberOutcome, kind: str, stages: Sequence[StageCost]) -> str:
     """What became of a member's answers in the stages of a kind: `ok`, or what was not, or `-` for none waited for."""
-    early = {stage.stage for stage in stages if stage.ended_early}
+    early = {stage.stage: stage.ended_early for stage in stages if stage.ended_early}
     told = [
         one.status
         for stage, one in member.stages.items()
-        if kind_of(stage) == kind and (one.status is MemberStatus.OK or stage not in early)
+        if kind_of(stage) == kind and (stage not in early or one.reason != early[stage])
     ]
     wrong = dict.fromkeys(status.value for status in told if status is not MemberStatus.OK)
     return ", ".join(wrong) or (told[0].value if told else "-")

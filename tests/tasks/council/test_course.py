@@ -15,6 +15,7 @@ from tasks.council.proposals import Answer, Proposal, Usage
 from tasks.council.results import item_result
 from tasks.council.rules import Verdict
 from tasks.council.stages import stages_of
+from tasks.council.wording import missing_in_words, statuses
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 GOOD = "Write the queue with care. " * 30
@@ -217,6 +218,25 @@ def test_a_review_for_critiques_is_not_ended_early() -> None:
             course.take(ballot)
     assert "m1 cannot be overtaken" in (last.early_end("review-0") or "")
     assert feeding.early_end("review-0") is None
+
+
+def test_a_ballot_that_failed_is_not_excused_by_an_early_end() -> None:
+    """Only what was not waited for is not missing."""
+    course = begun("rank")
+    go_on(course, "propose-0", *proposals(GOOD, "b", "c"))
+    course.take(answer("review-0", "m2", MemberStatus.TRUNCATED))
+    course.take(vote("review-0", "m3", "m1", "m2"))
+    settled = course.early_end("review-0")
+    assert settled
+    course.take(answer("review-0", "m1", MemberStatus.CANCELLED, error=settled, error_type=ENDED_EARLY))
+    done = ended(course)
+    assert (done.degraded, done.headline) == (True, "3 of 3, 1 of 3 ballots: degraded")
+    assert {one.agent_id: statuses(one, "review", done.stages) for one in done.members} == {
+        "m1": "-",
+        "m2": "truncated",
+        "m3": "ok",
+    }
+    assert missing_in_words(done) == ["m2: review-0: went wrong"]
 
 
 def test_a_course_is_read_again_from_its_answers() -> None:
