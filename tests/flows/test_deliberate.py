@@ -175,7 +175,7 @@ async def test_progress_is_told_while_members_wait(
 ) -> None:
     """An event with the counts, and a bar in Prefect that says that it is simulated and ends at 100."""
     monkeypatch.setattr("tasks.progress.EVERY_S", 0.2)
-    await simulator.fault("slow", match=f"{new_id}:task:propose-0:m3", delay_s=1.5)
+    await simulator.fault("slow", match=f"{new_id}:task:propose-0:m3", delay_s=4)
     await deliberate(task=TASK, council=three)
     told = (await recorded.events(f"deliberations.{new_id}.progress"))[f"deliberations.{new_id}.progress"]
     bar = await shown.artifact("progress", new_id)

@@ -124,7 +124,7 @@ async def test_a_quorum_that_cannot_be_reached_fails_at_once_and_closes_the_call
     deliberate: Any, simulator: Any, shown: Any, until: Any, three: str, new_id: str
 ) -> None:
     """Nobody waits for the third member, its request is closed, and its task run has ended."""
-    await simulator.fault("404_model", match=f"{new_id}:task:propose-0:m[12]", delay_s=2)
+    await simulator.fault("404_model", match=f"{new_id}:task:propose-0:m[12]", delay_s=4)
     await simulator.fault("hang", match=f"{new_id}:task:propose-0:m3")
     state, result = await deliberate(task=TASK, council=three, deadline_s=120)
 

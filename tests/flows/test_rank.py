@@ -179,7 +179,7 @@ async def test_items_of_an_agenda_are_reviewed_on_their_own(
     deliberate: Any, simulator: Any, three: str, new_id: str
 ) -> None:
     """While a proposal for one is still missing, the other is decided."""
-    await simulator.fault("slow", match=f"{new_id}:late:propose-0:m1", delay_s=3)
+    await simulator.fault("slow", match=f"{new_id}:late:propose-0:m1", delay_s=6)
     items = [{"id": "late", "task": TASK}, {"id": "soon", "task": TASK}]
     _, result = await deliberate(items=items, council=three, strategy="rank")
     assert [item["item"] for item in result["items"]] == ["soon", "late"]
