@@ -22,7 +22,7 @@ from pydantic import BaseModel, ValidationError
 
 from blocks.connections import prefect_named
 from blocks.exceptions import ConclaveError
-from deployments.edits import Standing, keep_edits, standing
+from deployments.edits import Standing, keep_edits, standing, with_edits
 from deployments.worker import ConclaveWorker
 
 ROOT = Path(__file__).parent.parent
@@ -42,20 +42,24 @@ class DeployFailed(ConclaveError):
 async def deploy(home: Path, report: Report, file: Path = FILE) -> bool:
     """Deploy what the file says, unless this home has and nothing is missing; whether it was deployed.
 
-    Raises DeployFailed and PrefectUnavailable.
+    What somebody edited is noted first, so that it is put back by the next `up` where this one is cut short. Raises
+    DeployFailed and PrefectUnavailable.
     """
     names = deployments_of(file)
     with prefect_named():
         await ensure_pool()
         found = await standing(names)
-    digest, note = _digest(file), _Note.read(home / "deployed.json")
+    digest, noted = _digest(file), home / "deployed.json"
+    note = _Note.read(noted)
     if names.keys() == found.keys() and note.digest == digest:
         return False
+    edited = with_edits(note.deployments, note.edited, found)
+    _Note(deployments=note.deployments, edited=edited).write(noted)
     await _run_deploy(file)
     with prefect_named():
         deployed = await standing(names)
-        kept = await keep_edits(note.deployments, found)
-    _Note(digest=digest, deployments=deployed).write(home / "deployed.json")
+        kept = await keep_edits(note.deployments, edited)
+    _Note(digest=digest, deployments=deployed).write(noted)
     report(f"deployments ready: {', '.join(names)}")
     if kept:
         report(f"what was edited in Prefect stays: {', '.join(kept)} (`prefect deploy --all` sets it to the file)")
@@ -63,10 +67,11 @@ async def deploy(home: Path, report: Report, file: Path = FILE) -> bool:
 
 
 class _Note(BaseModel):
-    """What a home notes of its last deployment."""
+    """What a home notes: of its last deployment, and, while the next one runs, what was `edited` since."""
 
     digest: str = ""
     deployments: dict[str, Standing] = {}
+    edited: dict[str, Standing] = {}
 
     @classmethod
     def read(cls, file: Path) -> Self:

@@ -29,6 +29,14 @@ async def standing(names: Iterable[str]) -> dict[str, Standing]:
         return {name: _standing(one) for name in names if (one := await _read(client, name)) is not None}
 
 
+def with_edits(
+    base: dict[str, Standing], edited: dict[str, Standing], found: dict[str, Standing]
+) -> dict[str, Standing]:
+    """Deployments as they were found, with what was edited between `base` and `edited`."""
+    known = base.keys() & edited.keys() & found.keys()
+    return {**found, **{name: _merged(base[name], edited[name], found[name]) for name in known}}
+
+
 async def keep_edits(base: dict[str, Standing], edited: dict[str, Standing]) -> list[str]:
     """Put back what was edited between `base` and `edited`; names of the deployments where something was."""
     kept = []
@@ -53,7 +61,7 @@ def merged(base: dict[str, V], edited: dict[str, V], deployed: dict[str, V]) -> 
 
 async def _put_back(client: PrefectClient, deployment: DeploymentResponse, base: Standing, edited: Standing) -> None:
     deployed = _standing(deployment)
-    wanted = {part: merged(base[part], edited[part], deployed[part]) for part in deployed}
+    wanted = _merged(base, edited, deployed)
     changed = {name: value for name, value in wanted["fields"].items() if value != deployed["fields"][name]}
     if wanted["parameters"] != deployed["parameters"]:
         changed["parameters"] = wanted["parameters"]
@@ -66,6 +74,10 @@ async def _put_back(client: PrefectClient, deployment: DeploymentResponse, base:
     for key, content in wanted["schedules"].items():
         if deployed["schedules"].get(key) != content:
             await client.create_deployment_schedules(deployment.id, [DeploymentScheduleCreate(**content)])
+
+
+def _merged(base: Standing, edited: Standing, deployed: Standing) -> Standing:
+    return {part: merged(base[part], edited[part], deployed[part]) for part in deployed}
 
 
 async def _read(client: PrefectClient, name: str) -> DeploymentResponse | None:

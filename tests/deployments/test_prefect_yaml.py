@@ -118,13 +118,20 @@ async def test_a_schedule_fires_with_its_parameters(connected: Any, until: Any) 
     assert (run.auto_scheduled, run.parameters) == (True, {"task": "Weekly"})
 
 
-async def test_what_was_edited_stays(connected: Any, stack: Any, tmp_path: Path) -> None:
-    """Through a second `up`, and through a file that changed; a deployment that was deleted comes back."""
+async def test_what_was_edited_stays(connected: Any, stack: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through a second `up`, a file that changed, one that is cut short; a deployment that was deleted comes back."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import DeploymentScheduleCreate, DeploymentUpdate
     from prefect.client.schemas.schedules import CronSchedule
 
+    from deployments import deploying
     from deployments.deploying import FILE, deploy
+
+    run_deploy = deploying._run_deploy
+
+    async def cut_short(file: Path) -> None:
+        await run_deploy(file)
+        raise KeyboardInterrupt
 
     lines: list[str] = []
     home = Path(stack.home)
@@ -149,6 +156,11 @@ async def test_what_was_edited_stays(connected: Any, stack: Any, tmp_path: Path)
         try:
             assert not await deploy(home, lines.append)
             await client.delete_deployment((await found("evaluate")).id)
+            monkeypatch.setattr(deploying, "_run_deploy", cut_short)
+            with pytest.raises(KeyboardInterrupt):
+                await deploy(home, lines.append, changed)
+            monkeypatch.undo()
+            assert (await found("deliberate")).parameters == deliberate.parameters
             assert await deploy(home, lines.append, changed)
             assert (await found("diagnostics")).description.endswith("Costs tokens.")
             assert await asked("diagnostics") == {"hourly": (True, {})}
