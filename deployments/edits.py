@@ -19,7 +19,7 @@ V = TypeVar("V")
 Standing = dict[str, dict[str, Any]]
 """`fields`, `parameters` and `schedules` of a deployment, each by key."""
 
-FIELDS = ("description", "paused", "tags")
+FIELDS = ("description", "paused", "tags", "job_variables", "concurrency_options", "enforce_parameter_schema")
 OF_SCHEDULE = ("schedule", "active", "max_scheduled_runs", "parameters", "slug")
 
 
@@ -88,8 +88,12 @@ async def _read(client: PrefectClient, name: str) -> DeploymentResponse | None:
 
 
 def _standing(deployment: DeploymentResponse) -> Standing:
+    limit = deployment.global_concurrency_limit
     return {
-        "fields": deployment.model_dump(mode="json", include=set(FIELDS)),
+        "fields": {
+            **deployment.model_dump(mode="json", include=set(FIELDS)),
+            "concurrency_limit": limit.limit if limit else None,
+        },
         "parameters": deployment.model_dump(mode="json", include={"parameters"})["parameters"],
         "schedules": {_key(one): one.model_dump(mode="json", include=set(OF_SCHEDULE)) for one in deployment.schedules},
     }

@@ -149,7 +149,9 @@ async def test_what_was_edited_stays(connected: Any, stack: Any, monkeypatch: py
         before = {name: await asked(name) for name in DEPLOYMENTS}
         diagnostics, deliberate = await found("diagnostics"), await found("deliberate")
         await client.update_deployment_schedule(diagnostics.id, diagnostics.schedules[0].id, active=True)
-        await client.update_deployment(deliberate.id, DeploymentUpdate(parameters={"council": "qa"}))
+        edits = {"parameters": {"council": "qa"}, "concurrency_limit": 3, "job_variables": {"env": {"A": "b"}}}
+        await client.update_deployment(deliberate.id, DeploymentUpdate(**edits))
+        await client.update_deployment(diagnostics.id, DeploymentUpdate(concurrency_limit=None))
         await client.create_deployment_schedules(deliberate.id, [noon])
         housekeeping = await found("housekeeping")
         await client.delete_deployment_schedule(housekeeping.id, housekeeping.schedules[0].id)
@@ -164,7 +166,9 @@ async def test_what_was_edited_stays(connected: Any, stack: Any, monkeypatch: py
             assert await deploy(home, lines.append, changed)
             assert (await found("diagnostics")).description.endswith("Costs tokens.")
             assert await asked("diagnostics") == {"hourly": (True, {})}
-            assert (await found("deliberate")).parameters == {"council": "qa"}
+            kept, unlimited = await found("deliberate"), await found("diagnostics")
+            assert (kept.parameters, kept.job_variables) == ({"council": "qa"}, {"env": {"A": "b"}})
+            assert (kept.global_concurrency_limit.limit, unlimited.global_concurrency_limit) == (3, None)
             assert await asked("deliberate") == {**before["deliberate"], None: (True, {"task": "Noon"})}
             assert await asked("housekeeping") == {}
             assert (await found("evaluate")).work_queue_name == "batch"
