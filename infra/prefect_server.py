@@ -1,11 +1,17 @@
-"""Prefect's own command, on SQLite without the standstills of a minute: `python -m infra.prefect_server server start`.
+"""Prefect's own command, on SQLite without two of its troubles: `python -m infra.prefect_server server start`.
 
-A statement that fails ("database is locked") leaves its cursor open in SQLAlchemy's dialect for aiosqlite (2.0.58,
-`AsyncAdapt_aiosqlite_cursor.execute`), in a cycle with its traceback. The garbage collector frees it on the thread of
-the event loop, and that waits for the mutex of the cursor's connection (`sqlite3_reset`), which by then another
-statement may hold that waits for SQLite's write lock. Whoever has the write lock cannot commit, since the loop stands
-still: until SQLite gives up, after Prefect's `busy_timeout` of 60 s. So a cursor is closed here as soon as a statement
-fails, on the connection's own thread.
+*Standstills of a minute.* A statement that fails ("database is locked") leaves its cursor open in SQLAlchemy's dialect
+for aiosqlite (2.0.58, `AsyncAdapt_aiosqlite_cursor.execute`), in a cycle with its traceback. The garbage collector
+frees it on the thread of the event loop, and that waits for the mutex of the cursor's connection (`sqlite3_reset`),
+which by then another statement may hold that waits for SQLite's write lock. Whoever has the write lock cannot commit,
+since the loop stands still: until SQLite gives up, after Prefect's `busy_timeout` of 60 s. So a cursor is closed here
+as soon as a statement fails, on the connection's own thread.
+
+*Refused writes.* A deferred transaction that reads and then writes is refused at once where somebody else has written
+in between: no timeout helps (SQLITE_BUSY_SNAPSHOT, https://www.sqlite.org/isolation.html). Prefect answers 503, and its
+clients wait ever longer between their tries: sixteen runs that were created at once took up to two minutes. Prefect
+takes the write lock first (`BEGIN IMMEDIATE`) where a run's state is set (`with_for_update`); here all of its
+transactions do, and wait for one another. What only reads has no transaction.
 """
 
 from __future__ import annotations
@@ -13,10 +19,11 @@ from __future__ import annotations
 import functools
 import runpy
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any
 
 import aiosqlite
+from prefect.server.database.configurations import AioSqliteConfiguration
 
 METHODS = ("execute", "executemany", "fetchall")
 """What SQLAlchemy calls."""
@@ -26,6 +33,19 @@ def close_what_fails(kind: type[aiosqlite.Cursor] = aiosqlite.Cursor) -> None:
     """Let a cursor close itself where one of its statements fails or is cancelled."""
     for name in METHODS:
         setattr(kind, name, _closing(getattr(kind, name)))
+
+
+def lock_first(kind: type[AioSqliteConfiguration] = AioSqliteConfiguration) -> None:
+    """Let each of Prefect's transactions on SQLite begin with the write lock."""
+    deferred = kind.begin_transaction
+
+    @functools.wraps(deferred)
+    def begin(
+        self: AioSqliteConfiguration, session: Any, with_for_update: bool = False
+    ) -> AbstractAsyncContextManager[Any]:
+        return deferred(self, session, with_for_update=True)
+
+    setattr(kind, deferred.__name__, begin)
 
 
 def _closing(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
@@ -43,4 +63,5 @@ def _closing(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[A
 
 if __name__ == "__main__":
     close_what_fails()
+    lock_first()
     runpy.run_module("prefect", run_name="__main__", alter_sys=True)
