@@ -683,8 +683,8 @@ async def test_counters_move_by_the_usage(client: Client) -> None:
 async def test_a_client_that_leaves_is_noticed(client: Client, stream: bool) -> None:
     """The request ends in the server; no counter of finished requests tells of it.
 
-    A server that shares few cores with its engine may hear of it only once the requests are through: seen in one of some
-    forty tries with vLLM on two cores. So one of a few tries has to show it.
+    A server that shares few cores with its engine may hear of it only once the requests are through: seen in one of
+    sixty tries with vLLM on two cores. So one of a few tries has to show it.
     """
     for _ in range(4):
         async with client.busy(2, stream=stream):
