@@ -1,7 +1,8 @@
 """Few flow runs start at once where Prefect keeps its data in SQLite: more only wait for one another's lock.
 
 Measured before `infra/prefect_server.py` was: sixteen runs that start together took 17 s on SQLite and 5.5 s on
-PostgreSQL; a few at a time take less than all at once. The places are files of the stack's home, so they bound all processes that use it together.
+PostgreSQL; a few at a time take less than all at once. The places are files of the stack's home, so they bound all
+processes that use it together.
 """
 
 from __future__ import annotations
