@@ -21,8 +21,23 @@ SLOW_START_S = 120.0
 
 @asynccontextmanager
 async def stock_worker(pool: str, kind: str, environ: dict[str, str]) -> AsyncGenerator[None, None]:
-    """Prefect's own command, as a user types it, with these variables on top of ours."""
-    command = (sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--type", kind)
+    """Prefect's own command, as a user types it, with these variables on top of ours.
+
+    It ends by a SIGINT to itself, which is ignored in what a script has started in the background.
+    """
+    command = (
+        "env",
+        "--default-signal=INT",
+        sys.executable,
+        "-m",
+        "prefect",
+        "worker",
+        "start",
+        "--pool",
+        pool,
+        "--type",
+        kind,
+    )
     quiet = asyncio.subprocess.DEVNULL
     ours = {**os.environ, "PYTHONPATH": str(ROOT), "PREFECT_WORKER_QUERY_SECONDS": "1"}
     process = await asyncio.create_subprocess_exec(
