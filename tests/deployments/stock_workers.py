@@ -25,19 +25,8 @@ async def stock_worker(pool: str, kind: str, environ: dict[str, str]) -> AsyncGe
 
     It ends by a SIGINT to itself, which is ignored in what a script has started in the background.
     """
-    command = (
-        "env",
-        "--default-signal=INT",
-        sys.executable,
-        "-m",
-        "prefect",
-        "worker",
-        "start",
-        "--pool",
-        pool,
-        "--type",
-        kind,
-    )
+    heeding = ("env", "--default-signal=INT")
+    command = (*heeding, sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--type", kind)
     quiet = asyncio.subprocess.DEVNULL
     ours = {**os.environ, "PYTHONPATH": str(ROOT), "PREFECT_WORKER_QUERY_SECONDS": "1"}
     process = await asyncio.create_subprocess_exec(
