@@ -24,6 +24,7 @@ import ray
 import ray.exceptions
 from prefect.settings import Settings
 from prefect.settings.context import get_current_settings
+from ray._private import ray_constants
 from ray._private.grpc_utils import init_grpc_channel
 from ray._private.services import canonicalize_bootstrap_address_or_die
 from ray._raylet import GcsClient  # type: ignore[attr-defined]  # compiled
@@ -83,12 +84,21 @@ def connect(address: str | None, init_kwargs: dict[str, Any] | None = None) -> N
 
 @contextmanager
 def _sigterm_kept() -> Iterator[None]:
-    """Keep a handler that somebody set: under Ray's own, Prefect takes the cancel of a process for a crash."""
-    handler = signal.getsignal(signal.SIGTERM)
+    """Keep the process's own answer to SIGTERM, which Ray replaces twice while it connects.
+
+    Under its handler in Python, Prefect takes the cancel of a process for a crash. The one below it, in C++, writes a
+    stack trace and has the process aborted 3 s after any SIGTERM (https://github.com/ray-project/ray/pull/64830). On
+    the main thread the handler that stood is set again, over both; another thread cannot set any, so Ray is told to
+    leave its second one out (`RAY_DISABLE_FAILURE_SIGNAL_HANDLER`, which Ray reads once, when it is imported).
+    """
+    on_main = threading.current_thread() is threading.main_thread()
+    handler, left_out = signal.getsignal(signal.SIGTERM), ray_constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER
+    ray_constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER = left_out or not on_main
     try:
         yield
     finally:
-        if callable(handler) and threading.current_thread() is threading.main_thread():
+        ray_constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER = left_out
+        if callable(handler) and on_main:
             signal.signal(signal.SIGTERM, handler)
 
 

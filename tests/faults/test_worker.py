@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from blocks.work_queue import ACK_WAIT_S
 from tests.faults.conftest import TASK, Stack, home_of_a_stack, until
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(400)]
@@ -91,21 +92,30 @@ async def test_a_worker_that_stands_still_is_superseded(broken: Stack, new_id: s
 
 
 async def test_a_worker_that_is_told_to_end_finishes_what_it_can(broken: Stack) -> None:
-    """SIGTERM: short ones finish in it, long ones are handed back and go on at once elsewhere."""
-    await broken.fault("slow", match=":propose-0:.*3$", delay_s=4)
-    async with broken.worker(CONCLAVE_WORKER_DRAIN="12") as other:
+    """SIGTERM: short ones finish in it, long ones are handed back and go on at once elsewhere.
+
+    At once is before JetStream would deliver them again by itself. What was not finished is asked again.
+    """
+    await broken.fault("slow", match=":propose-0:.*3$", delay_s=6)
+    async with broken.worker(CONCLAVE_WORKER_DRAIN="15") as other:
         async with broken.away("worker"):
             short = await broken.deploy_runs(2)
             await _all_asked(broken, short)
             await broken.heal()
-            await broken.fault("slow", match=":propose-0:.*3$", delay_s=25)
+            await broken.fault("slow", match=":propose-0:.*3$", delay_s=120)
             long = await broken.deploy_runs(2)
             await _all_asked(broken, long)
             other.send_signal(signal.SIGTERM)
-            await asyncio.wait_for(other.wait(), 60)
+            assert await asyncio.wait_for(other.wait(), 60) == 0
             states = [(await broken.state(one))["type"] for one in (*short, *long)]
             assert states == ["COMPLETED", "COMPLETED", "RUNNING", "RUNNING"]
-        await _ended_once(broken, [*short, *long])
+            await broken.heal()
+        async with asyncio.timeout(ACK_WAIT_S):
+            await _ended_once(broken, long, calls=False)
+        await _ended_once(broken, short)
+    for one in long:
+        repeated = [call for call, count in (await broken.calls(one)).items() if count > 1]
+        assert repeated == ["propose-0:agent-dev-003"]
 
 
 @pytest.mark.parametrize("order", [("nats", "prefect"), ("prefect", "nats")])
