@@ -19,6 +19,7 @@ from deployments.stack.models import PartRecord, StackRecord, StackStatus, UpOpt
 from deployments.stack.observation import environment, status, supervised
 from deployments.stack.parts import SIMULATOR_OWNER, WORKER, WORKER_STOP_S, Part, ask_part, nats_config, plan, recall
 from deployments.stack.places import Places, locked, mark_log, writable, write_private
+from deployments.stack.probes import in_work
 from deployments.stack.readiness import EXTERNAL_TIMEOUT_S, Answers, wait_for
 from deployments.stack.supervision import Supervisor, start_supervisor
 
@@ -202,7 +203,20 @@ def _patience(settings: Settings) -> float:
 def _tear_down(settings: Settings, places: Places, report: Report) -> bool:
     if processes.family(places.home).everyone:
         report(f"stopping the stack of {places.home}")
+        _tell_of_drain(settings, places, report)
     ended = processes.end(places.home, _patience(settings), report)
     places.record.unlink(missing_ok=True)
     shutil.rmtree(places.runtime, ignore_errors=True)
     return ended
+
+
+def _tell_of_drain(settings: Settings, places: Places, report: Report) -> None:
+    """Say why the end of a worker may take a while."""
+    record = places.load_record()
+    worker = record.parts.get(WORKER) if record else None
+    running = in_work(worker.url) if worker and worker.url else 0
+    if running:
+        report(
+            f"the worker is at {running} request{'s' if running > 1 else ''}, which it has"
+            f" {settings.worker_drain_s:g} s to finish; the next `conclave up` goes on with what is left"
+        )

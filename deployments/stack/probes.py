@@ -87,15 +87,28 @@ def ask_llm(url: str, api_key: str | None) -> dict[str, str]:
 
 def ask_worker(url: str) -> None:
     """GET a worker's health: it takes requests, or says what it waits for."""
+    told = _health(url)
+    if not told.get("ready"):
+        raise NoAnswerError("it drains" if told.get("draining") else f"it waits: {told.get('waiting_for')}")
+
+
+def in_work(url: str) -> int:
+    """How many requests a worker is at; 0 where it does not say."""
+    try:
+        return int(_health(url).get("in_work") or 0)
+    except NoAnswerError:
+        return 0
+
+
+def _health(url: str) -> dict[str, Any]:
     try:
         told = _get_json(f"{url}/healthz")
     except NoAnswerError as error:
         said = error.__cause__
         if not isinstance(said, urllib.error.HTTPError):
             raise
-        told = _json_of(said)
-    if not told.get("ready"):
-        raise NoAnswerError("it drains" if told.get("draining") else f"it waits: {told.get('waiting_for')}")
+        return _json_of(said)
+    return told if isinstance(told, dict) else {}
 
 
 def _json_of(error: urllib.error.HTTPError) -> dict[str, Any]:

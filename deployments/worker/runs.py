@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +52,8 @@ class Work:
     run: str | None = None
     flow: asyncio.Task[State[Any]] | None = None
     cancelled: bool = False
+    tries: int = 0
+    """Runs of the deliberation with this one; 0 where none has begun."""
 
     def cancel(self) -> None:
         """Stop its flow, for somebody who asked for that."""
@@ -93,8 +96,14 @@ class Runs:
             self.ended += 1
 
     async def hand_back(self) -> None:
-        """Give everything that is in work back to the queue, for another worker to go on with at once."""
+        """Give everything that is in work back to the queue, for another worker to go on with at once.
+
+        Workers that are replaced one after another may hand over a long deliberation often: it counts as no try.
+        """
         for work in list(self.in_work.values()):
+            if work.request is not None and work.tries:
+                with suppress(RecordError):
+                    await self.record.merge_status(work.request.id, {"tries": work.tries - 1})
             if work.lease is not None:
                 await self.leases.release(work.lease)
             await work.delivery.hand_back()
@@ -168,6 +177,7 @@ class Runs:
             await self._end(request, lease, f"given up after {MAX_TRIES} runs that did not end it")
             await tell_prefect(work.run, Crashed(message=f"Given up after {MAX_TRIES} runs."))
             return tries
+        work.tries = tries
         await self.record.merge_status(request.id, {"tries": tries, "run": str(run.id)})
         state = await self._execute(work, await self._flow_runs.with_agents(flow), run, request, lease)
         if await self.record.last(f"deliberations.{request.id}.finished") is None:

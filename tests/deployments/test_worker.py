@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import uuid
 from collections.abc import AsyncGenerator
@@ -11,6 +12,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
+from deployments.stack.probes import in_work
 from tests.conftest import until
 
 TASK = "Write a function to merge sorted arrays"
@@ -126,6 +128,7 @@ async def test_people_do_not_wait_behind_a_batch(
     assert (await worker.finished(new_id))["status"] == "COMPLETED"
     status, told = await worker.told()
     assert (status, told["ready"], told["in_work"]) == (200, True, 1)
+    assert await asyncio.to_thread(in_work, f"http://{worker.health}") == 1  # as `conclave down` asks
     for one in batch:
         await worker.record.merge_status(one, {"cancel_requested": True})
     for one in batch:

@@ -202,6 +202,16 @@ class Stack:
         finally:
             await client.close()
 
+    async def noted(self, deliberation_id: str) -> dict[str, Any]:
+        """What stands under its key."""
+        client = await nats.connect(self.status.nats)
+        try:
+            bucket = await client.jetstream().key_value("conclave-deliberations")
+            body: dict[str, Any] = json.loads((await bucket.get(deliberation_id)).value or b"{}")
+            return body
+        finally:
+            await client.close()
+
     async def queue(self) -> list[str]:
         """Subjects of the requests that wait or are worked on."""
         client = await nats.connect(self.status.nats)

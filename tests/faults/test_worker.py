@@ -116,6 +116,7 @@ async def test_a_worker_that_is_told_to_end_finishes_what_it_can(broken: Stack) 
     for one in long:
         repeated = [call for call, count in (await broken.calls(one)).items() if count > 1]
         assert repeated == ["propose-0:agent-dev-003"]
+        assert (await broken.noted(one))["tries"] == 1  # what was handed over is no run that failed
 
 
 @pytest.mark.parametrize("order", [("nats", "prefect"), ("prefect", "nats")])
