@@ -9,6 +9,8 @@ ConclaveError
 ├── RecordError
 │   ├── RecordUnavailable         JetStream did not answer in time
 │   ├── RecordMisconfigured       a stream or bucket is missing or shaped otherwise
+│   ├── RecordUnreadable          a body that stands there is not what it should be
+│   ├── NewerVersion              what stands there was written by a later version of Conclave
 │   └── Superseded                somebody else runs the deliberation now
 ├── AgentsUnavailable             no Ray cluster, or no agent host that answers
 └── Deserted                      nobody runs the deliberation that an agent task belongs to
@@ -55,6 +57,14 @@ class RecordUnavailable(RecordError):
 
 class RecordMisconfigured(RecordError):
     """A stream or bucket is missing, or is shaped otherwise than Conclave needs."""
+
+
+class RecordUnreadable(RecordError):
+    """A body that stands on the record or in the queue is not what it should be; reading it again gives the same."""
+
+
+class NewerVersion(RecordError):
+    """What stands on the record or in the queue was written by a later version, and is left to a worker of that one."""
 
 
 class Superseded(RecordError):

@@ -31,6 +31,7 @@ STREAMS: dict[str, tuple[RetentionPolicy, tuple[str, ...]]] = {
     "CONCLAVE_REQUESTS": (RetentionPolicy.WORK_QUEUE, ("requests.*", "requests.*.batch")),
     "CONCLAVE_ANSWERS": (RetentionPolicy.LIMITS, ("answers.>", "attempts.>")),
     "CONCLAVE_DECISIONS": (RetentionPolicy.LIMITS, ("decisions.>", "deliberations.>")),
+    "CONCLAVE_DEAD": (RetentionPolicy.LIMITS, ("dead.>",)),
 }
 
 

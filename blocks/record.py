@@ -16,7 +16,7 @@ import json
 import re
 import time
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -37,7 +37,7 @@ from nats.js.errors import (
 from nats.js.kv import KeyValue
 from nats.js.object_store import ObjectStore
 
-from blocks.exceptions import RecordError, RecordUnavailable, Superseded
+from blocks.exceptions import NewerVersion, RecordError, RecordUnavailable, RecordUnreadable, Superseded
 from tasks.council.base import NAME_PATTERN, NAME_RULE
 
 T = TypeVar("T")
@@ -52,8 +52,13 @@ STREAM_OF = {
     "attempts": "CONCLAVE_ANSWERS",
     "decisions": "CONCLAVE_DECISIONS",
     "deliberations": "CONCLAVE_DECISIONS",
+    "dead": "CONCLAVE_DEAD",
     "$KV": f"KV_{STATUS_BUCKET}",
 }
+VERSION_HEADER = "ce-schemaversion"
+SCHEMA_VERSION = 1
+"""Version of all bodies, in the header `ce-schemaversion`. Readers pass over fields that they do not know, so it grows
+only where a reader of today would do the wrong thing without them."""
 WRONG_LAST_SEQUENCE = 10071
 """JetStream's error code for a publish that its fence refused (nats-server `errors.json`)."""
 HEADER_ROOM = 4096
@@ -98,6 +103,7 @@ class Fence(NamedTuple):
 
     subject: str
     sequence: int
+    epoch: int
 
 
 class Record:
@@ -132,7 +138,7 @@ class Record:
         """
         data, headers = await self._packed(subject, event_id, kind, body)
         if fence is not None:
-            return await self._outlast(lambda: self._write_fenced(subject, data, headers, body, fence))
+            return await self.outlast(lambda: self._write_fenced(subject, data, headers, body, fence))
         headers["Nats-Expected-Last-Subject-Sequence"] = "0"
 
         async def write() -> Event | None:
@@ -149,7 +155,7 @@ class Record:
             # A repeat after a lost acknowledgement meets its own first try.
             return None if _dump(first.body) == _dump(body) else first
 
-        return await self._outlast(write)
+        return await self.outlast(write)
 
     async def _write_fenced(
         self, subject: str, data: bytes, headers: dict[str, str], body: Body, fence: Fence
@@ -176,7 +182,20 @@ class Record:
         """Write an event that may be followed by others on its subject."""
         data, headers = await self._packed(subject, event_id, kind, body)
         headers["Nats-Msg-Id"] = uuid.uuid4().hex  # of this call: a repeat after a lost acknowledgement is dropped
-        await self._outlast(lambda: self.jetstream.publish(subject, data, headers=headers))
+        await self.outlast(lambda: self.jetstream.publish(subject, data, headers=headers))
+
+    async def store(self, subject: str, data: bytes, headers: dict[str, str]) -> None:
+        """Write bytes as they are, with headers that say what they are; `Nats-Msg-Id` makes it safe to repeat."""
+        _check_tokens(subject)
+        await self.outlast(lambda: self.jetstream.publish(subject, data, headers=headers))
+
+    async def messages(self, stream: str) -> int:
+        """How many messages a stream keeps."""
+
+        async def ask() -> int:
+            return int((await self.jetstream.stream_info(stream)).state.messages)
+
+        return await self.outlast(ask)
 
     async def announce(self, subject: str, body: Body) -> None:
         """Tell whoever listens on core NATS, at most once; nothing depends on it."""
@@ -195,12 +214,24 @@ class Record:
                 return None
             return await self.event_of(message.subject or subject, message.seq or 0, message)
 
-        return await self._outlast(get)
+        return await self.outlast(get)
 
-    async def next(self, pattern: str, after: int) -> Event | None:
-        """The first event on subjects of `pattern` with a sequence above `after`."""
+    async def exists(self, subject: str) -> bool:
+        """Whether anything stands on a subject, as its leader has it; the body is not looked at."""
 
-        direct = not pattern.startswith("$KV.")  # nats-py makes its buckets without direct access
+        async def get() -> bool:
+            try:
+                await self.jetstream.get_msg(_stream(subject), subject=subject)
+            except NotFoundError:
+                return False
+            return True
+
+        return await self.outlast(get)
+
+    async def next(self, pattern: str, after: int, direct: bool = True) -> Event | None:
+        """The first event on subjects of `pattern` with a sequence above `after`; `direct=False` asks the leader."""
+
+        direct = direct and not pattern.startswith("$KV.")  # nats-py makes its buckets without direct access
 
         async def get() -> Event | None:
             try:
@@ -211,7 +242,7 @@ class Record:
                 return None
             return await self.event_of(message.subject or pattern, message.seq or 0, message)
 
-        return await self._outlast(get)
+        return await self.outlast(get)
 
     async def follow(self, pattern: str, after: int = 0) -> AsyncGenerator[Event, None]:
         """Every event on subjects of `pattern`, stored ones first, then as they come; never ends.
@@ -221,7 +252,7 @@ class Record:
         last event left off, so a restart loses nothing and brings nothing twice.
         """
         while True:
-            subscription = await self._outlast(lambda: self._consume(pattern, after))  # noqa: B023  # awaited here
+            subscription = await self.outlast(lambda: self._consume(pattern, after))  # noqa: B023  # awaited here
             count = 0
             try:
                 while True:
@@ -253,7 +284,7 @@ class Record:
             finally:
                 await self.jetstream.delete_stream(name)
 
-        await self._outlast(store)
+        await self.outlast(store)
         streams = [await self.jetstream.stream_info(stream) for stream in sorted(set(STREAM_OF.values()))]
         return sum(info.state.messages for info in streams)
 
@@ -263,7 +294,7 @@ class Record:
         async def on_message(message: Any) -> None:
             heard(message.subject)
 
-        return await self._outlast(lambda: self.client.subscribe(pattern, cb=on_message))
+        return await self.outlast(lambda: self.client.subscribe(pattern, cb=on_message))
 
     # --- status -----------------------------------------------------------------------------------
 
@@ -282,7 +313,7 @@ class Record:
                 return tries > 1 and (await self._status.get(key)).value == data
             return True
 
-        return await self._outlast(create)
+        return await self.outlast(create)
 
     async def read_status(self, key: str) -> Body | None:
         """The value of a key, None if there is none."""
@@ -294,29 +325,35 @@ class Record:
                 return None
             return _load(entry.value)
 
-        return await self._outlast(get)
+        return await self.outlast(get)
 
-    async def merge_status(self, key: str, change: Body) -> None:
-        """Set some fields of a key, compare-and-set so that no other writer's fields are lost."""
+    async def merge_status(self, key: str, change: Body) -> bool:
+        """Set some fields of a key, compare-and-set so that no other writer's fields are lost.
 
-        async def merge() -> None:
+        A key that is not there is made only by a change that has a status, since nobody could read one without; False
+        where nothing was written.
+        """
+
+        async def merge() -> bool:
             while True:
                 try:
                     entry = await self._status.get(key)
                     value = _dump({**_load(entry.value), **change})
                     await self._status.update(key, value, last=entry.revision)
-                    return
+                    return True
                 except KeyNotFoundError:
+                    if "status" not in change:
+                        return False
                     if await self.create_status(key, change):
-                        return
+                        return True
                 except KeyWrongLastSequenceError:
                     continue
 
-        await self._outlast(merge)
+        return await self.outlast(merge)
 
     async def purge_status(self, event: Event) -> None:
         """Let a key go for good, without a mark in its place, unless it was written again since this event."""
-        await self._outlast(
+        await self.outlast(
             lambda: self.jetstream.purge_stream(_stream(event.subject), seq=event.sequence + 1, subject=event.subject)
         )
 
@@ -336,7 +373,7 @@ class Record:
                 return False
             return True
 
-        return await self._outlast(get)
+        return await self.outlast(get)
 
     async def create_lease(self, key: str, holder: bytes) -> int | None:
         """Take a lease that nobody holds: the revision of its key, None if somebody holds it."""
@@ -352,32 +389,45 @@ class Record:
                 return None
             return entry.revision if entry.value == holder else None
 
-        return await self._outlast(create)
+        return await self.outlast(create)
 
-    async def fence(self, deliberation_id: str, epoch: int, run: str | None = None) -> Fence:
+    async def fence(
+        self,
+        deliberation_id: str,
+        epoch: int = 1,
+        run: str | None = None,
+        holder: str | None = None,
+        check: Callable[[], Awaitable[None]] | None = None,
+    ) -> Fence:
         """Begin an epoch on the record: from now on every fenced write of an earlier one is refused.
 
-        `run` names the flow run. Raises Superseded where a later epoch has begun.
+        `run` names the flow run, `holder` the lease that it runs under; `check` raises Superseded where that is lost.
+        Who holds the lease begins an epoch above every earlier one, whatever their numbers are: those of a lease begin
+        anew with its bucket. Without a lease `epoch` has to be above the standing one. Raises Superseded.
         """
         subject = f"deliberations.{deliberation_id}.epoch"
-        body = {"task_id": deliberation_id, "epoch": epoch, "run": run}
-        data, headers = await self._packed(subject, f"{deliberation_id}:epoch:{epoch}", "epoch", body)
 
         async def begin() -> Fence:
+            if check is not None:
+                await check()
             standing = await self.last(subject, direct=False)
-            if standing is not None and standing.body == body:  # a repeat after a lost acknowledgement
-                return Fence(subject, standing.sequence)
-            if standing is not None and standing.body["epoch"] >= epoch:
+            reached = _epoch_of(standing)
+            if standing is not None and _same_epoch(standing, epoch, run, holder):  # a repeat, or begun before
+                return Fence(subject, standing.sequence, reached)
+            if standing is not None and check is None and reached >= epoch:
                 raise Superseded(f"another run of {deliberation_id} has begun", standing.body.get("run"))
+            number = max(epoch, reached + 1)
+            body = {"task_id": deliberation_id, "epoch": number, "run": run, "holder": holder}
+            data, headers = await self._packed(subject, f"{deliberation_id}:epoch:{number}", "epoch", body)
             headers["Nats-Expected-Last-Subject-Sequence"] = str(standing.sequence if standing else 0)
             try:
-                return Fence(subject, (await self.jetstream.publish(subject, data, headers=headers)).seq)
+                return Fence(subject, (await self.jetstream.publish(subject, data, headers=headers)).seq, number)
             except APIError as error:
                 if error.err_code != WRONG_LAST_SEQUENCE:
                     raise
                 raise _Unsettled(f"the epoch of {deliberation_id} has changed just now") from error
 
-        return await self._outlast(begin)
+        return await self.outlast(begin)
 
     async def tell(self, subject: str, data: bytes) -> None:
         """Send a plain message, such as an acknowledgement."""
@@ -391,7 +441,7 @@ class Record:
             pattern, stream=_stream(pattern), ordered_consumer=True, config=config, inactive_threshold=60.0
         )
 
-    async def _outlast(self, attempt: Callable[[], Awaitable[T]]) -> T:
+    async def outlast(self, attempt: Callable[[], Awaitable[T]]) -> T:
         """Repeat an attempt while the server is away, up to `patience_s`. Raises RecordError."""
         until = time.monotonic() + self._patience_s
         while True:
@@ -409,21 +459,40 @@ class Record:
         _check_tokens(subject)
         data, headers = _dump(body), event_headers(subject, event_id, kind)
         if len(data) > self.client.max_payload - HEADER_ROOM:
-            name = hashlib.sha256(data).hexdigest()
-            large = data
-            await self._outlast(lambda: self._keep_body(name, large))
-            headers["ce-dataref"] = f"nats-object://{BODIES_BUCKET}/{name}"
+            headers["ce-dataref"] = await self.keep_reference(data)
             data = b"{}"
         return data, headers
 
     async def event_of(self, subject: str, sequence: int, message: Any) -> Event:
-        """The event that a message brought. Raises ValueError where its body is no JSON."""
-        reference = (message.headers or {}).get("ce-dataref", "")
+        """The event that a message brought.
+
+        Raises RecordError where its body cannot be read, NewerVersion where a later version of Conclave wrote it.
+        """
+        headers = message.headers or {}
+        if newer(headers):
+            raise NewerVersion(f"{subject} has version {headers[VERSION_HEADER]:.20}; {SCHEMA_VERSION} is known here")
+        reference = headers.get("ce-dataref", "")
         data = message.data or b"{}"
         if reference:
-            name = reference.rpartition("/")[2]
-            data = await self._outlast(lambda: self._read_body(name))
-        return Event(subject, sequence, _load(data))
+            data = await self.read_body(reference.rpartition("/")[2])
+        try:
+            return Event(subject, sequence, _load(data))
+        except (ValueError, RecursionError) as error:
+            raise RecordUnreadable(f"the body of {subject} is no JSON") from error
+
+    async def keep_body(self, data: bytes) -> str:
+        """Put a body into the object store, for as long as the streams keep; its name, which is its digest."""
+        name = hashlib.sha256(data).hexdigest()
+        await self.outlast(lambda: self._keep_body(name, data))
+        return name
+
+    async def keep_reference(self, data: bytes) -> str:
+        """Put a body into the object store; what a `ce-dataref` says of it."""
+        return f"nats-object://{BODIES_BUCKET}/{await self.keep_body(data)}"
+
+    async def read_body(self, name: str) -> bytes:
+        """A body from the object store. Raises RecordError where it is not there."""
+        return await self.outlast(lambda: self._read_body(name))
 
     async def _keep_body(self, name: str, data: bytes) -> None:
         """Put a body under its digest, unless it is there: putting again would purge it under a reader."""
@@ -432,9 +501,9 @@ class Record:
         except ObjectNotFoundError:
             await self._bodies.put(name, data)
 
-    async def _read_body(self, name: str) -> bytes | None:
+    async def _read_body(self, name: str) -> bytes:
         async with asyncio.timeout(BODY_S):
-            return (await self._bodies.get(name)).data
+            return (await self._bodies.get(name)).data or b""
 
 
 def event_headers(subject: str, event_id: str, kind: str) -> dict[str, str]:
@@ -448,10 +517,16 @@ def event_headers(subject: str, event_id: str, kind: str) -> dict[str, str]:
         "ce-type": f"conclave.{kind}",
         "ce-source": f"/conclave/deliberations/{deliberation}",
         "ce-time": datetime.now(UTC).isoformat(),
-        "ce-schemaversion": "1",
+        VERSION_HEADER: str(SCHEMA_VERSION),
         "ce-traceparent": f"00-{trace}-{span}-01",
         "content-type": "application/json",
     }
+
+
+def newer(headers: Mapping[str, str]) -> bool:
+    """Whether a later version of Conclave wrote what these headers stand before."""
+    version = headers.get(VERSION_HEADER, "")
+    return version.isdecimal() and (len(version) > 9 or int(version) > SCHEMA_VERSION)
 
 
 def words(error: BaseException) -> str:
@@ -473,6 +548,18 @@ def _check_tokens(subject: str) -> None:
     wrong = [token for token in tokens if re.fullmatch(NAME_PATTERN, token) is None]
     if wrong or len(tokens) < 2:
         raise ValueError(f"{subject!r} is no subject of an event: each token is {NAME_RULE}")
+
+
+def _epoch_of(standing: Event | None) -> int:
+    epoch = standing.body.get("epoch") if standing else 0
+    return epoch if isinstance(epoch, int) else 0
+
+
+def _same_epoch(standing: Event, epoch: int, run: str | None, holder: str | None) -> bool:
+    """Whether the standing epoch was begun by the same holder for the same run."""
+    body = standing.body
+    mine = body.get("holder") == holder if holder else body.get("epoch") == epoch
+    return mine and body.get("run") == run
 
 
 def _dump(body: Body) -> bytes:

@@ -2,14 +2,13 @@
 
 A request waits on `requests.<id>`, one of a batch on `requests.<id>.batch`. Each lane has one durable consumer that
 all workers share, so that people do not wait behind a batch. A request that its worker does not acknowledge is
-delivered again after `ACK_WAIT_S`.
+delivered again after `ACK_WAIT_S`. One that cannot be dealt with becomes a dead letter (`blocks/dead_letters.py`).
 """
 
 from __future__ import annotations
 
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Literal
 
 import nats.errors
@@ -18,6 +17,7 @@ from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig
 from nats.js.errors import NoKeysError, NotFoundError
 
+from blocks.dead_letters import bury
 from blocks.exceptions import RecordError
 from blocks.record import TRANSIENT, Body, Record, words
 
@@ -30,20 +30,29 @@ ACK_WAIT_S = 60.0
 MAX_IN_WORK = 10_000
 
 
-@dataclass(frozen=True)
 class Delivery:
     """A request that was taken: to be acknowledged, handed back or refused. `deliveries` counts from 1."""
 
-    id: str
-    lane: Lane
-    body: Body | None
-    deliveries: int
-    _message: Msg
+    def __init__(self, record: Record, lane: Lane, message: Msg) -> None:
+        self._record, self._message = record, message
+        self.lane: Lane = lane
+        self.subject = message.subject
+        self.sequence = int(message.metadata.sequence.stream)
+        self.deliveries = int(message.metadata.num_delivered)
+
+    @property
+    def id(self) -> str:
+        """The second token of its subject: the id that the request should have."""
+        return self.subject.split(".")[1]
 
     @property
     def reply(self) -> str:
         """Where its acknowledgement goes."""
         return self._message.reply
+
+    async def body(self) -> Body:
+        """What is asked for. Raises RecordError: RecordUnreadable and NewerVersion where trying again does not help."""
+        return (await self._record.event_of(self.subject, self.sequence, self._message)).body
 
     async def done(self) -> None:
         """It is finished, and leaves the queue. One that cannot be told so now comes again."""
@@ -55,8 +64,13 @@ class Delivery:
         with suppress(nats.errors.Error, *TRANSIENT):
             await self._message.nak(delay=delay_s or None)
 
-    async def refuse(self) -> None:
-        """It can never be run, and leaves the queue."""
+    async def bury(self, reason: str) -> None:
+        """Keep it as a dead letter with the reason, as it is and without reading it; then it leaves the queue.
+
+        Raises RecordError; then it stays in the queue.
+        """
+        name = f"{STREAM}:{self.sequence}"
+        await bury(self._record, self.subject, name, self.deliveries, reason, self._message)
         with suppress(nats.errors.Error, *TRANSIENT):
             await self._message.term()
 
@@ -83,11 +97,7 @@ class WorkQueue:
         except (NotFoundError, *TRANSIENT) as error:  # a consumer that is gone is made again
             await self.close()
             raise RecordError(f"no request can be taken: {words(error)}") from error
-        try:
-            body = (await self._record.event_of(message.subject, 0, message)).body
-        except ValueError:
-            body = None
-        return Delivery(message.subject.split(".")[1], self._lane, body, message.metadata.num_delivered, message)
+        return Delivery(self._record, self._lane, message)
 
     async def depth(self) -> tuple[int, int]:
         """Requests that wait, and requests that workers are at."""

@@ -117,3 +117,35 @@ async def test_the_writes_of_an_earlier_epoch_are_refused(record: Any, new_id: s
     b = await record.next(f"decisions.{new_id}.*", a.sequence)
     assert [(a.subject, a.body), (b.subject, b.body)] == [(subject, {"by": 1}), (f"decisions.{new_id}.b", {"by": 2})]
     assert await record.next(f"decisions.{new_id}.*", b.sequence) is None
+
+
+async def test_epochs_go_on_where_the_bucket_of_the_leases_was_made_anew(leases: Any, record: Any, new_id: str) -> None:
+    """Its revisions begin again at 1, below the epoch that stands: the holder begins a higher one all the same."""
+    from blocks.exceptions import Superseded
+    from tasks.finishing import begin_epoch
+
+    restored = await record.fence(new_id, 10**9, "before")
+    async with asyncio.timeout(30), leases.hold(new_id) as lease:
+        assert lease.epoch < 10**9
+        fence = await begin_epoch(record, new_id, lease, "run")
+        assert fence.epoch == 10**9 + 1
+        assert await begin_epoch(record, new_id, lease, "run") == fence  # again under one lease
+        other = await begin_epoch(record, new_id, lease, "another run")
+        assert other.epoch == fence.epoch + 1
+        with pytest.raises(Superseded):
+            await record.publish_final(f"decisions.{new_id}.a", "e", "decision", {}, restored)
+        assert await record.publish_final(f"decisions.{new_id}.a", "e", "decision", {}, other) is None
+
+
+async def test_who_has_lost_the_lease_begins_nothing(leases: Any, record: Any, new_id: str) -> None:
+    """A holder that woke up late asks the server first, and is superseded; the present one is not."""
+    from blocks.exceptions import Superseded
+    from tasks.finishing import begin_epoch
+
+    late = await leases.take(new_id)
+    await record.leases.put(new_id, b"another")
+    late.renewed_at -= 3600
+    with pytest.raises(Superseded):
+        await begin_epoch(record, new_id, late, "late")
+    assert await record.last(f"deliberations.{new_id}.epoch") is None
+    await record.leases.delete(new_id)

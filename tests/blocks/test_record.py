@@ -344,12 +344,15 @@ async def test_patience_with_an_absent_server_ends(nats_server: Any, own_connect
 async def test_merging_loses_no_other_writers_field(
     record: Any, stack: Any, own_connections: None, new_id: str
 ) -> None:
-    """Two connections with twenty writers at once, on a key that was not there."""
+    """Two connections with twenty writers at once; the first one with a status makes the key, whoever it is."""
     other = await opened(stack.nats)
+    assert await record.merge_status(new_id, {"f0": 0}) is False
+    assert await record.read_status(new_id) is None
+    await asyncio.gather(*(one.merge_status(new_id, {"status": "PENDING"}) for one in (record, other)))
     writers = ((record, other)[number % 2].merge_status(new_id, {f"f{number}": number}) for number in range(20))
-    await asyncio.gather(*writers)
+    assert all(await asyncio.gather(*writers))
 
-    assert await record.read_status(new_id) == {f"f{number}": number for number in range(20)}
+    assert await record.read_status(new_id) == {"status": "PENDING", **{f"f{number}": number for number in range(20)}}
 
 
 async def test_a_status_is_created_once(record: Any, new_id: str) -> None:
@@ -404,9 +407,9 @@ async def test_a_follower_of_a_status_outlasts_silence(
     asked: list[int] = []
     ask = record.next
 
-    async def next_of(pattern: str, after: int) -> Any:
+    async def next_of(pattern: str, after: int, direct: bool = True) -> Any:
         asked.append(after)
-        return await ask(pattern, after)
+        return await ask(pattern, after, direct)
 
     monkeypatch.setattr(record, "next", next_of)
     await record.merge_status(new_id, {"status": "IN_PROGRESS"})

@@ -40,7 +40,7 @@ async def test_each_lane_brings_its_own_once(own: Any) -> None:
         WorkQueue(record, "batch"),
     )
     taken = [await first.take(2), await second.take(2), await batch.take(2)]
-    assert [(one.id, one.lane, one.body["id"], one.deliveries) for one in taken] == [
+    assert [(one.id, one.lane, (await one.body())["id"], one.deliveries) for one in taken] == [
         ("a", "interactive", "a", 1),
         ("b", "interactive", "b", 1),
         ("c", "batch", "c", 1),
@@ -52,7 +52,7 @@ async def test_each_lane_brings_its_own_once(own: Any) -> None:
     assert info.state.messages == 0
 
 
-async def test_what_is_handed_back_comes_again_and_what_is_refused_does_not(own: Any) -> None:
+async def test_what_is_handed_back_comes_again_and_what_is_buried_does_not(own: Any) -> None:
     """With its count of deliveries."""
     from blocks.work_queue import WorkQueue
 
@@ -62,7 +62,7 @@ async def test_what_is_handed_back_comes_again_and_what_is_refused_does_not(own:
     await (await queue.take(2)).hand_back()
     again = await queue.take(2)
     assert (again.id, again.deliveries) == ("a", 2)
-    await again.refuse()
+    await again.bury("it cannot be run")
     assert await queue.take(0.5) is None
 
 
