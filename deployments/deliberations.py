@@ -24,7 +24,7 @@ from tasks.council.models import Deliberation, DeliberationRequest, InvalidReque
 from tasks.council.proposals import Answer
 from tasks.council.tally import Rule, Tally
 from tasks.ending import end as end_deliberation
-from tasks.enqueue import queued_request
+from tasks.enqueue import ask_to_cancel, queued_request
 from tasks.plans import check_servers, council_spec, plan_of, standing_plan
 from tasks.reading import status_of
 
@@ -120,7 +120,7 @@ async def cancel_deliberation(deliberation_id: str) -> tuple[str | None, str | N
         finished = await record.last(f"deliberations.{deliberation_id}.finished")
         if finished is not None:
             return finished.body["status"], finished.body["status"]
-        await record.merge_status(deliberation_id, {"cancel_requested": True})
+        await ask_to_cancel(record, deliberation_id)
         await _end_queued(record, deliberation_id)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CANCEL_S):
@@ -176,7 +176,7 @@ async def watching(record: Record, plan: Deliberation, watcher: Watcher) -> Asyn
 
     async def watch() -> None:
         async for event in record.follow(f"answers.{plan.id}.>"):
-            watcher.answered(Answer.model_validate(event.body))
+            watcher.answered(Answer.from_record(event.body))
 
     watcher.began(plan)
     try:
@@ -195,7 +195,7 @@ async def cancellable(record: Record, deliberation_id: str, watcher: Watcher) ->
         await asked.wait()
         loop.remove_signal_handler(signal.SIGINT)
         watcher.say("cancelling; press Ctrl-C again to leave at once")
-        await record.merge_status(deliberation_id, {"cancel_requested": True})
+        await ask_to_cancel(record, deliberation_id)
 
     loop.add_signal_handler(signal.SIGINT, asked.set)
     try:

@@ -88,7 +88,7 @@ class Desk:
     async def answer_of(self, item: Item, stage: str, agent_id: str) -> Answer | None:
         """A final answer that stands on the record. Raises RecordError."""
         event = await self.record.last(f"answers.{self.plan.id}.{item.id}.{stage}.{agent_id}")
-        return Answer.model_validate(event.body) if event else None
+        return Answer.from_record(event.body) if event else None
 
     async def text_of(self, item: Item, stage: str, agent_id: str) -> str:
         """The text of a proposal or revision on the record; empty where there is none. Raises RecordError."""
@@ -130,7 +130,7 @@ class Desk:
         body = answer.model_dump(mode="json")
         first = await self.record.publish_final(subject, answer.id, "answer", body)
         if first is not None:
-            return Answer.model_validate(first.body).status
+            return Answer.from_record(first.body).status
         done = "completed" if answer.status is MemberStatus.OK else "failed"
         await self.record.announce(f"agent.response.{done}", body)
         return answer.status

@@ -12,19 +12,13 @@ from prefect.cache_policies import NO_CACHE
 from blocks.loading import open_record
 from blocks.record import Record
 from tasks.collecting import Collector
+from tasks.council.finished import Finished
 from tasks.council.models import Deliberation, Status
 from tasks.council.rules import deliberation_status
+from tasks.finishing import write_end
 from tasks.outcome import Outcome
 from tasks.plans import Session
 from tasks.progress import progress
-
-SEED_SUBJECTS = {
-    Status.COMPLETED: "deliberation.completed",
-    Status.FAILED: "deliberation.failed",
-    Status.TIMEOUT: "deliberation.timeout",
-    Status.CANCELLED: "deliberation.cancelled",
-}
-IN_STATUS = ("status", "degraded", "engine", "counts", "winner_id", "completed_at", "duration_ms")
 
 
 @task(retries=0, cache_policy=NO_CACHE, persist_result=False)
@@ -40,17 +34,9 @@ async def collect(session: Session, inbox: asyncio.Queue[Any]) -> Outcome:
 
 
 async def finish(record: Record, session: Session, outcome: Outcome, duration_ms: int) -> None:
-    """Say on the record, and to whoever listens, what the deliberation came to."""
-    plan = session.plan
-    status = status_of(plan, outcome)
-    body = finished_body(plan, outcome, session.engine, status, duration_ms)
-    first = await record.publish_final(
-        f"deliberations.{plan.id}.finished", f"{plan.id}:finished", "deliberation.finished", body, session.fence
-    )
-    standing = body if first is None else first.body
-    await record.merge_status(plan.id, {key: standing[key] for key in IN_STATUS})
-    if first is None:
-        await record.announce(SEED_SUBJECTS[status], body)
+    """Say what the deliberation came to."""
+    status = status_of(session.plan, outcome)
+    await write_end(record, finished_of(session.plan, outcome, session.engine, status, duration_ms), session.fence)
 
 
 def status_of(plan: Deliberation, outcome: Outcome) -> Status:
@@ -60,27 +46,25 @@ def status_of(plan: Deliberation, outcome: Outcome) -> Status:
     return deliberation_status(line.status for line in outcome.lines)
 
 
-def finished_body(
-    plan: Deliberation, outcome: Outcome, engine: str, status: Status, duration_ms: int
-) -> dict[str, Any]:
-    """Body of `deliberations.<id>.finished`; nothing in it grows with the agenda."""
+def finished_of(plan: Deliberation, outcome: Outcome, engine: str, status: Status, duration_ms: int) -> Finished:
+    """The end of a deliberation that was run."""
     last = outcome.results[-1] if outcome.results else None
     single = last if len(plan.agenda) == 1 else None
     members = len(plan.council.members)
     received = single.received_count if single else members - len(outcome.failed_agents)
-    return {
-        "task_id": plan.id,
-        "status": status.value,
-        "degraded": any(line.degraded for line in outcome.lines),
-        "engine": single.engine if single and single.engine != "unknown" else engine,
-        "counts": outcome.counts(len(plan.agenda)),
-        "winner_id": single.winner_id if single else None,
-        "total_agents": members,
-        "successful_responses": received,
-        "failed_responses": members - received,
-        "failed_agents": sorted(outcome.failed_agents),
-        "error": single.error_message if single else None,
-        "duration_ms": duration_ms,
-        "usage": outcome.usage.model_dump(),
-        "completed_at": datetime.now(UTC).isoformat(),
-    }
+    return Finished(
+        task_id=plan.id,
+        status=status,
+        degraded=any(line.degraded for line in outcome.lines),
+        engine=single.engine if single and single.engine != "unknown" else engine,
+        counts=outcome.counts(len(plan.agenda)),
+        winner_id=single.winner_id if single else None,
+        total_agents=members,
+        successful_responses=received,
+        failed_responses=members - received,
+        failed_agents=tuple(sorted(outcome.failed_agents)),
+        error=single.error_message if single else None,
+        duration_ms=duration_ms,
+        usage=outcome.usage,
+        completed_at=datetime.now(UTC),
+    )

@@ -120,9 +120,9 @@ class Collector:
     async def _take_standing(self) -> None:
         """Take what an earlier run left: its decisions, and whether it was asked to stop."""
         after = 0
-        while (event := await self._record.next(f"decisions.{self._plan.id}.*", after)) is not None:
+        while (event := await self._record.next(f"decisions.{self._plan.id}.*", after, direct=False)) is not None:
             after = event.sequence
-            result = ItemResult.model_validate(event.body)
+            result = ItemResult.from_record(event.body)
             self.outcome.add(result)
             self.outcome.answers += len(self._plan.posts)
             self._waiting.pop(result.item, None)
@@ -250,7 +250,7 @@ class Collector:
         event_id = f"{self._plan.id}:{item.id}:{item.stage}:closed"
         first = await self._publish_final(subject, event_id, "stage.closed", closing.model_dump(mode="json"))
         if first is not None:
-            closing = Closing.model_validate(first.body)
+            closing = Closing.from_record(first.body)
         item.enter(following, Turn(closing.called, closing.skipped), self._now())
         aside, item.aside = item.aside, []
         for answer in aside:
@@ -301,7 +301,7 @@ class Collector:
         first = await self._record.publish_final(subject, answer.id, "answer", body)
         if first is None:
             await self._record.announce("agent.response.failed", body)
-        self._take(answer if first is None else Answer.model_validate(first.body))
+        self._take(answer if first is None else Answer.from_record(first.body))
 
     async def _publish(self, result: ItemResult) -> None:
         """Publish a decision; the first one on an item stands."""
@@ -309,7 +309,7 @@ class Collector:
         subject = f"decisions.{result.id}.{result.item}"
         first = await self._publish_final(subject, f"{result.id}:{result.item}:decision", "decision", body)
         if first is not None:
-            result = ItemResult.model_validate(first.body)
+            result = ItemResult.from_record(first.body)
         self.outcome.add(result)
         await self._record.merge_status(
             f"{result.id}.{result.item}",

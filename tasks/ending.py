@@ -4,32 +4,53 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from datetime import UTC, datetime
 
 from blocks.leases import Lease
 from blocks.record import Body, Record
-from tasks.collect import SEED_SUBJECTS, finish
+from tasks.collect import finish
 from tasks.collecting import Collector
 from tasks.council.models import DeliberationRequest, InvalidRequest, Status
+from tasks.finishing import end_without_plan
 from tasks.inbox import INBOX
-from tasks.plans import UNKNOWN, Session, begin, convene
+from tasks.plans import UNKNOWN, Session, begin, convene, resume
 
 
 async def end(record: Record, deliberation_id: str, lease: Lease, asked: Body) -> None:
     """Decide every item as if its deadline were over; as cancelled where that was asked for.
 
-    `asked` is for one that has no plan yet. FAILED where none can be made of it. Raises RecordError.
+    `asked` is for one that has no plan yet. Where none can be made of it, it ends CANCELLED or FAILED with the reason.
+    Raises RecordError.
     """
-    planned = await record.last(f"deliberations.{deliberation_id}.plan")
     try:
-        request = DeliberationRequest.read(planned.body["request"] if planned else asked)
-        convened = await convene(record, deliberation_id, request)
+        convened = await resume(record, deliberation_id)
+        if convened is None:
+            convened = await convene(record, deliberation_id, DeliberationRequest.read(asked))
     except InvalidRequest as error:
-        await refuse(record, deliberation_id, str(error))
+        cancelled = bool((await record.read_status(deliberation_id) or {}).get("cancel_requested"))
+        reason = "cancelled before it began" if cancelled else str(error)
+        status = Status.CANCELLED if cancelled else Status.FAILED
+        await end_without_plan(record, deliberation_id, lease, reason, status)
         return
     session = await begin(record, await _over(record, convened), lease, None)
     outcome = await Collector(session, record, asyncio.Queue(INBOX), over=True).run()
     await finish(record, session, outcome, 0)
+
+
+async def refuse(
+    record: Record, deliberation_id: str, lease: Lease, reason: str, digest: str | None, run: str | None = None
+) -> bool:
+    """End as FAILED a request that can never begin, with the reason; False where its id is another request's.
+
+    `digest` is the request's own, None where it cannot be read. Raises RecordError.
+    """
+    if await record.last(f"deliberations.{deliberation_id}.plan", direct=False) is not None:
+        return False
+    status = await record.read_status(deliberation_id) or {}
+    standing = status.get("request_digest", digest)
+    if standing != digest or (digest is None and status.get("run", run) != run):
+        return False
+    await end_without_plan(record, deliberation_id, lease, reason, run=run)
+    return True
 
 
 async def _over(record: Record, convened: Session) -> Session:
@@ -39,19 +60,3 @@ async def _over(record: Record, convened: Session) -> Session:
         servers = {name: server._replace(engine=begun.body["engine"]) for name, server in servers.items()}
     started = asyncio.get_running_loop().time() - convened.plan.deadline_s
     return replace(convened, servers=servers, started=started)
-
-
-async def refuse(record: Record, deliberation_id: str, reason: str) -> None:
-    """End as FAILED what can never begin, with the reason. Raises RecordError."""
-    now = datetime.now(UTC).isoformat()
-    body = {
-        "task_id": deliberation_id,
-        "status": Status.FAILED.value,
-        "degraded": False,
-        "error": reason,
-        "completed_at": now,
-    }
-    subject, event_id = f"deliberations.{deliberation_id}.finished", f"{deliberation_id}:finished"
-    if await record.publish_final(subject, event_id, "deliberation.finished", body) is None:
-        await record.merge_status(deliberation_id, {"status": body["status"], "error": reason, "completed_at": now})
-        await record.announce(SEED_SUBJECTS[Status.FAILED], body)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, Self
+from uuid import UUID
 
-from blocks.record import Body, Record
+from pydantic import ValidationError, field_validator
+
+from blocks.exceptions import NewerVersion, RecordError, RecordUnreadable
+from blocks.record import STATUS_BUCKET, Body, Record
 from blocks.work_queue import LANES, Lane, request_subject
 from tasks.council.base import NAME_PATTERN, Frozen, Name
 from tasks.council.models import DeliberationRequest, InvalidRequest, Status
@@ -28,10 +33,36 @@ class Request(Frozen):
     door: Door
     lane: Lane = "interactive"
 
+    @field_validator("run")
+    @classmethod
+    def _is_a_run(cls, value: str | None) -> str | None:
+        return None if value is None else str(UUID(value))
+
+    @classmethod
+    def of_message(cls, deliberation_id: str, body: Body) -> Self:
+        """The request that a message on `requests.<deliberation_id>` brought. Raises InvalidRequest."""
+        try:
+            request = cls.from_record(body)
+        except ValidationError as error:
+            first = error.errors(include_input=False, include_url=False)[0]
+            field = ".".join(map(str, first["loc"])) or "body"
+            raise InvalidRequest(field, first["msg"]) from None
+        if request.id != deliberation_id:
+            raise InvalidRequest("id", "is not that of the message's subject")
+        return request
+
     @property
     def asked(self) -> dict[str, Any]:
         """What a council is asked: the parameters without the id."""
         return {name: value for name, value in self.parameters.items() if name != "deliberation_id"}
+
+    @property
+    def digest(self) -> str | None:
+        """Identity of what is asked, None where no council can be asked that."""
+        try:
+            return DeliberationRequest.read(self.asked).digest
+        except InvalidRequest:
+            return None
 
 
 def id_of(parameters: dict[str, Any], run: str) -> str:
@@ -45,8 +76,9 @@ async def enqueue(record: Record, request: Request, again: bool = False) -> bool
 
     `again`: it was accepted before, and its run was lost.
 
-    First its key of the status bucket is made, with the request, then the message is published: what is left between
-    the two, housekeeping finds. Raises InvalidRequest where the id was asked with another request, and RecordError.
+    First its key of the status bucket is made, which says what was asked, then the message is published: what is left
+    between the two, housekeeping finds. Raises InvalidRequest where the id was asked with another request, and
+    RecordError.
     """
     if request.flow == DELIBERATE and not again and not await _accepted(record, request):
         return False
@@ -55,23 +87,65 @@ async def enqueue(record: Record, request: Request, again: bool = False) -> bool
     return True
 
 
+async def ask_to_cancel(record: Record, deliberation_id: str) -> None:
+    """Set the flag that whoever runs it hears; it is kept for one that has not begun, too. Raises RecordError."""
+    asked = {"cancel_requested": True}
+    if not await record.merge_status(deliberation_id, asked):
+        await record.merge_status(deliberation_id, {"id": deliberation_id, "status": Status.PENDING.value, **asked})
+
+
 async def queued_request(record: Record, deliberation_id: str) -> Request | None:
-    """The request that waits in the queue, or is being worked on. Raises RecordError."""
+    """The request that waits in the queue, or is being worked on; None where there is none that can be read.
+
+    Raises RecordError.
+    """
     for lane in LANES:
-        event = await record.last(request_subject(deliberation_id, lane), direct=False)
-        if event is not None:
-            return Request.model_validate(event.body)
+        try:
+            event = await record.last(request_subject(deliberation_id, lane), direct=False)
+            if event is not None:
+                return Request.of_message(deliberation_id, event.body)
+        except (InvalidRequest, RecordUnreadable, NewerVersion):  # whoever takes it from the queue sees to it
+            continue
     return None
 
 
 async def queued(record: Record, deliberation_id: str, lane: Lane = "interactive") -> bool:
     """Whether a request waits in the queue, or is being worked on. Raises RecordError."""
-    return await record.last(request_subject(deliberation_id, lane), direct=False) is not None
+    try:
+        return await record.last(request_subject(deliberation_id, lane), direct=False) is not None
+    except (RecordUnreadable, NewerVersion):
+        return True
+
+
+async def is_accepted(record: Record, deliberation_id: str) -> bool:
+    """Whether a deliberation has a plan or a key, so that somebody waits for its end. Raises RecordError."""
+    if await record.exists(f"deliberations.{deliberation_id}.plan"):
+        return True
+    return await record.exists(f"$KV.{STATUS_BUCKET}.{deliberation_id}")
+
+
+async def asked_of(record: Record, status: Body) -> Body | None:
+    """What was asked, as the key of the deliberation says it; None where it does not. Raises RecordError."""
+    asked = status.get("request")
+    if isinstance(asked, dict):
+        return asked
+    reference = status.get(REQUEST_BODY)
+    if not isinstance(reference, str):
+        return None
+    try:
+        asked = json.loads(await record.read_body(reference))
+    except ValueError as error:
+        raise RecordError("what was asked cannot be read") from error
+    return asked if isinstance(asked, dict) else None
+
+
+REQUEST_BODY = "request_body"
+"""Name in the object store of a request that is too large for its key."""
 
 
 async def _accepted(record: Record, request: Request) -> bool:
-    fields = request.asked
-    digest = DeliberationRequest.read(fields).digest if request.run is None else None
+    asked = {name: value for name, value in request.asked.items() if value is not None}
+    digest = DeliberationRequest.read(asked).digest if request.run is None else request.digest
     status: Body = {
         "id": request.id,
         "status": Status.PENDING.value,
@@ -81,14 +155,22 @@ async def _accepted(record: Record, request: Request) -> bool:
         "run": request.run,
         "requested_at": datetime.now(UTC).isoformat(),
     }
-    if len(str(fields)) <= MAX_REQUEST_IN_STATUS:
-        status["request"] = {name: value for name, value in fields.items() if value is not None}
-    ended = await record.read_status(request.id) is None and await status_of(record, request.id)
-    if not ended and await record.create_status(request.id, status):
-        return True
+    standing = await status_of(record, request.id)
+    if standing is None:
+        status |= await _noted(record, asked)
+        if await record.create_status(request.id, status):
+            return True
+        standing = await status_of(record, request.id) or {}
+    if standing.get("request_digest") not in (None, digest):
+        raise InvalidRequest("id", f"{request.id!r} was already asked with another request")
     if request.run is not None:
         return True
-    standing = ended or await record.read_status(request.id) or {}
-    if digest != standing.get("request_digest", digest):
-        raise InvalidRequest("id", f"{request.id!r} was already asked with another request")
     return not Status(standing["status"]).final and not await queued(record, request.id, request.lane)
+
+
+async def _noted(record: Record, asked: Body) -> Body:
+    """What was asked, for the key; where it is too large for that it is stored first, and the key says where."""
+    text = json.dumps(asked, ensure_ascii=False)
+    if len(text) <= MAX_REQUEST_IN_STATUS:
+        return {"request": asked}
+    return {REQUEST_BODY: await record.keep_body(text.encode())}

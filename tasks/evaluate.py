@@ -97,5 +97,5 @@ async def _read(
     """The item's decision, None without one, and what the arms came to."""
     answers = await answers_of(record, plan.id, item.id)
     decision = await record.last(f"decisions.{plan.id}.{item.id}")
-    result = ItemResult.model_validate(decision.body) if decision else None
+    result = ItemResult.from_record(decision.body) if decision else None
     return result, reached(Course.read(plan, item, answers), result, number)

@@ -45,7 +45,7 @@ class Closings:
     async def _hear(self) -> None:
         async with aclosing(self._record.follow(self._pattern)) as events:
             async for event in events:
-                closed = Closing.model_validate(event.body)
+                closed = Closing.from_record(event.body)
                 if closed.epoch > self._epoch:
                     closed = closed.model_copy(update={"called": ()})
                 if not (closing := self._closing(closed.item)).done():

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from blocks.background import background
-from blocks.exceptions import RecordError
+from blocks.exceptions import RecordError, RecordUnreadable
 from blocks.record import Body, Event, Record
 from tasks.council.proposals import Answer
 
+MAX_SAID = 500
 INBOX = 1024
 """News that may wait; whoever brings more waits with it."""
 
@@ -36,7 +37,7 @@ async def from_record(record: Record, deliberation_id: str, inbox: asyncio.Queue
     """Bring the answers, the wish to cancel, or the RecordError that ended either, into the inbox."""
     answers = record.follow(f"answers.{deliberation_id}.>")
     wishes = record.follow_status(deliberation_id)
-    async with background(_bring(answers, Answer.model_validate, inbox), _bring(wishes, _wish, inbox)):
+    async with background(_bring(answers, Answer.from_record, inbox), _bring(wishes, _wish, inbox)):
         yield
 
 
@@ -47,6 +48,8 @@ async def _bring(events: AsyncGenerator[Event, None], read: Callable[[Body], Any
                 await inbox.put(news)
     except RecordError as error:
         await inbox.put(error)
+    except ValueError as error:  # an answer of another form: whoever collects must not wait for what follows it
+        await inbox.put(RecordUnreadable(f"an event cannot be read: {str(error)[:MAX_SAID]}"))
 
 
 def _wish(status: Body) -> CancelAsked | None:

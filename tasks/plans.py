@@ -27,6 +27,7 @@ from tasks.council.models import (
     Status,
     check_id,
 )
+from tasks.finishing import begin_epoch
 
 KEPT_PLANS = 64
 MAX_REQUEST_IN_STATUS = 64 * 1024
@@ -53,14 +54,14 @@ class Session:
     """Reading of the event loop's clock, seconds."""
     finished: bool = False
     lease: Lease | None = None
-    """What it runs under; its epoch is higher than that of every earlier run."""
+    """What it runs under."""
     fence: Fence | None = None
     """Refuses its final writes once a later run has begun."""
 
     @property
     def epoch(self) -> int:
-        """Of the lease."""
-        return self.lease.epoch if self.lease else 0
+        """What this run has begun under its lease; higher than that of every earlier run."""
+        return self.fence.epoch if self.fence else 0
 
     @property
     def engine(self) -> str:
@@ -77,10 +78,10 @@ class Session:
 async def plan_of(record: Record, deliberation_id: str) -> Deliberation:
     """The plan that stands on the record. Plans never change, so the last few are kept."""
     if deliberation_id not in _plans:
-        event = await record.last(f"deliberations.{deliberation_id}.plan")
+        event = await record.last(f"deliberations.{deliberation_id}.plan", direct=False)
         if event is None:
             raise InvalidRequest("id", f"no deliberation {deliberation_id!r} is on the record")
-        _keep(Deliberation.model_validate(event.body["plan"]))
+        _keep(Deliberation.from_record(event.body["plan"]))
     return _plans[deliberation_id]
 
 
@@ -110,7 +111,7 @@ async def convene(
         session = Session(plan, servers, started)
         if first is not None:
             session = replace(session, plan=_same(first, deliberation_id, request))
-    elif await record.last(f"deliberations.{deliberation_id}.finished") is not None:
+    elif await record.last(f"deliberations.{deliberation_id}.finished", direct=False) is not None:
         return Session(plan, {}, started, finished=True)
     else:
         session = Session(plan, await _servers(plan, must_exist=False), started)
@@ -119,29 +120,56 @@ async def convene(
     return session
 
 
+async def resume(record: Record, deliberation_id: str) -> Session | None:
+    """The plan that stands on the record as a session, whoever asked for it; None where there is none."""
+    started = asyncio.get_running_loop().time()
+    event = await record.last(f"deliberations.{deliberation_id}.plan", direct=False)
+    if event is None:
+        return None
+    plan = Deliberation.from_record(event.body["plan"])
+    if await record.last(f"deliberations.{deliberation_id}.finished", direct=False) is not None:
+        return Session(plan, {}, started, finished=True)
+    session = Session(plan, await _servers(plan, must_exist=False), started)
+    await _announce_start(record, session, DeliberationRequest.from_record(event.body["request"]), None)
+    return session
+
+
 async def begin(record: Record, session: Session, lease: Lease, run: str | None) -> Session:
     """The session under its lease: from here on an earlier run of the deliberation decides nothing any more.
 
     `run` names the flow run. What an earlier run left counts, so it is looked for again. Raises Superseded.
     """
-    if await record.last(f"deliberations.{session.plan.id}.finished") is not None:
+    if await record.last(f"deliberations.{session.plan.id}.finished", direct=False) is not None:
         return replace(session, lease=lease, finished=True)
-    fence = await record.fence(session.plan.id, lease.epoch, run)
+    fence = await begin_epoch(record, session.plan.id, lease, run)
     started = asyncio.get_running_loop().time() if lease.waited else session.started
     return replace(session, lease=lease, fence=fence, started=started)
 
 
 async def standing_plan(record: Record, deliberation_id: str, request: DeliberationRequest) -> Deliberation | None:
-    """The plan on the record, None if there is none yet. Raises InvalidRequest if it is another request's."""
-    event = await record.last(f"deliberations.{deliberation_id}.plan")
-    return None if event is None else _same(event, deliberation_id, request)
+    """The plan on the record, None if there is none yet.
+
+    Raises InvalidRequest where another request has the id: it has a plan, or was accepted and waits for one.
+    """
+    event, status = await asyncio.gather(
+        record.last(f"deliberations.{deliberation_id}.plan", direct=False), record.read_status(deliberation_id)
+    )
+    if event is not None:
+        return _same(event, deliberation_id, request)
+    if (status or {}).get("request_digest") not in (None, request.digest):
+        raise _taken(deliberation_id)
+    return None
 
 
 def _same(event: Event, deliberation_id: str, request: DeliberationRequest) -> Deliberation:
-    plan = Deliberation.model_validate(event.body["plan"])
+    plan = Deliberation.from_record(event.body["plan"])
     if plan.request_digest != request.digest:
-        raise InvalidRequest("deliberation_id", f"{deliberation_id!r} was already asked with another request")
+        raise _taken(deliberation_id)
     return plan
+
+
+def _taken(deliberation_id: str) -> InvalidRequest:
+    return InvalidRequest("deliberation_id", f"{deliberation_id!r} was already asked with another request")
 
 
 async def check_servers(plan: Deliberation) -> None:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from blocks.record import Body, Record
+from tasks.council.finished import Finished
+from tasks.council.models import Status
 from tasks.council.proposals import Answer
 
 OF_START = ("council", "started_at", "flow_run_url")
 
 
 async def answers_of(record: Record, deliberation_id: str, item_id: str) -> dict[str, dict[str, Answer]]:
-    """The final answers to an item, by stage and member. Raises RecordError."""
+    """The final answers to an item, by stage and member, as the leader has them. Raises RecordError."""
     found: dict[str, dict[str, Answer]] = {}
     after = 0
-    while (event := await record.next(f"answers.{deliberation_id}.{item_id}.>", after)) is not None:
+    while (event := await record.next(f"answers.{deliberation_id}.{item_id}.>", after, direct=False)) is not None:
         after = event.sequence
-        answer = Answer.model_validate(event.body)
+        answer = Answer.from_record(event.body)
         found.setdefault(answer.stage, {})[answer.agent_id] = answer
     return found
 
@@ -22,16 +24,24 @@ async def answers_of(record: Record, deliberation_id: str, item_id: str) -> dict
 async def status_of(record: Record, deliberation_id: str) -> Body | None:
     """The status of a deliberation: its key, or what the streams say of one whose key was let go after its end.
 
-    None for an id that is unknown. Raises RecordError.
+    Its `status` is always one of `Status`: a key that has none, as older versions could leave behind, is PENDING unless
+    the streams know better. None for an id that is unknown. Raises RecordError.
     """
-    status = await record.read_status(deliberation_id)
-    if status is not None:
-        return status
+    key = await record.read_status(deliberation_id)
+    if key is not None and key.get("status") in set(Status):
+        return key
     finished = await record.last(f"deliberations.{deliberation_id}.finished")
     if finished is None:
-        return None
+        return None if key is None else {"id": deliberation_id, **key, "status": Status.PENDING.value}
+    ended = Finished.from_record(finished.body).model_dump(mode="json", exclude_unset=True)
     plan = await record.last(f"deliberations.{deliberation_id}.plan")
     started = await record.last(f"deliberations.{deliberation_id}.started")
     begun = {name: started.body[name] for name in OF_START if name in started.body} if started else {}
     digests = {"request_digest": plan.body["plan"]["request_digest"]} if plan else {}
-    return {"id": deliberation_id, **begun, **digests, **finished.body}
+    return {**(key or {}), "id": deliberation_id, **begun, **digests, **ended}
+
+
+def flow_run_of(status: Body) -> str | None:
+    """The flow run that a deliberation runs under, as far as its status says; None where it does not."""
+    run = status.get("run") or str(status.get("flow_run_url") or "").rpartition("/")[2]
+    return run if isinstance(run, str) and run else None

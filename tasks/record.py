@@ -90,7 +90,7 @@ async def _ballots(plan: Deliberation, result: ItemResult) -> dict[str, tuple[Re
         if voters:
             subjects = (f"answers.{plan.id}.{result.item}.{stage}.{voter}" for voter in voters[:MAX_BALLOTS])
             events = await asyncio.gather(*map(record.last, subjects))
-            answers = (Answer.model_validate(event.body) for event in events if event)
+            answers = (Answer.from_record(event.body) for event in events if event)
             found[stage] = tuple(answer.ballot for answer in answers if answer.ballot)
     return found
 

@@ -30,7 +30,7 @@ from blocks.work_queue import LANES, workers
 from tasks.council.markup import cell
 from tasks.council.models import InvalidRequest, Status
 from tasks.ending import end
-from tasks.enqueue import DELIBERATE, Request, enqueue, id_of, queued
+from tasks.enqueue import DELIBERATE, Request, asked_of, enqueue, id_of, queued
 from tasks.reading import status_of
 from tasks.states import ended_state
 
@@ -164,8 +164,7 @@ async def _parameters(record: Record, one: str, status: Body, run: FlowRun | Non
     """What was asked: from the flow run, the status, or the plan."""
     if run is not None:
         return {name: value for name, value in run.parameters.items() if name != "deliberation_id"}
-    if "request" in status:
-        asked: dict[str, Any] = status["request"]
+    if (asked := await asked_of(record, status)) is not None:
         return asked
     plan = await record.last(f"deliberations.{one}.plan")
     if plan is None:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from deployments.cli import councils, deliberations, evaluation, stack
+from deployments.cli import councils, dead, deliberations, evaluation, stack
 
 __all__ = ["app", "main"]
 
@@ -28,6 +28,7 @@ stack.add_to(app)
 deliberations.add_to(app)
 evaluation.add_to(app)
 app.add_typer(councils.app, name="councils", rich_help_panel=deliberations.PANEL)
+app.add_typer(dead.app, name="dead", rich_help_panel=deliberations.PANEL)
 
 
 def main() -> None:

@@ -92,13 +92,18 @@ class FlowRuns:
         return self._deployments[name]
 
 
-async def tell_prefect(run: str | None, state: State[Any]) -> None:
-    """Set the final state of a flow run that no engine sets; one that has ended stays as it is, unless Crashed."""
+async def tell_prefect(run: str | None, state: State[Any], waiting_only: bool = False) -> None:
+    """Set the final state of a flow run that no engine sets; one that has ended stays as it is, unless Crashed.
+
+    `waiting_only`: one that runs stays as it is, too.
+    """
     if run is None:
         return
     with suppress(ObjectNotFound, ValueError):
         async with get_client() as client:
             standing = (await client.read_flow_run(UUID(run))).state
+            if waiting_only and standing is not None and standing.is_running():
+                return
             if standing is None or not standing.is_final() or (standing.is_crashed() and state.is_cancelled()):
                 await client.set_flow_run_state(UUID(run), state, force=True)
 

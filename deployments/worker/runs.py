@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -18,28 +20,47 @@ from prefect import Flow
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.exceptions import Abort, ObjectNotFound
 from prefect.states import Cancelled, Crashed
-from pydantic import ValidationError
 
-from blocks.exceptions import AgentsUnavailable, BlockMissing, ConclaveError, RecordError, Superseded
+from blocks.exceptions import (
+    AgentsUnavailable,
+    BlockMissing,
+    ConclaveError,
+    NewerVersion,
+    PrefectUnavailable,
+    RecordError,
+    RecordUnavailable,
+    RecordUnreadable,
+    Superseded,
+)
 from blocks.leases import Lease, Leases
-from blocks.record import LEASE_S, Record
+from blocks.record import LEASE_S, Body, Record
 from blocks.work_queue import Delivery
 from deployments.worker.cluster import Cluster
 from deployments.worker.flow_runs import FlowRuns, run_flow, tell_prefect
 from deployments.worker.places import Places
-from deployments.worker.requests import UnknownFlow, load
+from deployments.worker.requests import UnknownFlow, load, run_of
 from tasks.council.models import InvalidRequest, Status
 from tasks.ending import end, refuse
-from tasks.enqueue import DELIBERATE, Request
-from tasks.reading import status_of
+from tasks.enqueue import DELIBERATE, Request, is_accepted
+from tasks.finishing import MAX_REASON, end_without_plan
+from tasks.reading import flow_run_of, status_of
 from tasks.states import TakenOver, ended_state
 
 Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
 MAX_TRIES = 5
 """A request that is still not finished after so many runs is ended with what stands on the record."""
+MAX_FAILURES = MAX_TRIES + 3
+"""A message that this worker could not deal with so often, whatever the reason, becomes a dead letter."""
 AGAIN_S = 5.0
 """How long a request that could not be finished waits for the next try, for each try before."""
+NEWER_AGAIN_S = 10.0
+NEWER_S = 3600.0
+"""How long what a later version wrote is left to a worker of that version; then it is a dead letter."""
+REMEMBERED = 10_000
+"""Messages whose failures are remembered."""
+TRANSIENT_STATUS = (408, 429, 502, 503, 504)
+"""HTTP statuses of Prefect that say nothing of the request."""
 
 
 @dataclass
@@ -76,6 +97,13 @@ class Runs:
         self.peak = self.ended = 0
         self._numbers = 0
         self._flow_runs = FlowRuns(record)
+        self._failures: OrderedDict[int, int] = OrderedDict()
+        self._newer: OrderedDict[int, float] = OrderedDict()
+
+    @property
+    def newer(self) -> int:
+        """Messages that a later version wrote, and that wait for a worker of that version."""
+        return len(self._newer)
 
     async def run(self, delivery: Delivery) -> None:
         """Work on a request until it is done, or is to be delivered again. Never raises."""
@@ -86,11 +114,8 @@ class Runs:
         try:
             async with self.leases.working_on(delivery.reply):
                 await self._work_on(work)
-        except Superseded as error:
-            self._log.warning("%s is left to another worker: %s", delivery.id, error)
-        except Exception:  # noqa: BLE001  # whatever one request brings up must not end the others
-            self._log.exception("%s could not be run; it is tried again", delivery.id)
-            await delivery.hand_back(AGAIN_S * delivery.deliveries)
+        except Exception as error:  # noqa: BLE001  # whatever one request brings up must not end the others
+            await self._after(work, error)
         finally:
             del self.in_work[number]
             self.ended += 1
@@ -113,10 +138,12 @@ class Runs:
     async def _work_on(self, work: Work) -> None:
         delivery = work.delivery
         try:
-            request = work.request = Request.model_validate(delivery.body)
+            body = await delivery.body()
+            work.run = run_of(body)
+            request = work.request = Request.of_message(delivery.id, body)
             flow = load(request.flow)
-        except (ValidationError, UnknownFlow) as error:
-            await self._refused(delivery, error)
+        except (InvalidRequest, UnknownFlow, RecordUnreadable) as error:
+            await self._refused(work, str(error))
             return
         lease = work.lease = await self.leases.take(request.id)
         if lease is None:  # its holder ends it, or is gone when the request comes again
@@ -127,6 +154,7 @@ class Runs:
         finally:
             await self.leases.release(lease)
         if again_s is None:
+            self._failures.pop(delivery.sequence, None)
             await delivery.done()
         else:
             await delivery.hand_back(again_s)
@@ -135,39 +163,55 @@ class Runs:
         """Run it; None once it is finished, else the seconds until the next try."""
         tries = work.delivery.deliveries
         try:
+            status = await self._status_of(request)
             run = await self._flow_runs.of(request, flow)
             work.run = str(run.id)
             if request.flow != DELIBERATE:
                 await self._other(work, request, flow, run)
                 return None
-            tries = await self._deliberation(work, request, flow, run, lease)
+            tries = await self._deliberation(work, request, flow, run, lease, status)
         except ObjectNotFound:
             await self._end(request, lease, "its flow run was deleted")
         except InvalidRequest as error:
-            await refuse(self.record, request.id, str(error))
-            await tell_prefect(work.run, Crashed(message=str(error)))
+            if await refuse(self.record, request.id, lease, str(error), request.digest, work.run):
+                await tell_prefect(work.run, Crashed(message=str(error)))
+            else:
+                await self._refused(work, str(error))
         except TakenOver as error:
             raise Superseded(str(error)) from error
+        except (Superseded, NewerVersion):
+            raise
         except (Unfinished, AgentsUnavailable, RecordError, BlockMissing, httpx.HTTPError, Abort) as error:
-            if isinstance(error, Superseded):
-                raise
             if isinstance(error, AgentsUnavailable):
                 await self._cluster.suspect()
+            if _is_of_the_message(error) and self._count(work.delivery) >= MAX_FAILURES:
+                raise
             self._log.warning("%s is tried again (%s): %s", request.id, type(error).__name__, error)
             return AGAIN_S * min(tries, MAX_TRIES)
         return None
 
+    async def _status_of(self, request: Request) -> Body:
+        """The status of a request's deliberation. Raises InvalidRequest where its id is another request's."""
+        if request.flow != DELIBERATE:
+            return {}
+        status = await status_of(self.record, request.id) or {}
+        if status.get("request_digest") not in (None, request.digest):
+            raise InvalidRequest("id", f"{request.id!r} was already asked with another request")
+        return status
+
     async def _deliberation(
-        self, work: Work, request: Request, flow: Flow[Any, Any], run: FlowRun, lease: Lease
+        self, work: Work, request: Request, flow: Flow[Any, Any], run: FlowRun, lease: Lease, status: Body
     ) -> int:
         """Run a deliberation to its end. Raises Unfinished, and what its flow raises."""
-        status = await status_of(self.record, request.id) or {}
         final = "status" in status and Status(status["status"]).final
         in_prefect = run.state
         if final and in_prefect is not None and in_prefect.is_final():
             return 0
         if final and (_wants_end(in_prefect) or work.delivery.deliveries > MAX_TRIES):
             await tell_prefect(work.run, ended_state(status))
+            return 0
+        if not final and _wants_end(in_prefect) and flow_run_of(status) not in (None, str(run.id)):
+            await tell_prefect(work.run, Cancelled(message="Cancelled; the deliberation goes on under another run."))
             return 0
         if not final and (status.get("cancel_requested") or _wants_end(in_prefect)):
             await self.cancelled(request, run, lease)
@@ -178,7 +222,9 @@ class Runs:
             await tell_prefect(work.run, Crashed(message=f"Given up after {MAX_TRIES} runs."))
             return tries
         work.tries = tries
-        await self.record.merge_status(request.id, {"tries": tries, "run": str(run.id)})
+        began = {"tries": tries, "run": str(run.id)}
+        if not await self.record.merge_status(request.id, began):
+            await self.record.merge_status(request.id, _new_status(request) | began)
         state = await self._execute(work, await self._flow_runs.with_agents(flow), run, request, lease)
         if await self.record.last(f"deliberations.{request.id}.finished") is None:
             failure = await state.aresult(raise_on_failure=False)
@@ -223,14 +269,73 @@ class Runs:
 
     # --- ends -------------------------------------------------------------------------------------
 
-    async def _refused(self, delivery: Delivery, error: ValueError) -> None:
-        """A request that no worker can run leaves the queue, and whoever waits for it is told."""
-        said = _words(error)
-        self._log.error("request %s is refused: %s", delivery.id, said)
-        await refuse(self.record, delivery.id, said)
-        run = (delivery.body or {}).get("run")
-        await tell_prefect(run if isinstance(run, str) else None, Crashed(message=f"Refused: {said}"))
-        await delivery.refuse()
+    async def _refused(self, work: Work, reason: str) -> None:
+        """A message that no worker can run leaves the queue as a dead letter; nothing else ends with it."""
+        self._log.error("request %s is refused: %s", work.delivery.id, reason)
+        await tell_prefect(work.run, Crashed(message=f"Refused: {reason}"), waiting_only=True)
+        await work.delivery.bury(reason)
+
+    async def _after(self, work: Work, error: Exception) -> None:
+        """See to a message that could not be dealt with. Never raises."""
+        delivery = work.delivery
+        try:
+            if isinstance(error, Superseded):  # nothing is said to the queue: the delivery is somebody else's by now
+                self._log.warning("%s is left to another worker: %s", delivery.id, error)
+            elif isinstance(error, NewerVersion):
+                await self._leave_to_newer(work, error)
+            else:
+                self._log.error("%s could not be run", delivery.id, exc_info=error)
+                await self._failed(work, error, AGAIN_S)
+        except Exception:  # noqa: BLE001  # as above
+            self._log.exception("%s could not be seen to; it is tried again", delivery.id)
+            await delivery.hand_back(AGAIN_S * MAX_TRIES)
+
+    async def _failed(self, work: Work, error: Exception, again_s: float) -> None:
+        """Try a message again, a few times; then it is a dead letter, and what it was accepted for ends FAILED."""
+        delivery = work.delivery
+        failures = self._failures.get(delivery.sequence, 0)
+        if failures < MAX_FAILURES:
+            failures = self._count(delivery)
+        if failures < MAX_FAILURES:
+            await delivery.hand_back(again_s * failures)
+            return
+        reason = f"given up after {failures} failures: {type(error).__name__}: {error}"[:MAX_REASON]
+        if await self._give_up(work, reason):
+            await delivery.bury(reason)
+        else:
+            await delivery.hand_back(LEASE_S)
+
+    async def _give_up(self, work: Work, reason: str) -> bool:
+        """End what a request was accepted for, without reading what may have failed; False where somebody runs it."""
+        request = work.request
+        if request is not None and request.flow == DELIBERATE and await is_accepted(self.record, request.id):
+            lease = await self.leases.take(request.id)
+            if lease is None:
+                return False
+            try:
+                await end_without_plan(self.record, request.id, lease, reason, run=work.run)
+            finally:
+                await self.leases.release(lease)
+        await tell_prefect(work.run, Crashed(message=reason))
+        return True
+
+    async def _leave_to_newer(self, work: Work, error: NewerVersion) -> None:
+        """Leave what a later version wrote to a worker of that version, for a while; it counts as no try."""
+        delivery = work.delivery
+        now = time.monotonic()
+        since = _remember(self._newer, delivery.sequence, self._newer.get(delivery.sequence, now))
+        if work.request is not None and work.tries:
+            await self.record.merge_status(work.request.id, {"tries": work.tries - 1})
+        if now - since < NEWER_S:
+            self._log.warning("%s is left to a newer worker: %s", delivery.id, error)
+            await delivery.hand_back(NEWER_AGAIN_S)
+            return
+        del self._newer[delivery.sequence]
+        await delivery.bury(f"no newer worker took it within {NEWER_S:g} s: {error}")
+
+    def _count(self, delivery: Delivery) -> int:
+        """Failures of a message in this worker, with this one."""
+        return int(_remember(self._failures, delivery.sequence, self._failures.get(delivery.sequence, 0) + 1))
 
     async def cancelled(self, request: Request, run: FlowRun, lease: Lease) -> None:
         """End a deliberation that is to stop and that nobody runs."""
@@ -249,10 +354,20 @@ def _wants_end(state: State[Any] | None) -> bool:
     return state is not None and (state.is_cancelling() or state.is_cancelled())
 
 
-def _words(error: ValueError) -> str:
-    if not isinstance(error, ValidationError):
-        return str(error)
-    first = error.errors(include_input=False)[0]
-    if not first["loc"]:
-        return "body: a request is a JSON object"
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+def _is_of_the_message(error: BaseException) -> bool:
+    """Whether it may come from the message, and not from a part that is away."""
+    if isinstance(error, httpx.HTTPStatusError):
+        return error.response.status_code not in TRANSIENT_STATUS
+    return not isinstance(error, RecordUnavailable | AgentsUnavailable | PrefectUnavailable | httpx.HTTPError)
+
+
+def _new_status(request: Request) -> Body:
+    """Of a deliberation whose message came without a key, or after it was let go."""
+    return {"id": request.id, "status": Status.PENDING.value, "request_digest": request.digest, "door": request.door}
+
+
+def _remember(kept: OrderedDict[int, Any], sequence: int, value: Any) -> Any:
+    kept[sequence] = value
+    while len(kept) > REMEMBERED:
+        kept.popitem(last=False)
+    return value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
 
@@ -35,6 +35,14 @@ class Frozen(BaseModel):
     """Base of every model here: immutable, and an unknown key is an error that names it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def from_record(cls, body: Any) -> Self:
+        """The model from a body on the record or in the queue; fields that a later version wrote are passed over.
+
+        Raises ValidationError.
+        """
+        return cls.model_validate(body, extra="ignore")
 
 
 def digest(value: Any) -> str:

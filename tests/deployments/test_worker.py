@@ -263,15 +263,193 @@ async def test_a_flow_that_is_no_deliberation_is_cancelled(worker: Worker, simul
 
 
 async def test_garbage_does_not_stop_it(worker: Worker, recorded: Any, make_council: Any, new_id: str) -> None:
-    """What is no request leaves the queue FAILED, with the reason, and the next one is run."""
-    jetstream = recorded.client.jetstream()
-    await jetstream.publish(f"requests.{new_id}-a", b"\xff")
-    unknown = {"id": f"{new_id}-b", "flow": "os.system", "parameters": {}, "door": "planning"}
-    await jetstream.publish(f"requests.{new_id}-b", json.dumps(unknown).encode())
+    """What is no request becomes a dead letter with the reason, whatever its subject, and the next one is run."""
+    odd = {
+        f"{new_id}-a": b"\xff",
+        f"{new_id}-b": json.dumps(_body(f"{new_id}-b", flow="os.system")).encode(),
+        f"{new_id}-c": b"[1,2]",
+        f"{new_id}-d": json.dumps(_body(f"{new_id}-d", run="garbage")).encode(),
+        f"{new_id}-e": json.dumps(_body("somebody-else")).encode(),
+        f"{new_id};bad!id": b"{}",
+        f"{new_id}-f": b"[" * 5_000,
+    }
+    for one, data in odd.items():
+        await recorded.client.jetstream().publish(f"requests.{one}", data)
     assert await worker.ask(new_id, parameters={"task": TASK, "council": await make_council(1)})
     assert (await worker.finished(new_id))["status"] == "COMPLETED"
-    assert (await worker.finished(f"{new_id}-a"))["error"] == "body: a request is a JSON object"
-    assert "entrypoint: 'os.system' is none" in (await worker.finished(f"{new_id}-b"))["error"]
+
+    async def buried() -> Any:
+        found = await _buried(worker, new_id)
+        return found if len(found) == len(odd) else None
+
+    reasons = {letter.subject.removeprefix(f"requests.{new_id}"): letter.reason for letter in await until(buried)}
+    assert "is no JSON" in reasons["-a"]
+    assert reasons["-b"].startswith("entrypoint: 'os.system' is none that the warm worker runs")
+    assert reasons["-c"].startswith("id: ")
+    assert reasons["-d"].startswith("run: ")
+    assert reasons["-e"] == "id: is not that of the message's subject"
+    assert "is no JSON" in reasons["-f"]
+    assert await recorded.events(f"deliberations.{new_id}-a.>") == {}
+
+
+async def test_what_waits_beside_garbage_goes_on(
+    worker: Worker, recorded: Any, simulator: Any, make_council: Any, new_id: str
+) -> None:
+    """Garbage and another request under the id of one that runs end nothing but themselves."""
+    await simulator.fault("slow", match=f"{new_id}:", delay_s=4)
+    council = await make_council(3)
+    assert await worker.ask(new_id, parameters={"task": TASK, "council": council})
+
+    async def asked() -> bool:
+        return len(await simulator.calls(new_id)) == 3
+
+    await until(asked)
+    other = _body(new_id, parameters={"task": "Something else", "council": council})
+    for data in (b"[1,2]", json.dumps(other).encode()):
+        await recorded.client.jetstream().publish(f"requests.{new_id}", data)
+    finished = await worker.finished(new_id)
+    assert (finished["status"], finished["engine"]) == ("COMPLETED", "simulator")
+
+    async def buried() -> Any:
+        found = await _buried(worker, new_id)
+        return found if len(found) == 2 else None
+
+    reasons = [letter.reason for letter in await until(buried)]
+    assert any("was already asked with another request" in reason for reason in reasons)
+    ends = await recorded.events(f"deliberations.{new_id}.finished")
+    assert [len(bodies) for bodies in ends.values()] == [1]
+    assert (await worker.record.read_status(new_id))["status"] == "COMPLETED"
+
+
+async def test_another_request_does_not_end_one_that_was_left(
+    worker: Worker, recorded: Any, make_council: Any, new_id: str
+) -> None:
+    """A plan whose driver was killed: a stranger's run under its id is refused, and the resume decides."""
+    from prefect.client.orchestration import get_client
+    from prefect.states import Pending
+
+    from tasks.council.models import Deliberation, DeliberationRequest, InvalidRequest
+    from tasks.plans import council_spec
+
+    council = await make_council(3)
+    request = DeliberationRequest(task=TASK, council=council)
+    plan = Deliberation.plan(new_id, request, await council_spec(council))
+    body = {"plan": plan.model_dump(mode="json"), "request": request.model_dump(mode="json")}
+    await worker.record.publish_final(f"deliberations.{new_id}.plan", f"{new_id}:plan", "deliberation.plan", body)
+    strange = {"task": "Something else", "council": council, "deliberation_id": new_id}
+    async with get_client() as client:
+        deployment = await client.read_deployment_by_name("deliberate/deliberate")
+        run = await client.create_flow_run_from_deployment(deployment.id, parameters=strange, state=Pending())
+        message = _body(new_id, parameters=strange, run=str(run.id), door="prefect")
+        await recorded.client.jetstream().publish(f"requests.{new_id}", json.dumps(message).encode())
+
+        async def ended() -> Any:
+            state = (await client.read_flow_run(run.id)).state
+            return state if state.is_final() else None
+
+        assert "was already asked with another request" in (await until(ended)).message
+    assert await recorded.events(f"deliberations.{new_id}.finished") == {}
+    with pytest.raises(InvalidRequest, match="was already asked with another request"):
+        await worker.ask(new_id, parameters={"task": "A third", "council": council}, run=str(uuid.uuid4()))
+    assert await worker.ask(new_id, parameters={"task": TASK, "council": council}, run=None)
+    finished = await worker.finished(new_id)
+    assert (finished["status"], finished["successful_responses"]) == ("COMPLETED", 3)
+
+
+async def test_what_fails_again_and_again_ends_once_and_is_kept(
+    worker: Worker, recorded: Any, make_council: Any, new_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it raises, and however often: FAILED with the reason, a dead letter, and a replay under a new id."""
+    import deployments.worker.runs as runs
+    from tasks.dead_letters import replay
+
+    monkeypatch.setattr(runs, "AGAIN_S", 0.05)
+    raised = []
+
+    async def choking(record: Any, one: str) -> Any:
+        if one == new_id:
+            raised.append(one)
+            raise KeyError("engine")
+        return await status_of(record, one)
+
+    status_of = runs.status_of
+    monkeypatch.setattr(runs, "status_of", choking)
+    assert await worker.ask(new_id, parameters={"task": TASK, "council": await make_council(1)})
+    finished = await worker.finished(new_id)
+    assert finished["status"] == "FAILED"
+    assert finished["error"].startswith(f"given up after {runs.MAX_FAILURES} failures: KeyError")
+    assert len(raised) == runs.MAX_FAILURES
+    (letter,) = await _buried(worker, new_id)
+    assert (letter.id, letter.reason) == (new_id, finished["error"])
+    again = await replay(worker.record, letter.sequence)
+    assert again != new_id
+    assert (await worker.finished(again))["status"] == "COMPLETED"
+    assert (await worker.finished(new_id))["status"] == "FAILED"
+
+
+async def test_what_a_newer_version_wrote_is_left_to_it(
+    worker: Worker, recorded: Any, make_council: Any, new_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It counts as no try and fails nothing; what nobody takes for too long is kept. Unknown fields are no reason."""
+    import deployments.worker.runs as runs
+
+    monkeypatch.setattr(runs, "NEWER_AGAIN_S", 0.1)
+    jetstream, council = recorded.client.jetstream(), await make_council(1)
+    known = {**_body(f"{new_id}-known", parameters={"task": TASK, "council": council}), "since_2031": {"a": 1}}
+    await jetstream.publish(f"requests.{new_id}-known", json.dumps(known).encode())
+    assert (await worker.finished(f"{new_id}-known"))["status"] == "COMPLETED"
+    asked = json.dumps(_body(new_id)).encode()
+    await jetstream.publish(f"requests.{new_id}", asked, headers={"ce-schemaversion": "2"})
+
+    async def waits() -> bool:
+        return bool(worker.thread._service._runs.newer)
+
+    await until(waits)
+    await asyncio.sleep(1)
+    assert await _buried(worker, f"{new_id}") == []
+    monkeypatch.setattr(runs, "NEWER_S", 0.0)
+
+    async def buried() -> Any:
+        return await _buried(worker, new_id)
+
+    (letter,) = await until(buried)
+    assert letter.reason.startswith("no newer worker took it within")
+    assert letter.headers["ce-schemaversion"] == "2"
+    assert await recorded.events(f"deliberations.{new_id}.finished") == {}
+    assert not worker.thread._service._runs.newer
+
+
+async def test_a_body_that_is_lost_does_not_stop_its_lane(
+    worker: Worker, recorded: Any, make_council: Any, new_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message refers to the object store, where nothing is: it is kept dead, and others run meanwhile."""
+    import deployments.worker.runs as runs
+
+    monkeypatch.setattr(runs, "AGAIN_S", 0.05)
+    reference = {"ce-dataref": "nats-object://conclave-bodies/nothing"}
+    await recorded.client.jetstream().publish(f"requests.{new_id}-lost", b"{}", headers=reference)
+    assert await worker.ask(new_id, parameters={"task": TASK, "council": await make_council(1)})
+    assert (await worker.finished(new_id))["status"] == "COMPLETED"
+
+    async def buried() -> Any:
+        return await _buried(worker, f"{new_id}-lost")
+
+    (letter,) = await until(buried)
+    assert letter.headers["ce-dataref"] == "nats-object://conclave-bodies/nothing"
+    assert await recorded.events(f"deliberations.{new_id}-lost.>") == {}
+
+
+def _body(one: str, **fields: Any) -> dict[str, Any]:
+    """Of a message in the queue, as it was before there were versions."""
+    return {"id": one, "parameters": {"task": TASK}, "door": "planning", **fields}
+
+
+async def _buried(worker: Worker, prefix: str) -> list[Any]:
+    """The dead letters of subjects that begin so."""
+    from blocks.dead_letters import dead_letters
+
+    subject = f"requests.{prefix}"
+    return [letter async for letter in dead_letters(worker.record) if letter.subject.startswith(subject)]
 
 
 # --- the side of Prefect --------------------------------------------------------------------------

@@ -134,7 +134,7 @@ async def test_nats_and_prefect_restart_while_deliberations_run(broken: Stack, o
 
 
 async def test_what_is_no_request_leaves_the_queue_and_others_run(broken: Stack, new_id: str) -> None:
-    """Garbage, an unknown flow and wrong fields end FAILED with the reason; the worker goes on."""
+    """Garbage and an unknown flow are kept dead, wrong fields end FAILED, each with the reason; the worker goes on."""
     wrong: dict[str, Any] = {"flow": "flows.deliberate.deliberate", "door": "planning", "parameters": {}}
     await broken.put(f"requests.{new_id}-a", b"\xff no json")
     await broken.put(f"requests.{new_id}-b", json.dumps({**wrong, "id": f"{new_id}-b", "flow": "os.system"}).encode())
@@ -144,14 +144,18 @@ async def test_what_is_no_request_leaves_the_queue_and_others_run(broken: Stack,
     )
     ids = await broken.deploy_runs(2)
     await _ended_once(broken, ids)
-    reasons = {}
-    for letter in "abc":
-        finished = await broken.finished(f"{new_id}-{letter}")
-        assert finished["status"] == "FAILED"
-        reasons[letter] = finished["error"]
-    assert reasons["a"] == "body: a request is a JSON object"
-    assert reasons["b"].startswith("entrypoint: 'os.system' is none that the warm worker runs")
-    assert reasons["c"].startswith("members: Input should be greater than or equal to 1")
+    finished = await broken.finished(f"{new_id}-c")
+    assert finished["status"] == "FAILED"
+    assert finished["error"].startswith("members: Input should be greater than or equal to 1")
+    listed = json.loads((await broken.run("dead", "list", "--json")).out)
+    letters = {letter["id"].removeprefix(new_id): letter for letter in listed}
+    assert "is no JSON" in letters["-a"]["reason"]
+    assert letters["-b"]["reason"].startswith("entrypoint: 'os.system' is none that the warm worker runs")
+    shown = json.loads((await broken.run("dead", "show", str(letters["-b"]["number"]))).out)
+    assert shown["body"]["flow"] == "os.system"
+    refused = await broken.run("dead", "replay", str(letters["-a"]["number"]))
+    assert (refused.code, refused.out) == (2, "")
+    assert (await broken.run("dead", "show", "999999")).code == 2
 
 
 @pytest.mark.parametrize("door", ["prefect", "command"])

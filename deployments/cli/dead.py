@@ -1,0 +1,87 @@
+"""Verbs for dead letters: list, show, replay."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from deployments.cli.support import examples, run, running_stack, say
+
+if TYPE_CHECKING:
+    from blocks.dead_letters import DeadLetter
+
+app = typer.Typer(no_args_is_help=True, help="Requests that could not be dealt with, each kept with the reason.")
+
+Number = Annotated[int, typer.Argument(metavar="NUMBER", min=1, help="Its number, as `conclave dead list` shows it.")]
+AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
+
+
+@app.command(name="list")
+def list_(as_json: AsJson = False) -> None:
+    """List the dead letters, oldest first: number, time, id, deliveries, reason."""
+    running_stack()
+    from deployments.terminal import plain
+
+    letters = run(_all())
+    if as_json:
+        typer.echo(json.dumps([_line(letter) for letter in letters], indent=2))
+        return
+    for letter in letters:
+        when, often = letter.died[:19], f"{letter.deliveries} x"
+        typer.echo(f"{letter.sequence:6} {when} {letter.id:36} {often:>5}  {plain(letter.reason)}")
+    if not letters:
+        say("there are no dead letters")
+
+
+@app.command(epilog=examples("conclave dead show 3"))
+def show(number: Number) -> None:
+    """Show one of them, with what it asked for, as JSON."""
+    running_stack()
+    typer.echo(json.dumps(run(_shown(number)), indent=2))
+
+
+@app.command(epilog=examples("conclave dead replay 3"))
+def replay(number: Number) -> None:
+    """Ask for its deliberation again, under a new id, which is printed. The letter stays.
+
+    Exit code 2 where it is no request that can be run.
+    """
+    running_stack()
+    typer.echo(run(_replayed(number)))
+
+
+async def _all() -> list[DeadLetter]:
+    from blocks.connections import connections
+    from blocks.dead_letters import dead_letters
+    from blocks.loading import open_record
+
+    async with connections():
+        return [letter async for letter in dead_letters(await open_record())]
+
+
+async def _shown(number: int) -> dict[str, Any]:
+    from blocks.connections import connections
+    from blocks.loading import open_record
+    from tasks.dead_letters import content_of, letter_of
+
+    async with connections():
+        record = await open_record()
+        letter = await letter_of(record, number)
+        return {**_line(letter), "subject": letter.subject, "body": await content_of(record, letter)}
+
+
+async def _replayed(number: int) -> str:
+    from blocks.connections import connections
+    from blocks.loading import open_record
+    from tasks.dead_letters import replay
+
+    async with connections():
+        return await replay(await open_record(), number)
+
+
+def _line(letter: DeadLetter) -> dict[str, Any]:
+    told = asdict(letter)
+    return {"number": letter.sequence, **{name: told[name] for name in ("id", "died", "deliveries", "reason")}}
