@@ -11,13 +11,23 @@ from typing import Annotated, Any, TypeVar
 import typer
 from rich.console import Console
 
-from deployments.bench.options import PEERS, SIZES, STOCK_SIZES, Options, read_peers, read_sizes
+from deployments.bench.options import (
+    AGAINST_DOORS,
+    PEERS,
+    SIZES,
+    STOCK_SIZES,
+    Options,
+    read_doors,
+    read_peers,
+    read_sizes,
+)
 from deployments.bench.targets import MISSED, exit_code
 
 NOT_UP = 6
 WIDTH = 100
 """Columns where the output is not a terminal."""
 QUICK = Options(samples=1, warmup=1, latency_s=0.2, settle_s=3.0, sizes=(1, 3), stock_sizes=())
+AGAINST = Options(samples=10, latency_s=0.2, sizes=(1, 3, 15), stock_sizes=(), peers=("floor", "conclave", "rank"))
 
 T = TypeVar("T")
 
@@ -40,7 +50,8 @@ def main(arguments: list[str]) -> int:
 
 @app.command(
     epilog="Exit codes: 0 every target reached, 1 a target missed (or a sample failed), 2 wrong use, "
-    "3 none missed but not all could be judged (a weak floor, or a size left out), 6 the stack did not come up."
+    "3 none missed but not all could be judged (a weak floor, or a size left out), 6 the stack did not come up. "
+    "With --against: 0 no loss shown, 1 a loss shown (or a sample failed), 3 too wide an interval to tell."
 )
 def bench(
     samples: Annotated[int | None, typer.Option(min=1, help="Rounds that count (7).")] = None,
@@ -59,10 +70,17 @@ def bench(
     quick: Annotated[
         bool, typer.Option("--quick", help="One round with 1 and 3 members and short answers: a look, not a verdict.")
     ] = False,
+    against: Annotated[
+        Path | None,
+        typer.Option(help="Measure another checkout in turns with this one, and tell the ratio of new to old."),
+    ] = None,
+    doors: Annotated[
+        str | None, typer.Option(help=f"With --against: doors to the worker ({','.join(AGAINST_DOORS)}; none: '').")
+    ] = None,
 ) -> None:
     """Measure this machine: Conclave beside the floor (a plain client), the stock runner and LangGraph.
 
-    `conclave bench worker` measures the worker: doors, many at once, memory.
+    `conclave bench worker` measures the worker: doors, many at once, memory. `--against` compares two checkouts.
 
     Brings up a stack of its own with the simulator, measures in rotating turns, judges, and takes it down.
     """
@@ -78,6 +96,10 @@ def bench(
         "plot": plot,
     }
     asked = {name: value for name, value in given.items() if value is not None}
+    if against is not None:
+        raise typer.Exit(_compare(asked, quick, against, doors))
+    if doors is not None:
+        raise typer.BadParameter("belongs to --against, or to `conclave bench worker`", param_hint="--doors")
     raise typer.Exit(measure(replace(QUICK if quick else Options(), **asked)))
 
 
@@ -96,9 +118,7 @@ def measure(options: Options) -> int:
     console = Console()
     show(report, console if console.is_terminal else Console(width=WIDTH))
     if options.json:
-        _folder(options.json)
-        options.json.write_text(json.dumps(report.document(), indent=2) + "\n")
-        _say(f"written to {options.json}")
+        _write(options.json, report.document())
     if options.plot:
         from deployments.bench.plot import draw
 
@@ -107,11 +127,55 @@ def measure(options: Options) -> int:
     return exit_code(report.targets)
 
 
+def _compare(asked: dict[str, Any], quick: bool, against: Path, doors: str | None) -> int:
+    from deployments.bench.against.pairs import LEAST_PAIRS
+    from deployments.bench.against.sides import checked
+
+    if quick or "plot" in asked or "stock_sizes" in asked:
+        raise typer.BadParameter("goes without --quick, --plot and --stock-sizes", param_hint="--against")
+    options = replace(AGAINST, **asked)
+    if options.samples < LEAST_PAIRS:
+        raise typer.BadParameter(f"an interval needs {LEAST_PAIRS} rounds", param_hint="--samples")
+    chosen = AGAINST_DOORS if doors is None else _read(read_doors, doors, "--doors") or ()
+    if not chosen and options.peers == ("floor",):
+        raise typer.BadParameter("nothing is left to compare but the floor", param_hint="--peers")
+    try:
+        checkout = checked(against)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--against") from None
+    return compare(options, chosen, checkout)
+
+
+def compare(options: Options, doors: tuple[str, ...], checkout: Path) -> int:
+    """Measure this checkout against another, show, and write what was asked for; gives the exit code."""
+    from deployments.bench.against.program import run, show
+    from deployments.bench.against.sides import NotUpError
+    from deployments.bench.program import BenchError
+
+    try:
+        found = run(options, doors, checkout, _say)
+    except NotUpError as error:
+        return _fail(str(error), NOT_UP)
+    except BenchError as error:
+        return _fail(str(error), MISSED)
+    console = Console()
+    show(found, console if console.is_terminal else Console(width=WIDTH))
+    if options.json:
+        _write(options.json, found.document())
+    return found.comparison.exit_code
+
+
 def _read(read: Callable[[str], T], text: str | None, option: str) -> T | None:
     try:
         return None if text is None else read(text)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint=option) from None
+
+
+def _write(file: Path, document: dict[str, Any]) -> None:
+    _folder(file)
+    file.write_text(json.dumps(document, indent=2) + "\n")
+    _say(f"written to {file}")
 
 
 def _folder(file: Path) -> None:

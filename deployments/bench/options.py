@@ -10,7 +10,10 @@ from typing import TypeVar
 T = TypeVar("T")
 
 PEERS = ("floor", "conclave", "rank", "synthesize", "stock", "langgraph")
-SIZES = (1, 3, 5, 15, 64)
+DOORS = ("ui", "schedule", "cli")
+AGAINST_DOORS = ("ui",)
+SIZES = (1, 3, 5, 15)
+"""Not 64: on two cores the floor would be weak there at half a second an answer, and nothing could be judged."""
 STOCK_SIZES = (3,)
 STAGED = ("rank", "synthesize")
 """Peers that ask their members more than once, one answer after the other."""
@@ -49,6 +52,14 @@ def read_peers(text: str) -> tuple[str, ...]:
     if unknown := sorted(named - set(PEERS)):
         raise ValueError(f"there is no peer {', '.join(unknown)}; there are {', '.join(PEERS)}")
     return tuple(peer for peer in PEERS if peer in named | {"floor"})
+
+
+def read_doors(text: str) -> tuple[str, ...]:
+    """Doors such as `ui,cli`; none where the text is empty. Raises ValueError."""
+    named = {part.strip() for part in text.split(",") if part.strip()}
+    if unknown := sorted(named - set(DOORS)):
+        raise ValueError(f"there is no door {', '.join(unknown)}; there are {', '.join(DOORS)}")
+    return tuple(door for door in DOORS if door in named)
 
 
 def turns(options: Options, number: int) -> list[tuple[str, int]]:

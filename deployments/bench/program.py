@@ -16,7 +16,7 @@ from typing import Any
 from deployments.bench.figures import Measured, check_floors, rows
 from deployments.bench.machine import commit, machine, nats_version, versions
 from deployments.bench.options import Options, turns
-from deployments.bench.quiet import BUSY_SHARE, Watch
+from deployments.bench.quiet import BUSY_SHARE, Watch, busy
 from deployments.bench.report import Report
 from deployments.bench.targets import judge
 from deployments.settings import Settings, load_settings
@@ -134,14 +134,14 @@ async def _first_look(watch: Watch, options: Options, say: Say) -> float:
     await asyncio.sleep(FIRST_LOOK_S)
     others = watch.reading().others(before)
     if others > BUSY_SHARE * (os.cpu_count() or 1):
-        say(f"{_busy(others)}; figures will be worse than they could be")
+        say(f"{busy(others)}; figures will be worse than they could be")
     return others
 
 
 def _warnings(measured: list[Measured], others: float, at_first: float) -> list[str]:
     warnings = []
     if max(others, at_first) > BUSY_SHARE * (os.cpu_count() or 1):
-        warnings.append(f"BUSY MACHINE: {_busy(others)} (median). Compare inside this run only, or take it again.")
+        warnings.append(f"BUSY MACHINE: {busy(others)} (median). Compare inside this run only, or take it again.")
     restless = sum(not each.quiet for each in measured)
     if restless:
         warnings.append(f"{restless} of {len(measured)} samples began before Prefect's server was quiet (--settle).")

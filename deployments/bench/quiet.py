@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -73,8 +74,7 @@ class Watch:
 
     def reading(self) -> Reading:
         """The processor time used until now."""
-        ours = [*family(self._home).everyone, psutil.Process()]
-        return Reading(time.monotonic(), _machine_s(), _used_s(ours))
+        return used_by(family(self._home).everyone)
 
     def _look(self) -> float:
         """Note whether the server worked since the last look."""
@@ -90,6 +90,16 @@ class Watch:
             if server is not None:
                 return _used_s([server, *server.children(recursive=True)])
         return 0.0
+
+
+def used_by(ours: Iterable[psutil.Process]) -> Reading:
+    """The processor time used until now, by these processes with this one."""
+    return Reading(time.monotonic(), _machine_s(), _used_s([*ours, psutil.Process()]))
+
+
+def busy(others: float) -> str:
+    """What others use, in words."""
+    return f"other work keeps {others:.1f} of {os.cpu_count()} cores busy"
 
 
 def _machine_s() -> float:

@@ -91,7 +91,7 @@ def remarks(report: Report) -> list[str]:
 
 def verdict(judged: Sequence[Judged]) -> str:
     """How many of the targets were reached, missed and not judged, in one line."""
-    bounded = [each.verdict for each in judged if each.bound is not None]
+    bounded = [each.verdict for each in judged if each.bound is not None and each.verdict != "not asked for"]
     reached, missed = bounded.count("reached"), bounded.count("missed")
     return f"targets: {reached} reached, {missed} missed, {len(bounded) - reached - missed} not judged"
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from deployments.bench.figures import FLOOR_SHARE, FloorCheck, Row
+from deployments.bench.options import SIZES
 
-Verdict = Literal["reached", "missed", "floor weak", "not measured", "shown"]
+Verdict = Literal["reached", "missed", "floor weak", "not measured", "not asked for", "shown"]
 REACHED, MISSED, NOT_JUDGED = 0, 1, 3
 """Exit codes: every target reached; at least one missed; none missed, but not all could be judged."""
 
@@ -50,7 +51,10 @@ class Target:
 
 @dataclass(frozen=True)
 class Judged:
-    """A target, what was measured, and the verdict; no figure where something it needs was left out."""
+    """A target, what was measured, and the verdict; no figure where something it needs was left out.
+
+    "not measured" is a hole in the verdict, "not asked for" is what a run by default does not measure.
+    """
 
     target: str
     figure: float | None
@@ -82,8 +86,8 @@ def judge(rows: Iterable[Row], floors: Mapping[int, FloorCheck]) -> list[Judged]
 
 
 def exit_code(judged: Iterable[Judged]) -> int:
-    """What the verdicts come to, over the targets that have a bound."""
-    verdicts = {each.verdict for each in judged if each.bound is not None}
+    """What the verdicts come to, over the targets that have a bound and belong to the run."""
+    verdicts = {each.verdict for each in judged if each.bound is not None} - {"not asked for"}
     if "missed" in verdicts:
         return MISSED
     return REACHED if verdicts == {"reached"} else NOT_JUDGED
@@ -94,7 +98,7 @@ def _judged(target: Target, found: Medians) -> Judged:
     try:
         figure = target.figure(found)
     except KeyError:
-        return Judged(target.name, None, bound, "not measured")
+        return Judged(target.name, None, bound, "not measured" if set(target.sizes) <= set(SIZES) else "not asked for")
     return Judged(target.name, round(figure, 4), bound, _verdict(target, figure, found))
 
 

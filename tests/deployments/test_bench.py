@@ -171,9 +171,29 @@ def test_wrong_use_ends_with_two_and_names_the_option(
 def test_help_tells_every_option_and_every_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     told = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
-    for option in ("samples", "warmup", "latency", "settle", "sizes", "stock-sizes", "peers", "json", "plot", "quick"):
+    for option in (
+        "samples",
+        "warmup",
+        "latency",
+        "settle",
+        "sizes",
+        "stock-sizes",
+        "peers",
+        "json",
+        "plot",
+        "quick",
+        "against",
+        "doors",
+    ):
         assert f"--{option}" in told
-    for code in ("0 every target", "1 a target missed", "2 wrong use", "3 none missed", "6 the stack"):
+    for code in (
+        "0 every target",
+        "1 a target missed",
+        "2 wrong use",
+        "3 none missed",
+        "6 the stack",
+        "1 a loss shown",
+    ):
         assert code in " ".join(told.split())
 
 
@@ -296,10 +316,26 @@ def test_a_miss_goes_before_what_could_not_be_judged() -> None:
 
 
 def test_a_size_that_was_left_out_is_not_judged() -> None:
-    walls = {key: wall for key, wall in whole().items() if key[1] != 64}
+    walls = {key: wall for key, wall in whole().items() if key[1] != 3}
     found = judged(walls)
-    assert found["64 members, wall over its floor (s)"].verdict == "not measured"
+    assert found["3 members, wall over the floor (s)"].verdict == "not measured"
     assert exit_code(found.values()) == NOT_JUDGED
+
+
+def test_what_a_run_by_default_does_not_measure_is_missed_by_nobody_but_judged_where_it_is_asked_for() -> None:
+    def by_default(**other: float) -> dict[tuple[str, int], float]:
+        return {key: wall for key, wall in whole(**other).items() if key[1] in Options().sizes}
+
+    found = judged(by_default())
+    assert found["64 members, wall over its floor (s)"].verdict == "not asked for"
+    assert exit_code(found.values()) == REACHED
+    assert exit_code(judged(by_default(conclave_3=0.9)).values()) == MISSED
+    assert exit_code(judged(whole(conclave_64=9.0)).values()) == MISSED
+
+
+def test_a_run_that_measures_nothing_judged_has_not_reached_anything() -> None:
+    assert exit_code(judged({("floor", 1): STRONG, ("conclave", 1): 0.65}).values()) == NOT_JUDGED
+    assert exit_code(judged({("floor", 64): STRONG, ("conclave", 64): 0.65}).values()) == NOT_JUDGED
 
 
 # --- report -----------------------------------------------------------------------------------------------
@@ -335,18 +371,6 @@ def test_the_plot_is_drawn_as_svg_and_png(tmp_path: Path) -> None:
 
 
 # --- what it needs ----------------------------------------------------------------------------------------
-
-
-def test_the_two_locks_agree_on_every_package_that_both_have() -> None:
-    def pinned(name: str) -> dict[str, str]:
-        lines = (Path(__file__).parents[2] / name).read_text().splitlines()
-        return dict(match.groups() for line in lines if (match := re.match(r"([\w.-]+)==(\S+)", line)))
-
-    ours, bench = pinned("requirements.lock"), pinned("requirements-bench.lock")
-    assert bench.keys() >= {"langgraph", "langgraph-checkpoint-sqlite"}
-    both = ours.keys() & bench.keys()
-    assert {name: bench[name] for name in both} == {name: ours[name] for name in both}
-    assert both
 
 
 def test_prefect_is_imported_only_after_the_stack_told_where_it_is() -> None:
@@ -404,7 +428,7 @@ async def test_a_quick_run_measures_a_stack_of_its_own_and_leaves_nothing_behind
     assert document["versions"].keys() >= {"prefect", "ray", "nats-server"}
     for sample in document["samples"]:
         assert sample["wall_s"] >= sample["server_s"] >= document["latency_s"]
-    assert {target["verdict"] for target in document["targets"]} == {"not measured"}
+    assert {target["verdict"] for target in document["targets"]} == {"not measured", "not asked for"}
     assert "Conclave" in out
     assert (tmp_path / "out" / "bench.png").is_file()
     home = re.search(r"starting .* in (\S+)", err)

@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 
 from deployments.bench.figures import FLOOR_SHARE, summary
+from deployments.bench.options import DOORS
 from deployments.bench.peers.plain import Floor
 from deployments.bench.quiet import Watch
 from deployments.bench.worker.program import MEMBERS
@@ -19,7 +20,6 @@ from deployments.bench.worker.scene import PATIENCE_S, Scene
 from deployments.bench.worker.stack import Say
 from deployments.stack.processes import family
 
-DOORS = ("ui", "schedule", "cli")
 SETTLE_S = 10.0
 SAMPLE_S = 0.5
 FINAL = ("COMPLETED", "FAILED", "CANCELLED", "CRASHED")
