@@ -1,17 +1,23 @@
-# The few verbs. `make demo` and `make test` set up everything that they need.
+# The few verbs. `make demo` and `make test` set up everything that they need; CONCLAVE_NO_APT=1: nothing from Debian.
 VENV := .venv
 VLLM := .venv-vllm
 CONCLAVE := $(VENV)/bin/conclave
 TASK ?= Write a Python function to calculate the factorial of a number
 UP := $(if $(LLM_URL),--llm-url "$(LLM_URL)" $(if $(MODEL),--model "$(MODEL)"),)
 
-.PHONY: help demo test check bench up down lock acceptance test-faults vllm test-vllm demo-vllm
+.PHONY: help demo test check bench up down lock acceptance test-faults test-security fuzz vllm test-vllm demo-vllm
 
 help: ## show this
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 $(VENV)/.ready: requirements.lock pyproject.toml infra/setup.sh infra/system.sh
 	@bash infra/setup.sh $(VENV)
+	@touch $@
+
+PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps
+$(VENV)/.ready-dev: $(VENV)/.ready requirements-dev.lock
+	@echo "installing what tests and checks"
+	@$(PIP_INSTALL) -r requirements-dev.lock
 	@touch $@
 
 $(VLLM)/.ready: infra/vllm/requirements.lock infra/vllm/setup.sh infra/vllm/tiny_model.py infra/system.sh LICENSE | $(VENV)/.ready
@@ -23,26 +29,34 @@ demo: $(VENV)/.ready ## bring the stack up and let a council decide: TASK=... LL
 	@$(CONCLAVE) deliberate "$(TASK)" --requirement "Use type hints" --requirement "Add a docstring"
 	@echo "The stack stays up. Ask it more: $(CONCLAVE) deliberate \"...\"   Stop it: make down"
 
-test: $(VENV)/.ready ## run all tests, on real servers
-	@bash infra/test_tools.sh
+test: $(VENV)/.ready-dev ## run all tests, on real servers
+	@bash infra/test_tools.sh postgresql
 	$(VENV)/bin/python -m pytest
 
-acceptance: $(VENV)/.ready ## let councils decide end to end on the simulator, or on CONCLAVE_LLM_URL=... CONCLAVE_LLM_MODEL=...
+acceptance: $(VENV)/.ready-dev ## let councils decide end to end on the simulator, or on CONCLAVE_LLM_URL=... CONCLAVE_LLM_MODEL=...
 	@echo "acceptance $(if $(CONCLAVE_LLM_URL),on the model server $(CONCLAVE_LLM_URL),on the SIMULATOR: CONCLAVE_LLM_URL=http://host:8000 asks a live model)"
 	ACCEPTANCE_LLM_URL="$(CONCLAVE_LLM_URL)" ACCEPTANCE_LLM_MODEL="$(CONCLAVE_LLM_MODEL)" $(VENV)/bin/python -m pytest tests/acceptance
 
-test-faults: $(VENV)/.ready ## break a stack on purpose: parts that die or go away, a full disk, two under one id
+test-faults: $(VENV)/.ready-dev ## break a stack on purpose: parts that die or go away, a full disk, two under one id
 	$(VENV)/bin/python -m pytest tests/faults
+
+test-security: $(VENV)/.ready-dev ## attack a stack: as another user, from a page in Chromium, with hostile content; a seeded part of the fuzz
+	@bash infra/test_tools.sh chromium
+	$(VENV)/bin/python -m pytest tests/security
+
+EXAMPLES ?= 10000
+fuzz: $(VENV)/.ready-dev ## the same fuzz for long, on new random cases: EXAMPLES=10000 for each property
+	FUZZ_EXAMPLES=$(EXAMPLES) $(VENV)/bin/python -m pytest tests/security -m hypothesis --hypothesis-profile=fuzz --timeout=21600
 
 vllm: $(VLLM)/.ready ## set a real vLLM up for the CPU, with a tiny model made on the spot
 
-test-vllm: $(VENV)/.ready $(if $(LLM_URL),,$(VLLM)/.ready) ## hold a real vLLM to the contract: this one, or LLM_URL=... MODEL=...
+test-vllm: $(VENV)/.ready-dev $(if $(LLM_URL),,$(VLLM)/.ready) ## hold a real vLLM to the contract: this one, or LLM_URL=... MODEL=...
 	CONTRACT_SERVER="$(or $(LLM_URL),vllm)" CONTRACT_MODEL="$(MODEL)" $(VENV)/bin/python -m pytest tests/contract
 
 demo-vllm: $(VENV)/.ready $(VLLM)/.ready ## the demo on a real vLLM on the CPU, with a small model where a hub can be reached
 	@bash infra/vllm/demo.sh $(VENV)/bin $(VLLM) "$(TASK)"
 
-check: $(VENV)/.ready ## lint, types, layers
+check: $(VENV)/.ready-dev ## lint, types, layers
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
@@ -50,7 +64,7 @@ check: $(VENV)/.ready ## lint, types, layers
 
 $(VENV)/.ready-bench: $(VENV)/.ready requirements-bench.lock
 	@echo "installing what the benchmark compares with and draws with"
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements-bench.lock
+	@$(PIP_INSTALL) -r requirements-bench.lock
 	@touch $@
 
 bench: $(VENV)/.ready-bench ## measure beside floor, stock runner and LangGraph; bench-results/: OPTIONS="--latency 2"
@@ -63,6 +77,7 @@ down: $(VENV)/.ready ## end the stack
 	@$(CONCLAVE) down
 
 LOCK := uv pip compile --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet
-lock: ## resolve both locks anew (needs uv)
-	$(LOCK) --extra kubernetes --group dev pyproject.toml -o requirements.lock
+lock: ## resolve all locks anew (needs uv)
+	$(LOCK) --extra kubernetes --group build pyproject.toml -o requirements.lock
+	$(LOCK) -c requirements.lock --group dev -o requirements-dev.lock
 	$(LOCK) -c requirements.lock --group bench -o requirements-bench.lock

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Makes the virtual environment $1 from requirements.lock, installing Python 3.11 and venv from Debian if missing.
+# Makes the virtual environment $1 from requirements.lock: what production runs, without tools of tests and checks.
+# Installs Python 3.11 and venv from Debian if missing, and says so first.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=$1
@@ -11,13 +12,11 @@ find_python() { for each in "${PYTHON:-}" python3.11 python3; do if [ -n "$each"
 
 python=$(find_python)
 if [ -z "$python" ]; then
-  echo "installing Python 3.11" >&2
-  install python3.11 python3.11-venv
+  install "since there is no Python 3.11 (PYTHON=... names one)" python3.11 python3.11-venv
   python=$(find_python)
 fi
 if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
-  echo "installing Python's venv" >&2
-  install python3.11-venv
+  install "to make the environment $venv" python3.11-venv
 fi
 
 echo "making $venv: about 1 GB, a minute or two" >&2

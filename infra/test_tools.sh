@@ -1,11 +1,20 @@
 #!/usr/bin/env bash
-# What the tests need beside Python packages: PostgreSQL, from Debian, for the test of Prefect on it.
-# Where it may not be installed that one test is skipped and says so.
+# What tests need beside Python packages, from Debian: test_tools.sh postgresql (Prefect on it), or chromium (a page in
+# a browser). Where it may not be installed those tests are skipped and say so.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . infra/system.sh
 
-if command -v initdb >/dev/null || compgen -G "/usr/lib/postgresql/*/bin/initdb" >/dev/null; then exit 0; fi
-may_install || { echo "PostgreSQL is not installed here: the test of Prefect on it will be skipped" >&2; exit 0; }
-echo "installing PostgreSQL for a test" >&2
-install postgresql || echo "PostgreSQL cannot be installed: the test of Prefect on it will be skipped" >&2
+case "$1" in
+  postgresql)
+    what="the test of Prefect on PostgreSQL"
+    have() { command -v initdb >/dev/null || compgen -G "/usr/lib/postgresql/*/bin/initdb" >/dev/null; } ;;
+  chromium)
+    what="the tests from a page in a browser"
+    have() { command -v chromium >/dev/null; } ;;
+  *) echo "test_tools.sh postgresql|chromium" >&2; exit 2 ;;
+esac
+
+if have; then exit 0; fi
+may_install || { by_hand ", and $1 is not there: it is needed for $what, which will be skipped" "$1"; exit 0; }
+install "for $what" "$1" || echo "$1 cannot be installed: $what will be skipped" >&2

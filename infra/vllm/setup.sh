@@ -14,8 +14,7 @@ found=$("$python" -c 'import platform, sys; print("%d.%d" % sys.version_info[:2]
 
 if ! "$python" -c 'import ctypes; ctypes.CDLL("libnuma.so.1")' 2>/dev/null; then
   may_install || give_up "its CPU build needs the library libnuma.so.1: install Debian's package libnuma1"
-  echo "installing libnuma, which vLLM's CPU build needs" >&2
-  install libnuma1 || give_up "Debian's package libnuma1, which its CPU build needs, cannot be installed"
+  install "for vLLM's CPU build" libnuma1 || give_up "Debian's package libnuma1, which its CPU build needs, cannot be installed"
 fi
 
 trap 'rm -rf "$venv"' EXIT
