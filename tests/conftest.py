@@ -1,6 +1,10 @@
 """Real servers for the tests: one local stack for the session, with the simulator as the model server.
 
 `make acceptance` may name another model server, in ACCEPTANCE_LLM_URL and ACCEPTANCE_LLM_MODEL.
+
+Properties run the same cases each time (profile `seeded`), so that a failure is a change of ours; `make fuzz` looks for
+new ones (profile `fuzz`, FUZZ_EXAMPLES for each property). So tests say how many cases they need only where the
+profile's number would be too many for a real server.
 """
 
 from __future__ import annotations
@@ -19,9 +23,22 @@ import aiohttp
 import nats
 import pytest
 import pytest_asyncio
+from hypothesis import HealthCheck, settings
 from nats.js.errors import NotFoundError
 
 LATENCY_S = 0.2
+
+SLOW = (HealthCheck.too_slow,)
+"""How fast cases are made says something of the machine, and nothing of the code."""
+settings.register_profile("seeded", derandomize=True, deadline=None, suppress_health_check=SLOW)
+settings.register_profile(
+    "fuzz",
+    max_examples=int(os.environ.get("FUZZ_EXAMPLES", "10000")),
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=SLOW,
+)
+settings.load_profile("seeded")
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ OURS = Path(deployments.__file__).resolve().parents[1]
 UP_TIMEOUT_S = 600.0
 DOWN_TIMEOUT_S = 240.0
 KILL_TIMEOUT_S = 30.0
-_OF_ANOTHER_STACK = ("PREFECT_", "RAY_", "NATS_", "VLLM_")
+_OF_ANOTHER_STACK = ("PREFECT_", "RAY_", "NATS_", "VLLM_", "CONCLAVE_LLM_")
 """Beginnings of variables that lead to a stack, or log into one; each side makes its own."""
 
 
