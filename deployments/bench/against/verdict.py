@@ -62,8 +62,13 @@ class Comparison:
 
     @property
     def verdict(self) -> Verdict:
-        """A loss of any figure, or of all together, is one; else all together have to exclude more than TOLERATED."""
-        if self.together.low > 1 or any(figure.loss for figure in self.figures):
+        """A loss of any figure is one; else what all together say."""
+        return "loss" if any(figure.loss for figure in self.figures) else self.of_all
+
+    @property
+    def of_all(self) -> Verdict:
+        """Of all figures together: no loss where more than TOLERATED is excluded."""
+        if self.together.low > 1:
             return "loss"
         return "no loss" if self.together.high <= TOLERATED else "cannot tell"
 
@@ -80,16 +85,13 @@ class Comparison:
             for figure in self.figures
             if figure.loss
         ]
-        if self.together.low > 1:
-            lines.append(f"LOSS SHOWN, all figures together: {told}")
-        elif self.verdict == "cannot tell":
-            lines.append(
-                f"cannot tell, all figures together: {told}. To exclude a loss of {TOLERATED - 1:.0%} it takes more"
-                " --samples, or a quieter machine"
-            )
-        else:
-            lines.append(f"no loss shown{', all figures together' if lines else ''}: {told}")
-        return lines
+        words = {
+            "loss": f"LOSS SHOWN, all figures together: {told}",
+            "no loss": f"no loss shown{', all figures together' if lines else ''}: {told}",
+            "cannot tell": f"cannot tell, all figures together: {told}. To exclude a loss of {TOLERATED - 1:.0%}"
+            " it takes more --samples, or a quieter machine",
+        }
+        return [*lines, words[self.of_all]]
 
 
 def compare(measured: Mapping[Key, Walls]) -> Comparison:
