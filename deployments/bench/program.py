@@ -80,7 +80,7 @@ async def _measure(found: StackStatus, settings: Settings, options: Options, say
                 say(f"{name} is left out: {missing}")
         at_first = await _first_look(watch, options, say)
         measured = await _rounds(peers, watch, options, say)
-        nats = await nats_version(os.environ["NATS_URL"])
+        nats = await nats_version(found.nats or "")
     floors = check_floors(measured, options.latency_s)
     found_rows = rows(measured, floors)
     others = statistics.median(each.others_cores for each in measured)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import aiohttp
@@ -27,19 +25,10 @@ def item() -> Item:
 
 
 class ModelServer:
-    """The simulator as a plain aiohttp client has it: connections are kept, and not bounded.
-
-    Its key, where it has one, is among the stack's variables, which are set.
-    """
+    """The simulator as a plain aiohttp client has it: connections are kept, and not bounded."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str, model: str) -> None:
         self._session, self._url, self._model = session, url, model
-        key = os.environ.get("CONCLAVE_LLM_API_KEY")
-        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
-
-    def get(self, path: str) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        """Ask it for something of its own, such as `/metrics`."""
-        return self._session.get(f"{self._url}{path}", headers=self._headers)
 
     @staticmethod
     def session() -> aiohttp.ClientSession:
@@ -59,7 +48,7 @@ class ModelServer:
 
     async def ask(self, request_id: str, body: bytes) -> bytes:
         """One answer, whole."""
-        headers = {**self._headers, "X-Request-Id": request_id, "Content-Type": "application/json"}
+        headers = {"X-Request-Id": request_id, "Content-Type": "application/json"}
         url = f"{self._url}/v1/chat/completions"
         async with self._session.post(url, data=body, headers=headers) as answer:
             answer.raise_for_status()
@@ -69,7 +58,7 @@ class ModelServer:
         """Open so many connections, so that none has to be opened inside the clock; and forget earlier calls."""
 
         async def touch() -> None:
-            async with self.get("/health") as answer:
+            async with self._session.get(f"{self._url}/health") as answer:
                 await answer.read()
 
         await self.forget()
@@ -77,13 +66,12 @@ class ModelServer:
 
     async def forget(self) -> None:
         """Clear the book of calls, so that reading it stays cheap."""
-        async with self._session.delete(f"{self._url}/sim/calls", headers=self._headers) as answer:
-            answer.raise_for_status()
+        async with self._session.delete(f"{self._url}/sim/calls") as answer:
+            await answer.read()
 
     async def sample(self, run_id: str, called: float, started: float, ended: float) -> Sample:
         """The sample of a run, from its moments (epoch seconds) and the server's book."""
-        async with self.get("/sim/calls") as answer:
-            answer.raise_for_status()
+        async with self._session.get(f"{self._url}/sim/calls") as answer:
             book: list[dict[str, Any]] = (await answer.json())["requests"]
         calls = [call for call in book if str(call["request_id"]).startswith(f"{run_id}:")]
         received = [call["received_at"] for call in calls]

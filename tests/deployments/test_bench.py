@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable, Mapping
 from io import StringIO
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -379,42 +378,6 @@ def test_prefect_is_imported_only_after_the_stack_told_where_it_is() -> None:
     code = "import sys, deployments.bench.program, deployments.bench.command; print('prefect' in sys.modules)"
     asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert asked.stdout.strip() == "False"
-
-
-@pytest.mark.parametrize("keys", [True, False])
-async def test_the_stacks_keys_go_to_its_model_server_and_to_prefect(
-    keys: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from aiohttp import web
-    from aiohttp.test_utils import TestServer
-
-    from deployments.bench.worker.scene import Scene
-    from deployments.bench.workload import ModelServer
-
-    for name, value in {"CONCLAVE_LLM_API_KEY": "model", "PREFECT_API_AUTH_STRING": "user:secret"}.items():
-        monkeypatch.setenv(name, value) if keys else monkeypatch.delenv(name, raising=False)
-    seen: dict[str, str | None] = {}
-
-    async def answer(request: web.Request) -> web.Response:
-        seen[request.path] = request.headers.get("Authorization")
-        return web.json_response({"state": {"type": "COMPLETED"}, "id": "1", "requests": []})
-
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", answer)
-    async with TestServer(app) as server, ModelServer.session() as http:
-        root = str(server.make_url("")).rstrip("/")
-        found = SimpleNamespace(llm=root, model="m", prefect=f"{root}/api")
-        scene = Scene(found, http, None)  # type: ignore[arg-type]
-        await scene.server.open(1)
-        await scene.server.ask("id", b"{}")
-        await scene.state("1")
-        await scene.ui()
-    models = {path: key for path, key in seen.items() if not path.startswith("/api")}
-    prefects = {path: key for path, key in seen.items() if path.startswith("/api")}
-    assert models.keys() == {"/sim/calls", "/health", "/v1/chat/completions"}
-    assert set(models.values()) == {"Bearer model" if keys else None}
-    assert len(prefects) == 3
-    assert set(prefects.values()) == {"Basic dXNlcjpzZWNyZXQ=" if keys else None}
 
 
 # --- quiet ------------------------------------------------------------------------------------------------

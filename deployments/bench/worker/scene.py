@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
-import os
 import sys
 import time
 import uuid
@@ -106,7 +104,7 @@ class Scene:
 
     async def state(self, one: str) -> dict[str, Any]:
         """The state of a flow run."""
-        async with self._http.get(f"{self.found.prefect}/flow_runs/{one}", headers=_prefects_key()) as answer:
+        async with self._http.get(f"{self.found.prefect}/flow_runs/{one}") as answer:
             found: dict[str, Any] = (await answer.json()).get("state") or {}
             return found
 
@@ -118,7 +116,7 @@ class Scene:
 
     async def running_calls(self) -> int:
         """Requests that the model server is answering now, as its metrics say."""
-        async with self.server.get("/metrics") as answer:
+        async with self._http.get(f"{self.found.llm}/metrics") as answer:
             for line in (await answer.text()).splitlines():
                 if line.startswith("vllm:num_requests_running"):
                     return int(float(line.rpartition(" ")[2]))
@@ -126,8 +124,7 @@ class Scene:
 
     async def _create(self, body: dict[str, Any]) -> str:
         if self._deployment is None:
-            url = f"{self.found.prefect}/deployments/name/deliberate/deliberate"
-            async with self._http.get(url, headers=_prefects_key()) as answer:
+            async with self._http.get(f"{self.found.prefect}/deployments/name/deliberate/deliberate") as answer:
                 self._deployment = (await answer.json())["id"]
         made = await self._ask(
             f"deployments/{self._deployment}/create_flow_run", {**body, "parameters": self.parameters}
@@ -138,8 +135,7 @@ class Scene:
         """POST, again where SQLite was locked, as Prefect's own client does."""
         async with asyncio.timeout(PATIENCE_S):
             while True:
-                url = f"{self.found.prefect}/{path}"
-                async with self._http.post(url, json=body, headers=_prefects_key()) as answer:
+                async with self._http.post(f"{self.found.prefect}/{path}", json=body) as answer:
                     if answer.status < 300:
                         return await answer.json()
                     if answer.status != 503:
@@ -149,16 +145,10 @@ class Scene:
 
 @asynccontextmanager
 async def scene(found: StackStatus) -> AsyncGenerator[Scene, None]:
-    """The doors of the stack, whose variables are set, with their connections."""
+    """The doors of the stack, with their connections."""
     async with ModelServer.session() as http:
-        client = await nats.connect(os.environ["NATS_URL"])  # what is shown of it has no credentials
+        client = await nats.connect(found.nats or "")
         try:
             yield Scene(found, http, client)
         finally:
             await client.close()
-
-
-def _prefects_key() -> dict[str, str]:
-    """What Prefect's own client sends where its server asks for a key."""
-    key = os.environ.get("PREFECT_API_AUTH_STRING")
-    return {"Authorization": f"Basic {base64.b64encode(key.encode()).decode()}"} if key else {}
