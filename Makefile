@@ -45,8 +45,9 @@ test-security: $(VENV)/.ready-dev ## attack a stack: as another user, from a pag
 	$(VENV)/bin/python -m pytest tests/security
 
 EXAMPLES ?= 10000
-fuzz: $(VENV)/.ready-dev ## the same fuzz for long, on new random cases: EXAMPLES=10000 for each property
-	FUZZ_EXAMPLES=$(EXAMPLES) $(VENV)/bin/python -m pytest tests/security -m hypothesis --hypothesis-profile=fuzz --timeout=21600
+fuzz: $(VENV)/.ready-dev ## the same for long, with the fuzz on new random cases: EXAMPLES=10000 for each property
+	@bash infra/test_tools.sh chromium
+	FUZZ_EXAMPLES=$(EXAMPLES) $(VENV)/bin/python -m pytest tests/security --hypothesis-profile=fuzz --timeout=21600
 
 vllm: $(VLLM)/.ready ## set a real vLLM up for the CPU, with a tiny model made on the spot
 

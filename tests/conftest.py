@@ -3,8 +3,8 @@
 `make acceptance` may name another model server, in ACCEPTANCE_LLM_URL and ACCEPTANCE_LLM_MODEL.
 
 Properties run the same cases each time (profile `seeded`), so that a failure is a change of ours; `make fuzz` looks for
-new ones (profile `fuzz`, FUZZ_EXAMPLES for each property). So tests say how many cases they need only where the
-profile's number would be too many for a real server.
+new ones (profile `fuzz`, FUZZ_EXAMPLES for each property). So a test says how many cases it takes only where the profile's number
+would be too many for a real server, and then as a share of FUZZ_EXAMPLES.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SLOW = (HealthCheck.too_slow,)
 settings.register_profile("seeded", derandomize=True, deadline=None, suppress_health_check=SLOW)
 settings.register_profile(
     "fuzz",
-    max_examples=int(os.environ.get("FUZZ_EXAMPLES", "10000")),
+    max_examples=int(os.environ.get("FUZZ_EXAMPLES") or 10_000),
     deadline=None,
     print_blob=True,
     suppress_health_check=SLOW,
