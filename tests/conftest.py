@@ -3,8 +3,8 @@
 `make acceptance` may name another model server, in ACCEPTANCE_LLM_URL and ACCEPTANCE_LLM_MODEL.
 
 Properties run the same cases each time (profile `seeded`), so that a failure is a change of ours; `make fuzz` looks for
-new ones (profile `fuzz`, FUZZ_EXAMPLES for each property). So a test says how many cases it takes only where the profile's number
-would be too many for a real server, and then as a share of FUZZ_EXAMPLES.
+new ones (profile `fuzz`, FUZZ_EXAMPLES for each property). So a test says how many cases it takes only where the
+profile's number would be too many for a real server, and then as a share of FUZZ_EXAMPLES.
 """
 
 from __future__ import annotations
