@@ -30,6 +30,7 @@ from ray._private.services import canonicalize_bootstrap_address_or_die
 from ray._raylet import GcsClient  # type: ignore[attr-defined]  # compiled
 from ray.actor import ActorHandle
 
+from blocks import names
 from blocks.agent_host import AgentHost, Environment, Submission, host_environment
 from blocks.exceptions import AgentsUnavailable
 
@@ -234,20 +235,24 @@ def _pool(job: str, count: int, concurrency: int, packages: tuple[str, ...], env
     return AgentPool(count, concurrency, f"agents-{settings[:12]}", _source_digest(packages)[:12], environment)
 
 
-_known: tuple[Settings, Environment] | None = None
+_known: tuple[Settings, str, Environment] | None = None
 
 
 def _environment() -> Environment:
-    """This process's Prefect settings as environment variables; worked out once, since it takes 30 ms."""
+    """This process's Prefect settings, and what its names there carry, as environment variables.
+
+    Worked out once, since it takes 30 ms.
+    """
     global _known
     if given := host_environment.get(None):
         return given
     settings = get_current_settings()
-    if _known is None or _known[0] is not settings:
+    if _known is None or _known[0] is not settings or _known[1] != names.prefix():
         variables = settings.to_environment_variables(exclude_unset=True)
         wanted = {name: value for name, value in variables.items() if not name.startswith(OTHERS)}
-        _known = (settings, tuple(sorted((wanted | QUIET).items())))
-    return _known[1]
+        named = {names.VARIABLE: names.prefix()}  # an empty one too: Ray's own processes may have another
+        _known = (settings, names.prefix(), tuple(sorted((wanted | QUIET | named).items())))
+    return _known[2]
 
 
 @lru_cache(maxsize=16)

@@ -3,6 +3,8 @@
 ConclaveError
 ├── PrefectUnavailable            Prefect's server does not answer
 ├── BlockMissing                  no block document of that name
+├── BlockUnusable                 a block document with a value that cannot be
+├── OtherInstallation             Prefect's names, or a record, belong to another installation
 ├── ModelServerError
 │   ├── ModelServerUnavailable    worth another attempt
 │   └── ModelServerRefused        not worth another attempt
@@ -29,6 +31,14 @@ class PrefectUnavailable(ConclaveError):
 
 class BlockMissing(ConclaveError):
     """Prefect holds no block document of that name."""
+
+
+class BlockUnusable(ConclaveError):
+    """Prefect holds a block document with a value that cannot be; the text names the field."""
+
+
+class OtherInstallation(ConclaveError):
+    """Prefect's names, or a record, belong to another installation; the text has both ids."""
 
 
 class ModelServerError(ConclaveError):

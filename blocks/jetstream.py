@@ -7,11 +7,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import ssl
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 from urllib.parse import unquote, urlsplit
 
 import nats.errors
@@ -25,14 +26,23 @@ from pydantic import ConfigDict, Field, SecretStr, model_validator
 
 from blocks.connections import Close, shared
 from blocks.exceptions import RecordMisconfigured, RecordUnavailable
+from blocks.installation import installation_of
 from blocks.record import BODIES_BUCKET, LEASE_S, LEASES_BUCKET, STATUS_BUCKET, TRANSIENT, Record, words
 
+REQUESTS = "CONCLAVE_REQUESTS"
 STREAMS: dict[str, tuple[RetentionPolicy, tuple[str, ...]]] = {
-    "CONCLAVE_REQUESTS": (RetentionPolicy.WORK_QUEUE, ("requests.*", "requests.*.batch")),
+    REQUESTS: (RetentionPolicy.WORK_QUEUE, ("requests.*", "requests.*.batch")),
     "CONCLAVE_ANSWERS": (RetentionPolicy.LIMITS, ("answers.>", "attempts.>")),
     "CONCLAVE_DECISIONS": (RetentionPolicy.LIMITS, ("decisions.>", "deliberations.>")),
     "CONCLAVE_DEAD": (RetentionPolicy.LIMITS, ("dead.>",)),
 }
+
+
+class Retention(NamedTuple):
+    """Streams that were given another retention, and those left with a longer one than their block says."""
+
+    changed: list[str]
+    longer: list[str]
 
 
 class JetStream(Block):
@@ -66,7 +76,10 @@ class JetStream(Block):
     tls_ca_file: Path | None = Field(None, description="Certificate authority that signed the servers' certificates.")
     tls_cert_file: Path | None = Field(None, description="Client certificate, for mutual TLS.")
     tls_key_file: Path | None = Field(None, description="Key of the client certificate.")
-    retention_days: float = Field(30.0, gt=0, description="Days that answers and decisions are kept.")
+    retention_days: float = Field(30.0, ge=1, description="Days that answers and decisions are kept; at least 1.")
+    request_days: float = Field(
+        365.0, ge=1, description="Days that a request waits for a worker at most; what ran leaves the queue by itself."
+    )
     replicas: int = Field(1, ge=1, le=5, description="Copies of each stream; 3 survive the loss of a server.")
     connect_timeout_s: float = Field(5.0, gt=0, description="Seconds to connect.")
     patience_s: float = Field(60.0, gt=0, description="Seconds that a write or read outlasts an absent server.")
@@ -110,6 +123,7 @@ class JetStream(Block):
                 await jetstream.object_store(BODIES_BUCKET),
                 await jetstream.key_value(LEASES_BUCKET),
                 self.patience_s,
+                await installation_of(jetstream, self.replicas),
             )
         except TRANSIENT as error:
             await _close(client)
@@ -195,25 +209,33 @@ class JetStream(Block):
                 ),
             )
 
-    async def apply_retention(self) -> list[str]:
-        """Give the streams that exist the retention of this block; the names of those that had another.
+    async def apply_retention(self, shorten: bool = False) -> Retention:
+        """Give the streams that exist the retention of this block; a shorter one, which deletes, only if told to.
 
         Raises RecordError.
         """
-        jetstream, changed = (await self.record()).jetstream, []
-        wanted = self.retention_days * 86_400
+        jetstream, applied = (await self.record()).jetstream, Retention([], [])
         try:
             for name in (*STREAMS, f"OBJ_{BODIES_BUCKET}"):
                 config = (await jetstream.stream_info(name)).config
-                if config.max_age is None or abs(config.max_age - wanted) > 1:
-                    config.max_age = wanted
-                    await jetstream.update_stream(config)
-                    changed.append(name)
+                wanted, present = self._age_of(name), config.max_age or math.inf  # 0: for ever
+                if abs(present - wanted) <= 1:
+                    continue
+                if present > wanted and not shorten:
+                    applied.longer.append(name)
+                    continue
+                config.max_age = wanted
+                await jetstream.update_stream(config)
+                applied.changed.append(name)
         except TRANSIENT as error:
             raise RecordUnavailable(f"the streams' retention cannot be changed: {words(error)}") from error
         except nats.errors.Error as error:
             raise RecordMisconfigured(f"the streams' retention cannot be changed: {words(error)}") from error
-        return changed
+        return applied
+
+    def _age_of(self, stream: str) -> float:
+        """Seconds that a stream keeps its messages: requests have a limit of their own, since they wait to be run."""
+        return (self.request_days if stream == REQUESTS else self.retention_days) * 86_400
 
     async def _ensure_bucket(self, jetstream: JetStreamContext, config: KeyValueConfig) -> None:
         try:
@@ -244,7 +266,7 @@ class JetStream(Block):
             name=name,
             subjects=list(subjects),
             retention=retention,
-            max_age=self.retention_days * 86_400,
+            max_age=self._age_of(name),
             storage=StorageType.FILE,
             num_replicas=self.replicas,
             allow_direct=True,

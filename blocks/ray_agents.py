@@ -10,6 +10,7 @@ from prefect_ray import RayTaskRunner
 from prefect_ray.context import remote_options
 from pydantic import Field
 
+from blocks import names
 from blocks.agent_pool import NAMESPACE
 from blocks.warm_runner import WarmRayTaskRunner
 
@@ -47,7 +48,8 @@ class RayAgents(Block):
     def task_runner(self) -> RayTaskRunner[Any]:
         """The task runner for a flow."""
         if self.runner == "stock":
-            return RayTaskRunner(address=self.address, init_kwargs={"namespace": NAMESPACE})
+            environment = {"runtime_env": {"env_vars": {names.VARIABLE: names.prefix()}}} if names.prefix() else {}
+            return RayTaskRunner(address=self.address, init_kwargs={"namespace": NAMESPACE, **environment})
         return WarmRayTaskRunner(
             address=self.address, hosts=self.hosts, concurrency=self.concurrency, packages=PACKAGES
         )

@@ -96,6 +96,8 @@ class Event:
     subject: str
     sequence: int
     body: Body
+    time: datetime | None = None
+    """When the server stored it, by the server's clock; None where the server did not say."""
 
 
 class Fence(NamedTuple):
@@ -117,6 +119,7 @@ class Record:
         bodies: ObjectStore,
         leases: KeyValue,
         patience_s: float,
+        installation: str,
     ) -> None:
         self.client = client
         self.jetstream = jetstream
@@ -124,6 +127,7 @@ class Record:
         self._bodies = bodies
         self.leases = leases
         self._patience_s = patience_s
+        self.installation = installation
 
     # --- events -----------------------------------------------------------------------------------
 
@@ -228,8 +232,11 @@ class Record:
 
         return await self.outlast(get)
 
-    async def next(self, pattern: str, after: int, direct: bool = True) -> Event | None:
-        """The first event on subjects of `pattern` with a sequence above `after`; `direct=False` asks the leader."""
+    async def next(self, pattern: str, after: int, direct: bool = True, lenient: bool = False) -> Event | None:
+        """The first event on subjects of `pattern` with a sequence above `after`; `direct=False` asks the leader.
+
+        `lenient`: a body that cannot be read counts as an empty one, so that whoever goes through all gets past it.
+        """
 
         direct = direct and not pattern.startswith("$KV.")  # nats-py makes its buckets without direct access
 
@@ -240,7 +247,12 @@ class Record:
                 )
             except NotFoundError:
                 return None
-            return await self.event_of(message.subject or pattern, message.seq or 0, message)
+            try:
+                return await self.event_of(message.subject or pattern, message.seq or 0, message)
+            except (RecordUnreadable, NewerVersion):
+                if not lenient:
+                    raise
+                return Event(message.subject or pattern, message.seq or 0, {}, message.time)
 
         return await self.outlast(get)
 
@@ -476,7 +488,7 @@ class Record:
         if reference:
             data = await self.read_body(reference.rpartition("/")[2])
         try:
-            return Event(subject, sequence, _load(data))
+            return Event(subject, sequence, _load(data), getattr(message, "time", None))
         except (ValueError, RecursionError) as error:
             raise RecordUnreadable(f"the body of {subject} is no JSON") from error
 

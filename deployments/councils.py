@@ -9,9 +9,13 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from pydantic_core import ErrorDetails
 
+from blocks.connections import connections
 from blocks.council import Council
 from blocks.exceptions import BlockMissing
-from blocks.loading import council_names, fresh
+from blocks.loading import council_names, fresh, save
+from blocks.ownership import claim
+from deployments.ownership import own_record
+from deployments.settings import Settings
 from tasks.council.base import NAME_RULE
 from tasks.council.models import CouncilSpec, Member
 
@@ -70,6 +74,16 @@ async def apply_councils(councils: dict[str, Council], overwrite: bool) -> dict[
     return {name: await _apply(name, council, overwrite) for name, council in councils.items()}
 
 
+async def apply_own_councils(councils: dict[str, Council], settings: Settings) -> dict[str, str]:
+    """Save the councils of the installation that the settings name.
+
+    Raises OtherInstallation, before anything is written, where the names in Prefect belong to another.
+    """
+    async with connections():
+        await claim(await own_record(settings))
+    return await apply_councils(councils, overwrite=True)
+
+
 async def stored_councils() -> dict[str, CouncilSpec]:
     """The councils that Prefect holds, by name."""
     return {name: (await fresh(Council, name)).spec(name) for name in await council_names()}
@@ -91,7 +105,7 @@ async def _apply(name: str, council: Council, overwrite: bool) -> str:
         return "unchanged"
     if present is not None and not overwrite:
         return "kept"
-    await council.save(name, overwrite=True)
+    await save(council, name)
     return "created" if present is None else "updated"
 
 

@@ -9,12 +9,14 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from typing import Any, cast, get_args
 
+from prefect import tags
 from prefect.client.schemas.objects import State
 
 from blocks.background import background, end
 from blocks.connections import connections, prefect_clients, prefect_named
 from blocks.exceptions import PrefectUnavailable
 from blocks.loading import fresh, open_leases, open_record
+from blocks.names import tag_of
 from blocks.ray_agents import RayAgents
 from blocks.record import LEASE_S, Body, Record
 from deployments.results import result_of, retallied
@@ -47,7 +49,8 @@ async def run_deliberation(fields: dict[str, Any], deliberation_id: str, watcher
         async with watching(record, plan, watcher), cancellable(record, plan.id, watcher):
             flow = deliberate.with_options(task_runner=agents.task_runner())
             async with starts as started, background(begun(record, plan.id, started)):
-                ended = await _ended(flow(**fields, deliberation_id=plan.id, return_state=True))
+                with tags(tag_of(record.installation)):
+                    ended = await _ended(flow(**fields, deliberation_id=plan.id, return_state=True))
         if isinstance(ended, InvalidRequest):
             raise ended
         if await record.last(f"deliberations.{plan.id}.finished") is None:

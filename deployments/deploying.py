@@ -2,7 +2,8 @@
 
 `prefect deploy --all` is what a user types, so `conclave up` does the same: one source, one way. It takes some seconds,
 so it runs only where a deployment is missing, or where the file or the flows' parameters have changed since this home
-deployed them. It sets all to what the file says; what somebody has edited in Prefect's UI is put back then.
+deployed them. It sets all to what the file says; what somebody has edited in Prefect's UI is put back then. It is given
+the file with the prefix in its names, and with the installation's tag.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from pydantic import BaseModel, ValidationError
 
 from blocks.connections import prefect_named
 from blocks.exceptions import ConclaveError
-from deployments.edits import Standing, keep_edits, standing, with_edits
+from blocks.names import stored, tag_of
+from deployments.edits import Standing, keep_edits, standing, tagged, with_edits
 from deployments.worker import ConclaveWorker
 
 ROOT = Path(__file__).parent.parent
@@ -39,28 +41,30 @@ class DeployFailed(ConclaveError):
     """Prefect's own command did not deploy; the text is what it said."""
 
 
-async def deploy(home: Path, report: Report, file: Path = FILE) -> bool:
+async def deploy(home: Path, report: Report, installation: str, file: Path = FILE) -> bool:
     """Deploy what the file says, unless this home has and nothing is missing; whether it was deployed.
 
-    What somebody edited is noted first, so that it is put back by the next `up` where this one is cut short. Raises
-    DeployFailed and PrefectUnavailable.
+    Runs of the deployments are the installation's, by its tag. What somebody edited is noted first, so that it is put
+    back by the next `up` where this one is cut short. Raises DeployFailed and PrefectUnavailable.
     """
-    names = deployments_of(file)
+    deployments, content = deployments_of(file), _ours(file, installation)
     with prefect_named():
         await ensure_pool()
-        found = await standing(names)
-    digest, noted = _digest(file), home / "deployed.json"
+        found, ours = await standing(deployments), await tagged(deployments, tag_of(installation))
+    digest, noted = _digest(content), home / "deployed.json"
     note = _Note.read(noted)
-    if names.keys() == found.keys() and note.digest == digest:
+    if deployments.keys() == found.keys() == ours and note.digest == digest:
         return False
     edited = with_edits(note.deployments, note.edited, found)
     _Note(deployments=note.deployments, edited=edited).write(noted)
-    await _run_deploy(file)
+    given = home / "prefect.yaml"
+    given.write_text(content)
+    await _run_deploy(given)
     with prefect_named():
-        deployed = await standing(names)
+        deployed = await standing(deployments)
         kept = await keep_edits(note.deployments, edited)
     _Note(digest=digest, deployments=deployed).write(noted)
-    report(f"deployments ready: {', '.join(names)}")
+    report(f"deployments ready: {', '.join(map(stored, deployments))}")
     if kept:
         report(f"what was edited in Prefect stays: {', '.join(kept)} (`prefect deploy --all` sets it to the file)")
     return True
@@ -94,20 +98,31 @@ def deployments_of(file: Path) -> dict[str, str]:
     return {one["name"]: one["entrypoint"] for one in content["deployments"]}
 
 
-async def ensure_pool(name: str = POOL) -> None:
+async def ensure_pool(name: str | None = None) -> None:
     """Make the warm worker's pool where it is missing."""
-    template = ConclaveWorker.get_default_base_job_template()
+    template, pool = ConclaveWorker.get_default_base_job_template(), name or stored(POOL)
     async with get_client() as client:
         try:
-            await client.create_work_pool(WorkPoolCreate(name=name, type=POOL, base_job_template=template))
+            await client.create_work_pool(WorkPoolCreate(name=pool, type=POOL, base_job_template=template))
         except ObjectAlreadyExists:
             return
 
 
-def _digest(file: Path) -> str:
+def _ours(file: Path, installation: str) -> str:
+    """The file with our names in Prefect as they are there, and with the tag of the installation."""
+    content: dict[str, Any] = yaml.safe_load(file.read_text())
+    content.pop("definitions", None)  # anchors are resolved
+    for one in content["deployments"]:
+        one["name"] = stored(one["name"])
+        one["tags"] = [*one.get("tags", []), tag_of(installation)]
+        one["work_pool"] = {**one["work_pool"], "name": stored(one["work_pool"]["name"])}
+    return yaml.safe_dump(content, sort_keys=False)
+
+
+def _digest(content: str) -> str:
     """Of all that a deployment is made from: the file, and the source of the flows and of their parameters' types."""
-    sources = [file, *sorted((ROOT / "flows").glob("*.py")), *sorted((ROOT / "tasks" / "council").glob("*.py"))]
-    digest = hashlib.sha256()
+    sources = [*sorted((ROOT / "flows").glob("*.py")), *sorted((ROOT / "tasks" / "council").glob("*.py"))]
+    digest = hashlib.sha256(content.encode())
     for source in sources:
         digest.update(source.read_bytes())
     return digest.hexdigest()
@@ -117,7 +132,7 @@ async def _run_deploy(file: Path) -> None:
     command = (sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(file))
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
-        *command, cwd=file.parent, stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=asyncio.subprocess.STDOUT
+        *command, cwd=ROOT, stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=asyncio.subprocess.STDOUT
     )
     try:
         async with asyncio.timeout(DEPLOY_S):

@@ -10,14 +10,17 @@ from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
 from blocks.connections import connections, prefect_clients
+from deployments.ownership import own_record
 from deployments.settings import Settings
 from deployments.stack import PartStatus, StackStatus
 from tasks.diagnose import (
+    APART,
     UP,
     Finding,
     agents_answer,
     asked,
     councils_answer,
+    installation_answers,
     look_at,
     record_answers,
     worker_answers,
@@ -42,12 +45,18 @@ async def examine(found: StackStatus, settings: Settings, councils: Sequence[str
     async with prefect_clients(), connections():
         if "nats" in working:
             yield await asked("record", record_answers, "conclave logs nats")
+            yield await asked("installation", lambda: _installation(found, settings), APART)
         if "ray" in working:
             yield await asked("agents", agents_answer, "conclave logs ray")
         if {"nats", "worker"} <= working:
             yield await asked("queue", worker_answers, "conclave logs worker")
         async for finding in councils_answer(councils, look_at):
             yield finding
+
+
+async def _installation(found: StackStatus, settings: Settings) -> str:
+    """Whether Prefect's names and the block's record are those of the NATS beside this home."""
+    return await installation_answers(await own_record(settings.model_copy(update={"nats_url": found.nats})))
 
 
 def _disk(home: Path) -> Finding:

@@ -1,7 +1,8 @@
 """What somebody edited in Prefect's UI, kept while the file is deployed anew.
 
 What each deployment was right after it was deployed is the base of a three-way merge: a value that differs from it now
-was edited, and stays; every other one is the file's.
+was edited, and stays; every other one is the file's. The tag that says whose a deployment is takes no part: it is
+put there with each deployment, and never edited.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from prefect.client.schemas.objects import DeploymentSchedule
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import ObjectNotFound
 
+from blocks.names import is_tag, stored
+
 V = TypeVar("V")
 Standing = dict[str, dict[str, Any]]
 """`fields`, `parameters` and `schedules` of a deployment, each by key."""
@@ -27,6 +30,12 @@ async def standing(names: Iterable[str]) -> dict[str, Standing]:
     """The deployments as they are now, those that exist."""
     async with get_client() as client:
         return {name: _standing(one) for name in names if (one := await _read(client, name)) is not None}
+
+
+async def tagged(names: Iterable[str], tag: str) -> set[str]:
+    """Those of the deployments that carry a tag."""
+    async with get_client() as client:
+        return {name for name in names if (one := await _read(client, name)) is not None and tag in one.tags}
 
 
 def with_edits(
@@ -63,6 +72,8 @@ async def _put_back(client: PrefectClient, deployment: DeploymentResponse, base:
     deployed = _standing(deployment)
     wanted = _merged(base, edited, deployed)
     changed = {name: value for name, value in wanted["fields"].items() if value != deployed["fields"][name]}
+    if "tags" in changed:
+        changed["tags"] = [*changed["tags"], *(tag for tag in deployment.tags if is_tag(tag))]
     if wanted["parameters"] != deployed["parameters"]:
         changed["parameters"] = wanted["parameters"]
     if changed:
@@ -82,7 +93,7 @@ def _merged(base: Standing, edited: Standing, deployed: Standing) -> Standing:
 
 async def _read(client: PrefectClient, name: str) -> DeploymentResponse | None:
     try:
-        return await client.read_deployment_by_name(f"{name}/{name}")
+        return await client.read_deployment_by_name(f"{name}/{stored(name)}")
     except ObjectNotFound:
         return None
 
@@ -92,6 +103,7 @@ def _standing(deployment: DeploymentResponse) -> Standing:
     return {
         "fields": {
             **deployment.model_dump(mode="json", include=set(FIELDS)),
+            "tags": [tag for tag in deployment.tags if not is_tag(tag)],
             "concurrency_limit": limit.limit if limit else None,
         },
         "parameters": deployment.model_dump(mode="json", include={"parameters"})["parameters"],

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from prefect import tags
 from prefect.client.schemas.objects import State
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
@@ -17,6 +18,7 @@ from rich.text import Text
 from blocks.background import background
 from blocks.connections import connections, prefect_clients, prefect_named
 from blocks.loading import open_record
+from blocks.names import tag_of
 from deployments.deliberations import Starts, begun, cancellable, planned, watching
 from deployments.terminal import Watcher, plain
 from flows.evaluate import evaluate
@@ -46,6 +48,7 @@ async def run_evaluation(
             started = await scopes.enter_async_context(starts)
             await scopes.enter_async_context(background(begun(record, plan.id, started)))
             scopes.enter_context(prefect_named())
+            scopes.enter_context(tags(tag_of(record.installation)))
             state: State[Any] = await evaluate(
                 str(questions.path), **fields, deliberation_id=plan.id, return_state=True
             )

@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
+from blocks import names
+
 
 class SettingsError(ValueError):
     """An environment variable has an unusable value; the text names it and says what would be right."""
@@ -103,6 +105,11 @@ class Settings(BaseModel):
         default=None,
         validation_alias="RAY_ADDRESS",
         description="host:port of a Ray head, or ray://host:port",
+    )
+    prefix: Annotated[str, Field(pattern=f"^{names.PATTERN}$")] | None = Field(
+        default=None,
+        validation_alias=names.VARIABLE,
+        description=f"what our names in Prefect carry where several installations share it: {names.RULE}",
     )
     llm_url: Annotated[HttpUrl, AfterValidator(server_root)] | None = Field(
         default=None,

@@ -108,20 +108,20 @@ async def deliberate(
         session = await convene(record, deliberation_id or run, request, flow_run.ui_url)
         try:
             async with leases.hold(session.plan.id) as lease:
-                outcome = await _deliberated(await begin(record, session, lease, run))
+                outcome = await _deliberated(await begin(record, session, lease, run), record.installation)
         except Superseded as error:
             raise await left_to(record, session.plan.id, error, run) from error
         await record_artifacts(session.plan, outcome)
         return final_state(session.plan, outcome)
 
 
-async def _deliberated(session: Session) -> Outcome:
-    """Call the members in and decide."""
+async def _deliberated(session: Session, installation: str) -> Outcome:
+    """Call the members in, who must work on the record of the same installation, and decide."""
     inbox: asyncio.Queue[Any] = asyncio.Queue(INBOX)
     with waiting_only():
         agents = {
             Post(member.agent_id, stage): WORK[kind_of(stage)].submit(
-                session.plan.id, member.agent_id, stage, session.epoch, *session.servers[member.server]
+                session.plan.id, member.agent_id, stage, session.epoch, *session.servers[member.server], installation
             )
             for member, stage in session.absent
         }

@@ -15,11 +15,13 @@ from blocks.connections import connections
 from blocks.ray_agents import RayAgents
 from tasks.council.base import Name
 from tasks.diagnose import (
+    APART,
     UP,
     agents_answer,
     asked,
     councils_answer,
     health_state,
+    installation_answers,
     look_at,
     record_answers,
     show_findings,
@@ -45,6 +47,7 @@ async def diagnostics(councils: list[Name] | None = None) -> State[Any]:
     async with connections():
         findings = [
             await asked("record", record_answers, "conclave logs nats"),
+            await asked("installation", installation_answers, APART),
             await asked("worker", worker_answers, UP),
             await asked("agents", agents_answer, "conclave logs ray"),
             await asked("task", task_answers, "conclave logs ray"),

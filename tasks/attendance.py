@@ -11,7 +11,7 @@ from prefect.client.schemas.objects import State
 from prefect_ray.task_runners import PrefectRayFuture
 
 from blocks.background import end
-from blocks.exceptions import AgentsUnavailable
+from blocks.exceptions import AgentsUnavailable, OtherInstallation
 from blocks.warm_runner import WarmFuture, settled
 from tasks.inbox import Left
 
@@ -34,7 +34,7 @@ class Post(NamedTuple):
 async def attendance(
     agents: Mapping[Post, PrefectRayFuture[Any]], inbox: asyncio.Queue[Any]
 ) -> AsyncGenerator[None, None]:
-    """Report each agent task that ends, or the loss of all, to the inbox; on leaving, send home whoever stays."""
+    """Report each agent task that ends, or what ends all, to the inbox; on leaving, send home whoever stays."""
     works = {post: asyncio.create_task(settled(future)) for post, future in agents.items()}
     reports = [asyncio.create_task(_report(post, work, inbox)) for post, work in works.items()]
     notice = 0.0
@@ -52,6 +52,11 @@ async def _report(post: Post, work: Work, inbox: asyncio.Queue[Any]) -> None:
     except AgentsUnavailable as error:
         await inbox.put(error)
         return
+    if state is not None and state.is_failed():
+        failure = await state.aresult(raise_on_failure=False)
+        if isinstance(failure, OtherInstallation):  # no member's failure: the deliberation stays open for its own
+            await inbox.put(failure)
+            return
     await inbox.put(Left(*post, None if state is None or state.is_completed() else _reason(state)))
 
 

@@ -20,10 +20,14 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 from pydantic import BaseModel, ConfigDict, Field
 
-from blocks.exceptions import BlockMissing, ConclaveError
+from blocks.exceptions import BlockMissing, ConclaveError, OtherInstallation
+from blocks.installation import read_again
 from blocks.jetstream import JetStream
 from blocks.loading import council_names, fresh, open_record
+from blocks.names import stored
+from blocks.ownership import marked
 from blocks.ray_agents import RayAgents, waiting_only
+from blocks.record import Record
 from blocks.vllm_server import VLLM, ChatCall
 from blocks.warm_runner import settled
 from blocks.work_queue import workers
@@ -36,6 +40,7 @@ TOKENS = 8
 PATIENCE_S = 30.0
 """For one answer; a model that is cold may take a while."""
 UP = "conclave up --detach"
+APART = "another CONCLAVE_PREFIX keeps installations apart; `conclave up --detach` points the blocks here again"
 READY = "ready"
 SHOWN = 300
 
@@ -75,6 +80,20 @@ async def record_answers() -> str:
     """A message is stored on disk and read back."""
     record = await (await fresh(JetStream)).record()
     return f"stored a message and read it back; {await record.check()} messages on record"
+
+
+async def installation_answers(own: Record | None = None) -> str:
+    """The mark in Prefect, the block's record, and `own`, the record next door, are one installation's.
+
+    Raises OtherInstallation with the ids where they are not.
+    """
+    owner, found = await marked(), await (await fresh(JetStream)).record()
+    ids = {"the mark in Prefect": owner, "the record that the block points to": await read_again(found)}
+    if own is not None:
+        ids["the record of this stack"] = await read_again(own)
+    if len(set(ids.values())) > 1:
+        raise OtherInstallation("; ".join(f"{what} is of installation {one or 'none'}" for what, one in ids.items()))
+    return f"mark, block and record are of installation {owner}"
 
 
 async def worker_answers() -> str:
@@ -140,7 +159,7 @@ async def councils_answer(wanted: Sequence[str], unwell: Callable[[Model], str])
 
 def look_at(model: Model) -> str:
     """What to do about a model that does not answer."""
-    return f"look at the block vLLM Server/{model.server} in Prefect's UI, and at the server itself"
+    return f"look at the block vLLM Server/{stored(model.server)} in Prefect's UI, and at the server itself"
 
 
 @task(name="show findings", retries=2, retry_delay_seconds=1, cache_policy=NO_CACHE, persist_result=False)
@@ -185,4 +204,5 @@ async def _model(model: Model, members: list[str]) -> str:
 def _words(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return f"no answer within {PATIENCE_S:g} s"
-    return str(error) if isinstance(error, BlockMissing | NoWorker) else f"{type(error).__name__}: {error}"
+    plain = isinstance(error, BlockMissing | NoWorker | OtherInstallation)
+    return str(error) if plain else f"{type(error).__name__}: {error}"

@@ -29,10 +29,16 @@ from tasks.hearing import Closings
 
 @task(task_run_name="{stage} {agent_id}", retries=0, cache_policy=NO_CACHE, persist_result=False)
 async def review(
-    deliberation_id: str, agent_id: str, stage: str, epoch: int, server_version: str | None, engine: str
+    deliberation_id: str,
+    agent_id: str,
+    stage: str,
+    epoch: int,
+    server_version: str | None,
+    engine: str,
+    installation: str,
 ) -> dict[str, int]:
     """One member's ballots on every item, each as soon as the item's texts are in; inputs as for `propose`."""
-    return await answer_after(Reviewing, deliberation_id, agent_id, stage, epoch, server_version, engine)
+    return await answer_after(Reviewing, deliberation_id, agent_id, stage, epoch, server_version, engine, installation)
 
 
 class Reviewing:

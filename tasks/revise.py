@@ -19,10 +19,16 @@ from tasks.writing import Writing
 
 @task(task_run_name="{stage} {agent_id}", retries=0, cache_policy=NO_CACHE, persist_result=False)
 async def revise(
-    deliberation_id: str, agent_id: str, stage: str, epoch: int, server_version: str | None, engine: str
+    deliberation_id: str,
+    agent_id: str,
+    stage: str,
+    epoch: int,
+    server_version: str | None,
+    engine: str,
+    installation: str,
 ) -> dict[str, int]:
     """One member's revisions for every item, each as soon as its critiques are in; inputs as for `propose`."""
-    return await answer_after(Revising, deliberation_id, agent_id, stage, epoch, server_version, engine)
+    return await answer_after(Revising, deliberation_id, agent_id, stage, epoch, server_version, engine, installation)
 
 
 class Revising(Writing):

@@ -19,10 +19,18 @@ from tasks.writing import Writing
 
 @task(task_run_name="{stage} {agent_id}", retries=0, cache_policy=NO_CACHE, persist_result=False)
 async def synthesize(
-    deliberation_id: str, agent_id: str, stage: str, epoch: int, server_version: str | None, engine: str
+    deliberation_id: str,
+    agent_id: str,
+    stage: str,
+    epoch: int,
+    server_version: str | None,
+    engine: str,
+    installation: str,
 ) -> dict[str, int]:
     """The chairman's syntheses of every item, each as soon as its ballots are in; inputs as for `propose`."""
-    return await answer_after(Synthesizing, deliberation_id, agent_id, stage, epoch, server_version, engine)
+    return await answer_after(
+        Synthesizing, deliberation_id, agent_id, stage, epoch, server_version, engine, installation
+    )
 
 
 class Synthesizing(Writing):

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from deployments.cli.completion import council_names
-from deployments.cli.support import examples, guarded, run, running_stack, say
+from deployments.cli.support import examples, guarded, run, running_stack, say, settings
 
 app = typer.Typer(no_args_is_help=True, help="The councils: who sits in them, and the rules they decide by.")
 
@@ -20,11 +20,11 @@ def apply(
     ] = None,
 ) -> None:
     """Save the councils of a file as Prefect blocks; those that are the same already are left alone."""
-    from deployments.councils import DEFAULTS, apply_councils, read_councils
+    from deployments.councils import DEFAULTS, apply_own_councils, read_councils
 
     read = guarded(lambda: read_councils(file or DEFAULTS))
     running_stack()
-    for name, done in run(apply_councils(read, overwrite=True)).items():
+    for name, done in run(apply_own_councils(read, settings())).items():
         say(f"{name}: {done}")
 
 

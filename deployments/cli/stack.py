@@ -52,6 +52,9 @@ def up(
     ] = False,
     simulator: Annotated[str | None, typer.Option(help="Arguments for the simulator, such as '--latency 0.5'.")] = None,
     worker: Annotated[bool, typer.Option(help="Start a worker; or leave it to workers that run elsewhere.")] = True,
+    take_over: Annotated[
+        bool, typer.Option("--take-over", help="Take the names in Prefect over from another installation.")
+    ] = False,
 ) -> None:
     """Start what is not there yet: NATS, Prefect, Ray, and a model server or the simulator.
 
@@ -72,7 +75,7 @@ def up(
     )
     chosen = settings()
     try:
-        found = guarded(lambda: bring_up(options, say, chosen, lambda stack: _furnish(stack, chosen)))
+        found = guarded(lambda: bring_up(options, say, chosen, lambda stack: _furnish(stack, chosen, take_over)))
     except KeyboardInterrupt:
         say("interrupted: what was started here is ended")
         os._exit(INTERRUPTED)  # gRPC may hang for ever in the destructor of a call that was interrupted
@@ -155,7 +158,7 @@ def logs(
             raise typer.Exit from None
 
 
-def _furnish(found: StackStatus, chosen: Settings) -> None:
+def _furnish(found: StackStatus, chosen: Settings, take_over: bool) -> None:
     """Blocks, councils and agent hosts of a stack that has just come up."""
     use(found)
     import ray
@@ -166,7 +169,7 @@ def _furnish(found: StackStatus, chosen: Settings) -> None:
 
     if chosen.listeners is not None:
         read_listeners(chosen.listeners)  # what the worker would end with
-    agents = run(furnish(found, chosen, say))
+    agents = run(furnish(found, chosen, say, take_over))
     started = time.monotonic()
     try:
         hosts = agents.task_runner().warm() if agents.runner == "warm" else []

@@ -60,13 +60,15 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     """Run async work; wrong requests end with code 2, absent parts with code 6."""
     import httpx
 
-    from blocks.exceptions import ConclaveError
+    from blocks.exceptions import ConclaveError, OtherInstallation
     from tasks.council.models import InvalidRequest
 
     try:
         return asyncio.run(work)
     except InvalidRequest as error:
         fail(str(error), WRONG_USE)
+    except OtherInstallation as error:
+        fail(str(error), NOT_UP)
     except (ConclaveError, httpx.TransportError) as error:
         fail(f"{type(error).__name__}: {error}; `conclave doctor` says which part is away", NOT_UP)
     except RuntimeError as error:

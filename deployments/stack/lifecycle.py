@@ -83,6 +83,7 @@ def _start(options: UpOptions, settings: Settings, places: Places, report: Repor
         parts={part.name: PartRecord(url=part.url, external=part.external) for part in parts},
         simulated=any(part.simulated for part in parts),
         database=None if settings.prefect_api_url else "postgresql" if settings.prefect_database else "sqlite",
+        prefix=settings.prefix,
     )
     question = partial(ask_part, settings=settings)
     if external:
@@ -133,6 +134,9 @@ def _complete(record: StackRecord, options: UpOptions, settings: Settings, place
     other = options.llm_url and server_root(options.llm_url) != record.parts["llm"].url
     if other or (options.simulate and not record.simulated):
         raise StackOptionsError("this home's stack is up with another model server: conclave down comes first")
+    if settings.prefix not in (None, record.prefix):
+        has = f"the prefix {record.prefix!r}" if record.prefix else "no prefix"
+        raise StackOptionsError(f"this home's stack is up with {has} in Prefect: conclave down comes first")
     report(f"found the stack of {places.home}")
     supervisor = Supervisor(places.socket)
     for name, seen in supervisor.parts().items():

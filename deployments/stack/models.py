@@ -60,6 +60,7 @@ class StackStatus(BaseModel):
     model: str | None = Field(default=None, description="The model that members are asked for by default.")
     simulated: bool = Field(default=False, description="Whether the model server is the simulator.")
     database: Database | None = Field(default=None, description="What our Prefect keeps its data in.")
+    prefix: str | None = Field(default=None, description="What our names in Prefect carry.")
     parts: dict[str, PartStatus] = {}
 
     @property
@@ -89,3 +90,4 @@ class StackRecord(BaseModel):
     model: str | None = None
     simulated: bool = False
     database: Database | None = None
+    prefix: str | None = None

@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
+from blocks import names
 from deployments.settings import Settings
 from deployments.stack import processes
 from deployments.stack.exceptions import NoAnswerError, SupervisorError
@@ -35,6 +36,7 @@ def status(settings: Settings, ask: bool = True) -> StackStatus:
         model=record.model,
         simulated=record.simulated,
         database=record.database,
+        prefix=record.prefix,
         parts=parts,
     )
 
@@ -56,6 +58,7 @@ def environment(status: StackStatus) -> dict[str, str]:
         "RAY_ADDRESS": status.ray,
         "VLLM_URL": status.llm,
         "VLLM_MODEL": status.model,
+        names.VARIABLE: status.prefix,
     }
     environ = {name: value for name, value in values.items() if value}
     if _is_ours(status, "prefect"):

@@ -11,6 +11,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from blocks.names import carrying
 from deployments.settings import Settings, server_root, variable
 from deployments.stack import probes
 from deployments.stack.exceptions import NoAnswerError, StackError, StackOptionsError
@@ -21,7 +22,7 @@ from deployments.stack.ports import free_port
 PART_NAMES = ("nats", "llm", "prefect", "ray", "worker")
 WORKER = "worker"
 POOL = "conclave"
-"""The work pool of the warm worker, and its type."""
+"""The work pool of the warm worker, which carries the prefix, and its type."""
 SIMULATOR_OWNER = "conclave-simulator"  # what it lists as its model's owner
 
 NO_SPACE = "no space left on device"
@@ -165,7 +166,8 @@ def _ray(settings: Settings, places: Places) -> Part:
 def _worker(settings: Settings) -> Part:
     """The warm worker; its URL is that of its health endpoint."""
     name = f"{POOL}-{platform.node() or 'local'}".replace("/", "-").replace("%", "-")
-    command = (*_PYTHON, "prefect", "worker", "start", "--pool", POOL, "--type", POOL, "--name", name)
+    pool = carrying(settings.prefix or "", POOL)
+    command = (*_PYTHON, "prefect", "worker", "start", "--pool", pool, "--type", POOL, "--name", name)
     url = f"http://{_HOST}:{free_port(8090)}"
     return Part(WORKER, url, command, nice=1, steady_s=5, stop_s=int(settings.worker_drain_s) + WORKER_STOP_S)
 

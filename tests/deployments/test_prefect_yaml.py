@@ -118,7 +118,7 @@ async def test_a_schedule_fires_with_its_parameters(connected: Any, until: Any) 
     assert (run.auto_scheduled, run.parameters) == (True, {"task": "Weekly"})
 
 
-async def test_what_was_edited_stays(connected: Any, stack: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_was_edited_stays(record: Any, stack: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Through a second `up`, a file that changed, one that is cut short; a deployment that was deleted comes back."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import DeploymentScheduleCreate, DeploymentUpdate
@@ -156,14 +156,14 @@ async def test_what_was_edited_stays(connected: Any, stack: Any, monkeypatch: py
         housekeeping = await found("housekeeping")
         await client.delete_deployment_schedule(housekeeping.id, housekeeping.schedules[0].id)
         try:
-            assert not await deploy(home, lines.append)
+            assert not await deploy(home, lines.append, record.installation)
             await client.delete_deployment((await found("evaluate")).id)
             monkeypatch.setattr(deploying, "_run_deploy", cut_short)
             with pytest.raises(KeyboardInterrupt):
-                await deploy(home, lines.append, changed)
+                await deploy(home, lines.append, record.installation, changed)
             monkeypatch.undo()
             assert (await found("deliberate")).parameters == deliberate.parameters
-            assert await deploy(home, lines.append, changed)
+            assert await deploy(home, lines.append, record.installation, changed)
             assert (await found("diagnostics")).description.endswith("Costs tokens.")
             assert await asked("diagnostics") == {"hourly": (True, {})}
             kept, unlimited = await found("deliberate"), await found("diagnostics")
@@ -177,7 +177,7 @@ async def test_what_was_edited_stays(connected: Any, stack: Any, monkeypatch: py
             for name in DEPLOYMENTS:
                 await client.delete_deployment((await found(name)).id)
             (home / "deployed.json").unlink()
-            assert await deploy(home, lines.append)
+            assert await deploy(home, lines.append, record.installation)
         assert {name: await asked(name) for name in DEPLOYMENTS} == before
     said = [line.partition(":")[0] for line in lines]
     assert said == ["deployments ready", "what was edited in Prefect stays", "deployments ready"]
@@ -192,7 +192,7 @@ async def test_a_file_that_cannot_be_deployed_says_why(connected: Any, tmp_path:
     one = {"name": "nothing", "entrypoint": "flows.nothing.nothing", "work_pool": {"name": "conclave"}}
     file.write_text(yaml.safe_dump({"name": "x", "pull": [], "deployments": [one]}))
     with pytest.raises(DeployFailed, match=r"`prefect deploy --all` failed: .*nothing"):
-        await deploy(tmp_path, print, file)
+        await deploy(tmp_path, print, "none", file)
 
 
 def _bounds(schema: dict[str, Any]) -> dict[str, Any]:
