@@ -19,6 +19,7 @@ from blocks.connections import connections
 from blocks.loading import fresh
 from blocks.ray_agents import RayAgents
 from flows.deliberate import deliberate
+from tasks.cancelling import end_cancelled
 from tasks.council.base import Name
 from tasks.council.models import Deadline, Members, Rounds
 from tasks.evaluate import check_size, evaluated, is_answered, score, show
@@ -32,6 +33,7 @@ from tasks.evaluation_checker import QuestionFile
     persist_result=False,
     result_storage=get_current_settings().results.local_storage_path,
     validate_parameters=False,  # as there, the request does, and names the field
+    on_cancellation=[end_cancelled],
 )
 async def evaluate(
     questions: str,

@@ -28,7 +28,10 @@ Days = Annotated[float, Field(gt=0, le=36_500)]
     result_storage=get_current_settings().results.local_storage_path,
 )
 async def housekeeping(
-    cleanup_s: Seconds | None = None, timeout_s: Seconds | None = None, artifact_days: Days = 30.0
+    cleanup_s: Seconds | None = None,
+    timeout_s: Seconds | None = None,
+    artifact_days: Days = 30.0,
+    shorten_retention: bool = False,
 ) -> State[Any]:
     """Keep the house.
 
@@ -36,13 +39,14 @@ async def housekeeping(
         cleanup_s: Seconds that a finished status is kept; DELIBERATION_CLEANUP, else 3600, where left out.
         timeout_s: Seconds that what nobody runs is resumed for; DELIBERATION_TIMEOUT, else 300, where left out.
         artifact_days: Days that reports, rankings and progress of runs that have ended stay in Prefect.
+        shorten_retention: Also give streams a shorter retention than they have, where the block says so: this deletes.
     """
     keep_s = cleanup_s or seconds_of("DELIBERATION_CLEANUP", 3600.0)
     patience_s = timeout_s or seconds_of("DELIBERATION_TIMEOUT", 300.0)
     async with connections():
         done = await attend(await find_unattended(), patience_s)
         statuses = await let_go_of_statuses(keep_s)
-        streams = await apply_retention()
+        streams = await apply_retention(shorten_retention)
         artifacts = await let_go_of_artifacts(artifact_days)
         await show_done(done, statuses, artifacts, streams)
         return kept_house(done, statuses, artifacts)

@@ -16,6 +16,7 @@ from blocks.loading import open_leases, open_record
 from tasks.council.models import Status
 from tasks.ending import end
 from tasks.enqueue import id_of
+from tasks.ownership import runs_under
 from tasks.reading import status_of
 
 END_S = 30.0
@@ -25,7 +26,8 @@ END_S = 30.0
 async def end_cancelled(flow: Flow[Any, Any], flow_run: FlowRun, state: State[Any]) -> None:
     """Hook `on_cancellation`: the flag, which ends the members' calls, then the end from what stands on the record.
 
-    Raises RecordError and TimeoutError; then housekeeping ends the deliberation.
+    A run that only waited for another one of the same id ends nothing. Raises RecordError and TimeoutError; then
+    housekeeping ends the deliberation.
     """
     deliberation_id = id_of(flow_run.parameters, str(flow_run.id))
     asked = {name: value for name, value in flow_run.parameters.items() if name != "deliberation_id"}
@@ -33,6 +35,8 @@ async def end_cancelled(flow: Flow[Any, Any], flow_run: FlowRun, state: State[An
         record = await open_record()
         status = await status_of(record, deliberation_id)
         if status is None or Status(status["status"]).final:
+            return
+        if not await runs_under(record, deliberation_id, flow_run):
             return
         await record.merge_status(deliberation_id, {"cancel_requested": True})
         async with (await open_leases()).hold(deliberation_id) as lease:

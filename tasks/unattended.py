@@ -1,45 +1,55 @@
 """Deliberations that nobody runs: found, and put into the queue again, or ended with what stands on the record.
 
 Whoever runs a deliberation holds its lease; a request that waits, or that a killed worker had, stands in the queue. One
-that has neither was left by a process of a stock worker, or by a command, that was killed.
+that has neither was left by a process of a stock worker, or by a command, that was killed. In Prefect nothing is looked
+at but what is ours. Ages are measured by one clock, the NATS server's.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Collection
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any
+from datetime import datetime
+from typing import Any, TypeVar
 from uuid import UUID
 
 from prefect import task
 from prefect.artifacts import acreate_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowFilter, FlowFilterName, FlowRunFilter
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_run_logger
-from prefect.states import Completed
+from prefect.states import Cancelled, Completed
 
-from blocks.exceptions import RecordError
+from blocks.installation import note, pools, read_note, server_time
+from blocks.jetstream import Retention
 from blocks.loading import open_leases, open_record
 from blocks.record import LEASE_S, STATUS_BUCKET, Body, Record
 from blocks.work_queue import LANES, workers
 from tasks.council.markup import cell
 from tasks.council.models import InvalidRequest, Status
 from tasks.ending import end
-from tasks.enqueue import DELIBERATE, Request, asked_of, enqueue, id_of, queued
+from tasks.enqueue import Request, asked_of, enqueue, id_of, queued
+from tasks.ownership import begun_under, ours_in_prefect
 from tasks.reading import status_of
 from tasks.states import ended_state
 
+T = TypeVar("T")
+
+DELIBERATE_FLOW = "deliberate"
+MAX_NESTED = 5
+"""Flow runs above a flow run that are looked at."""
 MAX_LOOKED_AT = 10_000
 MAX_TREATED = 1_000
 """Deliberations that one run resumes or ends; the next one goes on."""
 LOOK_AGAIN_S = 2 * LEASE_S
 """A deliberation counts as unattended when it is so at both ends of this time."""
-PAGE = 200
+CURSOR = "housekeeping.cursor"
+"""Note of how far the last run came among the keys: what one run cannot look at, the next ones do."""
+SAID = 300
+"""Characters of an error that are told."""
 OPEN = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
 
 
@@ -53,14 +63,24 @@ class Done:
     """Flow runs that Prefect showed as open, though their deliberations had ended."""
 
 
+@dataclass
+class Unattended:
+    """What nobody sees to: deliberations by id, and flow runs that are to stop and belong to none."""
+
+    deliberations: list[str] = field(default_factory=list)
+    runs: list[FlowRun] = field(default_factory=list)
+
+
 @task(name="find unattended", retries=0, cache_policy=NO_CACHE, persist_result=False)
-async def find_unattended() -> list[str]:
-    """Ids of deliberations that are open on the record or in Prefect, and that nobody runs. Raises RecordError."""
+async def find_unattended() -> Unattended:
+    """What is open on the record or in Prefect, is ours, and is run by nobody. Raises RecordError."""
     record = await open_record()
-    candidates = [one async for one in _candidates(record)]
-    if candidates:
+    first = await _candidates(record)
+    if first.deliberations or first.runs:
         await asyncio.sleep(LOOK_AGAIN_S)
-    return [one for one in candidates if await is_unattended(record, one)][:MAX_TREATED]
+    still = [one for one in first.deliberations if await _told(one, is_unattended(record, one))]
+    runs = [run for run in first.runs if await _told(str(run.id), _is_left(record, run))]
+    return Unattended(still[:MAX_TREATED], runs[:MAX_TREATED])
 
 
 async def is_unattended(record: Record, deliberation_id: str) -> bool:
@@ -71,21 +91,22 @@ async def is_unattended(record: Record, deliberation_id: str) -> bool:
 
 
 @task(name="attend", retries=0, cache_policy=NO_CACHE, persist_result=False)
-async def attend(ids: list[str], timeout_s: float) -> Done:
-    """Resume each, or end it where it waits too long already or no worker is there. Raises RecordError."""
+async def attend(unattended: Unattended, timeout_s: float) -> Done:
+    """Resume each, or end it where it waits too long already or no worker is there. Raises RecordError.
+
+    One that cannot be seen to is told, and keeps nobody from the others.
+    """
     record, done = await open_record(), Done()
-    anybody = await workers(record) > 0
-    for one in ids:
-        try:
-            async with asyncio.timeout(60):
-                await _attend(record, one, timeout_s, anybody, done)
-        except (RecordError, InvalidRequest, TimeoutError) as error:
-            get_run_logger().warning("%s could not be seen to: %s", one, error or type(error).__name__)
+    anybody, now = await workers(record) > 0, await server_time(record)
+    for one in unattended.deliberations:
+        await _told(one, _attend(record, one, timeout_s, anybody, now, done))
+    for run in unattended.runs:
+        await _told(str(run.id), _stop(run, done))
     return done
 
 
 @task(name="show", retries=2, retry_delay_seconds=1, cache_policy=NO_CACHE, persist_result=False)
-async def show_done(done: Done, statuses: int, artifacts: int, streams: list[str]) -> None:
+async def show_done(done: Done, statuses: int, artifacts: int, streams: Retention) -> None:
     """A table in Prefect's UI."""
     rows = [
         {"what": what, "count": len(which), "which": cell(", ".join(which), 500)}
@@ -93,7 +114,8 @@ async def show_done(done: Done, statuses: int, artifacts: int, streams: list[str
             ("resumed", done.resumed),
             ("ended", done.ended),
             ("flow runs corrected", done.corrected),
-            ("streams with a new retention", streams),
+            ("streams with a new retention", streams.changed),
+            ("streams that keep longer than their block says", streams.longer),
         )
     ]
     rows += [
@@ -112,18 +134,28 @@ def kept_house(done: Done, statuses: int, artifacts: int) -> State[Any]:
 # --- one deliberation -----------------------------------------------------------------------------
 
 
-async def _attend(record: Record, one: str, timeout_s: float, anybody: bool, done: Done) -> None:
+async def _told(one: str, work: Awaitable[T]) -> T | None:
+    """What the work on one brings, None where it fails, which is told: others go on."""
+    try:
+        async with asyncio.timeout(60):
+            return await work
+    except Exception as error:  # noqa: BLE001  # whatever one of them brings up must not end the others
+        said = str(error) or type(error).__name__
+        get_run_logger().warning("%s could not be seen to: %s", one[:64], said[:SAID])
+        return None
+
+
+async def _attend(record: Record, one: str, timeout_s: float, anybody: bool, now: datetime, done: Done) -> None:
     status = await status_of(record, one) or {}
-    run = await _flow_run(one, status)
+    run = await _flow_run(record, one, status)
     in_prefect = run.state if run else None
-    if status and Status(status["status"]).final:
+    if (reached := _status(status)) is not None and reached.final:
         if run and in_prefect and not in_prefect.is_final():
             await _correct(run, status)
             done.corrected.append(one)
         return
-    stopped = in_prefect is not None and (in_prefect.is_cancelling() or in_prefect.is_cancelled())
-    now = datetime.now(UTC)
-    since = datetime.fromisoformat(status.get("unattended_since") or now.isoformat())
+    stopped = bool(status.get("cancel_requested")) or (run is not None and await _is_stopped(run))
+    since = _since(status, now)
     if not stopped and anybody and (now - since).total_seconds() < timeout_s:
         await record.merge_status(one, {"unattended_since": since.isoformat()})
         await _resume(record, one, status, run)
@@ -139,7 +171,7 @@ async def _resume(record: Record, one: str, status: Body, run: FlowRun | None) -
     get_run_logger().warning("%s is run by nobody, and goes into the queue again", one)
     parameters = await _parameters(record, one, status, run)
     request = Request(id=one, parameters=parameters, run=str(run.id) if run else None, door="housekeeping")
-    await enqueue(record, request, again=True)
+    await enqueue(record, request, again=bool(status))
 
 
 async def _end(record: Record, one: str, status: Body, run: FlowRun | None, stopped: bool) -> None:
@@ -160,6 +192,46 @@ async def _correct(run: FlowRun, status: Body) -> None:
         await client.set_flow_run_state(run.id, ended_state(status), force=True)
 
 
+async def _stop(run: FlowRun, done: Done) -> None:
+    """Show a run as Cancelled that nobody runs, and that is no deliberation which could end by itself."""
+    async with get_client() as client:
+        await client.set_flow_run_state(run.id, Cancelled(message="Cancelled while nobody ran it."), force=True)
+    done.corrected.append(str(run.id))
+
+
+async def _is_stopped(run: FlowRun) -> bool:
+    """Whether Prefect was told to stop a run, or the run that it is a part of, as of an evaluation."""
+    async with get_client() as client:
+        for _ in range(MAX_NESTED):
+            if run.state is not None and (run.state.is_cancelling() or run.state.is_cancelled()):
+                return True
+            if run.parent_task_run_id is None:
+                return False
+            try:
+                part = await client.read_task_run(run.parent_task_run_id)
+                if part.flow_run_id is None:
+                    return False
+                run = await client.read_flow_run(part.flow_run_id)
+            except ObjectNotFound:
+                return False
+    return False
+
+
+def _status(body: Body) -> Status | None:
+    """The status that a body has; None where it has none that there is."""
+    text = body.get("status")
+    return Status(text) if isinstance(text, str) and text in set(Status) else None
+
+
+def _since(status: Body, now: datetime) -> datetime:
+    """Since when nobody has run it, by the server's clock; a value that is no time counts from now."""
+    try:
+        since = datetime.fromisoformat(status.get("unattended_since") or now.isoformat())
+    except (TypeError, ValueError):
+        return now
+    return since if since.tzinfo else now
+
+
 async def _parameters(record: Record, one: str, status: Body, run: FlowRun | None) -> dict[str, Any]:
     """What was asked: from the flow run, the status, or the plan."""
     if run is not None:
@@ -175,52 +247,77 @@ async def _parameters(record: Record, one: str, status: Body, run: FlowRun | Non
 # --- where they are found -------------------------------------------------------------------------
 
 
-async def _candidates(record: Record) -> AsyncIterator[str]:
-    seen: set[str] = set()
+async def _candidates(record: Record) -> Unattended:
+    found, seen = Unattended(), set[str]()
     async for one in _open_on_record(record):
         seen.add(one)
-        if await is_unattended(record, one):
-            yield one
-    async for run in _open_in_prefect():
+        if await _told(one, is_unattended(record, one)):
+            found.deliberations.append(one)
+    served = await pools(record)
+    async for run in ours_in_prefect(record, OPEN):
         one = id_of(run.parameters, str(run.id))
-        if one not in seen and await is_unattended(record, one):
+        if one not in seen and await _told(one, _is_lost(record, one, run, served)):
             seen.add(one)
-            yield one
+            found.deliberations.append(one)
+        elif await _told(str(run.id), _is_left(record, run)):
+            found.runs.append(run)
+    return found
+
+
+async def _is_lost(record: Record, one: str, run: FlowRun, served: Collection[str]) -> bool:
+    """Whether a run that Prefect shows as under way is that of a deliberation which nobody runs.
+
+    A Pending run of a pool that our workers do not take from waits for its process or pod.
+    """
+    if run.state is None or (run.state.is_pending() and run.work_pool_name not in served):
+        return False
+    if await status_of(record, one) is None and await _flow_name(run) != DELIBERATE_FLOW:
+        return False
+    return await is_unattended(record, one)
+
+
+async def _is_left(record: Record, run: FlowRun) -> bool:
+    """Whether a run is to stop, and neither anybody runs it nor a deliberation could end it."""
+    if run.state is None or not run.state.is_cancelling() or await _flow_name(run) == DELIBERATE_FLOW:
+        return False
+    own, one = str(run.id), id_of(run.parameters, str(run.id))
+    return await is_unattended(record, own) and await is_unattended(record, one)
+
+
+async def _flow_name(run: FlowRun) -> str:
+    async with get_client() as client:
+        return (await client.read_flow(run.flow_id)).name
 
 
 async def _open_on_record(record: Record) -> AsyncIterator[str]:
-    after = 0
+    """Open deliberations, from where the last look ended and once around, as far as one look goes."""
+    begin = await _noted_cursor(record)
+    after, around = begin, False
     for _ in range(MAX_LOOKED_AT):
-        event = await record.next(f"$KV.{STATUS_BUCKET}.*", after)  # items have a dot, and are not looked at
-        if event is None:
-            return
+        # Items have a dot, and are not looked at.
+        event = await record.next(f"$KV.{STATUS_BUCKET}.*", after, lenient=True)
+        if event is None and not around:
+            after, around = 0, True
+            continue
+        if event is None or (around and event.sequence > begin):
+            break
         after = event.sequence
-        if event.body.get("status") in set(Status) and not Status(event.body["status"]).final:
+        if (status := _status(event.body)) is not None and not status.final:
             yield event.subject.rpartition(".")[2]
+    await note(record, CURSOR, str(after))
 
 
-async def _open_in_prefect() -> AsyncIterator[FlowRun]:
-    """Runs of `deliberate` that Prefect shows as under way, in whatever pool; Pending ones only of the warm worker's.
-
-    A Pending run of another pool waits for its process or pod.
-    """
-    flows = FlowFilter(name=FlowFilterName(any_=[DELIBERATE.rpartition(".")[2]]))
-    states = FlowRunFilter.model_validate({"state": {"type": {"any_": OPEN}}})
-    async with get_client() as client:
-        for offset in range(0, MAX_LOOKED_AT, PAGE):
-            found = await client.read_flow_runs(flow_filter=flows, flow_run_filter=states, limit=PAGE, offset=offset)
-            for run in found:
-                if run.state and not (run.state.is_pending() and run.work_pool_name != "conclave"):
-                    yield run
-            if len(found) < PAGE:
-                return
+async def _noted_cursor(record: Record) -> int:
+    text = await read_note(record, CURSOR) or ""
+    return int(text) if text.isascii() and text.isdigit() else 0
 
 
-async def _flow_run(one: str, status: Body) -> FlowRun | None:
-    """The flow run of a deliberation: the one that its status names, or the one of its own id."""
-    named = status.get("run") or (status.get("flow_run_url") or "").rpartition("/")[2] or one
+async def _flow_run(record: Record, one: str, status: Body) -> FlowRun | None:
+    """The flow run of a deliberation: the one that it ran under last, that its status names, or that of its own id."""
+    shown = str(status.get("flow_run_url") or "").rpartition("/")[2]
+    named = await begun_under(record, one) or status.get("run") or shown or one
     async with get_client() as client:
         try:
-            return await client.read_flow_run(UUID(named))
+            return await client.read_flow_run(UUID(str(named)))
         except (ObjectNotFound, ValueError):
             return None

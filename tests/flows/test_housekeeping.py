@@ -87,23 +87,175 @@ async def test_results_outlive_their_status(
 
 
 async def test_streams_get_the_retention_of_their_block(keep_house: Any, record: Any) -> None:
-    """A change of the block's days reaches streams that exist."""
+    """A change of the block's days reaches streams that exist, but shortens them only where it was told to.
+
+    Requests have days of their own.
+    """
     from blocks.jetstream import JetStream
     from blocks.loading import fresh
+
+    streams, requests = ("CONCLAVE_ANSWERS", "CONCLAVE_DECISIONS", "OBJ_conclave-bodies"), "CONCLAVE_REQUESTS"
+
+    async def ages() -> dict[str, float]:
+        found = {name: await record.jetstream.stream_info(name) for name in (*streams, requests)}
+        return {name: info.config.max_age for name, info in found.items()}
 
     jetstream = await fresh(JetStream)
     changed = jetstream.model_copy(update={"retention_days": 7.0})
     await changed.save("default", overwrite=True)
     try:
         await keep_house()
-        ages = {
-            name: (await record.jetstream.stream_info(name)).config.max_age
-            for name in ("CONCLAVE_ANSWERS", "CONCLAVE_DECISIONS", "CONCLAVE_REQUESTS", "OBJ_conclave-bodies")
-        }
-        assert set(ages.values()) == {7.0 * 86_400}
+        assert await ages() == {name: (365.0 if name == requests else 30.0) * 86_400 for name in (*streams, requests)}
+        await keep_house(shorten_retention=True)
+        assert await ages() == {name: (365.0 if name == requests else 7.0) * 86_400 for name in (*streams, requests)}
     finally:
         await jetstream.save("default", overwrite=True)
         await keep_house()
+
+
+async def test_a_retention_of_less_than_a_day_is_refused(keep_house: Any, record: Any) -> None:
+    """Also one that an older version stored: the run fails with the block and the field, and nothing is let go."""
+    from prefect.client.orchestration import get_client
+
+    from blocks.jetstream import JetStream
+    from blocks.loading import fresh
+
+    jetstream = await fresh(JetStream)
+    with pytest.raises(ValueError, match="retention_days"):
+        JetStream(retention_days=0.3)
+    before = (await record.jetstream.stream_info("CONCLAVE_ANSWERS")).config.max_age
+    async with get_client() as client:
+        document = await client.read_block_document_by_name("default", "conclave-jetstream")
+        data = {**document.data, "retention_days": 0.3}
+        from prefect.client.schemas.actions import BlockDocumentUpdate
+
+        await client.update_block_document(document.id, BlockDocumentUpdate(data=data))
+    try:
+        state = await keep_house(shorten_retention=True)
+    finally:
+        await jetstream.save("default", overwrite=True)
+    assert state.is_failed()
+    assert "conclave-jetstream/default: retention_days" in state.message
+    assert (await record.jetstream.stream_info("CONCLAVE_ANSWERS")).config.max_age == before
+
+
+async def test_other_peoples_runs_and_artifacts_are_left_alone(
+    keep_house: Any, worker_there: None, record: Any, shown: Any, new_id: str
+) -> None:
+    """A flow of the same name that is Running, with another's tag or none, and the artifacts of one that has ended."""
+    from prefect import flow
+    from prefect.artifacts import acreate_markdown_artifact
+    from prefect.client.orchestration import get_client
+    from prefect.states import Cancelling, Running
+
+    key = f"theirs-{new_id.lower()}"
+
+    @flow(name="evaluate", persist_result=False)
+    async def evaluate() -> None:
+        await acreate_markdown_artifact("theirs", key=key)
+
+    @flow(name="deliberate", persist_result=False)
+    async def deliberate(task: str) -> None:
+        """Somebody else's."""
+
+    await evaluate()
+    async with get_client() as client:
+        runs = [
+            await client.create_flow_run(deliberate, parameters={"task": TASK}, state=state, tags=tags)
+            for state in (Running(), Cancelling())
+            for tags in ([], ["conclave:11111111-1111-4111-8111-111111111111"])
+        ]
+        done = await keep_house(artifact_days=1e-6)
+        found = [(await client.read_flow_run(run.id)).state.type for run in runs]
+    assert done.is_completed()
+    assert found == [run.state.type for run in runs]
+    for run in runs:
+        assert await record.last(f"requests.{run.id}") is None
+        assert await record.last(f"deliberations.{run.id}.finished") is None
+    assert len(await shown.found("artifacts", artifacts={"key": {"any_": [key]}})) == 1
+
+
+async def test_one_that_is_odd_keeps_nobody_from_the_others(
+    left_behind: Any, keep_house: Any, worker_there: None, record: Any, until: Any, new_id: str
+) -> None:
+    """A key without a status, one that is no JSON, a run of ours with such a key: told, and the next one is resumed."""
+    from prefect.client.orchestration import get_client
+    from prefect.states import Running
+
+    from flows.deliberate import deliberate
+
+    status = record._status
+    odd = [f"{new_id}-a", f"{new_id}-b", f"{new_id}-c"]
+    for key, value in zip(odd, (b'{"cancel_requested":true}', b"\xff", b'{"status":["PENDING"]}'), strict=True):
+        await status.put(key, value)
+    async with get_client() as client:
+        tags = [f"conclave:{record.installation}"]
+        for key in odd:
+            await client.create_flow_run(
+                deliberate, parameters={"deliberation_id": key, "task": 5}, state=Running(), tags=tags
+            )
+    try:
+        done = await keep_house()
+        assert done.is_completed()
+        assert await record.last(f"requests.{new_id}") is not None
+    finally:
+        for key in odd:
+            await status.purge(key)
+
+
+async def test_what_one_run_cannot_look_at_the_next_ones_do(
+    keep_house: Any, worker_there: None, record: Any, monkeypatch: pytest.MonkeyPatch, new_id: str
+) -> None:
+    """However many keys come first: each run goes on where the last one ended, and begins anew at the end."""
+    import tasks.unattended as unattended
+
+    ids = [f"{new_id}-{number}" for number in range(4)]
+    for one in ids:
+        await record.create_status(one, {"id": one, "status": "PENDING", "request": {"task": TASK}})
+    keys = (await record.jetstream.stream_info("KV_conclave-deliberations")).state.messages
+    monkeypatch.setattr(unattended, "MAX_LOOKED_AT", 2)
+    for _ in range(keys):
+        assert (await keep_house()).is_completed()
+        if all([await record.last(f"requests.{one}") is not None for one in ids]):
+            break
+    assert [await record.last(f"requests.{one}") is not None for one in ids] == [True] * 4
+    for one in ids:
+        await record.merge_status(one, {"status": "FAILED", "completed_at": datetime.now(UTC).isoformat()})
+
+
+async def test_a_cancelled_evaluation_is_ended_and_not_resumed(
+    connected: Any, left_behind: Any, keep_house: Any, worker_there: None, record: Any, recorded: Any, new_id: str
+) -> None:
+    """Its deliberation has another id, and a flow run of its own, which Prefect shows as Running."""
+    from prefect.client.orchestration import get_client
+    from prefect.states import Cancelled, Running
+
+    from flows.deliberate import deliberate
+    from flows.evaluate import evaluate
+    from tasks.diagnose import answer
+
+    async with get_client() as client:
+        whole = await client.create_flow_run(
+            evaluate, parameters={"questions": "q.jsonl", "deliberation_id": new_id}, state=Running()
+        )
+        part = await client.create_task_run(answer, whole.id, dynamic_key="deliberate-0", state=Running())
+        run = await client.create_flow_run(
+            deliberate, parameters=left_behind, state=Running(), parent_task_run_id=part.id
+        )
+        lease = await (await _leases()).take(new_id)
+        await record.fence(new_id, lease.epoch, str(run.id))
+        await (await _leases()).release(lease)
+        await client.set_flow_run_state(whole.id, Cancelled(), force=True)
+        await keep_house()
+    finished = await record.last(f"deliberations.{new_id}.finished")
+    assert finished.body["status"] == "CANCELLED"
+    assert await record.last(f"requests.{new_id}") is None
+
+
+async def _leases() -> Any:
+    from blocks.loading import open_leases
+
+    return await open_leases()
 
 
 async def test_artifacts_of_old_runs_are_deleted(
