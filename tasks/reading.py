@@ -39,9 +39,3 @@ async def status_of(record: Record, deliberation_id: str) -> Body | None:
     begun = {name: started.body[name] for name in OF_START if name in started.body} if started else {}
     digests = {"request_digest": plan.body["plan"]["request_digest"]} if plan else {}
     return {**(key or {}), "id": deliberation_id, **begun, **digests, **ended}
-
-
-def flow_run_of(status: Body) -> str | None:
-    """The flow run that a deliberation runs under, as far as its status says; None where it does not."""
-    run = status.get("run") or str(status.get("flow_run_url") or "").rpartition("/")[2]
-    return run if isinstance(run, str) and run else None

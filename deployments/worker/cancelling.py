@@ -1,4 +1,8 @@
-"""Cancels from Prefect: its own worker does nothing for a run that has started, so this one looks for them itself."""
+"""Cancels from Prefect: its own worker does nothing for a run that has started, so this one looks for them itself.
+
+A cancel is a flag on the record, set before anything is stopped. It is set for the run that a deliberation runs under;
+of others with the same id, which wait for that one, only the flow run is ended.
+"""
 
 from __future__ import annotations
 
@@ -6,70 +10,98 @@ import asyncio
 import logging
 
 import httpx
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.states import Cancelled
 
 from blocks.exceptions import RecordError
 from deployments.worker.flow_runs import tell_prefect
+from deployments.worker.pools import of_our_type
 from deployments.worker.runs import Runs
 from tasks.council.models import Status
 from tasks.enqueue import DELIBERATE, id_of, queued_request
+from tasks.ownership import ours_in_prefect, runs_under
+from tasks.reading import status_of
 
 EVERY_S = 1.0
-MOST = 200
-"""Flow runs that one look takes; the next one goes on."""
+SAID = 300
+"""Characters of an error that are told."""
+MAX_TOLD = 1_000
 
 Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
 
 async def watch_cancels(runs: Runs, log: Log) -> None:
-    """Stop what Prefect shows as Cancelling, wherever it was set; never ends."""
-    cancelling = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.CANCELLING])))
+    """Stop what Prefect shows as Cancelling and is ours, wherever it was set; never ends."""
+    told: dict[str, str] = {}
     while True:
         await asyncio.sleep(EVERY_S)
         try:
-            async with get_client() as client:
-                found = await client.read_flow_runs(flow_run_filter=cancelling, limit=MOST)
-            for run in found:
-                await _cancel(runs, run)
+            async for run in ours_in_prefect(runs.record, [StateType.CANCELLING]):
+                await _isolated(runs, run, told, log)
         except (httpx.HTTPError, RecordError) as error:
             log.debug("cancels are not seen just now: %s", error)
 
 
+async def _isolated(runs: Runs, run: FlowRun, told: dict[str, str], log: Log) -> None:
+    """Cancel one; what goes wrong is told once, and keeps nobody from the others."""
+    try:
+        await _cancel(runs, run)
+    except (httpx.TransportError, RecordError):
+        raise
+    except Exception as error:  # noqa: BLE001  # whatever one run brings up must not end the watch
+        said = f"{type(error).__name__}: {error}"[:SAID]
+        if told.get(str(run.id)) != said:
+            log.warning("flow run %s cannot be cancelled: %s", run.id, said)
+        if len(told) >= MAX_TOLD:
+            told.clear()
+        told[str(run.id)] = said
+
+
 async def _cancel(runs: Runs, run: FlowRun) -> None:
-    """A deliberation hears its flag, whoever runs it; another flow of this worker's is stopped here."""
-    work = next((work for work in runs.in_work.values() if work.run == str(run.id)), None)
-    flagged = await _flag(runs, work.request.id if work and work.request else id_of(run.parameters, str(run.id)))
-    if work is None:
-        await _end_queued(runs, run)
-    elif not flagged:
+    """A deliberation hears its flag, whoever runs it; other code of this worker's is stopped here."""
+    own, one = str(run.id), id_of(run.parameters, str(run.id))
+    work = next((work for work in runs.in_work.values() if work.run == own), None)
+    status = await status_of(runs.record, one)
+    goes_on = status is not None and not Status(status["status"]).final
+    its_own = goes_on and await runs_under(runs.record, one, run)
+    if its_own and status is not None and not status.get("cancel_requested"):
+        await runs.record.merge_status(one, {"cancel_requested": True})
+    if work is not None and not its_own:
         work.cancel()
+    elif work is None and its_own:
+        await _end_queued(runs, run, one)
+    elif work is None:
+        await _end_flow_run(runs, run, one, goes_on)
 
 
-async def _flag(runs: Runs, deliberation_id: str) -> bool:
-    """Ask a deliberation to stop; False where there is none of that id that goes on."""
-    status = await runs.record.read_status(deliberation_id)
-    if status is None or Status(status["status"]).final:
-        return False
-    if not status.get("cancel_requested"):
-        await runs.record.merge_status(deliberation_id, {"cancel_requested": True})
-    return True
-
-
-async def _end_queued(runs: Runs, run: FlowRun) -> None:
-    """End what waits in the queue at once, and not when its turn comes."""
-    request = await queued_request(runs.record, id_of(run.parameters, str(run.id)))
-    if request is None:
+async def _end_queued(runs: Runs, run: FlowRun, deliberation_id: str) -> None:
+    """End a deliberation that waits in the queue at once, and not when its turn comes."""
+    request = await queued_request(runs.record, deliberation_id)
+    if request is None or request.flow != DELIBERATE:
         return
-    lease = await runs.leases.take(request.id)
+    lease = await runs.leases.take(deliberation_id)
     if lease is None:  # somebody runs it, and hears the flag
         return
     try:
-        if request.flow == DELIBERATE:
-            await runs.cancelled(request, run, lease)
-        else:
-            await tell_prefect(str(run.id), Cancelled(message="Cancelled before it began."))
+        await runs.cancelled(request, run, lease)
     finally:
         await runs.leases.release(lease)
+
+
+async def _end_flow_run(runs: Runs, run: FlowRun, deliberation_id: str, goes_on: bool) -> None:
+    """End a flow run that no deliberation would end: one that waits in the queue, or that waits for another run."""
+    own = str(run.id)
+    request = await queued_request(runs.record, own) or await queued_request(runs.record, deliberation_id)
+    if request is not None and request.run == own and request.flow != DELIBERATE:
+        lease = await runs.leases.take(request.id)
+        if lease is not None:  # else somebody is at it, and stops it
+            await tell_prefect(own, Cancelled(message="Cancelled before it began."))
+            await runs.leases.release(lease)
+    elif goes_on and own != deliberation_id and await _is_for_us(run):
+        message = f"A second run of {deliberation_id}, which goes on in its first."
+        await tell_prefect(own, Cancelled(message=message))
+
+
+async def _is_for_us(run: FlowRun) -> bool:
+    """Whether nobody else would end it: a worker of Prefect's own types stops the processes of its pool."""
+    return run.work_pool_name is None or run.work_pool_name in await of_our_type()

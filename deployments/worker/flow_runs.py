@@ -17,6 +17,7 @@ from prefect.states import Pending
 
 from blocks.leases import Lease, carried
 from blocks.loading import DEFAULT, versioned
+from blocks.names import stored, tag_of
 from blocks.ray_agents import RayAgents
 from blocks.record import Body, Record
 from tasks.council.models import DeliberationRequest, InvalidRequest
@@ -49,12 +50,12 @@ class FlowRuns:
             if request.flow == DELIBERATE:
                 DeliberationRequest.read(request.asked)
             parameters = {**request.parameters, "deliberation_id": request.id}
-            deployment = await self._deployment(flow)
+            deployment, tags = await self._deployment(flow), [tag_of(self._record.installation)]
             try:
                 if deployment is None:
-                    return await client.create_flow_run(flow, parameters=parameters, state=Pending())
+                    return await client.create_flow_run(flow, parameters=parameters, state=Pending(), tags=tags)
                 return await client.create_flow_run_from_deployment(
-                    deployment, parameters=parameters, state=Pending(), idempotency_key=request.id
+                    deployment, parameters=parameters, state=Pending(), idempotency_key=request.id, tags=tags
                 )
             except PrefectHTTPStatusError as error:
                 if error.response.status_code in REFUSED:
@@ -82,7 +83,7 @@ class FlowRuns:
 
     async def _deployment(self, flow: Flow[Any, Any]) -> UUID | None:
         """The deployment of the flow's own name, which its runs are shown under."""
-        name = f"{flow.name}/{flow.name}"
+        name = f"{flow.name}/{stored(flow.name)}"
         if name not in self._deployments:
             async with get_client() as client:
                 try:

@@ -26,6 +26,7 @@ from blocks.exceptions import (
     BlockMissing,
     ConclaveError,
     NewerVersion,
+    OtherInstallation,
     PrefectUnavailable,
     RecordError,
     RecordUnavailable,
@@ -43,7 +44,8 @@ from tasks.council.models import InvalidRequest, Status
 from tasks.ending import end, refuse
 from tasks.enqueue import DELIBERATE, Request, is_accepted
 from tasks.finishing import MAX_REASON, end_without_plan
-from tasks.reading import flow_run_of, status_of
+from tasks.ownership import runs_under
+from tasks.reading import status_of
 from tasks.states import TakenOver, ended_state
 
 Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
@@ -181,6 +183,11 @@ class Runs:
             raise Superseded(str(error)) from error
         except (Superseded, NewerVersion):
             raise
+        except OtherInstallation as error:  # no try of the deliberation's, which is left open for its own
+            self._log.error("%s waits until what it needs is this installation's: %s", request.id, error)
+            if work.tries:
+                await self.record.merge_status(request.id, {"tries": work.tries - 1})
+            return AGAIN_S * MAX_TRIES
         except (Unfinished, AgentsUnavailable, RecordError, BlockMissing, httpx.HTTPError, Abort) as error:
             if isinstance(error, AgentsUnavailable):
                 await self._cluster.suspect()
@@ -210,8 +217,8 @@ class Runs:
         if final and (_wants_end(in_prefect) or work.delivery.deliveries > MAX_TRIES):
             await tell_prefect(work.run, ended_state(status))
             return 0
-        if not final and _wants_end(in_prefect) and flow_run_of(status) not in (None, str(run.id)):
-            await tell_prefect(work.run, Cancelled(message="Cancelled; the deliberation goes on under another run."))
+        if _wants_end(in_prefect) and not final and not await runs_under(self.record, request.id, run):
+            await tell_prefect(work.run, Cancelled(message=f"A second run of {request.id}, which goes on."))
             return 0
         if not final and (status.get("cancel_requested") or _wants_end(in_prefect)):
             await self.cancelled(request, run, lease)

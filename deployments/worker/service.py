@@ -17,15 +17,20 @@ import httpx
 
 from blocks.background import background
 from blocks.connections import connections, prefect_clients
-from blocks.exceptions import ConclaveError, RecordError, RecordUnavailable
+from blocks.exceptions import ConclaveError, OtherInstallation, RecordError, RecordUnavailable
+from blocks.installation import note_pool
 from blocks.loading import open_leases, open_record
+from blocks.names import carrying
+from blocks.ownership import check_same, claim
 from blocks.record import Record
 from blocks.work_queue import LANES, PRESENCE, Delivery, Lane, WorkQueue
 from deployments.listening import listen, read_listeners
+from deployments.ownership import own_record
 from deployments.settings import Settings
 from deployments.worker.cancelling import watch_cancels
 from deployments.worker.cluster import Cluster
 from deployments.worker.health import health
+from deployments.worker.pending import watch_pending
 from deployments.worker.places import Places
 from deployments.worker.runs import Runs
 from tasks.enqueue import Request, enqueue
@@ -103,7 +108,8 @@ class WorkerService:
 
     async def _serve(self) -> None:
         async with prefect_clients(), connections():
-            self._record, leases = await open_record(), await open_leases()
+            record, leases = await self._own(), await open_leases()
+            self._record = record
             places = Places(self._settings.worker_starts)
             runs = self._runs = Runs(self._record, leases, self._cluster, places, self._log)
             async with leases.hold(f"{PRESENCE}{uuid.uuid4().hex}"):
@@ -111,9 +117,21 @@ class WorkerService:
                 async with background(
                     self._kept("the connection to Ray", lambda: self._cluster.keep(self._idle, runs.in_work)),
                     self._kept("the watch for cancels", lambda: watch_cancels(runs, self._log)),
+                    self._kept("the watch for lost runs", lambda: watch_pending(runs, self._log)),
                     self._kept("listening", lambda: listen(runs.record, self._listeners, self._log)),
                 ):
                     await self._take(runs)
+
+    async def _own(self) -> Record:
+        """The record, where it and Prefect's names are this installation's. Raises OtherInstallation."""
+        if (begin := carrying(self._settings.prefix or "", "")) and not self._pool.startswith(begin):
+            raise OtherInstallation(f"the work pool {self._pool!r} does not carry the prefix {self._settings.prefix!r}")
+        own = await own_record(self._settings)
+        await claim(own)
+        record = await open_record()
+        await check_same(record, own.installation)
+        await note_pool(record, self._pool)
+        return record
 
     async def _take(self, runs: Runs) -> None:
         """Take from both lanes until the drain begins, then see to the end of what runs."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
+import sys
 import uuid
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -520,6 +522,196 @@ async def test_a_run_that_cannot_be_handed_over_ends_crashed(connected: Any, poo
     assert run.state.is_crashed()
     assert "entrypoint: 'flows/deliberate.py:deliberate' is none that the warm worker runs" in run.state.message
     assert "flows.deliberate.deliberate" in run.state.message
+
+
+KILLED = """
+import asyncio, os, signal, sys
+from deployments.worker import ConclaveWorker
+from deployments.worker.flows_thread import FlowsThread
+
+async def killed(_thread, _request):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+async def main():
+    async with ConclaveWorker(work_pool_name=sys.argv[1]) as worker:
+        while True:
+            await worker.get_and_submit_flow_runs()
+            await asyncio.sleep(0.2)
+
+FlowsThread.enqueue = killed
+asyncio.run(main())
+"""
+"""A worker that is killed between Prefect, which has called a run Pending, and the queue."""
+
+
+async def _killed_on_its_way(pool: str, deployment: Any, **parameters: Any) -> Any:
+    """A run whose worker was killed before the queue had it."""
+    from prefect.client.orchestration import get_client
+
+    async with get_client() as client:
+        run = await client.create_flow_run_from_deployment(deployment, parameters=parameters)
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", KILLED, pool)
+        assert await asyncio.wait_for(process.wait(), 120) == -signal.SIGKILL
+        assert (await client.read_flow_run(run.id)).state.is_pending()
+        return run
+
+
+async def _ended(run: Any) -> Any:
+    from prefect.client.orchestration import get_client
+
+    async with get_client() as client:
+
+        async def final() -> Any:
+            found = await client.read_flow_run(run.id)
+            return found if found.state.is_final() else None
+
+        return await until(final, 90)
+
+
+async def test_what_a_killed_worker_left_before_the_queue_is_taken_up(
+    worker: Worker, pool: str, make_council: Any, recorded: Any, tmp_path: Any
+) -> None:
+    """By another worker, of any pool of the type, a deliberation as well as an evaluation; each is run once."""
+    from flows.deliberate import deliberate
+    from flows.evaluate import evaluate
+
+    questions = tmp_path / "q.jsonl"
+    questions.write_text(json.dumps({"id": "q", "task": "Name it", "check": {"type": "regex", "pattern": "."}}) + "\n")
+    council = await make_council(2)
+    asked = await _killed_on_its_way(
+        pool, await _deployed(pool, "flows.deliberate.deliberate", deliberate), task=TASK, council=council
+    )
+    evaluated = await _killed_on_its_way(
+        pool, await _deployed(pool, "flows.evaluate.evaluate", evaluate), questions=str(questions), council=council
+    )
+    for run in (asked, evaluated):
+        assert (await _ended(run)).state.is_completed()
+        finished = await recorded.events(f"deliberations.{run.id}.finished")
+        assert [len(bodies) for bodies in finished.values()] == [1]
+
+
+async def test_pending_runs_that_are_not_lost_are_left(
+    worker: Worker, pool: str, make_council: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of another installation in a pool of this type, one that waits for its process; a lost one is taken up."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.states import Pending
+
+    import deployments.worker.pending as pending
+    from blocks.installation import note_pool
+    from flows.deliberate import deliberate
+    from tasks.enqueue import queued
+
+    monkeypatch.setattr(pending, "EVERY_S", 0.5)
+    await note_pool(worker.record, pool)
+    stock = f"{pool}-process"
+    parameters = {"task": TASK, "council": await make_council(1)}
+    async with get_client() as client:
+        await client.create_work_pool(WorkPoolCreate(name=stock, type="process"))
+
+        async def left(where: str, *tags: str) -> Any:
+            deployment = await _deployed(where, "flows.deliberate.deliberate", deliberate)
+            return await client.create_flow_run_from_deployment(
+                deployment, parameters=parameters, state=Pending(), tags=tags
+            )
+
+        theirs = await left(pool, "conclave:11111111-1111-4111-8111-111111111111")
+        waiting = await left(stock, f"conclave:{worker.record.installation}")
+        lost = await left(pool)
+        assert (await _ended(lost)).state.is_completed()
+        for run in (theirs, waiting):
+            assert (await client.read_flow_run(run.id)).state.is_pending()
+            assert not await queued(worker.record, str(run.id))
+
+
+async def test_cancelling_a_second_run_ends_only_that(
+    worker: Worker, make_council: Any, simulator: Any, new_id: str
+) -> None:
+    """The first one, whose deliberation it waits for, decides."""
+    from prefect.client.orchestration import get_client
+    from prefect.states import Cancelling, Pending
+
+    await simulator.fault("slow", match=f"{new_id}:", delay_s=6)
+    parameters = {"task": TASK, "council": await make_council(3)}
+    assert await worker.ask(new_id, parameters=parameters)
+
+    async def asked() -> bool:
+        return bool(await simulator.calls(new_id))
+
+    await until(asked)
+    async with get_client() as client:
+        deployment = await client.read_deployment_by_name("deliberate/deliberate")
+        second = await client.create_flow_run_from_deployment(
+            deployment.id, parameters={**parameters, "deliberation_id": new_id}, state=Pending()
+        )
+        await worker.ask(new_id, parameters=parameters, run=str(second.id), door="prefect")
+        await client.set_flow_run_state(second.id, Cancelling(), force=True)
+        assert (await _ended(second)).state.is_cancelled()
+        finished = await worker.finished(new_id)
+        assert (finished["status"], finished["successful_responses"]) == ("COMPLETED", 3)
+        status = await worker.record.read_status(new_id)
+        assert not status.get("cancel_requested")
+        assert (await client.read_flow_run(status["run"])).state.is_completed()
+
+
+async def test_cancelling_an_evaluation_ends_its_deliberation(
+    worker: Worker, make_council: Any, simulator: Any, new_id: str, tmp_path: Any
+) -> None:
+    """Which has an id of its own: the flag is set there, and nothing of it goes on."""
+    from prefect.client.orchestration import get_client
+    from prefect.states import Cancelling, Pending
+
+    questions = tmp_path / "q.jsonl"
+    questions.write_text(json.dumps({"id": "q", "task": "Name it", "check": {"type": "regex", "pattern": "."}}) + "\n")
+    await simulator.fault("hang", match=f"{new_id}:")
+    parameters = {"questions": str(questions), "council": await make_council(2), "deliberation_id": new_id}
+    async with get_client() as client:
+        deployment = await client.read_deployment_by_name("evaluate/evaluate")
+        run = await client.create_flow_run_from_deployment(deployment.id, parameters=parameters, state=Pending())
+        one = str(run.id)
+        await worker.ask(one, flow="flows.evaluate.evaluate", parameters=parameters, run=one, door="prefect")
+
+        async def asked() -> bool:
+            return bool(await simulator.calls(new_id))
+
+        await until(asked)
+        await client.set_flow_run_state(run.id, Cancelling(), force=True)
+        assert (await _ended(run)).state.is_cancelled()
+    finished = await worker.record.last(f"deliberations.{new_id}.finished")
+    assert finished.body["status"] == "CANCELLED"
+
+
+async def test_a_run_of_somebody_elses_is_not_cancelled(worker: Worker, until: Any) -> None:
+    """However many of them stand Cancelling: ours is seen all the same, and one that is odd stops nothing."""
+    from prefect import flow
+    from prefect.client.orchestration import get_client
+    from prefect.states import Cancelling, Pending
+
+    from flows.diagnostics import diagnostics
+
+    @flow(name="diagnostics")
+    async def theirs() -> None:
+        """Another installation's."""
+
+    async with get_client() as client:
+        foreign = [await client.create_flow_run(theirs, state=Cancelling()) for _ in range(3)]
+        tags = [f"conclave:{worker.record.installation}"]
+        ours = await client.create_flow_run(diagnostics, state=Pending(), tags=tags)
+        await worker.record._status.put(str(ours.id), b'{"cancel_requested":true}')
+        await client.set_flow_run_state(ours.id, Cancelling(), force=True)
+        second = await client.create_flow_run(diagnostics, state=Pending(), tags=tags)
+        one = str(second.id)
+        queue = worker.record.jetstream
+        body = {"id": one, "flow": "flows.diagnostics.diagnostics", "parameters": {}, "run": one, "door": "prefect"}
+        await client.set_flow_run_state(second.id, Cancelling(), force=True)
+        await queue.publish(f"requests.{one}.batch", json.dumps({**body, "lane": "batch"}).encode())
+        assert (await _ended(second)).state.is_cancelled()
+        for run in foreign:
+            assert (await client.read_flow_run(run.id)).state.is_cancelling()
+        await client.set_flow_run_state(ours.id, Pending(), force=True)
+        await client.delete_flow_run(ours.id)
+        await worker.record._status.purge(str(ours.id))
 
 
 async def _purge(recorded: Any, one: str) -> None:
