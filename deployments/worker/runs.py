@@ -89,6 +89,9 @@ class Unfinished(ConclaveError):
     """A run ended without a final status on the record; another try may bring it."""
 
 
+TRIED_AGAIN = (Unfinished, AgentsUnavailable, OtherInstallation, RecordError, BlockMissing, httpx.HTTPError)
+
+
 class Runs:
     """Works on requests; `in_work` has those of this moment, by a number of their own."""
 
@@ -183,19 +186,23 @@ class Runs:
             raise Superseded(str(error)) from error
         except (Superseded, NewerVersion):
             raise
-        except OtherInstallation as error:  # no try of the deliberation's, which is left open for its own
+        except (*TRIED_AGAIN, Abort) as error:
+            return await self._again(work, request, error, tries)
+        return None
+
+    async def _again(self, work: Work, request: Request, error: BaseException, tries: int) -> float:
+        """The seconds until the next try. Raises the error where this message has failed too often."""
+        if isinstance(error, OtherInstallation):  # no try of the deliberation's, which is left open for its own
             self._log.error("%s waits until what it needs is this installation's: %s", request.id, error)
             if work.tries:
                 await self.record.merge_status(request.id, {"tries": work.tries - 1})
             return AGAIN_S * MAX_TRIES
-        except (Unfinished, AgentsUnavailable, RecordError, BlockMissing, httpx.HTTPError, Abort) as error:
-            if isinstance(error, AgentsUnavailable):
-                await self._cluster.suspect()
-            if _is_of_the_message(error) and self._count(work.delivery) >= MAX_FAILURES:
-                raise
-            self._log.warning("%s is tried again (%s): %s", request.id, type(error).__name__, error)
-            return AGAIN_S * min(tries, MAX_TRIES)
-        return None
+        if isinstance(error, AgentsUnavailable):
+            await self._cluster.suspect()
+        if _is_of_the_message(error) and self._count(work.delivery) >= MAX_FAILURES:
+            raise error if isinstance(error, Exception) else Unfinished(str(error) or type(error).__name__)
+        self._log.warning("%s is tried again (%s): %s", request.id, type(error).__name__, error)
+        return AGAIN_S * min(tries, MAX_TRIES)
 
     async def _status_of(self, request: Request) -> Body:
         """The status of a request's deliberation. Raises InvalidRequest where its id is another request's."""
