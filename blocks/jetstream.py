@@ -26,6 +26,7 @@ from pydantic import ConfigDict, Field, SecretStr, model_validator
 
 from blocks.connections import Close, shared
 from blocks.exceptions import RecordMisconfigured, RecordUnavailable
+from blocks.files import require_regular
 from blocks.installation import installation_of
 from blocks.record import BODIES_BUCKET, LEASE_S, LEASES_BUCKET, STATUS_BUCKET, TRANSIENT, Record, words
 
@@ -165,6 +166,7 @@ class JetStream(Block):
         return ", ".join(self.servers)
 
     def _options(self) -> dict[str, Any]:
+        self._require_files()
         options: dict[str, Any] = {
             "servers": self.servers,
             "name": "conclave",
@@ -179,6 +181,17 @@ class JetStream(Block):
             "tls": self._tls(),
         }
         return {key: value for key, value in options.items() if value is not None}
+
+    def _require_files(self) -> None:
+        """Raise RecordMisconfigured for a file that is none: a FIFO would block whoever opens it, and its loop."""
+        for name in ("credentials_file", "tls_ca_file", "tls_cert_file", "tls_key_file"):
+            path: Path | None = getattr(self, name)
+            if path is None:
+                continue
+            try:
+                require_regular(path)
+            except OSError as error:
+                raise RecordMisconfigured(f"JetStream.{name}: {path} cannot be read: {error.strerror}") from error
 
     def _tls(self) -> ssl.SSLContext | None:
         if not (self.tls_ca_file or self.tls_cert_file):

@@ -28,7 +28,7 @@ from tasks.council.models import Deliberation
 from tasks.council.proposals import Answer
 from tasks.council.results import SIMULATOR
 from tasks.council.stages import PROPOSE, kind_of
-from tasks.evaluation_checker import QuestionFile
+from tasks.question_files import QuestionFile, handed_over
 
 
 async def run_evaluation(
@@ -49,6 +49,7 @@ async def run_evaluation(
             await scopes.enter_async_context(background(begun(record, plan.id, started)))
             scopes.enter_context(prefect_named())
             scopes.enter_context(tags(tag_of(record.installation)))
+            scopes.enter_context(handed_over(questions))
             state: State[Any] = await evaluate(
                 str(questions.path), **fields, deliberation_id=plan.id, return_state=True
             )

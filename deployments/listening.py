@@ -20,6 +20,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from blocks.exceptions import RecordError
+from blocks.files import read_regular
 from blocks.record import Record
 from blocks.subscriptions import Incoming, kept, passing, stream_of
 from tasks.council.base import Name
@@ -30,6 +31,8 @@ from tasks.mapping import Mapping, MappingError
 NAMESPACE = uuid.UUID("5c0d2a4e-9a2f-5d0e-8a57-0d2f3b5f6c11")
 """Of ids of deliberations that an event asks for without naming one (UUIDv5 of listener and event)."""
 MAX_BYTES = 1 << 20
+MAX_FILE = 4 << 20
+"""Bytes of a file of listeners."""
 AGAIN_S = 5.0
 
 Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
@@ -72,7 +75,7 @@ class Listener:
 def read_listeners(path: Path) -> list[Listener]:
     """The listeners of a file. Raises ListenersError."""
     try:
-        entries = _File.model_validate(yaml.safe_load(path.read_bytes())).listeners
+        entries = _File.model_validate(yaml.safe_load(read_regular(path, MAX_FILE))).listeners
     except OSError as error:
         raise ListenersError(f"{path}: {error.strerror or error}") from error
     except yaml.YAMLError as error:

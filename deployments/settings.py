@@ -176,6 +176,11 @@ class Settings(BaseModel):
         validation_alias="CONCLAVE_LISTENERS",
         description="a file of listeners such as docs/examples/listeners.yaml",
     )
+    evaluations: Annotated[Path, AfterValidator(_home)] | None = Field(
+        default=None,
+        validation_alias="CONCLAVE_EVALUATIONS",
+        description="a folder of questions, which runs of the deployment `evaluate` may name, such as /srv/evaluations",
+    )
     nats_sync: Literal["interval", "always"] = Field(
         default="interval",
         validation_alias="CONCLAVE_NATS_SYNC",

@@ -7,7 +7,6 @@ repeats no call, and a check that was changed is applied to the same answers.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from prefect import flow
@@ -23,7 +22,7 @@ from tasks.cancelling import end_cancelled
 from tasks.council.base import Name
 from tasks.council.models import Deadline, Members, Rounds
 from tasks.evaluate import check_size, evaluated, is_answered, score, show
-from tasks.evaluation_checker import QuestionFile
+from tasks.question_files import questions_named
 
 
 # As in `deliberate`: nothing is persisted, and the server is not asked where.
@@ -46,15 +45,16 @@ async def evaluate(
     """Compare single sample, majority, rank and synthesize over the same proposals.
 
     Args:
-        questions: Path of a JSONL file: one object a line with `task`, `check` and what an item may have.
+        questions: A JSONL file in the folder that the worker's CONCLAVE_EVALUATIONS names: one object a line with
+            `task`, `check` and what an item may have.
         council: Name of the council block.
         members: The council's first N members, or more of them in the same roles.
         rounds: How often each author revises its proposal, 0 to 3; the council's own where left out.
         deadline_s: Seconds for each question; the council's own where left out.
         deliberation_id: Its id; the flow run's where left out. The same id again resumes.
     """
-    asked, chosen_id = QuestionFile(Path(questions)), deliberation_id or str(flow_run.id)
-    check_size(asked)
+    asked, chosen_id = await questions_named(questions), deliberation_id or str(flow_run.id)
+    await check_size(asked)
     async with connections():
         await asked.check_predicates()
         agents = await fresh(RayAgents, "default")

@@ -23,8 +23,8 @@ from tasks.council.evaluation import Arm, Evaluation, Reached, Scoresheet, reach
 from tasks.council.evaluation_report import arm_table, report
 from tasks.council.models import Deliberation, InvalidRequest, Item, Status
 from tasks.council.results import SIMULATOR
-from tasks.evaluation_checker import Checker, QuestionFile
 from tasks.plans import plan_of
+from tasks.question_files import QuestionFile
 from tasks.reading import answers_of
 
 OTHER_PARAMETERS = 4096
@@ -33,15 +33,19 @@ READ_AT_ONCE = 64
 """Items whose answers are read from the record side by side."""
 
 
-def check_size(questions: QuestionFile) -> None:
+async def check_size(questions: QuestionFile) -> None:
     """Whether Prefect takes them as parameters of one run. Raises InvalidRequest."""
-    limit, size = get_current_settings().server.api.max_parameter_size, len(json.dumps(questions.items))
+    limit, size = get_current_settings().server.api.max_parameter_size, await asyncio.to_thread(_size, questions)
     if 0 < limit < size + OTHER_PARAMETERS:
         raise InvalidRequest(
             "questions",
             f"{questions.path.name} comes to {size:,} bytes, and Prefect takes {limit:,} for one run: split the file, "
             "or set PREFECT_SERVER_API_MAX_PARAMETER_SIZE for its server and here",
         )
+
+
+def _size(questions: QuestionFile) -> int:
+    return len(json.dumps(questions.items))
 
 
 async def is_answered(deliberation_id: str, state: State[Any]) -> bool:
@@ -60,7 +64,7 @@ async def score(deliberation_id: str, questions: QuestionFile) -> tuple[Evaluati
     plan = await plan_of(record, deliberation_id)
     asked = {question.id: question for question in questions.by_line.values()}
     sheet, numbered = Scoresheet(), enumerate(plan.agenda)
-    async with Checker(questions.path.parent) as checker:
+    async with questions.checker() as checker:
         while some := list(islice(numbered, READ_AT_ONCE)):
             read = await asyncio.gather(*(_read(record, plan, item, number) for number, item in some))
             for (_, item), (result, arms) in zip(some, read, strict=True):

@@ -1,8 +1,8 @@
-"""Questions from a file, and their checks in a process of their own, which can be ended.
+"""Checks of texts in a process of their own, which can be ended.
 
 A pattern may backtrack and a predicate hang for ever. `Checker` starts that process and asks it; run as a module this
 is that process. It reads and writes one JSON object a line. Only functions that the user names are called: a model's
-text is handed to them and never run.
+text is handed to them and never run. It gets few variables and no key, and has a limit of memory and of time.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ import contextlib
 import importlib.util
 import json
 import os
+import resource
 import signal
+import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-from tasks.council.evaluation_questions import Predicate, Question, Verdict, read_questions
-from tasks.council.models import InvalidRequest
+from tasks.council.evaluation_questions import Predicate, Question, Verdict
 
 CHECK_S = 10.0
 """How long one check may take."""
@@ -27,7 +28,15 @@ LOAD_S = 60.0
 """How long the process may take to start, and a file of predicates to be imported."""
 MAX_PROBLEM = 300
 """Characters of a problem that are told."""
+MEMORY = 4 << 30
+"""Bytes of data that the process may have."""
 STOPPED = "the check ended its own process"
+INHERITED = (
+    *("HOME", "LANG", "LANGUAGE", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "LOGNAME", "PATH"),
+    *("TMPDIR", "TZ", "USER", "VIRTUAL_ENV"),
+    *("CONCLAVE_STACK_HOME", "SUPERVISOR_PROCESS_NAME"),  # by which `conclave down` finds what a part has left
+)
+"""The variables that the process gets: no key, and no address of another part."""
 
 _ROOT = str(Path(__file__).parents[1])
 
@@ -35,9 +44,9 @@ _ROOT = str(Path(__file__).parents[1])
 class Checker:
     """Asks a process for verdicts; one that has not answered in time is ended, and another is started."""
 
-    def __init__(self, folder: Path) -> None:
-        """`folder` is where paths of predicates begin."""
-        self._folder = folder
+    def __init__(self, folder: Path, below: Path | None = None) -> None:
+        """`folder` is where paths of predicates begin, `below` the one that their files have to lie in."""
+        self._folder, self._below = folder, below
         self._process: asyncio.subprocess.Process | None = None
 
     async def __aenter__(self) -> Checker:
@@ -78,10 +87,10 @@ class Checker:
         """A process that is ready: what it takes to start is no check's time."""
         paths = os.pathsep.join(filter(None, (_ROOT, os.environ.get("PYTHONPATH"))))
         self._process = process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", __name__, str(self._folder)),
+            *(sys.executable, "-P", "-m", __name__, str(self._folder), *([str(self._below)] if self._below else [])),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": paths},
+            env={name: os.environ[name] for name in INHERITED if name in os.environ} | {"PYTHONPATH": paths},
             start_new_session=True,
         )
         assert process.stdout
@@ -102,45 +111,14 @@ class Checker:
             await process.communicate()
 
 
-class QuestionFile:
-    """Questions as they stand in a file; a plain class, so that Prefect does not look through all of them."""
-
-    def __init__(self, path: Path) -> None:
-        """Raises InvalidRequest that names the line and the field."""
-        self.path = path.absolute()
-        try:
-            with path.open(encoding="utf-8-sig") as lines:
-                self.by_line = read_questions(lines, path.name)
-        except OSError as error:
-            raise InvalidRequest("questions", f"{path} cannot be read: {error.strerror}") from error
-        except UnicodeDecodeError as error:
-            raise InvalidRequest("questions", f"{path} is no UTF-8 text: {error}") from error
-
-    @property
-    def items(self) -> list[dict[str, Any]]:
-        """The agenda: the questions without their checks."""
-        return [question.as_item() for question in self.by_line.values()]
-
-    async def check_predicates(self) -> None:
-        """Import the user's functions. Raises InvalidRequest that names the first one that cannot be called."""
-        found = [(line, one.check) for line, one in self.by_line.items() if isinstance(one.check, Predicate)]
-        first = {check.function: (line, check) for line, check in reversed(found)}
-        async with Checker(self.path.parent) as checker:
-            for line, check in sorted(first.values(), key=lambda one: one[0]):
-                if problem := await checker.unusable(check):
-                    raise InvalidRequest(
-                        f"{self.path.name} line {line}: check.function", f"{check.function}: {problem}"
-                    )
-
-
 # --- the process ----------------------------------------------------------------------------------
 
 
 class _Predicates:
     """The user's functions, each file imported once."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, below: Path | None) -> None:
+        self._folder, self._below = folder, below
         self._modules: dict[str, Any] = {}
 
     def __getitem__(self, predicate: Predicate) -> Callable[[str, dict[str, Any]], object]:
@@ -155,6 +133,8 @@ class _Predicates:
         """The module of a file, which finds its neighbours."""
         if not path.is_file():
             raise LookupError(f"there is no file {path}")
+        if self._below is not None:
+            _require_trusted(path.resolve(), self._below)
         sys.path.append(str(path.parent.resolve()))
         spec = importlib.util.spec_from_file_location(f"evaluation_predicates_{len(self._modules)}", path)
         assert spec and spec.loader
@@ -163,11 +143,21 @@ class _Predicates:
         return module
 
 
-def serve(requests: IO[str], verdicts: IO[str], folder: Path) -> None:
+def _require_trusted(path: Path, below: Path) -> None:
+    """Raise LookupError for code outside of the folder, or which others than its owner's group may write."""
+    if not path.is_relative_to(below):
+        raise LookupError(f"{path} does not lie in {below}, the folder for evaluations on this worker")
+    for one in (path, *path.parents[: len(path.relative_to(below).parts)]):
+        if one.stat().st_mode & stat.S_IWOTH:
+            raise LookupError(f"{one} can be written by everybody, so nothing in it is run: chmod o-w")
+
+
+def serve(requests: IO[str], verdicts: IO[str], folder: Path, below: Path | None) -> None:
     """Answer requests until there are no more."""
-    predicates = _Predicates(folder)
+    predicates = _Predicates(folder, below)
     print("{}", file=verdicts, flush=True)
     for line in requests:
+        _limit_time()
         try:
             verdict = _answer(json.loads(line), predicates)
         except (Exception, SystemExit) as error:  # noqa: BLE001  # the user's code may raise what it likes
@@ -187,9 +177,25 @@ def _answer(request: dict[str, Any], predicates: _Predicates) -> Verdict:
     return Verdict(said)
 
 
+def _limit_memory() -> None:
+    """Let what takes too much fail by itself, before the machine ends something else."""
+    with contextlib.suppress(OSError, ValueError):  # not every system has this limit
+        resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _limit_time() -> None:
+    """Let the kernel end an endless check whose asker was killed, and so ends it no more."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    limit = int(used.ru_utime + used.ru_stime + LOAD_S * (os.cpu_count() or 1)) + 1
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+
+
 if __name__ == "__main__":
+    _limit_memory()
     # What the user's code prints goes to standard error, and it reads nothing.
     with os.fdopen(os.dup(0)) as _requests, os.fdopen(os.dup(1), "w") as _verdicts:
         os.dup2(2, 1)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        serve(_requests, _verdicts, Path(sys.argv[1]))
+        serve(_requests, _verdicts, Path(sys.argv[1]), Path(sys.argv[2]) if sys.argv[2:] else None)

@@ -190,6 +190,8 @@ def _supervised_environment(settings: Settings) -> dict[str, str]:
         for_parts["PREFECT_WORKER_QUERY_SECONDS"] = os.environ.get("PREFECT_WORKER_QUERY_SECONDS") or "0.25"
     if settings.listeners:  # absolute: parts run in the home
         for_parts["CONCLAVE_LISTENERS"] = str(settings.listeners)
+    if settings.evaluations:
+        for_parts["CONCLAVE_EVALUATIONS"] = str(settings.evaluations)
     if stack.database == "postgresql" and not os.environ.get("CONCLAVE_WORKER_STARTS"):
         for_parts["CONCLAVE_WORKER_STARTS"] = str(STARTS_ON_POSTGRESQL)
     environ = inherited | environment(stack) | for_parts

@@ -18,6 +18,8 @@ from tasks.council.base import MAX_TEXT, NAME_RULE, Frozen, Name, Text
 from tasks.council.closed import AnswerFormat, AnswerText, Choice, Number, TextExact, answer_of
 from tasks.council.models import MAX_ITEMS, Brief, InvalidRequest
 
+MAX_LINE = 4_000_000
+"""Characters of a line, which is read in one go."""
 FLAGS = {letter: re.RegexFlag[letter] for letter in "AIMSX"}
 
 _TYPES = {"check": "exact, numeric, regex, predicate", "answer_format": "choice, number, text-exact"}
@@ -95,17 +97,20 @@ class Regex(Frozen):
     @model_validator(mode="after")
     def _compiles(self) -> Self:
         try:
-            self.found_in("")
+            self._compiled()  # and not searched for: also in an empty text that may never end
         except (re.error, ValueError, RecursionError, OverflowError) as error:
             raise ValueError(f"pattern: is no regular expression: {error}") from error
         return self
 
     def found_in(self, text: str) -> bool:
         """Whether it is found. A pattern that backtracks without end never returns: search in a process to end."""
+        return self._compiled().search(text[-MAX_TEXT:]) is not None
+
+    def _compiled(self) -> re.Pattern[str]:
         flags = re.NOFLAG
         for letter in self.flags:
             flags |= FLAGS[letter.upper()]
-        return re.search(self.pattern, text[-MAX_TEXT:], flags) is not None
+        return re.compile(self.pattern, flags)
 
 
 class Predicate(Frozen):
@@ -194,14 +199,16 @@ def read_questions(lines: Iterable[str], source: str = "questions") -> dict[int,
         if not line.strip():
             continue
         where = f"{source} line {number}"
+        if len(line) > MAX_LINE:
+            raise InvalidRequest(where, f"is longer than {MAX_LINE:,} characters")
+        if len(questions) == MAX_ITEMS:
+            raise InvalidRequest(source, f"more than {MAX_ITEMS} questions are too many to be asked at once")
         question = questions[number] = _read(line, number, where)
         if question.id in first:
             raise InvalidRequest(f"{where}: id", f"{question.id!r} is the id of line {first[question.id]} already")
         first[question.id] = number
     if not questions:
         raise InvalidRequest(source, 'there is no question; one is a line {"task": ..., "check": {"type": ...}}')
-    if len(questions) > MAX_ITEMS:
-        raise InvalidRequest(source, f"{len(questions)} questions are too many; {MAX_ITEMS} can be asked at once")
     return questions
 
 

@@ -15,7 +15,8 @@ import pytest_asyncio
 from tasks import evaluation_checker
 from tasks.council.evaluation_questions import Question, Verdict, read_questions
 from tasks.council.models import InvalidRequest
-from tasks.evaluation_checker import Checker, QuestionFile
+from tasks.evaluation_checker import Checker
+from tasks.question_files import QuestionFile
 
 CHECKS = """
 import os, subprocess, sys, time

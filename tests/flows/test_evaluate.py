@@ -28,8 +28,9 @@ def raises(text, question):
 
 
 @pytest.fixture
-def write(tmp_path: Path) -> Any:
-    """`path = write(questions)`: a file of questions beside its functions."""
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """`path = write(questions)`: a file of questions beside its functions, in the folder that parameters may name."""
+    monkeypatch.setenv("CONCLAVE_EVALUATIONS", str(tmp_path))
 
     def written(questions: list[dict[str, Any]]) -> str:
         (tmp_path / "checks.py").write_text(CHECKS)
