@@ -12,9 +12,12 @@ import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from blocks.background import background
 from blocks.exceptions import RecordUnavailable
 from deployments.settings import Settings
+from deployments.worker.doors import Door
 from deployments.worker.service import WorkerService
+from deployments.worker.stalls import LoopWatch
 from tasks.enqueue import Request
 
 T = TypeVar("T")
@@ -25,11 +28,13 @@ STOP_S = 10.0
 
 
 class FlowsThread:
-    """Starts and ends the thread, and reaches into it."""
+    """Starts and ends the thread, and reaches into it; `polls` is Prefect's door, where somebody asks it."""
 
-    def __init__(self, settings: Settings, pool: str, limit: int | None, log: Log) -> None:
-        self._settings, self._log = settings, log
-        self._service = WorkerService(settings, pool, limit or settings.worker_concurrency, log)
+    def __init__(
+        self, settings: Settings, pool: str, limit: int | None, log: Log, watch: LoopWatch, polls: Door | None = None
+    ) -> None:
+        self._settings, self._log, self._watch = settings, log, watch
+        self._service = WorkerService(settings, pool, limit or settings.worker_concurrency, log, watch, polls)
         self._loop: asyncio.AbstractEventLoop | None = None
         self.failure: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="conclave-flows", daemon=True)
@@ -61,10 +66,14 @@ class FlowsThread:
             raise RecordUnavailable("the flows' loop is not running")
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
 
+    async def _work(self) -> None:
+        async with background(self._watch.beating("the flows' loop")):
+            await self._service.work()
+
     def _run(self) -> None:
         loop = self._loop = asyncio.new_event_loop()
         try:
-            loop.run_until_complete(self._service.work())
+            loop.run_until_complete(self._work())
         except Exception as error:  # noqa: BLE001  # told to the main thread, which ends the worker
             self._log.exception("the flows' loop ended; its requests are delivered again to another worker")
             self.failure = error

@@ -17,7 +17,13 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_WORKER_QUERY_SECONDS, temporary_settings
 from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker, BaseWorkerResult
 
+from blocks.background import end
+from deployments.worker.doors import Door
+from deployments.worker.stalls import LoopWatch
+
 if TYPE_CHECKING:
+    from prefect.client.schemas.responses import WorkerFlowRunResponse
+
     from deployments.worker.flows_thread import FlowsThread
 
 QUERY_S = 0.25
@@ -53,6 +59,9 @@ class ConclaveWorker(BaseWorker[WarmJobConfiguration, BaseVariables, BaseWorkerR
         super().__init__(*args, **kwargs)
         self._prefetch_seconds = 0.0  # nothing has to be started ahead of time
         self._flows: FlowsThread | None = None
+        self._watch = LoopWatch(self._logger)
+        self._turning: asyncio.Task[None] | None = None
+        self._polls = Door("Prefect, asked for runs,")
         self._away = False
 
     @classmethod
@@ -75,7 +84,10 @@ class ConclaveWorker(BaseWorker[WarmJobConfiguration, BaseVariables, BaseWorkerR
         from deployments.settings import load_settings
         from deployments.worker.flows_thread import FlowsThread
 
-        self._flows = FlowsThread(load_settings(), self._work_pool_name, self._limit, self._logger)
+        settings = load_settings()
+        self._watch.start()
+        self._turning = asyncio.create_task(self._watch.beating("Prefect's loop"))
+        self._flows = FlowsThread(settings, self._work_pool_name, self._limit, self._logger, self._watch, self._polls)
         self._flows.start()
         await super().setup()
         self._limiter = None  # the limit bounds what runs, not what is handed over
@@ -87,6 +99,8 @@ class ConclaveWorker(BaseWorker[WarmJobConfiguration, BaseVariables, BaseWorkerR
                 await self._flows.stop()
         finally:
             await super().teardown(*exc_info)
+            await end([self._turning] if self._turning else [])
+            self._watch.close()
 
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
         """Hand over what is due. Nothing is taken while it could not be, and Prefect's absence ends nothing."""
@@ -95,8 +109,16 @@ class ConclaveWorker(BaseWorker[WarmJobConfiguration, BaseVariables, BaseWorkerR
                 "the flows' loop has ended; a supervisor starts the worker again"
             ) from self._flows.failure
         if self._flows is None or not self._flows.ready:
+            self._polls.idle()
             return []
+        self._polls.asked()
         return await self._outlasting(super().get_and_submit_flow_runs(), [])
+
+    async def _get_scheduled_flow_runs(self) -> list[WorkerFlowRunResponse]:
+        """Note that Prefect has answered: the base asks nobody before its first heartbeat."""
+        found = await super()._get_scheduled_flow_runs()
+        self._polls.answered()
+        return found
 
     async def sync_with_backend(self) -> None:
         """Send the heartbeat. Prefect's own loops would end the worker, and all that it runs, after some failures."""
@@ -134,16 +156,22 @@ class ConclaveWorker(BaseWorker[WarmJobConfiguration, BaseVariables, BaseWorkerR
         except httpx.HTTPError as error:
             if isinstance(error, httpx.HTTPStatusError) and not error.response.is_server_error:
                 raise  # it does answer: this worker is not what it expects
+            self._polls.failed(_words(error))
             if not self._away:
-                self._logger.warning(
-                    "Prefect's server does not answer (%s); asked again", error or type(error).__name__
-                )
+                self._logger.warning("Prefect's server does not answer (%s); asked again", _words(error))
             self._away = True
             return otherwise
         if self._away:
             self._logger.info("Prefect's server answers again")
         self._away = False
         return found
+
+
+def _words(error: httpx.HTTPError) -> str:
+    """What went wrong, without the URL, which may carry a password."""
+    if isinstance(error, httpx.HTTPStatusError):
+        return f"{error.response.status_code} {error.response.reason_phrase}"
+    return str(error) or type(error).__name__
 
 
 class WarmResult(BaseWorkerResult):

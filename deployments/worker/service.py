@@ -29,10 +29,12 @@ from deployments.ownership import own_record
 from deployments.settings import Settings
 from deployments.worker.cancelling import watch_cancels
 from deployments.worker.cluster import Cluster
+from deployments.worker.doors import Door
 from deployments.worker.health import health
 from deployments.worker.pending import watch_pending
 from deployments.worker.places import Places
 from deployments.worker.runs import Runs
+from deployments.worker.stalls import LoopWatch
 from tasks.enqueue import Request, enqueue
 
 Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
@@ -48,8 +50,12 @@ class WorkerService:
     Raises ListenersError for a file of listeners that cannot be used.
     """
 
-    def __init__(self, settings: Settings, pool: str, concurrency: int, log: Log) -> None:
+    def __init__(
+        self, settings: Settings, pool: str, concurrency: int, log: Log, watch: LoopWatch, polls: Door | None = None
+    ) -> None:
         self._settings, self._pool, self._log = settings, pool, log
+        self._watch, self._polls = watch, polls
+        self._lanes = {lane: Door(f"the queue (lane {lane})") for lane in LANES}
         self._slots: dict[Lane, asyncio.Semaphore] = {
             "interactive": asyncio.Semaphore(concurrency),
             "batch": asyncio.Semaphore(min(concurrency, settings.worker_batch)),
@@ -84,12 +90,15 @@ class WorkerService:
         await enqueue(self._record, request)
 
     def report(self) -> dict[str, Any]:
-        """What the health endpoint tells."""
-        runs = self._runs
+        """What the health endpoint tells, from its own thread."""
+        runs, trouble, draining = self._runs, self._trouble(), self._draining.is_set()
+        takes = [lane.age_s for lane in self._lanes.values() if lane.age_s is not None]
         return {
-            "ready": self.ready,
-            "waiting_for": self._waiting or self._cluster.trouble,
-            "draining": self._draining.is_set(),
+            "ready": trouble is None and not draining,
+            "waiting_for": trouble,
+            "draining": draining,
+            "last_poll_s": self._polls.age_s if self._polls else None,
+            "last_take_s": min(takes, default=None),
             "in_work": len(runs.in_work) if runs else 0,
             "peak": runs.peak if runs else 0,
             "ended": runs.ended if runs else 0,
@@ -145,15 +154,20 @@ class WorkerService:
 
     async def _take_from(self, lane: Lane, runs: Runs) -> None:
         queue, slots, told = WorkQueue(runs.record, lane), self._slots[lane], False
+        door = self._lanes[lane]
         try:
             while not self._draining.is_set():
                 if not await self._room(slots):
+                    door.idle()
                     continue
+                door.asked()
                 try:
                     delivery = await queue.take(TAKE_S)
+                    door.answered()
                     told = False
                 except RecordError as error:
                     delivery = None
+                    door.failed(str(error))
                     if not told:
                         self._log.warning("lane %s: %s", lane, error)
                     told = True
@@ -189,6 +203,12 @@ class WorkerService:
             slots.release()
             async with self._idle:
                 self._idle.notify_all()
+
+    def _trouble(self) -> str | None:
+        """What stands in the way of requests; None where they are taken."""
+        doors = [*self._lanes.values(), *([self._polls] if self._polls else [])]
+        found = (self._watch.trouble, self._waiting, self._cluster.trouble, *(door.trouble for door in doors))
+        return next((trouble for trouble in found if trouble), None)
 
     # --- inside -----------------------------------------------------------------------------------
 

@@ -58,10 +58,14 @@ async def worker(connected: Any) -> AsyncGenerator[Worker, None]:
     from deployments.settings import load_settings
     from deployments.stack.ports import free_port
     from deployments.worker.flows_thread import FlowsThread
+    from deployments.worker.stalls import LoopWatch
 
     address = f"127.0.0.1:{free_port(19000)}"
     settings = load_settings().model_copy(update={"worker_health": address, "worker_drain_s": 20.0, "worker_batch": 1})
-    thread = FlowsThread(settings, "conclave", 8, get_logger("test-worker"))
+    log = get_logger("test-worker")
+    watch = LoopWatch(log)
+    watch.start()
+    thread = FlowsThread(settings, "conclave", 8, log, watch)
     thread.start()
     found = Worker(thread, connected, address)
     try:
@@ -69,6 +73,7 @@ async def worker(connected: Any) -> AsyncGenerator[Worker, None]:
         yield found
     finally:
         await thread.stop()
+        watch.close()
     assert thread.failure is None
 
 
