@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import nats.errors
 from nats.aio.msg import Msg
@@ -140,6 +140,29 @@ async def workers(record: Record) -> int:
     except (nats.errors.Error, *TRANSIENT) as error:
         raise RecordError(f"the workers cannot be counted: {words(error)}") from error
     return sum(key.startswith(PRESENCE) for key in keys)
+
+
+class Backlog(NamedTuple):
+    """Requests of both lanes: waiting ones, those that workers are at, and of these those delivered more than once."""
+
+    waiting: int = 0
+    in_work: int = 0
+    again: int = 0
+
+
+async def backlog(record: Record) -> Backlog:
+    """What stands in the queue. Raises RecordError."""
+    found = Backlog()
+    for lane in LANES:
+        try:
+            info = await record.jetstream.consumer_info(STREAM, f"workers-{lane}")
+        except NotFoundError:  # nobody has taken from it yet
+            continue
+        except (nats.errors.Error, *TRANSIENT) as error:
+            raise RecordError(f"the requests cannot be counted: {words(error)}") from error
+        counts = (info.num_pending or 0, info.num_ack_pending or 0, info.num_redelivered or 0)
+        found = Backlog(*map(sum, zip(found, counts, strict=True)))
+    return found
 
 
 def request_subject(deliberation_id: str, lane: Lane = "interactive") -> str:

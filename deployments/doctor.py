@@ -25,6 +25,7 @@ from tasks.diagnose import (
     record_answers,
     worker_answers,
 )
+from tasks.roundtrip import run_comes_through
 
 LOW_BYTES = 1 << 30
 
@@ -50,6 +51,8 @@ async def examine(found: StackStatus, settings: Settings, councils: Sequence[str
             yield await asked("agents", agents_answer, "conclave logs ray")
         if {"nats", "worker"} <= working:
             yield await asked("queue", worker_answers, "conclave logs worker")
+        if "nats" in working and "worker" in found.parts:  # also of one that is unwell: it may say why
+            yield await asked("runs", run_comes_through, "conclave logs worker, conclave logs prefect")
         async for finding in councils_answer(councils, look_at):
             yield finding
 

@@ -30,7 +30,7 @@ from blocks.ray_agents import RayAgents, waiting_only
 from blocks.record import Record
 from blocks.vllm_server import VLLM, ChatCall
 from blocks.warm_runner import settled
-from blocks.work_queue import workers
+from blocks.work_queue import backlog, workers
 from tasks.council.markup import cell
 from tasks.council.models import InvalidRequest
 from tasks.plans import council_spec
@@ -45,13 +45,16 @@ READY = "ready"
 SHOWN = 300
 
 
+FindingState = Literal["ok", "warning", "failed"]
+
+
 class Finding(BaseModel):
     """What one question brought."""
 
     model_config = ConfigDict(frozen=True)
 
     subject: str = Field(description="Who was asked.")
-    state: Literal["ok", "warning", "failed"]
+    state: FindingState
     text: str = Field(description="What came back, or what went wrong.")
     advice: str | None = Field(None, description="What to do about it.")
     seconds: float | None = Field(None, description="How long the answer took.")
@@ -72,7 +75,8 @@ async def asked(subject: str, question: Callable[[], Awaitable[str]], advice: st
             text = await question()
     except (ConclaveError, httpx.HTTPError, TimeoutError) as error:
         seconds = time.monotonic() - started
-        return Finding(subject=subject, state="failed", text=_words(error), advice=advice, seconds=seconds)
+        state: FindingState = "warning" if isinstance(error, Busy) else "failed"
+        return Finding(subject=subject, state=state, text=_words(error), advice=advice, seconds=seconds)
     return Finding(subject=subject, state="ok", text=text, seconds=time.monotonic() - started)
 
 
@@ -97,14 +101,27 @@ async def installation_answers(own: Record | None = None) -> str:
 
 
 async def worker_answers() -> str:
-    """Somebody takes requests from the queue. Raises NoWorker."""
-    count = await workers(await open_record())
+    """Somebody takes requests from the queue; with what stands in it. Raises NoWorker."""
+    record = await open_record()
+    count, queue = await workers(record), await backlog(record)
     if not count:
-        raise NoWorker("no worker takes requests: what Prefect, an event or a webhook asks for waits")
-    return f"{count} {'worker takes' if count == 1 else 'workers take'} requests from the queue"
+        raise NoWorker(
+            "no worker takes requests: what Prefect, an event or a webhook asks for waits "
+            f"({queue.waiting + queue.in_work} do now)"
+        )
+    stands = f"{queue.waiting} wait, {queue.in_work} are in work, {queue.again} of them for more than the first time"
+    return f"{count} {'worker takes' if count == 1 else 'workers take'} requests from the queue: {stands}"
 
 
-class NoWorker(ConclaveError):
+class Told(ConclaveError):
+    """What a part brought, in words that need no more."""
+
+
+class Busy(Told):
+    """A part is well, and has too much to do."""
+
+
+class NoWorker(Told):
     """No worker takes requests from the queue."""
 
 
@@ -204,5 +221,5 @@ async def _model(model: Model, members: list[str]) -> str:
 def _words(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return f"no answer within {PATIENCE_S:g} s"
-    plain = isinstance(error, BlockMissing | NoWorker | OtherInstallation)
+    plain = isinstance(error, BlockMissing | Told | OtherInstallation)
     return str(error) if plain else f"{type(error).__name__}: {error}"
