@@ -112,6 +112,7 @@ class JetStream(Block):
         return await shared(("jetstream", *self.servers, self.user, str(self.credentials_file)), self._connect)
 
     async def _connect(self) -> tuple[Record, Close]:
+        self._require_files()
         client = Client()
         try:
             await self._reach(client)
@@ -166,7 +167,6 @@ class JetStream(Block):
         return ", ".join(self.servers)
 
     def _options(self) -> dict[str, Any]:
-        self._require_files()
         options: dict[str, Any] = {
             "servers": self.servers,
             "name": "conclave",
