@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
@@ -9,11 +10,15 @@ from typing import Any
 from uuid import UUID
 
 from prefect import Flow
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.actions import FlowRunCreate
 from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.flow_engine import run_flow_async
-from prefect.states import Pending
+from prefect.states import Pending, to_state_create
+from prefect.utilities.schema_tools.hydration import HydrationContext, HydrationError, hydrate
+from prefect.utilities.schema_tools.validation import CircularSchemaRefError, ValidationError, validate
 
 from blocks.leases import Lease, carried
 from blocks.loading import DEFAULT, versioned
@@ -24,7 +29,9 @@ from tasks.council.models import DeliberationRequest, InvalidRequest
 from tasks.enqueue import DELIBERATE, Request
 
 REFUSED = (409, 422)
-"""How Prefect answers parameters that a deployment does not take."""
+"""How Prefect answers parameters that it does not take."""
+DEPLOYMENT_KEPT_S = 30.0
+"""How long a deployment counts as read; an edit in Prefect's UI takes effect on new runs after that."""
 
 _started: ContextVar[Callable[[], None]] = ContextVar("started")
 
@@ -36,7 +43,7 @@ class FlowRuns:
         self._record = record
         self._deliberate: tuple[str, Flow[Any, Any]] | None = None
         self._others: dict[str, Flow[Any, Any]] = {}
-        self._deployments: dict[str, UUID] = {}
+        self._deployments: dict[str, tuple[float, DeploymentResponse]] = {}
 
     async def of(self, request: Request, flow: Flow[Any, Any]) -> FlowRun:
         """The flow run of a request: the one that Prefect handed over, or one that is made once for its id.
@@ -49,18 +56,51 @@ class FlowRuns:
                 return await client.read_flow_run(UUID(run))
             if request.flow == DELIBERATE:
                 DeliberationRequest.read(request.asked)
-            parameters = {**request.parameters, "deliberation_id": request.id}
-            deployment, tags = await self._deployment(flow), [tag_of(self._record.installation)]
-            try:
-                if deployment is None:
-                    return await client.create_flow_run(flow, parameters=parameters, state=Pending(), tags=tags)
-                return await client.create_flow_run_from_deployment(
-                    deployment, parameters=parameters, state=Pending(), idempotency_key=request.id, tags=tags
-                )
-            except PrefectHTTPStatusError as error:
-                if error.response.status_code in REFUSED:
-                    raise InvalidRequest("parameters", f"Prefect refuses them: {error.response.text[:500]}") from error
-                raise
+            given = {**request.parameters, "deliberation_id": request.id}
+            deployment = await self._deployment(client, flow)
+            parameters = given if deployment is None else {**await _defaults(client, deployment, given), **given}
+            if deployment is not None and request.flow != DELIBERATE:
+                await asyncio.to_thread(_check, parameters, deployment)
+            return await self._create(client, request, flow, deployment, parameters)
+
+    async def _create(
+        self,
+        client: PrefectClient,
+        request: Request,
+        flow: Flow[Any, Any],
+        deployment: DeploymentResponse | None,
+        parameters: Body,
+    ) -> FlowRun:
+        """Create the run under its deployment, but not through it.
+
+        A deployment's creation evaluates what it is given: `{"__prefect_kind": ...}` at any depth reads Variables and
+        renders Jinja. Here a parameter is data, whoever sent it.
+        """
+        shown: dict[str, Any] = {}
+        if deployment is not None:
+            shown = {
+                "deployment_id": deployment.id,
+                "work_pool_name": deployment.work_pool_name,
+                "work_queue_name": deployment.work_queue_name,
+            }
+        wanted = FlowRunCreate(
+            flow_id=deployment.flow_id if deployment is not None else await client.create_flow(flow),
+            flow_version=flow.version,
+            parameters=parameters,
+            tags=sorted({tag_of(self._record.installation), *(deployment.tags if deployment is not None else ())}),
+            state=to_state_create(Pending()),
+            idempotency_key=request.id,
+            **shown,
+        )
+        try:
+            made = await client.request(
+                "POST", "/flow_runs/", json=wanted.model_dump(mode="json", exclude_unset=True, exclude_none=True)
+            )
+        except PrefectHTTPStatusError as error:
+            if error.response.status_code in REFUSED:
+                raise InvalidRequest("parameters", f"Prefect refuses them: {error.response.text[:500]}") from error
+            raise
+        return FlowRun.model_validate(made.json())
 
     async def with_agents(self, flow: Flow[Any, Any]) -> Flow[Any, Any]:
         """The flow `deliberate` on the agents that their block names now."""
@@ -81,16 +121,46 @@ class FlowRuns:
         run = (await self._record.read_status(request.id) or {}).get("run")
         return run if isinstance(run, str) else None
 
-    async def _deployment(self, flow: Flow[Any, Any]) -> UUID | None:
+    async def _deployment(self, client: PrefectClient, flow: Flow[Any, Any]) -> DeploymentResponse | None:
         """The deployment of the flow's own name, which its runs are shown under."""
-        name = f"{flow.name}/{stored(flow.name)}"
-        if name not in self._deployments:
-            async with get_client() as client:
-                try:
-                    self._deployments[name] = (await client.read_deployment_by_name(name)).id
-                except ObjectNotFound:
-                    return None
-        return self._deployments[name]
+        name, now = f"{flow.name}/{stored(flow.name)}", asyncio.get_running_loop().time()
+        read, found = self._deployments.get(name, (None, None))
+        if read is None or now - read > DEPLOYMENT_KEPT_S:
+            try:
+                found = await client.read_deployment_by_name(name)
+            except ObjectNotFound:
+                return None
+            self._deployments[name] = now, found
+        return found
+
+
+async def _defaults(client: PrefectClient, deployment: DeploymentResponse, given: Body) -> Body:
+    """What the operator set on the deployment and a request leaves open; references of Prefect's in it are resolved.
+
+    Raises InvalidRequest.
+    """
+    defaults = {name: value for name, value in deployment.parameters.items() if name not in given}
+    if "__prefect_kind" not in str(defaults):
+        return defaults
+    variables = {one.name: one.value for one in await client.read_variables(limit=200)}
+    context = HydrationContext(
+        workspace_variables=variables, render_workspace_variables=True, render_jinja=True, raise_on_error=True
+    )
+    try:
+        return hydrate(defaults, context)
+    except HydrationError as error:
+        raise InvalidRequest("parameters", f"the deployment's own cannot be resolved: {error}") from error
+
+
+def _check(parameters: Body, deployment: DeploymentResponse) -> None:
+    """The refusal that the deployment's own creation of runs gives. Raises InvalidRequest."""
+    schema = deployment.parameter_openapi_schema
+    if not deployment.enforce_parameter_schema or not schema:
+        return
+    try:
+        validate(parameters, schema, raise_on_error=True)
+    except (ValidationError, CircularSchemaRefError, RecursionError) as error:
+        raise InvalidRequest("parameters", f"the deployment refuses them: {error or type(error).__name__}") from error
 
 
 async def tell_prefect(run: str | None, state: State[Any], waiting_only: bool = False) -> None:

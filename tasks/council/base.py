@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
 
@@ -17,18 +17,93 @@ Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 """An id that becomes a NATS subject token: of a deliberation, an item, a council or a member."""
 
 
-def _plain_json(value: dict[str, Any]) -> dict[str, Any]:
-    """The value, if it is JSON that every reader can take."""
+MAX_DEPTH = 32
+"""Levels of lists and objects in a JSON value of a request; what reads it elsewhere recurses, and has its limit."""
+MAX_NODES = 20_000
+"""Values in one JSON object of a request, at all depths."""
+MAX_JSON = 1 << 20
+"""Bytes of one JSON object of a request."""
+MAX_INTEGER = (1 << 63) - 1
+"""Prefect's server and databases take whole numbers of 64 bits."""
+
+SHOWN_INPUT = 200
+"""Characters of an input that a refusal repeats."""
+SHOWN_ERROR = 2_000
+"""Characters of a refusal, or of another error's text."""
+
+
+class Size(NamedTuple):
+    """How much a JSON value is."""
+
+    nodes: int
+    bytes: int
+
+
+def size_of(value: Any) -> Size:
+    """The size of a JSON value, which every reader can take. Raises ValueError. Never recurses deeper than allowed."""
+    nodes = _nodes(value)
     try:
-        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"is no JSON object of sound text and finite numbers: {error}") from error
+        size = len(json.dumps(value, allow_nan=False, ensure_ascii=False).encode())
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"is no JSON of sound text and finite numbers: {shortened(str(error), SHOWN_INPUT)}"
+        ) from error
+    if size > MAX_JSON:
+        raise ValueError(f"has {size:,} bytes as JSON; {MAX_JSON:,} are taken")
+    return Size(nodes, size)
+
+
+def _nodes(value: Any) -> int:
+    """How many values there are, counted level by level."""
+    level, nodes = [value], 1
+    for _ in range(MAX_DEPTH + 1):
+        for one in level:
+            _check_leaf(one)
+        inner = [one for one in level if isinstance(one, dict | list | tuple)]
+        nodes += sum(map(len, inner))
+        if nodes > MAX_NODES:
+            raise ValueError(f"has more than {MAX_NODES:,} values")
+        if not inner:
+            return nodes
+        level = [child for one in inner for child in (one.values() if isinstance(one, dict) else one)]
+    raise ValueError(f"is nested more than {MAX_DEPTH} deep")
+
+
+def _check_leaf(value: Any) -> None:
+    if isinstance(value, dict):
+        for key in value:
+            if not isinstance(key, str):
+                raise ValueError(f"has the key {shortened(repr(key), SHOWN_INPUT)}, which is no text")
+            without_nul(key)
+    elif isinstance(value, str):
+        without_nul(value)
+    elif isinstance(value, int) and abs(value) > MAX_INTEGER:
+        raise ValueError("has a whole number of more than 64 bits")
+
+
+def without_nul(text: str) -> str:
+    """The text, if there is no NUL character in it, which no database takes. Raises ValueError."""
+    if "\0" in text:
+        raise ValueError("has a NUL character in it")
+    return text
+
+
+def _bounded_json(value: dict[str, Any]) -> dict[str, Any]:
+    size_of(value)
     return value
 
 
-JsonObject = Annotated[dict[str, Any], AfterValidator(_plain_json)]
+def shortened(text: str, most: int = SHOWN_ERROR) -> str:
+    """At most so many characters of a text, and a note of how many are left out."""
+    return text if len(text) <= most else f"{text[:most]} [and {len(text) - most:,} more characters]"
 
-Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_TEXT)]
+
+JsonObject = Annotated[dict[str, Any], AfterValidator(_bounded_json)]
+"""A JSON object of bounded depth and size: whoever accepted it can store it, digest it and read it back."""
+
+Text = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_TEXT), AfterValidator(without_nul)
+]
 
 
 class Frozen(BaseModel):

@@ -50,21 +50,29 @@ _LOADER = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 
 Parser = Callable[[str], None]
 """Raises where the text does not parse."""
+Words = Mapping[str, Sequence[tuple[str, str]]]
+"""The significant words of each text of an item, with their stems."""
 
 
-def score_proposal(proposal: Proposal, item: Item) -> tuple[Check, ...]:
+def words_of(item: Item) -> Words:
+    """What its proposals are searched for; the same for all of them, so it is made once."""
+    return {text: _significant(text) for text in (item.task, item.rubric, *item.requirements) if text}
+
+
+def score_proposal(proposal: Proposal, item: Item, wanted: Words | None = None) -> tuple[Check, ...]:
     """All checks that apply to a proposal for an item; those that have nothing to look at are left out.
 
     Which answer a closed task gets is no merit: its line is left out of the vocabulary.
     """
+    wanted = words_of(item) if wanted is None else wanted
     text = proposal.content
     words = _WORD.findall(without_answer(text) if item.answer_format else text)
     found = {_stem(word) for word in {word.casefold() for word in words}}
     blocks, balanced = fenced_blocks(text)
     checks = (
-        _requirements(item.requirements, found),
-        _coverage("rubric", item.rubric, found),
-        _coverage("task_words", item.task, found),
+        _requirements(item.requirements, wanted, found),
+        _coverage("rubric", item.rubric, wanted, found),
+        _coverage("task_words", item.task, wanted, found),
         _parsing("code", 2, blocks, {**dict.fromkeys(_PYTHON, _parse_python), "json": _parse_json}),
         _parsing("yaml", 1, blocks, dict.fromkeys(_YAML, _parse_yaml)),
         _length(len(words)),
@@ -87,7 +95,8 @@ def rank_proposals(proposals: Sequence[Proposal], item: Item, salt: str) -> tupl
     Equal ones are ordered by the SHA-256 of `salt:item:author`, which does not depend on who came first or
     how the council is listed, and which favours nobody over many items.
     """
-    checked = [(proposal, score_proposal(proposal, item)) for proposal in proposals]
+    wanted = words_of(item)
+    checked = [(proposal, score_proposal(proposal, item, wanted)) for proposal in proposals]
     scored = [(proposal, checks, total(checks)) for proposal, checks in checked]
 
     def order(entry: tuple[Proposal, tuple[Check, ...], float]) -> tuple[bool, float, str]:
@@ -115,12 +124,16 @@ def _stem(word: str) -> str:
     return word[:-1] if len(word) > 2 and word[-1] == word[-2] else word
 
 
-def _missing(wanted: str, found: set[str]) -> tuple[float, list[str]]:
-    """Share of the significant words that were found, and the others; all count if none is significant."""
-    words = dict.fromkeys(word.casefold() for word in _WORD.findall(wanted))
-    significant = [word for word in words if word not in _STOP_WORDS] or list(words)
-    missing = [word for word in significant if _stem(word) not in found]
-    return (1 - len(missing) / len(significant) if significant else 1.0), missing
+def _significant(text: str) -> list[tuple[str, str]]:
+    """The significant words of a text; all count if none is significant."""
+    words = dict.fromkeys(word.casefold() for word in _WORD.findall(text))
+    return [(word, _stem(word)) for word in ([word for word in words if word not in _STOP_WORDS] or words)]
+
+
+def _missing(wanted: Sequence[tuple[str, str]], found: set[str]) -> tuple[float, list[str]]:
+    """Share of the wanted words that were found, and the others."""
+    missing = [word for word, stem in wanted if stem not in found]
+    return (1 - len(missing) / len(wanted) if wanted else 1.0), missing
 
 
 def _named(words: Sequence[str]) -> str:
@@ -128,10 +141,10 @@ def _named(words: Sequence[str]) -> str:
     return ", ".join(word[:40] for word in words[:NAMED_WORDS]) + more
 
 
-def _requirements(requirements: Sequence[str], found: set[str]) -> Check | None:
+def _requirements(requirements: Sequence[str], wanted: Words, found: set[str]) -> Check | None:
     if not requirements:
         return None
-    shares = [_missing(requirement, found) for requirement in requirements]
+    shares = [_missing(wanted[requirement], found) for requirement in requirements]
     covered = sum(share >= COVERED for share, _ in shares)
     evidence = f"{covered} of {len(shares)} requirements covered"
     worst = min(range(len(shares)), key=lambda index: shares[index][0])
@@ -141,10 +154,10 @@ def _requirements(requirements: Sequence[str], found: set[str]) -> Check | None:
     return Check(name="requirements", passed=covered == len(shares), score=score, weight=3, evidence=evidence)
 
 
-def _coverage(name: str, wanted: str | None, found: set[str]) -> Check | None:
-    if wanted is None:
+def _coverage(name: str, text: str | None, wanted: Words, found: set[str]) -> Check | None:
+    if text is None:
         return None
-    share, missing = _missing(wanted, found)
+    share, missing = _missing(wanted[text], found)
     evidence = f"{share:.0%} of its words found" + (f"; not {_named(missing)}" if missing else "")
     return Check(name=name, passed=share >= COVERED, score=share, weight=1, evidence=evidence)
 

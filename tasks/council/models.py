@@ -9,16 +9,38 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from tasks.council.base import MAX_TEXT, NAME_PATTERN, NAME_RULE, Frozen, JsonObject, Name, Text, digest
+from tasks.council.base import (
+    MAX_INTEGER,
+    MAX_JSON,
+    MAX_NODES,
+    MAX_TEXT,
+    NAME_PATTERN,
+    NAME_RULE,
+    SHOWN_INPUT,
+    Frozen,
+    JsonObject,
+    Name,
+    Size,
+    Text,
+    digest,
+    shortened,
+    size_of,
+)
 from tasks.council.closed import AnswerFormat
 from tasks.council.stages import MAX_ROUNDS, SYNTHESIZE, Strategy, stages_of
 
 MAX_MEMBERS = 128
 MAX_ITEMS = 10_000
+MAX_AGENDA = 64 << 20
+"""Bytes of a request, and of its agenda once each item has what the request says for all."""
+MAX_AGENDA_NODES = 1_000_000
+"""Values in all the contexts of an agenda."""
+MAX_REQUIREMENTS = 200_000
+"""Characters in the requirements of one item, which every proposal is checked against."""
 
 
 # The bounds of a request, which the flow's parameters share, so that the form in Prefect's UI knows them.
@@ -32,17 +54,21 @@ class InvalidRequest(ValueError):
     """A request that cannot be run as it stands; `field` names what is wrong, `problem` says what would be right."""
 
     def __init__(self, field: str, problem: str) -> None:
-        super().__init__(field, problem)
-        self.field, self.problem = field, problem
+        self.field, self.problem = shortened(field, SHOWN_INPUT), shortened(problem)
+        super().__init__(self.field, self.problem)
 
     def __str__(self) -> str:
         return f"{self.field}: {self.problem}"
 
 
+def _number(value: float) -> str:
+    return "a number of more than 64 bits" if isinstance(value, int) and abs(value) > MAX_INTEGER else str(value)
+
+
 def check_id(value: str, field: str = "id") -> str:
     """The value, if it can be an id. Raises InvalidRequest."""
     if re.fullmatch(NAME_PATTERN, value) is None:
-        raise InvalidRequest(field, f"{value!r} is no id; one is {NAME_RULE}")
+        raise InvalidRequest(field, f"{shortened(repr(value), SHOWN_INPUT)} is no id; one is {NAME_RULE}")
     return value
 
 
@@ -170,6 +196,25 @@ class Brief(Frozen):
         None, description='Form of a closed answer: {"type": "choice", "options": [...]}, "number" or "text-exact".'
     )
 
+    @model_validator(mode="after")
+    def _few_requirements(self) -> Self:
+        if (size := sum(map(len, self.requirements))) > MAX_REQUIREMENTS:
+            raise ValueError(f"requirements: they have {size:,} characters together; {MAX_REQUIREMENTS:,} are taken")
+        return self
+
+
+class _Sizes(NamedTuple):
+    """Bytes of what a brief carries, its texts by field."""
+
+    texts: tuple[int, ...]
+    context: Size
+
+
+def _sizes(brief: Brief) -> _Sizes:
+    closed = brief.answer_format.model_dump_json() if brief.answer_format else ""
+    texts = (brief.rubric or "", "".join(brief.requirements), closed)
+    return _Sizes(tuple(len(text.encode()) for text in texts), size_of(brief.context))
+
 
 class Item(Brief):
     """One task on the agenda."""
@@ -206,7 +251,24 @@ class DeliberationRequest(Brief):
         ids = [item.id for item in self.items or () if item.id is not None]
         if len(ids) != len(set(ids)):
             raise ValueError("items: an id appears more than once")
+        self._check_size()
         return self
+
+    def _check_size(self) -> None:
+        """An item gets the shared brief where it has none, and is stored with it: that sum is what has a bound."""
+        shared, total, nodes = _sizes(self), size_of(self.metadata).bytes, 0
+        for number, item in enumerate(self.items or ()):
+            own, where = _sizes(item), f"items.{number}"
+            context = Size(*(sum(both) for both in zip(shared.context, own.context, strict=True)))
+            if context.nodes > MAX_NODES or context.bytes > MAX_JSON:
+                raise ValueError(
+                    f"{where}.context: with the request's it is more than {MAX_JSON:,} bytes or {MAX_NODES:,} values"
+                )
+            total += len(item.task.encode()) + context.bytes + sum(map(max, shared.texts, own.texts))
+            nodes += context.nodes
+            if total > MAX_AGENDA or nodes > MAX_AGENDA_NODES:
+                most = f"{MAX_AGENDA:,} bytes or {MAX_AGENDA_NODES:,} values"
+                raise ValueError(f"{where}: with the items before it is more than {most}")
 
     @classmethod
     def read(cls, fields: dict[str, Any]) -> DeliberationRequest:
@@ -225,9 +287,9 @@ class DeliberationRequest(Brief):
             elif first["loc"][-1:] == ("answer_format",):
                 problem = 'must be {"type": "number"}, {"type": "text-exact"} or {"type": "choice", "options": [...]}'
             elif first["type"] == "string_pattern_mismatch":
-                problem = f"{first['input']!r} is no name; one is {NAME_RULE}"
+                problem = f"{shortened(repr(first['input']), SHOWN_INPUT)} is no name; one is {NAME_RULE}"
             elif "literal" not in first["type"] and isinstance(first["input"], int | float):
-                problem += f", got {first['input']}"
+                problem += f", got {_number(first['input'])}"
             if not field:
                 field, _, problem = problem.partition(": ")
             raise InvalidRequest(field, problem) from error
