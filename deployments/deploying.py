@@ -11,13 +11,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Self
 
 import yaml
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolCreate
 from prefect.exceptions import ObjectAlreadyExists
 from pydantic import BaseModel, ValidationError
 
@@ -61,6 +61,7 @@ async def deploy(home: Path, report: Report, installation: str, file: Path = FIL
     given.write_text(content)
     await _run_deploy(given)
     with prefect_named():
+        await _refuse_unknown_parameters(deployments)
         deployed = await standing(deployments)
         kept = await keep_edits(note.deployments, edited)
     _Note(digest=digest, deployments=deployed).write(noted)
@@ -106,6 +107,15 @@ async def ensure_pool(name: str | None = None) -> None:
             await client.create_work_pool(WorkPoolCreate(name=pool, type=POOL, base_job_template=template))
         except ObjectAlreadyExists:
             return
+
+
+async def _refuse_unknown_parameters(names: Iterable[str]) -> None:
+    """Let Prefect refuse what no flow takes: it would be stored unseen, however deep it is."""
+    async with get_client() as client:
+        for name in names:
+            deployment = await client.read_deployment_by_name(f"{name}/{stored(name)}")
+            closed = {**(deployment.parameter_openapi_schema or {}), "additionalProperties": False}
+            await client.update_deployment(deployment.id, DeploymentUpdate(parameter_openapi_schema=closed))
 
 
 def _ours(file: Path, installation: str) -> str:

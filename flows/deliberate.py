@@ -23,6 +23,7 @@ from tasks.attendance import Post, attendance
 from tasks.cancelling import end_cancelled
 from tasks.collect import collect
 from tasks.council.base import Name, Text
+from tasks.council.form import AnswerForm, ItemForm, JsonForm
 from tasks.council.models import Deadline, DeliberationRequest, Grace, Members, Rounds
 from tasks.council.stages import REVIEW, REVISE, SYNTHESIZE, Strategy, kind_of
 from tasks.inbox import INBOX
@@ -51,19 +52,19 @@ WORK = {"propose": propose, REVIEW: review, REVISE: revise, SYNTHESIZE: synthesi
 )
 async def deliberate(
     task: Text | None = None,
-    items: list[dict[str, Any]] | None = None,
+    items: list[ItemForm] | None = None,
     council: Name = "dev",
     rubric: Text | None = None,
     requirements: list[Text] | None = None,
-    context: dict[str, Any] | None = None,
-    answer_format: dict[str, Any] | None = None,
+    context: JsonForm | None = None,
+    answer_format: AnswerForm | None = None,
     strategy: Strategy | None = None,
     rounds: Rounds | None = None,
     members: Members | None = None,
     quorum: Members | None = None,
     grace_s: Grace | None = None,
     deadline_s: Deadline | None = None,
-    metadata: dict[str, Any] | None = None,
+    metadata: JsonForm | None = None,
     deliberation_id: Name | None = None,
 ) -> State[Any]:
     """Let a council decide.

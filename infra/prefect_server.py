@@ -25,6 +25,8 @@ from typing import Any
 import aiosqlite
 from prefect.server.database.configurations import AioSqliteConfiguration
 
+from infra.parameter_bounds import bound_bodies
+
 METHODS = ("execute", "executemany", "fetchall")
 """What SQLAlchemy calls."""
 
@@ -64,4 +66,5 @@ def _closing(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[A
 if __name__ == "__main__":
     close_what_fails()
     lock_first()
+    bound_bodies()
     runpy.run_module("prefect", run_name="__main__", alter_sys=True)

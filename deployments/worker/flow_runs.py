@@ -56,7 +56,8 @@ class FlowRuns:
                 return await client.read_flow_run(UUID(run))
             if request.flow == DELIBERATE:
                 DeliberationRequest.read(request.asked)
-            given = {**request.parameters, "deliberation_id": request.id}
+            named = {"deliberation_id": request.id} if "deliberation_id" in flow.parameters.properties else {}
+            given = {**request.parameters, **named}
             deployment = await self._deployment(client, flow)
             parameters = given if deployment is None else {**await _defaults(client, deployment, given), **given}
             if deployment is not None and request.flow != DELIBERATE:

@@ -1,0 +1,157 @@
+"""What a body may weigh that is sent to our own Prefect server: an ASGI middleware, before Prefect parses or stores it.
+
+Prefect stores parameters however deep they are nested, and reads them back by recursion: one flow run with a value of
+some hundred levels, and from then on every list of flow runs fails, for everybody. The schema of a deployment refuses
+such a value, but a call may switch that off (`enforce_parameter_schema`), and other routes have no schema.
+
+Each piece of a body is looked at as it comes, with a few operations at C speed, so the event loop never stands still
+for it: what stands in strings is cut out, brackets and commas of the rest are counted.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+MAX_DEPTH = 64
+"""Levels of lists and objects in a body; a flow run's parameters have some of them around what a user sent."""
+MAX_NODES = 1_000_000
+"""Values in a body."""
+MAX_CHECKED_NODES = 100_000
+"""Values where Prefect holds a body against a deployment's schema, which takes some 0.1 ms of its loop for each."""
+MAX_BYTES = 96 << 20
+"""Bytes of a body; Prefect bounds the parameters inside by a setting of its own."""
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+
+_STRUCTURE = b"[]{}"
+_OTHERS = bytes(set(range(256)) - set(_STRUCTURE))
+
+
+class TooMuch(ValueError):
+    """A body that is not taken; the text says what of it."""
+
+    def __init__(self, said: str, status: int = 422) -> None:
+        super().__init__(said)
+        self.status = status
+
+
+class Bounds:
+    """Reads a body piece by piece, and knows where it is: in a string or not, and how deep."""
+
+    def __init__(self, max_depth: int = MAX_DEPTH, max_nodes: int = MAX_NODES) -> None:
+        self._max_depth, self._max_nodes = max_depth, max_nodes
+        self._rest = b""
+        self._in_string = False
+        self._depth = self._nodes = 0
+
+    def read(self, piece: bytes) -> None:
+        """Take the next piece. Raises TooMuch."""
+        if b"\0" in piece:  # JSON in UTF-16 or UTF-32, which a parser would take
+            raise TooMuch("body: is no JSON in UTF-8")
+        data = self._rest + piece
+        backslashes = len(data) - len(data.rstrip(b"\\"))
+        self._rest = data[len(data) - backslashes % 2 :]  # escapes what the next piece begins with
+        data = data[: len(data) - backslashes % 2]
+        parts = data.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')
+        outside = b" ".join(parts[1 if self._in_string else 0 :: 2])
+        self._in_string ^= len(parts) % 2 == 0
+        self._count(outside)
+
+    def _count(self, outside: bytes) -> None:
+        brackets = outside.translate(None, _OTHERS)
+        opened = brackets.count(b"[") + brackets.count(b"{")
+        self._nodes += opened + outside.count(b",")
+        if self._nodes > self._max_nodes:
+            raise TooMuch(f"body: has more than {self._max_nodes:,} values")
+        if self._depth + opened <= self._max_depth:
+            self._depth = max(0, self._depth + 2 * opened - len(brackets))
+            return
+        for bracket in brackets:
+            self._depth = self._depth + 1 if bracket in b"[{" else max(0, self._depth - 1)
+            if self._depth > self._max_depth:
+                raise TooMuch(f"body: is nested more than {self._max_depth} deep")
+
+
+class BodyBounds:
+    """Refuses a body of more than it may weigh with 422, and one of too many bytes with 413; everything else passes."""
+
+    def __init__(self, app: App, max_bytes: int = MAX_BYTES) -> None:
+        self._app, self._max_bytes = app, max_bytes
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Read the body, then let the app read it again."""
+        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
+            await self._app(scope, receive, send)
+            return
+        try:
+            body = await self._read(scope, receive)
+        except TooMuch as error:
+            await _refuse(send, error.status, str(error))
+            return
+        if body is None:
+            return  # whoever sent it has gone
+        waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def again() -> Message:
+            return waiting.pop() if waiting else await receive()
+
+        await self._app(scope, again, send)
+
+    async def _read(self, scope: MutableMapping[str, Any], receive: Receive) -> bytes | None:
+        """The body; None where the sender goes before its end. Raises TooMuch."""
+        headers = [(name.lower(), value.lower()) for name, value in scope["headers"]]
+        if any(name == b"content-length" and _number(value) > self._max_bytes for name, value in headers):
+            raise self._too_long()
+        types = [value for name, value in headers if name == b"content-type"]
+        checked = scope["path"].rstrip("/").endswith("/create_flow_run") or "/create_flow_run/" in scope["path"]
+        bounds = Bounds(max_nodes=MAX_CHECKED_NODES if checked else MAX_NODES)
+        body = bytearray()
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] != "http.request":
+                return None
+            piece, more = message.get("body", b""), message.get("more_body", False)
+            body += piece
+            if len(body) > self._max_bytes:
+                raise self._too_long()
+            if not types or any(b"json" in one for one in types):
+                bounds.read(piece)
+        return bytes(body)
+
+    def _too_long(self) -> TooMuch:
+        return TooMuch(f"body: has more than {self._max_bytes:,} bytes", 413)
+
+
+def bound_bodies() -> None:
+    """Let every app that Prefect's server makes in this process have the bounds."""
+    from prefect.server.api import server
+
+    create: Callable[..., Any] = server.create_app
+
+    @functools.wraps(create)
+    def bounded(*arguments: Any, **options: Any) -> Any:
+        app = create(*arguments, **options)
+        if not any(one.cls is BodyBounds for one in app.user_middleware):
+            app.add_middleware(BodyBounds)
+        return app
+
+    setattr(server, create.__name__, bounded)
+
+
+async def _refuse(send: Send, status: int, said: str) -> None:
+    body = json.dumps({"detail": said}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    headers.append((b"connection", b"close"))  # the rest of the body is not read
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _number(value: bytes) -> int:
+    return int(value) if value.isdigit() and len(value) < 20 else 0

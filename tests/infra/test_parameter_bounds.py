@@ -1,0 +1,138 @@
+"""Bodies for our own Prefect server: what is too deep, too many or too long is refused before Prefect sees it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from infra.parameter_bounds import MAX_CHECKED_NODES, MAX_DEPTH, BodyBounds, Bounds, TooMuch
+
+TEXTS = st.text(st.sampled_from('[]{}",:\\a\u2222é \n')) | st.text(max_size=9)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | TEXTS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4),
+    max_leaves=20,
+)
+
+
+def levels(value: Any) -> int:
+    """How deep a value is nested."""
+    if not isinstance(value, dict | list):
+        return 0
+    return 1 + max(map(levels, value.values() if isinstance(value, dict) else value), default=0)
+
+
+def pieces(body: bytes, cuts: list[int]) -> Iterator[bytes]:
+    """A body in pieces."""
+    ends = sorted({min(cut, len(body)) for cut in cuts} | {len(body)})
+    for start, end in zip([0, *ends], ends, strict=False):
+        yield body[start:end]
+
+
+@settings(deadline=None, max_examples=500)
+@given(JSON, st.lists(st.integers(0, 200)), st.booleans(), st.integers(0, 6))
+def test_the_depth_is_that_of_the_value_however_the_body_is_cut(
+    value: Any, cuts: list[int], ascii_only: bool, most: int
+) -> None:
+    """Brackets in strings do not count, whatever escapes stand around them."""
+    body, bounds = json.dumps(value, ensure_ascii=ascii_only).encode(errors="surrogatepass"), Bounds(max_depth=most)
+    try:
+        for piece in pieces(body, cuts):
+            bounds.read(piece)
+    except TooMuch:
+        assert levels(value) > most
+    else:
+        assert levels(value) <= most
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "utf-16-le"])
+def test_another_encoding_is_refused(encoding: str) -> None:
+    """A parser takes it, and quotes in it are none."""
+    with pytest.raises(TooMuch, match="UTF-8"):
+        Bounds().read(("[" * 100 + "]" * 100).encode(encoding))
+
+
+def test_values_are_counted() -> None:
+    """Flat ones too."""
+    bounds = Bounds(max_nodes=1000)
+    bounds.read(json.dumps([0] * 900).encode())
+    with pytest.raises(TooMuch, match="more than 1,000 values"):
+        bounds.read(json.dumps([0] * 200).encode())
+
+
+async def asked(
+    body: bytes, path: str = "/api/x", piece: int = 1 << 16, max_bytes: int = 1 << 20, **headers: str
+) -> tuple[int, bytes]:
+    """Status and body of the answer of an app that gives back what it reads."""
+    sent: list[Any] = []
+    waiting = [body[start : start + piece] for start in range(0, max(1, len(body)), piece)]
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        message = await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": message["body"]})
+
+    async def receive() -> Any:
+        if not waiting:
+            return {"type": "http.disconnect"}
+        return {"type": "http.request", "body": waiting.pop(0), "more_body": bool(waiting)}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    named = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    scope = {"type": "http", "method": "POST", "path": path, "headers": named}
+    await BodyBounds(app, max_bytes)(scope, receive, send)
+    return sent[0]["status"], sent[1]["body"]
+
+
+@pytest.mark.parametrize(
+    ("depth", "headers", "status"),
+    [
+        (MAX_DEPTH, {}, 200),
+        (MAX_DEPTH + 1, {}, 422),
+        (300, {"content_type": "application/json"}, 422),
+        (300, {"content_type": "Application/Problem+JSON"}, 422),
+        (300, {"content_type": "application/octet-stream"}, 200),
+    ],
+)
+async def test_what_is_too_deep_is_refused_with_422(depth: int, headers: dict[str, str], status: int) -> None:
+    """Where it is read as JSON; the app gets every other body as it was."""
+    body = b'{"a":' * depth + b"1" + b"}" * depth
+    answered, said = await asked(body, piece=7, **headers)
+    assert answered == status
+    assert (said == body) if status == 200 else ("nested more than 64 deep" in json.loads(said)["detail"])
+
+
+async def test_a_body_is_bounded_while_it_is_read() -> None:
+    """With a length given or without one, and however small its pieces are."""
+    body = b'"' + b"x" * 2000 + b'"'
+    assert (await asked(body, max_bytes=1000))[0] == 413
+    assert (await asked(body, max_bytes=1000, content_length="2002"))[0] == 413
+    assert (await asked(body, max_bytes=3000, piece=1)) == (200, body)
+
+
+async def test_what_prefect_holds_against_a_schema_has_fewer_values() -> None:
+    """Its validator takes long for each."""
+    body = json.dumps([0] * (MAX_CHECKED_NODES + 2)).encode()
+    assert (await asked(body))[0] == 200
+    assert (await asked(body, "/api/deployments/1/create_flow_run"))[0] == 422
+    assert (await asked(body, "/api/deployments/1/create_flow_run/bulk"))[0] == 422
+
+
+def test_the_loop_does_not_stand_still_for_a_large_body() -> None:
+    """Its longest pause while megabytes are read is a small part of what the reading takes, whatever is in there."""
+    for part in (b'"' + b"\\" * 1022 + b'",', b"[[],[]],", b'"\\"[{",' * 100, b"1234567890,"):
+        bounds, body = Bounds(max_nodes=1 << 62), part * ((4 << 20) // len(part))
+        longest, begun = 0.0, time.perf_counter()
+        for start in range(0, len(body), 1 << 16):
+            before = time.perf_counter()
+            bounds.read(body[start : start + (1 << 16)])
+            longest = max(longest, time.perf_counter() - before)
+        assert longest < (time.perf_counter() - begun) / 4
