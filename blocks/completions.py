@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from blocks.exceptions import ModelServerError, ModelServerRefused, ModelServerUnavailable
+from tasks.council.plain import one_line, sound
 from tasks.council.proposals import Usage
 
 if TYPE_CHECKING:
@@ -25,6 +26,10 @@ INTERRUPTED = ("abort", "error")
 RETRYABLE = (408, 425, 429)
 """HTTP statuses below 500 that are worth another attempt."""
 SHOWN_BYTES = 64 * 1024
+MAX_NAME = 200
+"""Characters of a model's name, and of another word of the server's about its answer."""
+MAX_COUNT = 1 << 53
+"""Above it, readers of JSON disagree about a whole number."""
 
 _MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError)
 """What reading a body of another shape raises, be it deeply nested or with an infinite number in it."""
@@ -71,9 +76,9 @@ def read_completion(body: bytes, model: str, engine: str) -> Completion:
         completion = Completion(
             content=_text(message.get("content")),
             reasoning=_text(message.get("reasoning") or message.get("reasoning_content")),
-            finish_reason=_text(choice.get("finish_reason")),
+            finish_reason=read_name(choice.get("finish_reason")) or None,
             usage=_usage(answer.get("usage")),
-            model=str(answer.get("model") or model),
+            model=read_name(answer.get("model")) or model,
             engine=_engine(answer, engine),
         )
     except _MALFORMED:
@@ -94,30 +99,31 @@ async def read_stream(response: aiohttp.ClientResponse, model: str, engine: str,
             chunk = json.loads(data)
             if not chunk.get("error"):
                 usage = _usage(chunk["usage"]) if chunk.get("usage") else usage
-                model, engine = str(chunk.get("model") or model), _engine(chunk, engine)
+                model, engine = read_name(chunk.get("model")) or model, _engine(chunk, engine)
                 for choice in chunk.get("choices") or []:
                     delta = choice.get("delta") or {}
-                    content.append(_text(delta.get("content")) or "")
-                    reasoning.append(_text(delta.get("reasoning") or delta.get("reasoning_content")) or "")
-                    finish_reason = _text(choice.get("finish_reason")) or finish_reason
+                    content.append(_piece(delta.get("content")))
+                    reasoning.append(_piece(delta.get("reasoning") or delta.get("reasoning_content")))
+                    finish_reason = read_name(choice.get("finish_reason")) or finish_reason
                 continue
         except _MALFORMED:
             raise ModelServerUnavailable(f"the stream carries no completion: {_shown(data)}") from None
         raise _error_inside(chunk["error"], data)
     if finish_reason is None:
         raise ModelServerUnavailable("the stream ended without a finish_reason")
-    return _whole(Completion("".join(content), "".join(reasoning) or None, finish_reason, usage, model, engine))
+    thoughts = sound("".join(reasoning)) or None
+    return _whole(Completion(sound("".join(content)), thoughts, finish_reason, usage, model, engine))
 
 
 def read_error(body: bytes) -> str:
-    """Message of an error body; vLLM's is an object, its 401 a plain string, FastAPI's `detail`."""
+    """Message of an error body, one line; vLLM's is an object, its 401 a plain string, FastAPI's `detail`."""
     try:
         answer = json.loads(body)
+        error = answer.get("error", answer.get("detail", answer)) if isinstance(answer, dict) else answer
+        message = error.get("message", error) if isinstance(error, dict) else error
+        return one_line(sound(str(message)), SHOWN_BYTES)
     except (ValueError, RecursionError):
         return _shown(body)
-    error = answer.get("error", answer.get("detail", answer)) if isinstance(answer, dict) else answer
-    message = error.get("message", error) if isinstance(error, dict) else error
-    return str(message)
 
 
 async def _lines(response: aiohttp.ClientResponse, max_bytes: int) -> AsyncGenerator[bytes, None]:
@@ -149,10 +155,14 @@ def _usage(usage: dict[str, Any] | None) -> Usage:
     usage = usage or {}
     details = usage.get("prompt_tokens_details") or {}
     return Usage(
-        prompt_tokens=int(usage.get("prompt_tokens") or 0),
-        completion_tokens=int(usage.get("completion_tokens") or 0),
-        cached_tokens=int(details.get("cached_tokens") or 0),
+        prompt_tokens=_count(usage.get("prompt_tokens")),
+        completion_tokens=_count(usage.get("completion_tokens")),
+        cached_tokens=_count(details.get("cached_tokens")),
     )
+
+
+def _count(value: Any) -> int:
+    return min(max(0, int(value or 0)), MAX_COUNT)
 
 
 def _engine(answer: dict[str, Any], engine: str) -> str:
@@ -160,9 +170,19 @@ def _engine(answer: dict[str, Any], engine: str) -> str:
 
 
 def _text(value: Any) -> str | None:
+    return None if value is None else sound(_piece(value))
+
+
+def _piece(value: Any) -> str:
+    """A piece of a text, which may end within a character."""
     if value is None or isinstance(value, str):
-        return value
+        return value or ""
     raise TypeError("content is not text")
+
+
+def read_name(value: Any) -> str:
+    """A word of the server's about its answer; empty where there is none."""
+    return one_line(sound(_piece(value)), MAX_NAME)
 
 
 def _shown(body: bytes) -> str:

@@ -28,12 +28,26 @@ from tenacity import (
     wait_random,
 )
 
-from blocks.completions import RETRYABLE, Completion, chat_payload, read_completion, read_error, read_stream
+from blocks.completions import (
+    RETRYABLE,
+    SHOWN_BYTES,
+    Completion,
+    chat_payload,
+    read_completion,
+    read_error,
+    read_name,
+    read_stream,
+)
 from blocks.connections import Close, shared
 from blocks.exceptions import ModelServerError, ModelServerRefused, ModelServerUnavailable
+from tasks.council.plain import one_line, sound
 
 MAX_ANSWER_BYTES = 16 * 2**20
 MAX_ERROR_CHARS = 500
+MAX_MODELS = 1_000
+"""Models of one server that are looked at."""
+MAX_WAIT_S = 86_400.0
+"""Longest pause that a server may ask for; the deadline of a call comes sooner."""
 KEEPALIVE_S = 4.0
 """Below uvicorn's 5 s: a connection that the server closes while a request is on its way fails it."""
 INFO_TTL_S = 60.0
@@ -126,8 +140,8 @@ class VLLM(Block):
             return info
         body = await self._get("/v1/models")
         try:
-            listed = [(str(model["id"]), str(model.get("owned_by"))) for model in body["data"]]
-        except (KeyError, TypeError, AttributeError):
+            listed = [(read_name(model["id"]), read_name(model.get("owned_by"))) for model in body["data"][:MAX_MODELS]]
+        except (LookupError, TypeError, AttributeError):
             raise ModelServerUnavailable(f"{self.base_url}/v1/models did not list models") from None
         owners = {owner for _, owner in listed}
         engine = "simulator" if "conclave-simulator" in owners else "vllm" if "vllm" in owners else "openai"
@@ -222,9 +236,11 @@ class VLLM(Block):
             raise ModelServerUnavailable(self._told(str(error) or type(error).__name__)) from None
 
     def _told(self, text: str) -> str:
+        """An error's text as one plain line; the key goes before the cut, so that no part of it stays."""
+        told = one_line(sound(text), SHOWN_BYTES)
         if self.api_key:
-            text = text.replace(self.api_key.get_secret_value(), "***")
-        return f"{self.base_url}: {text[:MAX_ERROR_CHARS]}".encode(errors="replace").decode()
+            told = told.replace(self.api_key.get_secret_value(), "***")
+        return f"{self.base_url}: {told[:MAX_ERROR_CHARS]}"
 
     def _headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.api_key.get_secret_value()}"} if self.api_key else {}
@@ -268,5 +284,5 @@ def _refusal(response: aiohttp.ClientResponse, body: bytes) -> ModelServerError:
     text = f"HTTP {response.status}: {read_error(body)}"
     if response.status in RETRYABLE or response.status >= 500:
         seconds = response.headers.get("Retry-After", "")
-        return ModelServerUnavailable(text, float(seconds) if seconds.isdecimal() else None)
+        return ModelServerUnavailable(text, min(float(seconds), MAX_WAIT_S) if seconds.isdecimal() else None)
     return ModelServerRefused(text)

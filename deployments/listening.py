@@ -23,10 +23,10 @@ from blocks.exceptions import RecordError
 from blocks.files import read_regular
 from blocks.record import Record
 from blocks.subscriptions import Incoming, kept, passing, stream_of
-from tasks.council.base import Name
+from tasks.council.base import SHOWN_INPUT, Name, shortened
 from tasks.council.models import InvalidRequest
 from tasks.enqueue import Request, enqueue
-from tasks.mapping import Mapping, MappingError
+from tasks.mapping import Asked, Mapping, MappingError
 
 NAMESPACE = uuid.UUID("5c0d2a4e-9a2f-5d0e-8a57-0d2f3b5f6c11")
 """Of ids of deliberations that an event asks for without naming one (UUIDv5 of listener and event)."""
@@ -34,6 +34,10 @@ MAX_BYTES = 1 << 20
 MAX_FILE = 4 << 20
 """Bytes of a file of listeners."""
 AGAIN_S = 5.0
+WAIT_S = 20.0
+"""How long an event is held while JetStream is away, before it goes back to its stream, if it has one."""
+MAPPING_S = 30.0
+"""What an expression may take for an event; it runs beside the loop."""
 
 Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
 Subject = Annotated[str, StringConstraints(pattern=r"^[^\s.]+(\.[^\s.]+)*$", max_length=255)]
@@ -79,7 +83,7 @@ def read_listeners(path: Path) -> list[Listener]:
     except OSError as error:
         raise ListenersError(f"{path}: {error.strerror or error}") from error
     except yaml.YAMLError as error:
-        raise ListenersError(f"{path} is not YAML: {error}") from error
+        raise ListenersError(f"{path} is not YAML: {shortened(str(error))}") from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
@@ -100,12 +104,11 @@ def _listener(path: Path, entry: _Entry) -> Listener:
 
 async def listen(record: Record, listeners: Sequence[Listener], log: Log) -> None:
     """Listen for all of them until cancelled; what goes away is listened to again."""
-    async with asyncio.TaskGroup() as group:
-        for listener in listeners:
-            group.create_task(_listen(record, listener, log))
+    await asyncio.gather(*(_listen(record, listener, log) for listener in listeners))
 
 
 async def _listen(record: Record, listener: Listener, log: Log) -> None:
+    """Listen for one; whatever ends it ends no other, and it begins again."""
     told = None
     while True:
         try:
@@ -113,10 +116,11 @@ async def _listen(record: Record, listener: Listener, log: Log) -> None:
                 async for event in events:
                     told = None
                     await _take(record, listener, event, log)
-        except RecordError as error:
-            if told != str(error):
-                log.warning("listener %s: %s", listener.name, error)
-            told = str(error)
+        except Exception as error:  # noqa: BLE001  # the others go on
+            said = str(error) if isinstance(error, RecordError) else _said(error)
+            if told != said:
+                log.warning("listener %s: %s", listener.name, said)
+            told = said
         await asyncio.sleep(AGAIN_S)
 
 
@@ -134,20 +138,45 @@ async def _events(record: Record, listener: Listener, log: Log) -> AsyncGenerato
 
 async def _take(record: Record, listener: Listener, event: Incoming, log: Log) -> None:
     """Put what an event asks for into the queue; what can never be a request is said, and let go."""
+    name, event_id = listener.name, shortened(event.id, SHOWN_INPUT)
     try:
-        asked = listener.mapping.asked(_body(event))
+        async with asyncio.timeout(MAPPING_S):
+            asked = await asyncio.to_thread(_asked, listener, event)
         if asked is not None:
-            one = asked.id or str(uuid.uuid5(NAMESPACE, f"{listener.name}:{event.id}"))
-            new = await enqueue(record, Request(id=one, parameters=asked.fields, door="planning"))
-            log.info("listener %s: event %s asks for %s%s", listener.name, event.id, one, "" if new else ", again")
+            one = asked.id or str(uuid.uuid5(NAMESPACE, f"{name}:{event.id}"))
+            new = await _enqueued(record, Request(id=one, parameters=asked.fields, door="planning"))
+            log.info("listener %s: event %s asks for %s%s", name, event_id, one, "" if new else ", again")
     except InvalidRequest as error:
-        log.error("listener %s: event %s is no request: %s", listener.name, event.id, error)
+        log.error("listener %s: event %s is no request: %s", name, event_id, error)
         await event.refuse()
     except RecordError as error:
-        log.warning("listener %s: event %s waits: %s", listener.name, event.id, error)
-        await event.again(AGAIN_S)
+        log.warning("listener %s: event %s waits: %s", name, event_id, error)
+        await event.again(WAIT_S)
+    except Exception as error:  # noqa: BLE001  # the next events go on
+        log.error("listener %s: event %s cannot be taken: %s", name, event_id, _said(error))
+        await event.refuse()
     else:
         await event.done()
+
+
+async def _enqueued(record: Record, request: Request) -> bool:
+    """`enqueue`, tried again for a while where JetStream does not answer: plain NATS brings no event twice."""
+    until = asyncio.get_running_loop().time() + WAIT_S
+    while True:
+        try:
+            return await enqueue(record, request)
+        except RecordError:
+            if asyncio.get_running_loop().time() >= until:
+                raise
+        await asyncio.sleep(AGAIN_S)
+
+
+def _asked(listener: Listener, event: Incoming) -> Asked | None:
+    return listener.mapping.asked(_body(event))
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {shortened(str(error), SHOWN_INPUT)}"
 
 
 def _body(event: Incoming) -> Any:

@@ -2,14 +2,16 @@
 
 An answer stands on JetStream before the agent task returns, and what already stands there is never asked
 again. Failed attempts go to a subject of their own. The member works through the items concurrently, and
-stops its call for an item as soon as the decision on that item passes by. What it asks and how it reads what
-comes back is the stage's craft.
+stops its call for an item as soon as the decision on that item passes by. What goes wrong with one item is that
+item's failed answer, and the others go on. What it asks and how it reads what comes back is the stage's craft.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
+import traceback
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,16 +20,19 @@ from functools import partial
 from typing import Any, Protocol
 
 from blocks.completions import Completion
-from blocks.exceptions import ModelServerError
-from blocks.record import Record
+from blocks.exceptions import Deserted, ModelServerError, RecordError
+from blocks.record import Body, Record
 from blocks.vllm_server import VLLM, ChatCall
 from tasks.council.closing import closed_subject
 from tasks.council.models import Deliberation, Item, Member, MemberStatus
+from tasks.council.plain import one_line, sound
 from tasks.council.prompts import temperature_of
 from tasks.council.proposals import Answer, Attempt, Usage, answer_id, seed_of
 
 WINDOW = 256
 """Items that a member works on at once; further ones begin as these end."""
+
+_log = logging.getLogger(__name__)
 
 Messages = list[dict[str, str]]
 Fields = Mapping[str, Any]
@@ -86,8 +91,11 @@ class Desk:
         return dict(statuses)
 
     async def answer_of(self, item: Item, stage: str, agent_id: str) -> Answer | None:
-        """A final answer that stands on the record. Raises RecordError."""
-        event = await self.record.last(f"answers.{self.plan.id}.{item.id}.{stage}.{agent_id}")
+        """A final answer that stands on the record. Raises RecordError.
+
+        The leader is asked: a replica may lag behind, and the call would be made again.
+        """
+        event = await self.record.last(f"answers.{self.plan.id}.{item.id}.{stage}.{agent_id}", direct=False)
         return Answer.from_record(event.body) if event else None
 
     async def text_of(self, item: Item, stage: str, agent_id: str) -> str:
@@ -118,6 +126,19 @@ class Desk:
             statuses[status] += 1
 
     async def _answer(self, craft: Craft, item: Item) -> MemberStatus | None:
+        """Answer an item; raises only where JetStream is away or nobody waits, which ends the others' work too."""
+        begun = time.monotonic()
+        try:
+            return await self._answered(craft, item)
+        except (RecordError, Deserted):
+            raise
+        except Exception as error:  # noqa: BLE001  # whatever one item brings up must not end the others
+            failed = self._failure(item, error, Usage(), _since(begun))
+            where = "".join(traceback.format_tb(error.__traceback__))
+            _log.warning("item %s is answered as failed: %s: %s\n%s", item.id, failed.error_type, failed.error, where)
+            return await self._publish(item, failed)
+
+    async def _answered(self, craft: Craft, item: Item) -> MemberStatus | None:
         if (standing := await self.answer_of(item, self.stage, self.member.agent_id)) is not None:
             return standing.status
         question = await craft.question(item)
@@ -126,11 +147,14 @@ class Desk:
         answer = await self._ask(craft, item, question)
         if answer is None:
             return MemberStatus.TIMEOUT  # the collection task writes it: it alone knows the deadline
+        return await self._publish(item, answer)
+
+    async def _publish(self, item: Item, answer: Answer) -> MemberStatus:
         subject = f"answers.{self.plan.id}.{item.id}.{self.stage}.{self.member.agent_id}"
         body = answer.model_dump(mode="json")
         first = await self.record.publish_final(subject, answer.id, "answer", body)
         if first is not None:
-            return Answer.from_record(first.body).status
+            return _status_in(first.body)
         done = "completed" if answer.status is MemberStatus.OK else "failed"
         await self.record.announce(f"agent.response.{done}", body)
         return answer.status
@@ -175,11 +199,11 @@ class Desk:
             extra=question.extra,
         )
 
-    def _failure(self, item: Item, error: ModelServerError, spent: Usage, duration_ms: int) -> Answer:
+    def _failure(self, item: Item, error: Exception, spent: Usage, duration_ms: int) -> Answer:
         return self._final(
             item,
             status=MemberStatus.FAILED,
-            error=str(error),
+            error=one_line(sound(str(error))) or type(error).__name__,
             error_type=type(error).__name__,
             duration_ms=duration_ms,
             usage=spent,
@@ -224,6 +248,14 @@ def final_answer(plan: Deliberation, item: str, stage: str, member: Member, **fi
             **fields,
         }
     )
+
+
+def _status_in(body: Body) -> MemberStatus:
+    """Of an answer that another writer put there, perhaps in a form of a later version."""
+    try:
+        return MemberStatus(str(body.get("status")))
+    except ValueError:
+        return MemberStatus.FAILED
 
 
 def _since(started: float) -> int:

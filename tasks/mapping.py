@@ -17,18 +17,21 @@ import jmespath
 from jmespath.exceptions import JMESPathError
 from jmespath.parser import ParsedResult
 
-from tasks.council.base import NAME_PATTERN, NAME_RULE
+from tasks.council.base import MAX_INTEGER, NAME_PATTERN, NAME_RULE, SHOWN_INPUT, shortened
 from tasks.council.models import DeliberationRequest, InvalidRequest
 
 CONSTANT = "value"
+
+_FAILING = (JMESPathError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError)
+"""What an expression raises on a value of another type; jmespath checks arguments, but not what operators compare."""
 
 
 class MappingError(ValueError):
     """A mapping that cannot be used; `key` names what is wrong, `problem` says what would be right."""
 
     def __init__(self, key: str, problem: str) -> None:
-        super().__init__(f"{key}: {problem}")
-        self.key, self.problem = key, problem
+        self.key, self.problem = shortened(key, SHOWN_INPUT), shortened(problem)
+        super().__init__(f"{self.key}: {self.problem}")
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ class Mapping:
         if self._id is None:
             return None
         found = _found("id", self._id, event)
-        if isinstance(found, int) and not isinstance(found, bool):
+        if isinstance(found, int) and not isinstance(found, bool) and abs(found) <= MAX_INTEGER:
             found = str(found)
         if not isinstance(found, str) or re.fullmatch(NAME_PATTERN, found) is None:
             raise InvalidRequest("id", f"the event gives {_shown(found)}, which is no id; one is {NAME_RULE}")
@@ -102,16 +105,25 @@ def _part(key: str, given: Any) -> Part:
         raise MappingError(key, f"must be a JMESPath expression, such as title, or a constant: {{{CONSTANT}: dev}}")
     try:
         return jmespath.compile(given)
-    except JMESPathError as error:
-        raise MappingError(key, f"{given!r} is no JMESPath expression: {str(error).splitlines()[0]}") from error
+    except _FAILING as error:
+        shown = shortened(repr(given), SHOWN_INPUT)
+        raise MappingError(key, f"{shown} is no JMESPath expression: {_first_line(error)}") from error
 
 
 def _found(field: str, part: Part, event: Any) -> Any:
     try:
         return part.search(event)
-    except JMESPathError as error:
-        raise InvalidRequest(field, f"the event does not fit the mapping: {str(error).splitlines()[0]}") from error
+    except _FAILING as error:
+        raise InvalidRequest(field, f"the event does not fit the mapping: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return shortened(lines[0], SHOWN_INPUT) if lines else type(error).__name__
 
 
 def _shown(value: Any) -> str:
-    return json.dumps(value)[:80]
+    """What was found in place of an id."""
+    if value is None or isinstance(value, str | bool | float):
+        return shortened(json.dumps(value), SHOWN_INPUT)
+    return {list: "a list", dict: "an object", int: "a number of more than 64 bits"}.get(type(value), "an expression")

@@ -176,6 +176,95 @@ def test_a_file_that_cannot_be_used_names_the_key(stack: Any, tmp_path: Path, te
     assert refusal in str(refused.value)
 
 
+ODD = (
+    {**PLAN, "xs": [{"a": 1, "b": "x"}]},
+    {**PLAN, "xs": [{"a": {}, "b": []}]},
+    {**PLAN, "number": 1e308},
+    {**PLAN, "more": 7},
+    {**PLAN, "title": "\ud800"},
+    {**PLAN, "title": "\0"},
+    {**PLAN, "plan": 10**400},
+    {**PLAN, "plan": "x" * 100_000},
+    [],
+    None,
+)
+"""Events on which an ordinary expression fails, each in its own way."""
+
+
+def _deep(depth: int) -> bytes:
+    return b'{"title": "t", "approved_by": "a", "ctx": ' + b'{"a":' * depth + b"1" + b"}" * depth + b"}"
+
+
+async def test_no_event_takes_a_listener_down(
+    connected: Any, stream: Any, waiting: Any, named: str, tmp_path: Path, caplog: Any
+) -> None:
+    """Each is refused with a short word, the next one becomes a request, and no listener begins again."""
+    from blocks.background import background
+    from deployments.listening import listen, read_listeners
+
+    path = tmp_path / "listeners.yaml"
+    path.write_text(
+        f"""
+listeners:
+  - name: {named}
+    subject: {named}.plan.approved
+    id: "join('-', ['{named}', plan])"
+    request:
+      task: title
+      context: "{{ctx: ctx, big: xs[?a > b], sum: floor(number), has: contains(more, 'x')}}"
+"""
+    )
+    good = {**PLAN, "xs": [], "number": 1, "more": "y"}
+    async with background(listen(connected, read_listeners(path), logging.getLogger("listening"))):
+        await _consumer(stream, named)
+        for body in ODD:
+            await stream.publish(f"{named}.plan.approved", json.dumps(body).encode())
+        for depth in (33, 256, 800, 200_000):
+            await stream.publish(f"{named}.plan.approved", _deep(depth))
+        await stream.publish(f"{named}.plan.approved", json.dumps(good).encode())
+        (found,) = await waiting(1)
+        await _all_acknowledged(stream, named)
+    assert found["parameters"]["context"] == {"ctx": None, "big": [], "sum": 1, "has": False}
+    refused = [line.getMessage() for line in caplog.records if line.levelname == "ERROR"]
+    assert len(refused) == len(ODD) + 4
+    assert max(map(len, refused)) < 1_000
+    assert not [line for line in caplog.records if line.levelname == "WARNING"]
+
+
+async def test_a_listener_that_fails_begins_again_alone(
+    connected: Any, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    """The other one's events are not interrupted, and the failure is told once, in brief."""
+    from blocks.background import background
+    from deployments import listening
+    from tasks.mapping import Mapping
+
+    monkeypatch.setattr(listening, "AGAIN_S", 0.01)
+    begun = {"well": 0, "ill": 0}
+
+    async def events(record: Any, listener: Any, log: Any) -> Any:
+        begun[listener.name] += 1
+        if listener.name == "ill":
+            raise KeyError("x" * 5_000)
+
+        async def none() -> AsyncGenerator[Any, None]:
+            await asyncio.Event().wait()
+            yield
+
+        return none()
+
+    monkeypatch.setattr(listening, "_events", events)
+    both = [listening.Listener(name, name, None, Mapping.read({"task": "t"})) for name in begun]
+    async with background(listening.listen(connected, both, logging.getLogger("listening"))):
+        async with asyncio.timeout(10):
+            while begun["ill"] < 3:
+                await asyncio.sleep(0.01)
+    assert begun["well"] == 1
+    (told,) = [line.getMessage() for line in caplog.records if line.levelname == "WARNING"]
+    assert told.startswith("listener ill: KeyError: ")
+    assert len(told) < 300
+
+
 def test_the_example_can_be_used(stack: Any) -> None:
     """As it stands in the documentation."""
     from deployments.listening import read_listeners

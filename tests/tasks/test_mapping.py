@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from tasks.council.models import InvalidRequest
+from tasks.council.models import DeliberationRequest, InvalidRequest
 from tasks.mapping import Mapping, MappingError
 
 EVENT = {"plan_id": "p-7", "title": "Login", "approved_by": "ann", "points": 3, "stories": [{"id": "a", "text": "A"}]}
@@ -81,3 +83,79 @@ def test_a_function_on_the_wrong_type_is_a_refusal() -> None:
     """An expression that fails on an event refuses that event."""
     with pytest.raises(InvalidRequest, match="task: the event does not fit the mapping"):
         Mapping.read({"task": "join('', title)"}).asked({"title": 7})
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from("abcx"), inner, max_size=4),
+    max_leaves=12,
+)
+EXPRESSIONS = st.recursive(
+    st.sampled_from(["a", "b", "c", "@", "`1`", "`[1, 2]`", "'x'", "a[*]", "*", "a[0]", "a[]", "a[::2]", "&a"]),
+    lambda inner: st.one_of(
+        st.builds("{}.{}".format, inner, st.sampled_from("abc")),
+        st.builds("{} {} {}".format, inner, st.sampled_from(["||", "&&", "==", "!=", "<", ">=", "|"]), inner),
+        st.builds("{}[?{} {} {}]".format, st.sampled_from("abc"), inner, st.sampled_from(["<", ">", "=="]), inner),
+        st.builds("{{a: {}, b: {}}}".format, inner, inner),
+        st.builds("[{}, {}]".format, inner, inner),
+        st.builds(
+            "{}({})".format,
+            st.sampled_from(
+                [
+                    "abs",
+                    "avg",
+                    "ceil",
+                    "floor",
+                    "keys",
+                    "length",
+                    "max",
+                    "min",
+                    "not_null",
+                    "reverse",
+                    "sort",
+                    "sum",
+                    "to_array",
+                ]
+            ),
+            inner,
+        ),
+        st.builds("{}({})".format, st.sampled_from(["to_number", "to_string", "type", "values", "merge"]), inner),
+        st.builds(
+            "{}({}, {})".format,
+            st.sampled_from(["contains", "ends_with", "join", "map", "max_by", "sort_by", "starts_with", "merge"]),
+            inner,
+            inner,
+        ),
+    ),
+    max_leaves=5,
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(JSON, EXPRESSIONS, EXPRESSIONS, EXPRESSIONS)
+def test_any_event_under_any_expression_is_asked_passed_over_or_refused(
+    event: Any, task: str, context: str, one: str
+) -> None:
+    """There is no third kind of error, and no refusal is long."""
+    try:
+        mapping = Mapping.read({"task": {"value": "t"}, "context": context, "rubric": task}, when=one, id_=one)
+    except MappingError:
+        return
+    try:
+        asked = mapping.asked(event)
+    except InvalidRequest as error:
+        assert len(str(error)) < 3_000
+    else:
+        assert asked is None or DeliberationRequest.read(asked.fields).digest
+
+
+def test_a_refusal_repeats_no_large_value() -> None:
+    """Neither an event's nor an expression's."""
+    mapping = Mapping.read({"task": {"value": "t"}}, id_="a")
+    for event in ({"a": "x" * 10**6}, {"a": 10**5_000}, {"a": ["x"] * 10**6}):
+        with pytest.raises(InvalidRequest) as refused:
+            mapping.asked(event)
+        assert len(str(refused.value)) < 500
+    with pytest.raises(MappingError) as unread:
+        Mapping.read({"task": "[" * 100_000})
+    assert len(str(unread.value)) < 1_000
