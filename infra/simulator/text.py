@@ -22,6 +22,8 @@ WORDS_CHARS, STEPS_CHARS, RUBRIC_CHARS, NAME_CHARS = 170, 265, 60, 24
 """Room for the task's words, for the steps and for a name in code, so that a text stays in bounds."""
 
 _WORD = re.compile(r"\w[\w+#-]*\w|\w")
+_GIVEN = re.compile(r'<given-([0-9a-f]{16}) label="([a-z]+)">\n(.*?)\n</given-\1>', re.DOTALL)
+"""What a task brings along, between tags that no text in it can close."""
 _ROLE = re.compile(r"\b(DEV|QA|ARCHITECT|DEVOPS|DATA)\b")
 
 
@@ -41,7 +43,7 @@ class Brief:
 
 
 def task_of(system: str, user: str) -> str:
-    """What stands under the first heading `# Task`, up to the next heading; without one the whole conversation."""
+    """The task between its tags, or what stands under the first heading `# Task`; else the whole conversation."""
     return _section(user, "Task", first=True) or user.strip() or system.strip()
 
 
@@ -110,7 +112,11 @@ class _Filler:
 
 
 def _section(text: str, name: str, first: bool = False) -> str:
-    """What stands under the last heading `# name`, or the first; empty where there is none."""
+    """What is given under a name, or else stands under the last heading `# name`, or the first; empty without one."""
+    for _, label, body in _GIVEN.findall(text):
+        if label == name.lower():
+            return str(body).strip()
+    text = _GIVEN.sub("", text)
     text, heading = f"\n{text}", f"\n# {name}"
     start = text.find(heading) if first else text.rfind(heading)
     if start < 0:

@@ -42,7 +42,7 @@ class Choice(Frozen):
     @property
     def wanted(self) -> str:
         """What members are told to write."""
-        return f"one of {', '.join(self.options)}"
+        return f"one of {', '.join(' '.join(option.split()) for option in self.options)}"
 
     def normalise(self, text: str) -> str | None:
         """The option that is meant, None if it is none of them."""

@@ -17,18 +17,33 @@ from tasks.council.base import digest
 MAX_PROPOSAL = 20_000
 """Characters of one proposal that a prompt shows of it."""
 
+GIVEN = "given"
+"""Tag of what a task brings along: its text, context, rubric, requirements."""
+
 _GAP = r"[\s\u200c\u200d]{0,8}"
-_SPECIAL = "s|bos|eos|pad|unk|start_of_turn|end_of_turn|start_of_image"
+_SPECIAL = (
+    r"s|bos|eos|pad|unk|sop|eop|eod|eot|(?:start|end|begin)_of_[a-z]+|fim_(?:prefix|middle|suffix|pad)|seed:\w+"
+    r"|tool_calls?|tool_responses?|unused\d+|extra_id_\d+|reserved_\d+|SPECIAL_\d+"
+)
+_BRACKETED = r"[gs]MASK|/?THINK|TOOL_CONTENT|/?MODEL_SETTINGS|/?CALL_ID|IMG_BREAK|IMG_END|BEGIN_AUDIO"
 _POSING = re.compile(
-    rf"[<\ufe64\uff1c](?=(?:{_GAP}[/\uff0f]{_GAP}|[\u200c\u200d]*)(?:proposals?|critiques?|think(?:ing)?)\b)"
+    rf"[<\ufe64\uff1c](?=(?:{_GAP}[/\uff0f]{_GAP}|[\u200c\u200d]*)(?:proposals?|critiques?|{GIVEN}|think(?:ing)?)\b)"
     rf"|<(?=/?(?-i:{_SPECIAL})>)"
     r"|<(?=[|\uff5c][^|\uff5c<>\n]{1,64}[|\uff5c]>)"
     r"|<(?=</?SYS>>)"
-    r"|\[(?=/?(?:INST|SYSTEM_PROMPT|TOOL_CALLS|TOOL_RESULTS|AVAILABLE_TOOLS)\])",
+    r"|<(?=/?role>(?-i:(?:HUMAN|ASSISTANT|SYSTEM|OBSERVATION)</role>))"
+    r"|\[(?=/?(?:INST|SYSTEM_PROMPT|TOOL_CALLS|TOOL_RESULTS|AVAILABLE_TOOLS)\])"
+    rf"|\[(?=(?-i:{_BRACKETED})\])"
+    r"|\[(?=\|(?-i:system|user|assistant|tool|endofturn)\|\])"
+    r"|\](?=(?-i:~!?b)[\[\]])|\[(?=(?-i:e~)\[)",
     re.IGNORECASE,
 )
-"""Tags of the fence or of thinking, and the tokens of chat templates: a tokenizer takes those for the real ones."""
-_SHOWN_AS = {"<": "\u2039", "\ufe64": "\u2039", "\uff1c": "\u2039", "[": "\u27e6"}
+"""Tags of the fence or of thinking, and the tokens of chat templates: a tokenizer takes those for the real ones.
+
+Tokens in angle or square brackets are listed by their words, since tags, generics and indices of ordinary code look
+like them: `<tool_call>` is Qwen's, `<div>` and `a[PREFIX]` are nobody's turn.
+"""
+_SHOWN_AS = {"<": "\u2039", "\ufe64": "\u2039", "\uff1c": "\u2039", "[": "\u27e6", "]": "\u27e7"}
 _JOINERS = frozenset("\u200c\u200d")
 """Joiners that scripts and emoji need; every other invisible character is named."""
 _BLANK = frozenset("\u115f\u1160\u3164\uffa0\u2800")
@@ -50,6 +65,11 @@ def fence(label: str, text: str, mark: str, limit: int = MAX_PROPOSAL, tag: str 
     """A text between its tags, at most `limit` characters of it, and a note of how many are left out."""
     cut = f"\n[{len(text) - limit} more characters are not shown]" if len(text) > limit else ""
     return f'<{tag}-{mark} label="{label}">\n{neutral(text[:limit])}{cut}\n</{tag}-{mark}>'
+
+
+def given(label: str, text: str, mark: str) -> str:
+    """What a task brings along, between its tags and whole."""
+    return fence(label, text, mark, limit=len(text), tag=GIVEN)
 
 
 def neutral(text: str) -> str:

@@ -353,6 +353,8 @@ def test_what_poses_as_a_tag_or_a_token_is_shown_in_another_form(attack: dict[st
     folded = re.sub("[\u200c\u200d ]", "", shown).lower()
     forged = ("<proposal", "</proposal", "\uff1c", "<think", "</think", "<|", "<\uff5c", "[inst]", "[/inst]", "<<sys")
     forged += ("<s>", "</s>", "<start_of", "<end_of", "[tool_calls]", "[system_prompt]", "[/system_prompt]")
+    forged += ("<given", "</given", "[|endofturn", "[|system", "]~b]", "]~!b[", "[e~[", "<special_", "[gmask]", "<sop>")
+    forged += ("<eop>", "[think]", "[/think]", "<tool_", "</tool_", "<unused", "<extra_id", "<seed:", "<role>", "<fim_")
     assert not [token for token in forged if token in folded]
     assert all(char.isprintable() or char in "\n\t\u200c\u200d" for char in shown)
 
@@ -420,6 +422,9 @@ def test_plain_code_is_shown_as_it_is() -> None:
     """Comparisons, generics, HTML, pipes, emoji and scripts that join letters."""
     text = (
         "if a < s and b > pad: f <| x\n<div class='s'>x</div> List<User>\n[x for x in y]\n"
+        "List[int] a[0] m[PREFIX] data[MASK] d[IMG] Dict<string, int> Map<K, V> [| 1; 2 |] y[1] ~ x[2] x[i]~b\n"
+        "<given_name>Ann</given_name> <role>admin</role> <tool>saw</tool> <unused> <special> <image/> <seed>7</seed>\n"
+        "std::vector<bool> a <- b; <T extends tool_call> #include <eot.h> [INFO] [x](y) <!-- c --> <?xml?> [user]\n"
         "\U0001f468\u200d\U0001f469\u200d\U0001f467 \u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645\n\ta | b"
     )
     assert neutral(text) == text
