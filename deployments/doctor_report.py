@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncGenerator
 
 from rich.text import Text
 
-from deployments.terminal import plain, stdout
+from deployments.terminal import stdout
+from tasks.council.plain import plain, plain_json
 from tasks.diagnose import Finding
 
 MARKS = {"ok": ("ok", "green"), "warning": ("look", "yellow"), "failed": ("FAILED", "bold red")}
@@ -23,7 +23,7 @@ async def tell(findings: AsyncGenerator[Finding, None], as_json: bool) -> bool:
     failed = [finding.subject for finding in told if finding.state == "failed"]
     if as_json:
         document = {"healthy": not failed, "findings": [finding.model_dump() for finding in told]}
-        console.file.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+        console.file.write(plain_json(document) + "\n")
     elif failed:
         console.print(Text(f"{len(failed)} of {len(told)} failed: {', '.join(failed)}", style="bold red"))
     else:
@@ -37,5 +37,5 @@ def _line(finding: Finding) -> Text:
     line = Text(f"{mark:7}", style=style).append(f"{finding.subject:14} ", style="bold")
     line.append(f"{plain(finding.text)}{seconds}", style="default")
     if finding.advice:
-        line.append(f"\n{'':7}{'':14} -> {finding.advice}", style="dim")
+        line.append(f"\n{'':7}{'':14} -> {plain(finding.advice)}", style="dim")
     return line

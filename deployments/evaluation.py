@@ -20,11 +20,12 @@ from blocks.connections import connections, prefect_clients, prefect_named
 from blocks.loading import open_record
 from blocks.names import tag_of
 from deployments.deliberations import Starts, begun, cancellable, planned, watching
-from deployments.terminal import Watcher, plain
+from deployments.terminal import Watcher, stderr
 from flows.evaluate import evaluate
 from tasks.council.evaluation import Evaluation, Scoresheet
 from tasks.council.evaluation_report import SIMULATED, figures, notes
 from tasks.council.models import Deliberation
+from tasks.council.plain import plain
 from tasks.council.proposals import Answer
 from tasks.council.results import SIMULATOR
 from tasks.council.stages import PROPOSE, kind_of
@@ -63,7 +64,7 @@ class AnswersWatcher:
     """Shows how many proposals, ballots and texts are in; counts only, however many questions; on standard error."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False)
+        self._console = stderr()
         self._progress = Progress(
             TextColumn("proposals"),
             BarColumn(),

@@ -23,8 +23,9 @@ from blocks.exceptions import RecordError
 from blocks.files import read_regular
 from blocks.record import Record
 from blocks.subscriptions import Incoming, kept, passing, stream_of
-from tasks.council.base import SHOWN_INPUT, Name, shortened
+from tasks.council.base import Name
 from tasks.council.models import InvalidRequest
+from tasks.council.plain import SHOWN_INPUT, shortened
 from tasks.enqueue import Request, enqueue
 from tasks.mapping import Asked, Mapping, MappingError
 

@@ -1,6 +1,7 @@
 """What a deliberation looks like in a terminal: members as they answer, then the decision.
 
-Text of models and users goes to the terminal as plain text: no markup of ours, no control characters.
+Text of models and users goes to the terminal as plain text: no markup of ours, no control characters. The consoles that
+are made here see to that, whatever is shown on them.
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ import sys
 from collections.abc import Mapping
 from typing import Protocol
 
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderableType, RenderHook, RenderResult
+from rich.control import Control
 from rich.live import Live
 from rich.measure import Measurement
 from rich.panel import Panel
+from rich.segment import Segment
 from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
@@ -20,6 +23,7 @@ from rich.text import Text
 from blocks.record import Body
 from tasks.council.decisions import ItemResult, MemberOutcome, RankedProposal
 from tasks.council.models import CouncilSpec, Deliberation, MemberStatus, Status
+from tasks.council.plain import plain
 from tasks.council.proposals import Answer
 from tasks.council.stages import PROPOSE, SYNTHESIZE
 from tasks.council.tally import Tally
@@ -59,7 +63,7 @@ class TerminalWatcher:
     """Shows members while they answer: as a live table on a terminal, as lines elsewhere; on standard error."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False)
+        self._console = stderr()
         self._live: Live | None = None
         self._plan: Deliberation | None = None
         self._answers: dict[str, dict[tuple[str, str], Answer]] = {}
@@ -73,7 +77,9 @@ class TerminalWatcher:
         self._console.print(title.append(plain(what[:200]), style="bold"))
         self._console.print(Text(f"deliberation {plan.id}", style="dim"))
         if self._console.is_terminal:
-            self._live = Live(get_renderable=self._table, console=self._console, transient=True, refresh_per_second=8)
+            self._live = Live(
+                get_renderable=lambda: Plain(self._table()), console=self._console, transient=True, refresh_per_second=8
+            )
             self._live.start()
 
     def answered(self, answer: Answer) -> None:
@@ -92,6 +98,9 @@ class TerminalWatcher:
     def say(self, text: str) -> None:
         """Say a line."""
         self._console.print(Text(text))
+
+    def _live_table(self) -> RenderableType:
+        return Plain(self._table())
 
     def _table(self) -> RenderableType:
         if self._plan is None:
@@ -193,14 +202,43 @@ def show_councils(councils: Mapping[str, CouncilSpec], console: Console) -> None
     console.print(table)
 
 
-def plain(text: str) -> str:
-    """Text without what a terminal would act on."""
-    return "".join(char for char in text if char in "\n\t" or char.isprintable())
+class Plain:
+    """Something shown, without what a terminal would act on but for the colours and places that are ours."""
+
+    def __init__(self, shown: RenderableType) -> None:
+        self._shown = shown
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """What is shown, piece by piece."""
+        for segment in console.render(self._shown, options):
+            yield segment if segment.control else Segment(plain(segment.text), segment.style)
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        """As wide as what is shown."""
+        return Measurement.get(console, options, self._shown)
+
+
+class _Plainly(RenderHook):
+    """Lets a console show nothing else."""
+
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        """Whatever is printed, made plain."""
+        return [one if isinstance(one, Control | Plain) else Plain(one) for one in renderables]
 
 
 def stdout() -> Console:
     """A console on standard output."""
-    return Console(file=sys.stdout, highlight=False)
+    return _plainly(Console(file=sys.stdout, highlight=False))
+
+
+def stderr() -> Console:
+    """A console on standard error."""
+    return _plainly(Console(stderr=True, highlight=False))
+
+
+def _plainly(console: Console) -> Console:
+    console.push_render_hook(_Plainly())
+    return console
 
 
 def _verdict(status: str) -> Text:

@@ -17,8 +17,9 @@ import jmespath
 from jmespath.exceptions import JMESPathError
 from jmespath.parser import ParsedResult
 
-from tasks.council.base import MAX_INTEGER, NAME_PATTERN, NAME_RULE, SHOWN_INPUT, shortened
+from tasks.council.base import MAX_INTEGER, NAME_PATTERN, NAME_RULE
 from tasks.council.models import DeliberationRequest, InvalidRequest
+from tasks.council.plain import SHOWN_INPUT, shortened
 
 CONSTANT = "value"
 

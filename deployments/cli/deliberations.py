@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import uuid
 from pathlib import Path
@@ -12,6 +11,7 @@ import typer
 
 from deployments.cli.completion import council_names
 from deployments.cli.support import FAILED, NOT_UP, examples, fail, guarded, run, running_stack, say
+from tasks.council.plain import plain_json
 
 if TYPE_CHECKING:
     from blocks.record import Body
@@ -170,7 +170,7 @@ def retally(
 
     found = run(tally_again(deliberation_id, rule))
     if as_json:
-        typer.echo(json.dumps({item: outcome.model_dump(mode="json") for item, outcome in found.items()}, indent=2))
+        typer.echo(plain_json({item: outcome.model_dump(mode="json") for item, outcome in found.items()}))
         return
     console = stdout()
     for item, outcome in found.items():
@@ -189,7 +189,7 @@ def _present(found: Body, as_json: bool) -> NoReturn:
     from deployments.terminal import show_result, stdout
 
     if as_json:
-        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        typer.echo(plain_json(found))
     else:
         show_result(found, stdout(), _where(found))
     raise typer.Exit(exit_code(found))

@@ -11,6 +11,7 @@ import typer
 from deployments.cli.completion import council_names
 from deployments.cli.deliberations import MEASURING
 from deployments.cli.support import FAILED, WRONG_USE, examples, fail, guarded, run, running_stack, say
+from tasks.council.plain import plain_json
 
 CANCELLED, UNDECIDED = 5, 3
 
@@ -80,7 +81,7 @@ def evaluate(
             fail(f"output: {output} cannot be written: {error.strerror}", FAILED)
         say(f"{len(sheet.scores)} scores are in {output}")
     if as_json:
-        typer.echo(evaluation.model_dump_json(indent=2))
+        typer.echo(plain_json(evaluation.model_dump(mode="json")))
     else:
         show_evaluation(evaluation, stdout())
         say(f"Again, without a call: the same command with --id {evaluation.id}")

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deployments.cli.completion import part_names
-from deployments.cli.support import NOT_UP, WRONG_USE, examples, fail, guarded, run, say, settings, use
+from deployments.cli.support import NOT_UP, WRONG_USE, examples, fail, guarded, put, run, say, settings, use
+from tasks.council.plain import plain_json
 
 if TYPE_CHECKING:
     from deployments.settings import Settings
@@ -98,7 +99,7 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = F
 
     found = guarded(lambda: ask_all(settings()))
     if as_json:
-        typer.echo(found.model_dump_json(indent=2))
+        typer.echo(plain_json(found.model_dump(mode="json")))
     else:
         _show(found)
     if not found.is_up:
@@ -149,11 +150,11 @@ def logs(
     for name, path in chosen.items():
         say(f"==> {name}: {path}")
         for line in tail(path, lines):
-            typer.echo(line)
+            put(line)
     if follow:
         try:
             for name, line in follow_logs(chosen):
-                typer.echo(line if part else f"{name:12} {line}")
+                put(line if part else f"{name:12} {line}")
         except KeyboardInterrupt:
             raise typer.Exit from None
 
@@ -186,8 +187,8 @@ def _show(found: StackStatus) -> None:
         return
     for name, part in found.parts.items():
         notes = ", ".join(_notes(part, DATABASES.get(found.database or "") if name == "prefect" else None))
-        typer.echo(f"{name:8} {part.state:9} {part.url or ''}{f'  ({notes})' if notes else ''}")
-    typer.echo(f"Look at deliberations in Prefect's UI: {found.prefect.removesuffix('/api')}")
+        put(f"{name:8} {part.state:9} {part.url or ''}{f'  ({notes})' if notes else ''}")
+    put(f"Look at deliberations in Prefect's UI: {found.prefect.removesuffix('/api')}")
     if found.simulated:
         typer.secho("The model server is the SIMULATOR: texts are made up, for rehearsals only.", fg="yellow", err=True)
     if not found.is_up:

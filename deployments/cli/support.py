@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import typer
 
+from tasks.council.plain import plain, shortened
+
 if TYPE_CHECKING:
     from deployments.settings import Settings
     from deployments.stack import StackStatus
@@ -93,10 +95,15 @@ def guarded(call: Callable[[], T]) -> T:
 
 def say(text: str) -> None:
     """A line on standard error, where everything but the answer goes."""
-    typer.echo(text, err=True)
+    typer.echo(plain(text), err=True)
+
+
+def put(text: str) -> None:
+    """A line of the answer, on standard output."""
+    typer.echo(plain(text))
 
 
 def fail(text: str, code: int) -> NoReturn:
     """Say what is wrong and end with a code."""
-    typer.secho(f"conclave: {text}", fg="red", err=True)
+    typer.secho(f"conclave: {plain(shortened(text))}", fg="red", err=True)
     raise typer.Exit(code)

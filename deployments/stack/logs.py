@@ -7,6 +7,7 @@ from pathlib import Path
 
 from deployments.stack.parts import PART_NAMES
 from deployments.stack.places import Places
+from tasks.council.plain import plain
 
 LINE_BYTES = 10_000
 """A longer line is shown in pieces."""
@@ -22,7 +23,7 @@ def log_files(home: Path) -> dict[str, Path]:
 def tail(path: Path, lines: int) -> list[str]:
     """The last lines of a file, without control characters that a terminal would act on."""
     with path.open(errors="replace") as file:
-        return [_plain(line) for line in deque(file, maxlen=lines)]
+        return [plain(line.rstrip("\n")) for line in deque(file, maxlen=lines)]
 
 
 def follow(files: Mapping[str, Path]) -> Iterator[tuple[str, str]]:
@@ -43,10 +44,6 @@ def follow(files: Mapping[str, Path]) -> Iterator[tuple[str, str]]:
                     if not line.endswith(b"\n") and len(line) < LINE_BYTES:
                         break  # its end is still to be written
                     offset += len(line)
-                    yield name, _plain(line.decode(errors="replace"))
+                    yield name, plain(line.decode(errors="replace").rstrip("\n"))
             places[name] = (inode, offset)
         time.sleep(POLL_S)
-
-
-def _plain(line: str) -> str:
-    return "".join(char for char in line.rstrip("\n") if char == "\t" or char.isprintable())

@@ -22,9 +22,10 @@ from typing import Annotated, Any, Literal, NoReturn
 from pydantic import Field, StrictInt, StringConstraints, ValidationError
 
 from tasks.council.answers import fenced_blocks
-from tasks.council.base import SHOWN_INPUT, Frozen, Name, digest, shortened
+from tasks.council.base import Frozen, Name, digest
 from tasks.council.fence import fence, given, mark_of, neutral
 from tasks.council.models import Item, Member
+from tasks.council.plain import SHOWN_INPUT, shortened
 from tasks.council.prompts import given_mark, role_of, task_sections
 from tasks.council.tally import Ballot
 

@@ -8,6 +8,8 @@ from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
 
+from tasks.council.plain import SHOWN_INPUT, shortened
+
 NAME_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
 NAME_RULE = "1 to 64 of A-Z, a-z, 0-9, '_' and '-'"
 MAX_TEXT = 100_000
@@ -25,11 +27,6 @@ MAX_JSON = 1 << 20
 """Bytes of one JSON object of a request."""
 MAX_INTEGER = (1 << 63) - 1
 """Prefect's server and databases take whole numbers of 64 bits."""
-
-SHOWN_INPUT = 200
-"""Characters of an input that a refusal repeats."""
-SHOWN_ERROR = 2_000
-"""Characters of a refusal, or of another error's text."""
 
 
 class Size(NamedTuple):
@@ -91,11 +88,6 @@ def without_nul(text: str) -> str:
 def _bounded_json(value: dict[str, Any]) -> dict[str, Any]:
     size_of(value)
     return value
-
-
-def shortened(text: str, most: int = SHOWN_ERROR) -> str:
-    """At most so many characters of a text, and a note of how many are left out."""
-    return text if len(text) <= most else f"{text[:most]} [and {len(text) - most:,} more characters]"
 
 
 JsonObject = Annotated[dict[str, Any], AfterValidator(_bounded_json)]

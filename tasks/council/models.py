@@ -20,17 +20,16 @@ from tasks.council.base import (
     MAX_TEXT,
     NAME_PATTERN,
     NAME_RULE,
-    SHOWN_INPUT,
     Frozen,
     JsonObject,
     Name,
     Size,
     Text,
     digest,
-    shortened,
     size_of,
 )
 from tasks.council.closed import AnswerFormat
+from tasks.council.plain import SHOWN_INPUT, shortened
 from tasks.council.stages import MAX_ROUNDS, SYNTHESIZE, Strategy, stages_of
 
 MAX_MEMBERS = 128

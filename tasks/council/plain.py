@@ -1,13 +1,24 @@
-"""Text of others as plain text: nothing in it acts on a terminal, a log or a database that it comes to."""
+"""Text of others as plain and short text: nothing in it acts on a terminal, a log or a database that it comes to."""
 
 from __future__ import annotations
 
-from tasks.council.base import SHOWN_ERROR, shortened
+import json
+from typing import Any
+
+SHOWN_INPUT = 200
+"""Characters of an input that a refusal repeats."""
+SHOWN_ERROR = 2_000
+"""Characters of a refusal, or of another error's text."""
 
 
 def plain(text: str) -> str:
     """Text without what a terminal would act on: no escapes or other controls, no marks that turn its direction."""
     return "".join(char for char in text if char in "\n\t" or char.isprintable())
+
+
+def shortened(text: str, most: int = SHOWN_ERROR) -> str:
+    """At most so many characters of a text, and a note of how many are left out."""
+    return text if len(text) <= most else f"{text[:most]} [and {len(text) - most:,} more characters]"
 
 
 def one_line(text: str, most: int = SHOWN_ERROR) -> str:
@@ -18,8 +29,14 @@ def one_line(text: str, most: int = SHOWN_ERROR) -> str:
 def sound(text: str) -> str:
     """Text that every reader can take: halves of a character that stand together are joined, lone ones and NUL shown.
 
-    JSON can hold the halves apart (`"\\\\ud83d"`), and a stream may bring them in two pieces.
+    JSON can hold the halves apart (`"\\ud83d"`), and a stream may bring them in two pieces.
     """
     if not text.isascii():
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text.replace("\0", "\ufffd")
+
+
+def plain_json(value: Any) -> str:
+    """A document for a terminal or a pipe: readable in every script, and what a terminal would act on is escaped."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    return "".join(char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text)

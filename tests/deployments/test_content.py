@@ -5,7 +5,6 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
-import aiohttp
 import pytest
 
 from tests.deployments.test_worker import Worker, worker
@@ -102,23 +101,25 @@ def nested(depth: int) -> dict[str, Any]:
 )
 @pytest.mark.parametrize("enforced", [None, False])
 async def test_what_is_nested_too_deep_is_refused_and_nothing_is_stored(
-    connected: Any, stack: Any, field: str, wrap: Any, depth: int, enforced: bool | None
+    connected: Any, field: str, wrap: Any, depth: int, enforced: bool | None
 ) -> None:
     """With the deployment's schema and with it switched off in the call; lists of runs are as they were."""
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import PrefectHTTPStatusError
+
     name = f"deep-{uuid.uuid4().hex[:8]}"
     body: dict[str, Any] = {"name": name, "parameters": {"task": "t", field: wrap(nested(depth))}}
     if enforced is not None:
         body["enforce_parameter_schema"] = enforced
     if field == "items":
         del body["parameters"]["task"]
-    async with aiohttp.ClientSession() as session:
-        async with session.get(f"{stack.prefect}/deployments/name/deliberate/deliberate") as answer:
-            deployment = (await answer.json())["id"]
-        async with session.post(f"{stack.prefect}/deployments/{deployment}/create_flow_run", json=body) as answer:
-            assert answer.status in (409, 422), await answer.text()
-        wanted = {"flow_runs": {"name": {"any_": [name]}}}
-        async with session.post(f"{stack.prefect}/flow_runs/filter", json=wanted) as answer:
-            assert (answer.status, await answer.json()) == (200, [])
+    async with get_client() as client:
+        deployment = await client.read_deployment_by_name("deliberate/deliberate")
+        with pytest.raises(PrefectHTTPStatusError) as refused:
+            await client.request("POST", f"/deployments/{deployment.id}/create_flow_run", json=body)
+        assert refused.value.response.status_code in (409, 422)
+        found = await client.request("POST", "/flow_runs/filter", json={"flow_runs": {"name": {"any_": [name]}}})
+    assert found.json() == []
 
 
 @pytest.mark.parametrize(("depth", "taken"), [(32, True), (33, False), (60, False)])

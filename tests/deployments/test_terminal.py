@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tasks.council.plain import plain_json
 
 STATUS = {"started_at": "2026-01-01T00:00:00Z", "counts": {"items": 1}, "links": {"prefect_run": "http://ui"}}
 MEMBERS = ("agent-architect-001", "agent-architect-002", "agent-architect-003")
@@ -165,3 +170,62 @@ def test_each_stage_is_shown_as_it_is_answered(monkeypatch: pytest.MonkeyPatch) 
     assert [line.count("ok 1.2 s") for line in last] == [5, 3, 4]
     assert "failed 1.2 s" in last[1]
     assert max(map(len, last)) <= 80
+
+
+HOSTILE = "\x1b]0;title\x07\x1b[2J\x9b31m\r\x08\u202e\x7f\ud800"
+ACTING = set(HOSTILE) - {"]", "0", ";", "t", "i", "l", "e", "[", "2", "J", "3", "1", "m"}
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_console_shows_nothing_that_acts(terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is put on it, in whatever form, live too; its own colours stay."""
+    from rich.console import Console
+    from rich.live import Live
+    from rich.panel import Panel
+    from rich.table import Table
+    from rich.text import Text
+
+    from deployments.terminal import Plain, _plainly
+
+    file = io.StringIO()
+    console = _plainly(Console(file=file, width=80, force_terminal=terminal, color_system=None, highlight=False))
+    table = Table(title=HOSTILE)
+    table.add_column(HOSTILE)
+    table.add_row(HOSTILE, style="bold")
+    for shown in (HOSTILE, Text(HOSTILE), Panel(HOSTILE, title=HOSTILE), table):
+        console.print(shown)
+        console.print(shown, soft_wrap=True)
+    with Live(get_renderable=lambda: Plain(table), console=console, transient=True):
+        console.print(HOSTILE)
+    text = file.getvalue()
+    assert "]0;title[2J31m" in text
+    ours = ACTING - {"\x1b", "\r"} if terminal else ACTING
+    assert not ours & set(text)
+    assert "\x1b]" not in text
+    assert "\x1b[2J" not in text
+
+
+def test_words_of_others_in_a_line_or_an_error_do_not_act(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a model server that `up` asks, for example; and an error is short."""
+    import typer
+
+    from deployments.cli.support import fail, put, say
+
+    say(f"models: {HOSTILE}")
+    put(HOSTILE)
+    with pytest.raises(typer.Exit):
+        fail(f"{HOSTILE} {'x' * 10**6}", 1)
+    told = capsys.readouterr()
+    assert not ACTING & set(told.out + told.err)
+    assert told.out == "]0;title[2J31m\n"
+    assert len(told.err) < 3_000
+
+
+@settings(deadline=None)
+@given(st.recursive(st.none() | st.integers() | st.text(st.characters()), lambda one: st.lists(one, max_size=3)))
+def test_json_for_a_terminal_is_the_same_json(value: Any) -> None:
+    """What acts is escaped, readable text is not."""
+    text = plain_json(value)
+    assert json.loads(text) == json.loads(json.dumps(value))
+    assert all(char.isprintable() or char == "\n" for char in text)
+    assert plain_json("\u00e9\u8bbe") == '"\u00e9\u8bbe"'

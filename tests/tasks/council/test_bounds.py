@@ -9,17 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.council.base import (
-    MAX_DEPTH,
-    MAX_INTEGER,
-    MAX_JSON,
-    MAX_NODES,
-    MAX_TEXT,
-    SHOWN_ERROR,
-    SHOWN_INPUT,
-    shortened,
-    size_of,
-)
+from tasks.council.base import MAX_DEPTH, MAX_INTEGER, MAX_JSON, MAX_NODES, MAX_TEXT, size_of
 from tasks.council.models import (
     MAX_AGENDA,
     CouncilSpec,
@@ -29,6 +19,7 @@ from tasks.council.models import (
     Member,
     check_id,
 )
+from tasks.council.plain import SHOWN_ERROR, SHOWN_INPUT, shortened
 
 COUNCIL = CouncilSpec(name="dev", members=(Member(agent_id="m1", role="DEV"),))
 ANY_TEXT = st.text(st.characters(), max_size=9)
