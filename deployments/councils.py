@@ -18,6 +18,7 @@ from deployments.ownership import own_record
 from deployments.settings import Settings
 from tasks.council.base import NAME_RULE
 from tasks.council.models import CouncilSpec, Member
+from tasks.council.plain import SHOWN_INPUT, shortened
 
 DEFAULTS = Path(__file__).with_name("councils.yaml")
 BLOCK_NAME_RULE = "1 to 64 of a-z, 0-9 and '-', as Prefect's blocks are"
@@ -27,6 +28,9 @@ BlockName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,64}$")]
 
 class CouncilFileError(ValueError):
     """A council file that cannot be applied; the text names the file, the key and what would be right."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(shortened(text))
 
 
 class _Entry(BaseModel):
@@ -126,7 +130,7 @@ def _explained(error: ValidationError, within: tuple[str, ...] = ()) -> str:
 
 
 def _line(key: tuple[str | int, ...], item: ErrorDetails) -> str:
-    where = ".".join(str(part) for part in key if part != "[key]") or "the file"
+    where = shortened(".".join(str(part) for part in key if part != "[key]"), SHOWN_INPUT) or "the file"
     match item["type"]:
         case "extra_forbidden":
             known = {1: _File.model_fields, 3: _Entry.model_fields}.get(len(key), Member.model_fields)
@@ -134,7 +138,7 @@ def _line(key: tuple[str | int, ...], item: ErrorDetails) -> str:
         case "string_pattern_mismatch" if key[-1] == "[key]":
             return f"{where}: a council is named with {BLOCK_NAME_RULE}"
         case "string_pattern_mismatch":
-            return f"{where}: {item['input']!r} is no name; one is {NAME_RULE}"
+            return f"{where}: {shortened(repr(item['input']), SHOWN_INPUT)} is no name; one is {NAME_RULE}"
         case "model_type" | "dict_type":
             inside = {0: "councils: {name: {members: [...]}}", 1: "{name: {members: [...]}}"}
             return f"{where}: must be keys with values: {inside.get(len(key), '{agent_id: ..., role: ...}')}"

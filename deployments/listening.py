@@ -47,6 +47,9 @@ Subject = Annotated[str, StringConstraints(pattern=r"^[^\s.]+(\.[^\s.]+)*$", max
 class ListenersError(ValueError):
     """A file of listeners that cannot be used; the text names the file, the key and what would be right."""
 
+    def __init__(self, text: str) -> None:
+        super().__init__(shortened(text))
+
 
 class _Entry(BaseModel):
     """One listener as it stands in the file."""

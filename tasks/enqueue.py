@@ -15,6 +15,7 @@ from blocks.record import STATUS_BUCKET, Body, Record
 from blocks.work_queue import LANES, Lane, request_subject
 from tasks.council.base import NAME_PATTERN, Frozen, Name
 from tasks.council.models import DeliberationRequest, InvalidRequest, Status
+from tasks.council.plain import SHOWN_INPUT, shortened
 from tasks.plans import MAX_REQUEST_IN_STATUS
 from tasks.reading import status_of
 
@@ -46,7 +47,7 @@ class Request(Frozen):
         except ValidationError as error:
             first = error.errors(include_input=False, include_url=False)[0]
             field = ".".join(map(str, first["loc"])) or "body"
-            raise InvalidRequest(field, first["msg"]) from None
+            raise InvalidRequest(shortened(field, SHOWN_INPUT), shortened(first["msg"])) from None
         if request.id != deliberation_id:
             raise InvalidRequest("id", "is not that of the message's subject")
         return request

@@ -30,11 +30,13 @@ from tasks.council.models import (
 from tasks.finishing import begin_epoch
 
 KEPT_PLANS = 64
+KEPT_BYTES = 128 << 20
+"""Of all plans that a process keeps, as JSON; the newest is kept whatever it weighs."""
 MAX_REQUEST_IN_STATUS = 64 * 1024
 PROBE_S = 2.0
 UNKNOWN = "unknown"
 
-_plans: OrderedDict[str, Deliberation] = OrderedDict()
+_plans: OrderedDict[str, tuple[Deliberation, int]] = OrderedDict()
 
 
 class Server(NamedTuple):
@@ -82,7 +84,7 @@ async def plan_of(record: Record, deliberation_id: str) -> Deliberation:
         if event is None:
             raise InvalidRequest("id", f"no deliberation {deliberation_id!r} is on the record")
         _keep(Deliberation.from_record(event.body["plan"]))
-    return _plans[deliberation_id]
+    return _plans[deliberation_id][0]
 
 
 async def council_spec(name: str) -> CouncilSpec:
@@ -249,6 +251,6 @@ async def _set_status(
 
 
 def _keep(plan: Deliberation) -> None:
-    _plans[plan.id] = plan
-    while len(_plans) > KEPT_PLANS:
+    _plans[plan.id] = plan, len(plan.model_dump_json())
+    while len(_plans) > 1 and (len(_plans) > KEPT_PLANS or sum(size for _, size in _plans.values()) > KEPT_BYTES):
         _plans.popitem(last=False)

@@ -72,9 +72,9 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     except OtherInstallation as error:
         fail(str(error), NOT_UP)
     except (ConclaveError, httpx.TransportError) as error:
-        fail(f"{type(error).__name__}: {error}; `conclave doctor` says which part is away", NOT_UP)
+        fail(f"{type(error).__name__}: {shortened(str(error))}; `conclave doctor` says which part is away", NOT_UP)
     except RuntimeError as error:
-        fail(str(error), NOT_UP if "Failed to reach API" in str(error) else FAILED)
+        fail(shortened(str(error)), NOT_UP if "Failed to reach API" in str(error) else FAILED)
 
 
 def guarded(call: Callable[[], T]) -> T:
@@ -86,11 +86,11 @@ def guarded(call: Callable[[], T]) -> T:
     try:
         return call()
     except ValidationError as error:
-        fail(str(error), WRONG_USE)
+        fail(shortened(str(error)), WRONG_USE)
     except StackError as error:
         fail(str(error), NOT_UP)
     except ValueError as error:  # SettingsError, InvalidRequest, CouncilFileError
-        fail(str(error), WRONG_USE)
+        fail(shortened(str(error)), WRONG_USE)
 
 
 def say(text: str) -> None:
@@ -105,5 +105,5 @@ def put(text: str) -> None:
 
 def fail(text: str, code: int) -> NoReturn:
     """Say what is wrong and end with a code."""
-    typer.secho(f"conclave: {plain(shortened(text))}", fg="red", err=True)
+    typer.secho(f"conclave: {plain(text)}", fg="red", err=True)
     raise typer.Exit(code)

@@ -11,6 +11,7 @@ from prefect import Flow
 from prefect.client.schemas.objects import FlowRun
 
 from blocks.work_queue import Lane
+from tasks.council.plain import SHOWN_INPUT, shortened
 from tasks.enqueue import DELIBERATE, Request, id_of
 
 BATCH = "batch"
@@ -48,8 +49,9 @@ def run_of(body: dict[str, Any]) -> str | None:
 def known(entrypoint: str | None) -> str:
     """The entrypoint, if this worker may run it. Raises UnknownFlow."""
     if entrypoint is None or FLOWS.fullmatch(entrypoint) is None:
+        shown = shortened(repr(entrypoint), SHOWN_INPUT)
         raise UnknownFlow(
-            f"entrypoint: {entrypoint!r} is none that the warm worker runs; one is dotted and in the package flows, "
+            f"entrypoint: {shown} is none that the warm worker runs; one is dotted and in the package flows, "
             f"such as {DELIBERATE}. Other flows run on a pool of Prefect's own types"
         )
     return entrypoint
@@ -61,7 +63,7 @@ def load(entrypoint: str) -> Flow[Any, Any]:
     try:
         found = getattr(importlib.import_module(module), name, None)
     except ImportError as error:
-        raise UnknownFlow(f"entrypoint: {entrypoint!r} cannot be imported: {error}") from error
+        raise UnknownFlow(f"entrypoint: {entrypoint!r} cannot be imported: {shortened(str(error))}") from error
     if not isinstance(found, Flow):
         raise UnknownFlow(f"entrypoint: {entrypoint!r} is no flow")
     return found

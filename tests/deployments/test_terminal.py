@@ -206,7 +206,7 @@ def test_a_console_shows_nothing_that_acts(terminal: bool, monkeypatch: pytest.M
 
 
 def test_words_of_others_in_a_line_or_an_error_do_not_act(capsys: pytest.CaptureFixture[str]) -> None:
-    """Of a model server that `up` asks, for example; and an error is short."""
+    """Of a model server that `up` asks, for example."""
     import typer
 
     from deployments.cli.support import fail, put, say
@@ -214,11 +214,10 @@ def test_words_of_others_in_a_line_or_an_error_do_not_act(capsys: pytest.Capture
     say(f"models: {HOSTILE}")
     put(HOSTILE)
     with pytest.raises(typer.Exit):
-        fail(f"{HOSTILE} {'x' * 10**6}", 1)
+        fail(HOSTILE, 1)
     told = capsys.readouterr()
     assert not ACTING & set(told.out + told.err)
     assert told.out == "]0;title[2J31m\n"
-    assert len(told.err) < 3_000
 
 
 @settings(deadline=None)
