@@ -1,8 +1,9 @@
 """What a body may weigh that is sent to our own Prefect server: an ASGI middleware, before Prefect parses or stores it.
 
 Prefect stores parameters however deep they are nested, and reads them back by recursion: one flow run with a value of
-some hundred levels, and from then on every list of flow runs fails, for everybody. The schema of a deployment refuses
-such a value, but a call may switch that off (`enforce_parameter_schema`), and other routes have no schema.
+some hundred levels, and from then on every list of flow runs fails, for everybody. So does a whole number of more than
+64 bits, and half a character (`"\\ud800"`). The schema of a deployment refuses a deep value, but a call may switch that
+off (`enforce_parameter_schema`), and other routes have no schema.
 
 Each piece of a body is looked at as it comes, with a few operations at C speed, so the event loop never stands still
 for it: what stands in strings is cut out, brackets and commas of the rest are counted.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -29,6 +31,13 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
+_HALF = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F]|\xed[\xa0-\xbf]"
+)
+"""Half of a character, escaped or in bytes that a parser takes though they are no UTF-8."""
+_WHOLE = re.compile(rb"(?<![\d.eE+-])-?\d{19,}(?![\d.eE])")
+_UNFINISHED = re.compile(rb"[\d.eE+-]*\Z")
+_MAX_DIGITS = 4_000
 _STRUCTURE = b"[]{}"
 _OTHERS = bytes(set(range(256)) - set(_STRUCTURE))
 
@@ -48,6 +57,7 @@ class Bounds:
         self._max_depth, self._max_nodes = max_depth, max_nodes
         self._rest = b""
         self._in_string = False
+        self._number = b""
         self._depth = self._nodes = 0
 
     def read(self, piece: bytes) -> None:
@@ -62,6 +72,22 @@ class Bounds:
         outside = b" ".join(parts[1 if self._in_string else 0 :: 2])
         self._in_string ^= len(parts) % 2 == 0
         self._count(outside)
+        self._check_numbers(outside)
+
+    def end(self, body: bytes | bytearray) -> None:
+        """Look at the whole body, once there is no next piece. Raises TooMuch."""
+        self._check_numbers(b" ")
+        if (b"\\ud" in body or b"\\uD" in body or b"\xed" in body) and _HALF.search(body.replace(b"\\\\", b"__")):
+            raise TooMuch("body: has half a character in it")
+
+    def _check_numbers(self, outside: bytes) -> None:
+        text = self._number + outside
+        self._number = _UNFINISHED.search(text)[0]  # type: ignore[index]  # it always matches
+        if len(self._number) > _MAX_DIGITS:
+            raise TooMuch("body: has a number of too many digits")
+        for number in _WHOLE.findall(text[: len(text) - len(self._number)]):
+            if len(number) > _MAX_DIGITS or not -(1 << 63) <= int(number) < 1 << 64:
+                raise TooMuch("body: has a whole number of more than 64 bits")
 
     def _count(self, outside: bytes) -> None:
         brackets = outside.translate(None, _OTHERS)
@@ -111,6 +137,7 @@ class BodyBounds:
         types = [value for name, value in headers if name == b"content-type"]
         checked = scope["path"].rstrip("/").endswith("/create_flow_run") or "/create_flow_run/" in scope["path"]
         bounds = Bounds(max_nodes=MAX_CHECKED_NODES if checked else MAX_NODES)
+        read_as_json = not types or any(b"json" in one for one in types)
         body = bytearray()
         more = True
         while more:
@@ -121,8 +148,10 @@ class BodyBounds:
             body += piece
             if len(body) > self._max_bytes:
                 raise self._too_long()
-            if not types or any(b"json" in one for one in types):
+            if read_as_json:
                 bounds.read(piece)
+        if read_as_json:
+            bounds.end(body)
         return bytes(body)
 
     def _too_long(self) -> TooMuch:

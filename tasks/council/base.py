@@ -43,7 +43,7 @@ def size_of(value: Any) -> Size:
         size = len(json.dumps(value, allow_nan=False, ensure_ascii=False).encode())
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"is no JSON of sound text and finite numbers: {shortened(str(error), SHOWN_INPUT)}"
+            f"is no JSON object of sound text and finite numbers: {shortened(str(error), SHOWN_INPUT)}"
         ) from error
     if size > MAX_JSON:
         raise ValueError(f"has {size:,} bytes as JSON; {MAX_JSON:,} are taken")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +15,27 @@ from hypothesis import strategies as st
 
 from infra.parameter_bounds import MAX_CHECKED_NODES, MAX_DEPTH, BodyBounds, Bounds, TooMuch
 
+JAM = """
+import json, os, sys
+os.environ.update(PREFECT_HOME=sys.argv[1], PREFECT_LOGGING_LEVEL="CRITICAL", DO_NOT_TRACK="1")
+os.environ.update(PREFECT_SERVER_ANALYTICS_ENABLED="false")
+from infra.parameter_bounds import bound_bodies
+if sys.argv[2] == "bounded":
+    bound_bodies()
+from prefect.server.api.server import create_app
+from starlette.testclient import TestClient
+with TestClient(create_app(ephemeral=True), raise_server_exceptions=False) as client:
+    flow = client.post("/api/flows/", json={"name": "x"}).json()["id"]
+    said = '{"flow_id": "%s", "parameters": {"a": %s}}' % (flow, sys.argv[3])
+    headers = {"content-type": "application/json"}
+    created = client.post("/api/flow_runs/", content=said.encode(), headers=headers).status_code
+    print(created, client.post("/api/flow_runs/filter", json={}).status_code)
+"""
+"""One flow run with a value that is stored and cannot be read back, then the list of flow runs."""
+
 TEXTS = st.text(st.sampled_from('[]{}",:\\a\u2222é \n')) | st.text(max_size=9)
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | TEXTS,
+    st.none() | st.booleans() | st.integers(-(10**9), 10**9) | TEXTS,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4),
     max_leaves=20,
 )
@@ -109,6 +130,36 @@ async def test_what_is_too_deep_is_refused_with_422(depth: int, headers: dict[st
     assert (said == body) if status == 200 else ("nested more than 64 deep" in json.loads(said)["detail"])
 
 
+@pytest.mark.parametrize(
+    ("value", "status"),
+    [
+        (b"18446744073709551615", 200),
+        (b"-9223372036854775808", 200),
+        (b"18446744073709551616", 422),
+        (b"-9223372036854775809", 422),
+        (b"1" + b"0" * 40, 422),
+        (b"9" * 5_000, 422),
+        (b"1234567890123456789012345.5", 200),
+        (b"1234567890123456789012345e3", 200),
+        (b'"1' + b"0" * 40 + b'"', 200),
+        (b'"\\ud83d\\ude00"', 200),
+        (b'"\\\\ud800"', 200),
+        ('"\U0001f600\ud7ff"'.encode(), 200),
+        (b'"\\ud83d"', 422),
+        (b'"\\ude00\\ud83d"', 422),
+        (b'"\\\\\\uD800x"', 422),
+        (b'{"\\udfff": 1}', 422),
+        (b'"\xed\xa0\x80"', 422),
+    ],
+)
+@pytest.mark.parametrize("piece", [1, 3, 1 << 16])
+async def test_what_prefect_could_store_but_not_read_back_is_refused(value: bytes, status: int, piece: int) -> None:
+    """Whole numbers of more than 64 bits and half characters: each would break every list of flow runs."""
+    body = b'{"parameters": {"a": [1, ' + value + b"]}}"
+    answered, said = await asked(body, piece=piece)
+    assert (answered, said == body) == (status, status == 200)
+
+
 async def test_a_body_is_bounded_while_it_is_read() -> None:
     """With a length given or without one, and however small its pieces are."""
     body = b'"' + b"x" * 2000 + b'"'
@@ -123,3 +174,14 @@ async def test_what_prefect_holds_against_a_schema_has_fewer_values() -> None:
     assert (await asked(body))[0] == 200
     assert (await asked(body, "/api/deployments/1/create_flow_run"))[0] == 422
     assert (await asked(body, "/api/deployments/1/create_flow_run/bulk"))[0] == 422
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("value", ["[" * 300 + "]" * 300, "1" + "0" * 40], ids=["deep", "long"])
+@pytest.mark.parametrize(("how", "ends"), [("as it is", "500"), ("bounded", "200")])
+def test_one_run_does_not_break_the_list_of_all(tmp_path: Path, value: str, how: str, ends: str) -> None:
+    """Once "as it is" ends as "bounded" does, the bound can go."""
+    command = [sys.executable, "-c", JAM, str(tmp_path), how, value]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=280)
+    created, listed = done.stdout.split()[-2:]
+    assert (listed, created == "422") == (ends, how == "bounded")
