@@ -42,9 +42,13 @@ PENDING_PER_SLOT = 10
 RETIRE_IDLE_S = 30.0
 """How long a host of older code must have been without work before it ends."""
 CONNECT_S = 5.0
+ONE_NODE = b"\x08\x01"
+"""Ray's question for its nodes, with a limit (field 1) of one."""
 OTHERS = (
     "PREFECT_CLI_",
     "PREFECT_LOGGING_HANDLERS_",
+    "PREFECT_SERVER_API_AUTH_",
+    "PREFECT_SERVER_API_CORS_",
     "PREFECT_SERVER_ANALYTICS_",
     "PREFECT_SERVER_CONCURRENCY_",
     "PREFECT_SERVER_DATABASE_",
@@ -104,10 +108,18 @@ def _sigterm_kept() -> Iterator[None]:
 
 
 def _probe(target: str) -> None:
-    """Raise where nothing answers: `ray.init` itself would try for minutes, and hold up the loop."""
+    """Raise where nothing answers, or our token is refused: `ray.init` would try for minutes, and hold up the loop."""
     address = target if target.startswith("ray://") else canonicalize_bootstrap_address_or_die(target)
     with init_grpc_channel(address.removeprefix("ray://"), [("grpc.enable_http_proxy", 0)]) as channel:
         grpc.channel_ready_future(channel).result(timeout=CONNECT_S)
+        if target.startswith("ray://"):
+            return
+        try:
+            channel.unary_unary("/ray.rpc.NodeInfoGcsService/GetAllNodeInfo")(ONE_NODE, timeout=CONNECT_S)
+        except grpc.RpcError as error:
+            if error.code() in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
+                raise PermissionError("it refuses our token (RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH)") from error
+            raise ConnectionError(str(error.details())) from error
 
 
 def connected() -> bool:

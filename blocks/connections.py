@@ -16,7 +16,8 @@ from weakref import WeakKeyDictionary
 import httpx
 
 from blocks.background import end
-from blocks.exceptions import PrefectUnavailable
+from blocks.exceptions import PrefectRefused, PrefectUnavailable
+from blocks.urls import without_credentials
 
 PREFECT_S = 20.0
 """How long Prefect's server may take to answer the first question of a process."""
@@ -61,7 +62,7 @@ async def connections() -> AsyncGenerator[None, None]:
 async def prefect_clients() -> AsyncGenerator[None, None]:
     """Keep one Prefect API client of each kind open: without, every flow run builds its own, 0.1 s each.
 
-    Raises PrefectUnavailable where no server answers within `PREFECT_S`.
+    Raises PrefectUnavailable where no server answers within `PREFECT_S`, and PrefectRefused.
     """
     from prefect.context import AsyncClientContext, SyncClientContext
 
@@ -75,15 +76,22 @@ async def prefect_clients() -> AsyncGenerator[None, None]:
 
 @contextmanager
 def prefect_named() -> Generator[None, None, None]:
-    """Raise PrefectUnavailable, which says where Prefect was looked for, in place of what its client raises."""
+    """Raise PrefectUnavailable or PrefectRefused, which say where Prefect is, in place of what its client raises."""
     from prefect.settings import PREFECT_API_URL
 
     try:
         yield
+    except httpx.HTTPStatusError as error:
+        if error.response.status_code not in (401, 403):
+            raise
+        where = without_credentials(PREFECT_API_URL.value() or "")
+        raise PrefectRefused(
+            f"Prefect's server at {where} refuses our key (PREFECT_API_AUTH_STRING): {error.response.status_code}"
+        ) from error
     except (httpx.TransportError, TimeoutError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not isinstance(error.__cause__, httpx.TransportError):
             raise
-        url = PREFECT_API_URL.value()
+        url = without_credentials(PREFECT_API_URL.value() or "")
         raise PrefectUnavailable(f"Prefect's server at {url} (PREFECT_API_URL) does not answer") from error
 
 

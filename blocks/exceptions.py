@@ -2,6 +2,7 @@
 
 ConclaveError
 ├── PrefectUnavailable            Prefect's server does not answer
+├── PrefectRefused                Prefect's server refuses our key
 ├── BlockMissing                  no block document of that name
 ├── BlockUnusable                 a block document with a value that cannot be
 ├── OtherInstallation             Prefect's names, or a record, belong to another installation
@@ -10,6 +11,7 @@ ConclaveError
 │   └── ModelServerRefused        not worth another attempt
 ├── RecordError
 │   ├── RecordUnavailable         JetStream did not answer in time
+│   ├── RecordRefused             NATS refuses our credentials
 │   ├── RecordMisconfigured       a stream or bucket is missing or shaped otherwise
 │   ├── RecordUnreadable          a body that stands there is not what it should be
 │   ├── NewerVersion              what stands there was written by a later version of Conclave
@@ -27,6 +29,10 @@ class ConclaveError(Exception):
 
 class PrefectUnavailable(ConclaveError):
     """Prefect's server does not answer."""
+
+
+class PrefectRefused(ConclaveError):
+    """Prefect's server refuses our key, or has none of ours."""
 
 
 class BlockMissing(ConclaveError):
@@ -63,6 +69,10 @@ class RecordError(ConclaveError):
 
 class RecordUnavailable(RecordError):
     """JetStream did not answer within the patience of the block."""
+
+
+class RecordRefused(RecordError):
+    """NATS refuses our credentials, or misses them."""
 
 
 class RecordMisconfigured(RecordError):

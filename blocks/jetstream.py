@@ -25,7 +25,7 @@ from prefect.logging import get_logger
 from pydantic import ConfigDict, Field, SecretStr, model_validator
 
 from blocks.connections import Close, shared
-from blocks.exceptions import RecordMisconfigured, RecordUnavailable
+from blocks.exceptions import RecordMisconfigured, RecordRefused, RecordUnavailable
 from blocks.files import require_regular
 from blocks.installation import installation_of
 from blocks.record import BODIES_BUCKET, LEASE_S, LEASES_BUCKET, STATUS_BUCKET, TRANSIENT, Record, words
@@ -37,6 +37,8 @@ STREAMS: dict[str, tuple[RetentionPolicy, tuple[str, ...]]] = {
     "CONCLAVE_DECISIONS": (RetentionPolicy.LIMITS, ("decisions.>", "deliberations.>")),
     "CONCLAVE_DEAD": (RetentionPolicy.LIMITS, ("dead.>",)),
 }
+REFUSED = "authorization"
+"""What every refusal of nats-server says: of a wrong key, and of none."""
 
 
 class Retention(NamedTuple):
@@ -108,8 +110,16 @@ class JetStream(Block):
         return type(self).model_validate({**kept, "servers": list(servers)})
 
     async def record(self) -> Record:
-        """The loop's shared connection. Raises RecordUnavailable or RecordMisconfigured."""
-        return await shared(("jetstream", *self.servers, self.user, str(self.credentials_file)), self._connect)
+        """The loop's shared connection. Raises RecordUnavailable, RecordRefused or RecordMisconfigured."""
+        return await shared(("jetstream", *self.servers, *self._credentials), self._connect)
+
+    @property
+    def _credentials(self) -> tuple[str, ...]:
+        """All that decides who this is to the servers: who differs in any of it shares no connection."""
+        names = ("user", "password", "token", "credentials_file", "tls_ca_file", "tls_cert_file", "tls_key_file")
+        values = [getattr(self, name) for name in names]
+        told = (value.get_secret_value() if isinstance(value, SecretStr) else str(value or "") for value in values)
+        return tuple(f"{name}={value}" for name, value in zip(names, told, strict=True))
 
     async def _connect(self) -> tuple[Record, Close]:
         self._require_files()
@@ -153,6 +163,8 @@ class JetStream(Block):
             failures.append(error)
             if len(failures) >= len(self.servers):
                 told = "; ".join(dict.fromkeys(words(failure) for failure in failures))
+                if REFUSED in told.lower():
+                    raise RecordRefused(f"NATS at {self._where} refuses our credentials: {told}")
                 raise RecordUnavailable(f"no NATS server answers at {self._where}: {told}")
 
         try:

@@ -86,12 +86,15 @@ async def open_leases() -> Leases:
 
 
 async def council_names() -> list[str]:
-    """Names of all councils of ours that Prefect holds."""
-    async with get_client() as client:
-        try:
-            documents = await client.read_block_documents_by_type(Council.get_block_type_slug())
-        except httpx.HTTPStatusError:
-            return []
+    """Names of all councils of ours that Prefect holds. Raises PrefectUnavailable or PrefectRefused."""
+    with prefect_named():
+        async with get_client() as client:
+            try:
+                documents = await client.read_block_documents_by_type(Council.get_block_type_slug())
+            except httpx.HTTPStatusError as error:
+                if error.response.status_code != httpx.codes.NOT_FOUND:
+                    raise
+                return []
     found = [document.name for document in documents if document.name]
     others = () if names.prefix() else [names.carrying(one, "") for one in await other_prefixes()]
     ours = [names.shown(name) for name in found if not name.startswith(tuple(others))]

@@ -16,7 +16,9 @@ from blocks.vllm_server import VLLM
 from deployments.councils import DEFAULTS, apply_councils, read_councils
 from deployments.deploying import deploy
 from deployments.settings import Settings
-from deployments.stack import StackStatus
+from deployments.stack import StackStatus, environment
+from deployments.stack.parts import model_key
+from deployments.stack.places import Places, read_key
 
 B = TypeVar("B", JetStream, VLLM, RayAgents)
 Report = Callable[[str], None]
@@ -31,18 +33,22 @@ async def furnish(status: StackStatus, settings: Settings, report: Report, take_
     councils = read_councils(DEFAULTS)
     for council in councils.values():
         council.deadline_s = settings.deadline_s
+    access = environment(status)
     found = await _found(JetStream, JetStream())
-    jetstream = found.at((settings.nats_url or status.nats or "").split(","))
+    if found.password and found.password.get_secret_value() == read_key(Places.of(status.home).nats_password):
+        found.user = found.password = None  # it is for our own server alone
+    jetstream = found.at(access["NATS_URL"].split(","))
     async with connections():
         record = await jetstream.record()
         await claim(record, take_over)
     await save(jetstream, DEFAULT)
     specs = [council.spec(name) for name, council in councils.items()]
     for name in sorted({one.server for spec in specs for one in spec.everyone}):
-        server = await _found(VLLM, VLLM(base_url=status.llm or ""), name)
-        if settings.llm_api_key or server.base_url != status.llm:
-            server.api_key = settings.llm_api_key  # a key is for one address: another never gets to see it
-        server.base_url, server.model = status.llm or "", status.model
+        server = await _found(VLLM, VLLM(base_url=access["VLLM_URL"]), name)
+        key = model_key(settings, status.parts["llm"].state == "external")
+        if key or server.base_url != access["VLLM_URL"]:
+            server.api_key = key  # a key is for one address: another never gets to see it
+        server.base_url, server.model = access["VLLM_URL"], status.model
         await save(server, name)
     agents = await _found(RayAgents, RayAgents())
     await save(agents, DEFAULT)

@@ -181,6 +181,11 @@ class Settings(BaseModel):
         validation_alias="CONCLAVE_EVALUATIONS",
         description="a folder of questions, which runs of the deployment `evaluate` may name, such as /srv/evaluations",
     )
+    nats_server: Annotated[Path, AfterValidator(_home)] | None = Field(
+        default=None,
+        validation_alias="CONCLAVE_NATS_SERVER",
+        description="the path of a nats-server to start, such as /usr/local/bin/nats-server",
+    )
     nats_sync: Literal["interval", "always"] = Field(
         default="interval",
         validation_alias="CONCLAVE_NATS_SYNC",
@@ -211,5 +216,6 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
 
 
 def _refusal(name: str, field: str, source: Mapping[str, str]) -> str:
-    shown = "" if field in SECRET_FIELDS else f"={source[name]!r}"
+    secret = field in SECRET_FIELDS or "@" in source[name]  # a URL may carry a password
+    shown = "" if secret else f"={source[name]!r}"
     return f"{name}{shown} is not usable: it should be {Settings.model_fields[field].description}"

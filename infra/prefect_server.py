@@ -12,6 +12,9 @@ in between: no timeout helps (SQLITE_BUSY_SNAPSHOT, https://www.sqlite.org/isola
 clients wait ever longer between their tries: sixteen runs that were created at once took up to two minutes. Prefect
 takes the write lock first (`BEGIN IMMEDIATE`) where a run's state is set (`with_for_update`); here all of its
 transactions do, and wait for one another. What only reads has no transaction.
+
+*Doors.* Prefect asks for its key, but it lets any page and any name of this machine try. Here only its own pages may:
+`guard` refuses other origins and other hosts, before anything of Prefect's sees the request.
 """
 
 from __future__ import annotations
@@ -23,12 +26,19 @@ from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any
 
 import aiosqlite
+import prefect.server.api.server as api
+from fastapi import FastAPI
 from prefect.server.database.configurations import AioSqliteConfiguration
+from prefect.settings import PREFECT_SERVER_CORS_ALLOWED_ORIGINS
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from infra.origins import OwnOrigins
 from infra.parameter_bounds import bound_bodies
 
 METHODS = ("execute", "executemany", "fetchall")
 """What SQLAlchemy calls."""
+HOSTS = ("127.0.0.1", "localhost", "[::1]", "prefect-in-memory")
+"""Names that requests may come under; the last is what Prefect's services call the application in their own process."""
 
 
 def close_what_fails(kind: type[aiosqlite.Cursor] = aiosqlite.Cursor) -> None:
@@ -50,6 +60,27 @@ def lock_first(kind: type[AioSqliteConfiguration] = AioSqliteConfiguration) -> N
     setattr(kind, deferred.__name__, begin)
 
 
+def guard_its_doors() -> None:
+    """Let every application that Prefect makes be guarded."""
+    make = api.create_app
+
+    @functools.wraps(make)
+    def create_app(*arguments: Any, **options: Any) -> FastAPI:
+        app = make(*arguments, **options)
+        if not getattr(app.state, "guarded", False):  # Prefect keeps it and gives it again
+            guard(app)
+            app.state.guarded = True
+        return app
+
+    setattr(api, make.__name__, create_app)
+
+
+def guard(app: FastAPI) -> None:
+    """What a request passes before Prefect sees it; what is added last comes first."""
+    app.add_middleware(OwnOrigins, origins=PREFECT_SERVER_CORS_ALLOWED_ORIGINS.value().split(","))
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=HOSTS, www_redirect=False)
+
+
 def _closing(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
     @functools.wraps(method)
     async def call(self: aiosqlite.Cursor, *arguments: Any) -> Any:
@@ -67,4 +98,5 @@ if __name__ == "__main__":
     close_what_fails()
     lock_first()
     bound_bodies()
+    guard_its_doors()
     runpy.run_module("prefect", run_name="__main__", alter_sys=True)

@@ -20,7 +20,7 @@ from deployments.bench.quiet import BUSY_SHARE, Watch, busy
 from deployments.bench.report import Report
 from deployments.bench.targets import judge
 from deployments.settings import Settings, load_settings
-from deployments.stack import StackStatus, UpOptions, down, environment, up
+from deployments.stack import StackStatus, UpOptions, authorization, down, environment, up
 
 Say = Callable[[str], None]
 
@@ -70,7 +70,7 @@ async def _measure(found: StackStatus, settings: Settings, options: Options, say
         await scope.enter_async_context(connections())
         session = await scope.enter_async_context(ModelServer.session())
         await furnish(found, settings, say)
-        server = ModelServer(session, found.llm or "", found.model or "")
+        server = ModelServer(session, found.llm or "", found.model or "", authorization(found, "llm"))
         bench = Bench(server, await council_spec("dev"), Path(found.home))
         for name in dict.fromkeys(name for name, _ in turns(options, 0)):
             try:
@@ -80,7 +80,7 @@ async def _measure(found: StackStatus, settings: Settings, options: Options, say
                 say(f"{name} is left out: {missing}")
         at_first = await _first_look(watch, options, say)
         measured = await _rounds(peers, watch, options, say)
-        nats = await nats_version(found.nats or "")
+        nats = await nats_version(environment(found)["NATS_URL"])
     floors = check_floors(measured, options.latency_s)
     found_rows = rows(measured, floors)
     others = statistics.median(each.others_cores for each in measured)

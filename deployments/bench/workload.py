@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import aiohttp
@@ -27,8 +28,9 @@ def item() -> Item:
 class ModelServer:
     """The simulator as a plain aiohttp client has it: connections are kept, and not bounded."""
 
-    def __init__(self, session: aiohttp.ClientSession, url: str, model: str) -> None:
-        self._session, self._url, self._model = session, url, model
+    def __init__(self, session: aiohttp.ClientSession, url: str, model: str, key: Mapping[str, str]) -> None:
+        """`key` is the header that the server asks for."""
+        self._session, self._url, self._model, self._key = session, url, model, dict(key)
 
     @staticmethod
     def session() -> aiohttp.ClientSession:
@@ -48,7 +50,7 @@ class ModelServer:
 
     async def ask(self, request_id: str, body: bytes) -> bytes:
         """One answer, whole."""
-        headers = {"X-Request-Id": request_id, "Content-Type": "application/json"}
+        headers = {"X-Request-Id": request_id, "Content-Type": "application/json", **self._key}
         url = f"{self._url}/v1/chat/completions"
         async with self._session.post(url, data=body, headers=headers) as answer:
             answer.raise_for_status()
@@ -66,12 +68,12 @@ class ModelServer:
 
     async def forget(self) -> None:
         """Clear the book of calls, so that reading it stays cheap."""
-        async with self._session.delete(f"{self._url}/sim/calls") as answer:
+        async with self._session.delete(f"{self._url}/sim/calls", headers=self._key) as answer:
             await answer.read()
 
     async def sample(self, run_id: str, called: float, started: float, ended: float) -> Sample:
         """The sample of a run, from its moments (epoch seconds) and the server's book."""
-        async with self._session.get(f"{self._url}/sim/calls") as answer:
+        async with self._session.get(f"{self._url}/sim/calls", headers=self._key) as answer:
             book: list[dict[str, Any]] = (await answer.json())["requests"]
         calls = [call for call in book if str(call["request_id"]).startswith(f"{run_id}:")]
         received = [call["received_at"] for call in calls]

@@ -12,16 +12,23 @@ PATIENCE_S = 0.5
 def council_names(incomplete: str) -> list[str]:
     """Names of councils that begin so, from Prefect's API."""
     from deployments.settings import load_settings
-    from deployments.stack.places import Places
+    from deployments.stack.places import Places, read_key
+    from deployments.stack.probes import basic, users_prefect_key
 
     try:
         settings = load_settings()
-        record = Places.of(settings.home).load_record()
-        url = settings.prefect_api_url or (record and record.parts["prefect"].url)
+        places = Places.of(settings.home)
+        record = places.load_record()
+        ours = record is not None and not record.parts["prefect"].external
+        url = record.parts["prefect"].url if record is not None else settings.prefect_api_url
         if not url:
             return []
+        key = basic(read_key(places.prefect_auth)) if ours else users_prefect_key()
+        request = urllib.request.Request(
+            f"{url}/block_types/slug/council/block_documents", headers={"Authorization": key} if key else {}
+        )
         direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with direct.open(f"{url}/block_types/slug/council/block_documents", timeout=PATIENCE_S) as answer:
+        with direct.open(request, timeout=PATIENCE_S) as answer:
             names = [str(block["name"]) for block in json.loads(answer.read(1 << 22))]
     except (OSError, ValueError, KeyError, TypeError):
         return []

@@ -20,10 +20,10 @@ def apply(
     ] = None,
 ) -> None:
     """Save the councils of a file as Prefect blocks; those that are the same already are left alone."""
+    running_stack()  # first, since Prefect reads where its server is when it is imported
     from deployments.councils import DEFAULTS, apply_own_councils, read_councils
 
     read = guarded(lambda: read_councils(file or DEFAULTS))
-    running_stack()
     for name, done in run(apply_own_councils(read, settings())).items():
         say(f"{name}: {done}")
 

@@ -1,8 +1,9 @@
-"""Verbs for the stack: up, down, status, doctor, logs."""
+"""Verbs for the stack: up, down, status, env, doctor, logs."""
 
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
@@ -22,6 +23,17 @@ PANEL = "The stack"
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
 WATCH_EVERY_S = 2.0
+USERS_KEYS = (
+    "PREFECT_API_AUTH_STRING",
+    "PREFECT_API_KEY",
+    "RAY_AUTH_MODE",
+    "RAY_AUTH_TOKEN",
+    "RAY_AUTH_TOKEN_PATH",
+    "CONCLAVE_LLM_API_KEY",
+)
+"""What a user sets to get into parts from outside."""
+EVENTS_INBOX = "_INBOX_events"
+"""Where a client of NATS' user for outside gets answers, since only our parts listen on `_INBOX`."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -38,6 +50,7 @@ def add_to(app: typer.Typer) -> None:
         ),
         (down, "down", None),
         (status, "status", examples("conclave status", "conclave status --json | jq -r .prefect")),
+        (env, "env", examples('eval "$(conclave env)"', "conclave env --events")),
         (doctor, "doctor", examples("conclave doctor", "conclave doctor --council architect")),
         (logs, "logs", examples("conclave logs", "conclave logs prefect -n 100", "conclave logs nats --follow")),
     ):
@@ -106,6 +119,29 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = F
         raise typer.Exit(NOT_UP)
 
 
+def env(
+    events: Annotated[
+        bool, typer.Option("--events", help="Only NATS' URL for publishers and listeners outside, with their key.")
+    ] = False,
+) -> None:
+    """Print what a shell needs to talk to the parts, keys included, as lines for `eval`."""
+    from deployments.stack import events_url
+    from deployments.stack import status as look
+
+    found = guarded(lambda: look(settings(), ask=False))
+    if found.prefect is None:
+        fail(f"the stack of {found.home} is not up: `conclave up --detach` starts it", NOT_UP)
+    if not events:
+        for line in _exports(found):
+            typer.echo(line)
+        return
+    url = events_url(found)
+    if url is None:
+        fail("NATS was given from outside: who publishes and listens there is its own affair", NOT_UP)
+    typer.echo(f"# a client names this inbox prefix: {EVENTS_INBOX}")
+    typer.echo(f"export NATS_URL={shlex.quote(url)}")
+
+
 def doctor(
     council: Annotated[list[str] | None, typer.Option(help="Only this council's members; repeatable.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
@@ -159,6 +195,15 @@ def logs(
             raise typer.Exit from None
 
 
+def _exports(found: StackStatus) -> Iterator[str]:
+    """The variables of the stack, and what the user has set for parts from outside."""
+    from deployments.stack import environment
+
+    given = {name: os.environ[name] for name in USERS_KEYS if os.environ.get(name)}
+    for name, value in (given | environment(found)).items():
+        yield f"export {name}={shlex.quote(value)}"
+
+
 def _furnish(found: StackStatus, chosen: Settings, take_over: bool) -> None:
     """Blocks, councils and agent hosts of a stack that has just come up."""
     use(found)
@@ -189,6 +234,8 @@ def _show(found: StackStatus) -> None:
         notes = ", ".join(_notes(part, DATABASES.get(found.database or "") if name == "prefect" else None))
         put(f"{name:8} {part.state:9} {part.url or ''}{f'  ({notes})' if notes else ''}")
     put(f"Look at deliberations in Prefect's UI: {found.prefect.removesuffix('/api')}")
+    if found.parts["prefect"].state != "external":
+        put(f"It asks once for its key, which is in {found.home}/prefect_auth")
     if found.simulated:
         typer.secho("The model server is the SIMULATOR: texts are made up, for rehearsals only.", fg="yellow", err=True)
     if not found.is_up:

@@ -73,6 +73,10 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         fail(str(error), NOT_UP)
     except (ConclaveError, httpx.TransportError) as error:
         fail(f"{type(error).__name__}: {shortened(str(error))}; `conclave doctor` says which part is away", NOT_UP)
+    except httpx.HTTPStatusError as error:
+        if error.response.status_code not in (401, 403):
+            raise
+        fail("Prefect's server refuses our key (PREFECT_API_AUTH_STRING); `conclave doctor` asks it", NOT_UP)
     except RuntimeError as error:
         fail(shortened(str(error)), NOT_UP if "Failed to reach API" in str(error) else FAILED)
 

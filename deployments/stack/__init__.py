@@ -3,6 +3,17 @@
 from deployments.stack.exceptions import StackError
 from deployments.stack.lifecycle import down, up
 from deployments.stack.models import PartStatus, StackStatus, UpOptions
-from deployments.stack.observation import environment, status
+from deployments.stack.observation import authorization, environment, events_url, status
 
-__all__ = ["PartStatus", "StackError", "StackStatus", "UpOptions", "down", "environment", "status", "up"]
+__all__ = [
+    "authorization",
+    "PartStatus",
+    "StackError",
+    "StackStatus",
+    "UpOptions",
+    "down",
+    "environment",
+    "events_url",
+    "status",
+    "up",
+]

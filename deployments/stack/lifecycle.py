@@ -4,21 +4,19 @@ One lock per home orders them. The record on disk is written before anything is 
 interrupted command leaves can be found; what a killed supervisor leaves is found by its mark (`processes`).
 """
 
-import os
 import shutil
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
-import deployments
 from deployments.settings import Settings, load_settings, server_root
 from deployments.stack import processes
+from deployments.stack.environments import supervisors_environment, write_environments
 from deployments.stack.exceptions import StackOptionsError
 from deployments.stack.interruption import terminable, undisturbed
 from deployments.stack.models import PartRecord, StackRecord, StackStatus, UpOptions
-from deployments.stack.observation import environment, status, supervised
+from deployments.stack.observation import status, supervised, without_own
 from deployments.stack.parts import SIMULATOR_OWNER, WORKER, WORKER_STOP_S, Part, ask_part, nats_config, plan, recall
-from deployments.stack.places import Places, locked, mark_log, writable, write_private
+from deployments.stack.places import Places, locked, mark_log, private_files, read_key, writable, write_private
 from deployments.stack.probes import in_work
 from deployments.stack.readiness import EXTERNAL_TIMEOUT_S, Answers, wait_for
 from deployments.stack.supervision import Supervisor, start_supervisor
@@ -28,11 +26,6 @@ Furnish = Callable[[StackStatus], None]
 
 _STOP_TIMEOUT_S = 75.0  # all parts' stop_s together, and a little; the worker's drain comes on top
 _LOCK_TIMEOUT_S = 240.0
-STARTS_ON_POSTGRESQL = 16
-"""Flow runs that a worker starts at the same moment where Prefect's database is no SQLite."""
-LEASES_OF_LIMITS = "prefect.server.concurrency.lease_storage.filesystem"
-"""Where Prefect keeps the slots of a deployment's concurrency limit: in memory, its default, a restart forgets them and
-a run that holds one is ended when it renews it."""
 
 
 def up(
@@ -45,9 +38,11 @@ def up(
     """
     settings = settings or load_settings()
     places = Places.of(settings.home)
-    with writable(places):
+    with private_files(), writable(places):
         places.create()
-    with terminable(), writable(places), locked(places, _LOCK_TIMEOUT_S, report):
+    settings = without_own(settings, places)
+    with private_files(), terminable(), writable(places), locked(places, _LOCK_TIMEOUT_S, report):
+        places.create()  # again: while the lock was waited for, a `down` may have removed some of it
         record = places.load_record()
         if record is not None and supervised(places) is not None:
             _complete(record, options, settings, places, report)
@@ -85,6 +80,8 @@ def _start(options: UpOptions, settings: Settings, places: Places, report: Repor
         database=None if settings.prefect_api_url else "postgresql" if settings.prefect_database else "sqlite",
         prefix=settings.prefix,
     )
+    if settings.llm_api_key and not record.parts["llm"].external:
+        record.llm_key = settings.llm_api_key.get_secret_value()
     question = partial(ask_part, settings=settings)
     if external:
         report(f"asking {', '.join(part.name for part in external)}, given from outside")
@@ -94,8 +91,12 @@ def _start(options: UpOptions, settings: Settings, places: Places, report: Repor
     if ours:
         report(f"starting {', '.join(part.name for part in ours)} in {places.home}")
     places.clear_runtime()
-    write_private(places.nats_config, nats_config(record.parts["nats"].url, settings.nats_sync))
-    start_supervisor(ours, places, _supervised_environment(settings))
+    if not record.parts["nats"].external:
+        places.adopt_record()
+        password = read_key(places.events_password) or ""
+        write_private(places.nats_config, nats_config(record.parts["nats"].url, settings.nats_sync, password))
+    write_environments(settings, places, record)
+    start_supervisor(ours, places, supervisors_environment(settings))
     supervisor = Supervisor(places.socket)
     for part in _core(ours):
         mark_log(places.log(part.name))
@@ -167,41 +168,6 @@ def _note_models(answers: Answers, options: UpOptions, settings: Settings, recor
         raise StackOptionsError(f"{url} does not serve {wanted or 'any model'}; it lists: {names}")
 
 
-def _supervised_environment(settings: Settings) -> dict[str, str]:
-    """What supervisord and with it every part gets: the stack's variables, and those of single parts."""
-    stack = status(settings, ask=False)
-    root = str(Path(deployments.__file__).resolve().parent.parent)
-    search = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("SUPERVISOR_")}
-    for_parts = {
-        processes.MARK: stack.home,
-        "PYTHONPATH": search,
-        "PYTHONUNBUFFERED": "1",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": LEASES_OF_LIMITS,
-        "PREFECT_SERVER_UI_API_URL": stack.prefect or "",
-        "PREFECT_CLI_PROMPT": "false",
-        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # else a living actor holds up the end for 30 s
-        "RAY_worker_niceness": "0",  # Ray's 15 on top of ours would starve the agents behind the server
-    }
-    worker = stack.parts.get(WORKER)
-    if worker is not None and worker.url:
-        for_parts["CONCLAVE_WORKER_HEALTH"] = worker.url.rpartition("/")[2]
-        for_parts["PREFECT_WORKER_QUERY_SECONDS"] = os.environ.get("PREFECT_WORKER_QUERY_SECONDS") or "0.25"
-    if settings.listeners:  # absolute: parts run in the home
-        for_parts["CONCLAVE_LISTENERS"] = str(settings.listeners)
-    if settings.evaluations:
-        for_parts["CONCLAVE_EVALUATIONS"] = str(settings.evaluations)
-    if stack.database == "postgresql" and not os.environ.get("CONCLAVE_WORKER_STARTS"):
-        for_parts["CONCLAVE_WORKER_STARTS"] = str(STARTS_ON_POSTGRESQL)
-    environ = inherited | environment(stack) | for_parts
-    if settings.prefect_database:
-        environ["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = settings.prefect_database.get_secret_value()
-    if settings.llm_api_key:
-        environ["VLLM_API_KEY"] = settings.llm_api_key.get_secret_value()
-    return environ
-
-
 def _patience(settings: Settings) -> float:
     return _STOP_TIMEOUT_S + settings.worker_drain_s + WORKER_STOP_S
 
@@ -212,6 +178,7 @@ def _tear_down(settings: Settings, places: Places, report: Report) -> bool:
         _tell_of_drain(settings, places, report)
     ended = processes.end(places.home, _patience(settings), report)
     places.record.unlink(missing_ok=True)
+    shutil.rmtree(places.environments, ignore_errors=True)
     shutil.rmtree(places.runtime, ignore_errors=True)
     return ended
 

@@ -1,20 +1,17 @@
 """The data of the local stack: what is asked for, what is remembered on disk, and what is told."""
 
-from typing import Literal
-from urllib.parse import urlsplit, urlunsplit
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_serializer
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from blocks.urls import without_credentials
 
 PartState = Literal["running", "starting", "external", "stopped", "failed"]
 Database = Literal["sqlite", "postgresql"]
 
 
-def without_credentials(url: str | None) -> str | None:
-    """The URL as it may be shown: user and password of every comma-separated address are left out."""
-    if url is None or "@" not in url:
-        return url
-    split = [urlsplit(one) for one in url.split(",")]
-    return ",".join(urlunsplit(one._replace(netloc=one.netloc.rpartition("@")[2])) for one in split)
+ShownUrl = Annotated[str, AfterValidator(without_credentials)]
+"""A URL that is told: whatever it is given, it holds no credentials; these come out by `environment` alone."""
 
 
 class UpOptions(BaseModel):
@@ -34,27 +31,23 @@ class PartStatus(BaseModel):
 
     state: PartState = Field(description="As its supervisor sees it; external: not ours.")
     pid: int | None = Field(default=None, description="Its first process; null for an external part.")
-    url: str | None = Field(default=None, description="Where it is.")
+    url: ShownUrl | None = Field(default=None, description="Where it is.")
     answers: bool | None = Field(default=None, description="Whether it gave a real answer; null: not asked.")
     reason: str | None = Field(default=None, description="Why it is not running, or gives no answer.")
     uptime_s: float | None = Field(default=None, description="Seconds since it was last started.")
     restarts: int = Field(default=0, description="How often it was started again since `up`.")
     log: str | None = Field(default=None, description="The file that its output goes to.")
 
-    @field_serializer("url")
-    def _shown(self, url: str | None) -> str | None:
-        return without_credentials(url)
-
 
 class StackStatus(BaseModel):
-    """The whole stack; dumps without the credentials that a URL may carry."""
+    """The whole stack, as it may be shown to anybody."""
 
-    gateway: str | None = None
-    prefect: str | None = Field(
+    gateway: ShownUrl | None = None
+    prefect: ShownUrl | None = Field(
         default=None, description="The API's URL, fit for PREFECT_API_URL; the UI is its parent."
     )
-    nats: str | None = None
-    llm: str | None = Field(default=None, description="The model server's root, without /v1.")
+    nats: ShownUrl | None = None
+    llm: ShownUrl | None = Field(default=None, description="The model server's root, without /v1.")
     ray: str | None = None
     home: str
     model: str | None = Field(default=None, description="The model that members are asked for by default.")
@@ -71,13 +64,9 @@ class StackStatus(BaseModel):
             part.state in ("running", "external") and part.answers is not False for part in states
         )
 
-    @field_serializer("gateway", "prefect", "nats", "llm", "ray")
-    def _shown(self, url: str | None) -> str | None:
-        return without_credentials(url)
-
 
 class PartRecord(BaseModel):
-    """Where a part of a stack that was started is, and whether it is ours."""
+    """Where a part of a stack that was started is, credentials included, and whether it is ours."""
 
     url: str
     external: bool = False
@@ -91,3 +80,4 @@ class StackRecord(BaseModel):
     simulated: bool = False
     database: Database | None = None
     prefix: str | None = None
+    llm_key: str | None = None  # what the user gave for a model server of ours, which else has the home's own

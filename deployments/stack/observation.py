@@ -1,14 +1,18 @@
 """What is told of the local stack: `status`, and the `environment` that a process needs to use it."""
 
+import os
 from concurrent.futures import ThreadPoolExecutor
+from typing import Literal
+from urllib.parse import urlsplit
 
 from blocks import names
 from deployments.settings import Settings
 from deployments.stack import processes
 from deployments.stack.exceptions import NoAnswerError, SupervisorError
 from deployments.stack.models import PartRecord, PartStatus, StackStatus
-from deployments.stack.parts import PART_NAMES, Part, ask_part, recall
-from deployments.stack.places import Places
+from deployments.stack.parts import EVENTS_USER, PART_NAMES, Part, ask_part, recall
+from deployments.stack.places import Places, read_key
+from deployments.stack.probes import basic
 from deployments.stack.supervision import Supervised, Supervisor, restarts
 
 _STARTING_S = 60.0  # a process younger than this that gives no answer yet is starting
@@ -46,29 +50,74 @@ MAX_PARAMETERS = 64 * 1024 * 1024
 
 
 def environment(status: StackStatus) -> dict[str, str]:
-    """The variables that a process needs to use this stack; Ray's must be set before `ray` is imported.
+    """The variables that a process needs to use this stack, keys included; before `ray` is imported.
 
-    Parts that are not known have no variable; credentials that a URL carries are in it.
+    Parts that are not known have no variable. They come from the record and the key files of the home.
     """
     places = Places.of(status.home)
+    record = places.load_record()
+    if record is None:
+        return {"CONCLAVE_HOME": status.home}
+    parts = record.parts
     values = {
         "CONCLAVE_HOME": status.home,
-        "NATS_URL": status.nats,
-        "PREFECT_API_URL": status.prefect,
-        "RAY_ADDRESS": status.ray,
-        "VLLM_URL": status.llm,
-        "VLLM_MODEL": status.model,
-        names.VARIABLE: status.prefix,
+        "NATS_URL": parts["nats"].url,
+        "PREFECT_API_URL": parts["prefect"].url,
+        "RAY_ADDRESS": parts["ray"].url,
+        "VLLM_URL": parts["llm"].url,
+        "VLLM_MODEL": record.model,
+        names.VARIABLE: record.prefix,
     }
-    environ = {name: value for name, value in values.items() if value}
-    if _is_ours(status, "prefect"):
-        environ["PREFECT_HOME"] = str(places.prefect_home)
+    if not parts["prefect"].external:
+        values["PREFECT_HOME"] = str(places.prefect_home)
+        values["PREFECT_API_AUTH_STRING"] = read_key(places.prefect_auth)
         # Its 512 KiB for the parameters of a run would be the bound of an agenda; server and client ask for it.
-        environ["PREFECT_SERVER_API_MAX_PARAMETER_SIZE"] = str(MAX_PARAMETERS)
-    if _is_ours(status, "ray"):
+        values["PREFECT_SERVER_API_MAX_PARAMETER_SIZE"] = str(MAX_PARAMETERS)
+    if not parts["llm"].external:
+        values["CONCLAVE_LLM_API_KEY"] = record.llm_key or read_key(places.llm_key)
+    environ = {name: value for name, value in values.items() if value}
+    if not parts["ray"].external:
         environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(places.ray_token)}
         environ |= {"RAY_AUTH_TOKEN": "", **_RAY_ON_LOOPBACK}  # a token of the user's own would come first
     return environ
+
+
+def authorization(status: StackStatus, part: Literal["prefect", "llm"]) -> dict[str, str]:
+    """The header with which this part is asked over HTTP; none where no key is known."""
+    told = {**os.environ, **environment(status)}
+    if part == "prefect":
+        value = basic(told.get("PREFECT_API_AUTH_STRING"))
+    else:
+        key = told.get("CONCLAVE_LLM_API_KEY")
+        value = f"Bearer {key}" if key else None
+    return {"Authorization": value} if value else {}
+
+
+def events_url(status: StackStatus) -> str | None:
+    """NATS' URL for publishers and listeners outside, credentials included; None where NATS is not ours."""
+    places = Places.of(status.home)
+    record, password = places.load_record(), read_key(places.events_password)
+    if record is None or record.parts["nats"].external or password is None:
+        return None
+    return f"nats://{EVENTS_USER}:{password}@{urlsplit(record.parts['nats'].url).netloc.rpartition('@')[2]}"
+
+
+def without_own(settings: Settings, places: Places) -> Settings:
+    """The settings without what `conclave env` said of this home's own parts, and a shell has kept.
+
+    What is on loopback and carries this home's own key is no part from outside.
+    """
+    model_key = settings.llm_api_key and settings.llm_api_key.get_secret_value()
+    own = {
+        "nats_url": urlsplit(settings.nats_url or "").password == read_key(places.nats_password),
+        "prefect_api_url": os.environ.get("PREFECT_API_AUTH_STRING") == read_key(places.prefect_auth),
+        "ray_address": os.environ.get("RAY_AUTH_TOKEN_PATH") == str(places.ray_token),
+        "llm_url": model_key == read_key(places.llm_key),
+    }
+    update = {field: None for field, same in own.items() if same and "127.0.0.1:" in (getattr(settings, field) or "")}
+    if own["llm_url"]:
+        update["llm_api_key"] = None
+    return settings.model_copy(update=update)
 
 
 def supervised(places: Places) -> dict[str, Supervised] | None:
@@ -77,11 +126,6 @@ def supervised(places: Places) -> dict[str, Supervised] | None:
         return Supervisor(places.socket).parts()
     except SupervisorError:
         return None
-
-
-def _is_ours(status: StackStatus, part: str) -> bool:
-    known = status.parts.get(part)
-    return known is not None and known.url is not None and known.state != "external"
 
 
 def _states(records: dict[str, PartRecord], places: Places) -> dict[str, PartStatus]:

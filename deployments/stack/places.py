@@ -1,7 +1,10 @@
 """Where the files of a stack are: data and logs under its home, sockets in a short directory of their own.
 
 A unix socket's path ends at 108 bytes and a home may be longer than that, so the supervisor's socket and
-Ray's session live in `/tmp/conclave-<user>-<digest of the home>`, which only its owner can enter.
+Ray's session live in `/tmp/conclave-<user>-<digest of the home>`, which only its owner can enter. Where somebody else
+has made that one first, the home notes another, whose name nobody could know.
+
+Every door of the stack has a key: a file of the home, made once, that only its owner can read.
 """
 
 import fcntl
@@ -10,9 +13,10 @@ import os
 import secrets
 import shutil
 import stat
+import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +24,10 @@ from deployments.stack.exceptions import StackBusyError, StackError
 from deployments.stack.models import StackRecord
 
 _START = "---- conclave up"
+_PRIVATE = 0o077
+PREFECT_USER = "conclave"
+NATS_ACCOUNT = "CONCLAVE"
+_TEMPORARY = "/tmp"
 
 
 @dataclass(frozen=True)
@@ -37,7 +45,11 @@ class Places:
     def runtime(self) -> Path:
         """A short directory for sockets; the same for the same home, whoever asks."""
         digest = hashlib.sha256(str(self.home).encode()).hexdigest()[:10]
-        return Path("/tmp") / f"conclave-{os.getuid()}-{digest}"
+        usual = Path(_TEMPORARY) / f"conclave-{os.getuid()}-{digest}"
+        try:
+            return Path((self.home / "runtime").read_text().strip() or usual)
+        except OSError:
+            return usual
 
     @property
     def socket(self) -> Path:
@@ -70,6 +82,31 @@ class Places:
         return self.home / "ray_token"
 
     @property
+    def prefect_auth(self) -> Path:
+        """What Prefect asks of everyone, as `user:password`."""
+        return self.home / "prefect_auth"
+
+    @property
+    def nats_password(self) -> Path:
+        """The password of NATS' user for our own parts."""
+        return self.home / "nats_password"
+
+    @property
+    def events_password(self) -> Path:
+        """The password of NATS' user for publishers and listeners outside."""
+        return self.home / "nats_events_password"
+
+    @property
+    def llm_key(self) -> Path:
+        """What a model server of ours asks for, where its user gave no key."""
+        return self.home / "llm_key"
+
+    @property
+    def environments(self) -> Path:
+        """A file for each part, with the variables that it gets."""
+        return self.home / "environment"
+
+    @property
     def prefect_home(self) -> Path:
         """Prefect's home: its database and profile."""
         return self.home / "prefect"
@@ -79,17 +116,26 @@ class Places:
         return self.home / "logs" / f"{part}.log"
 
     def create(self) -> None:
-        """Make the directories and the Ray token, closed to others; raises `StackError` if it cannot."""
-        for directory in (self.home, self.home / "logs", self.home / "nats", self.prefect_home, self.runtime):
-            try:
-                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            except OSError as error:
-                raise StackError(f"cannot create {directory}: {error.strerror}") from error
-        found = self.runtime.lstat()
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-            raise StackError(f"{self.runtime} is not a directory that only you can enter; remove it")
-        if not self.ray_token.exists():
-            write_private(self.ray_token, secrets.token_hex(32))
+        """Make the directories and the keys, closed to others; raises `StackError` if it cannot."""
+        for directory in (self.home, self.home / "logs", self.home / "nats", self.prefect_home, self.environments):
+            _make_private(directory)
+        for entry in (*self.home.iterdir(), *(self.home / "logs").iterdir()):
+            if entry.is_file() and not entry.is_symlink():
+                entry.chmod(0o600)
+        self._make_runtime()
+        for key in (self.ray_token, self.nats_password, self.events_password, self.llm_key):
+            if read_key(key) is None:
+                write_private(key, secrets.token_hex(32))
+        if read_key(self.prefect_auth) is None:
+            write_private(self.prefect_auth, f"{PREFECT_USER}:{secrets.token_hex(32)}")
+
+    def _make_runtime(self) -> None:
+        """Make the directory for sockets; another one where the usual one is somebody else's."""
+        with suppress(OSError):
+            self.runtime.mkdir(mode=0o700, exist_ok=True)
+        if not is_private(self.runtime):
+            made = tempfile.mkdtemp(prefix=f"conclave-{os.getuid()}-", dir=_TEMPORARY)
+            write_private(self.home / "runtime", made)
 
     def clear_runtime(self) -> None:
         """Remove the sockets and the Ray sessions of an earlier stack."""
@@ -99,12 +145,46 @@ class Places:
             else:
                 entry.unlink(missing_ok=True)
 
+    def adopt_record(self) -> None:
+        """Let what NATS kept before it had accounts belong to ours."""
+        before, after = self.home / "nats/jetstream/$G", self.home / "nats/jetstream" / NATS_ACCOUNT
+        if before.is_dir() and not after.exists():
+            before.replace(after)
+
     def load_record(self) -> StackRecord | None:
         """What was remembered of a stack that was started here, or None."""
         try:
             return StackRecord.model_validate_json(self.record.read_text())
         except (FileNotFoundError, ValueError):
             return None
+
+
+def is_private(directory: Path) -> bool:
+    """Whether this is a directory, no link to one, that only its owner, the caller, can enter."""
+    try:
+        found = directory.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & _PRIVATE
+
+
+def _make_private(directory: Path) -> None:
+    """Make the directory, or close one that is there; raises `StackError` if it is somebody else's."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if directory.stat().st_uid != os.getuid():  # a link is ours too, since nobody else enters the home
+            raise StackError(f"{directory} belongs to somebody else")
+        directory.chmod(0o700)
+    except OSError as error:
+        raise StackError(f"cannot create {directory}: {error.strerror}") from error
+
+
+def read_key(path: Path) -> str | None:
+    """The key in this file, or None."""
+    try:
+        return path.read_text().strip() or None
+    except (OSError, ValueError):
+        return None
 
 
 def write_private(path: Path, text: str) -> None:
@@ -134,6 +214,16 @@ def log_tail(path: Path, lines: int = 15) -> str:
 
 
 @contextmanager
+def private_files() -> Iterator[None]:
+    """Let whatever this process writes meanwhile be closed to others."""
+    before = os.umask(_PRIVATE)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+@contextmanager
 def writable(places: Places) -> Iterator[None]:
     """Raise `StackError` that names the home and the cause, such as a full disk, where a file cannot be written."""
     try:
@@ -146,7 +236,7 @@ def writable(places: Places) -> Iterator[None]:
 def locked(places: Places, timeout_s: float, report: Callable[[str], None]) -> Iterator[None]:
     """Hold the home's lock (it falls with the process); raises `StackBusyError` after the timeout."""
     started, told = time.monotonic(), False
-    with (places.home / "lock").open("w") as file:
+    with os.fdopen(os.open(places.home / "lock", os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -6,11 +6,13 @@ A port is claimed for a while by a file, so that two stacks that start at once d
 import os
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 
 from deployments.stack.exceptions import StackError
+from deployments.stack.places import is_private, write_private
 
 _TRIED = 200
 _CLAIM_S = 300.0  # longer than a part takes to listen
@@ -37,18 +39,37 @@ def free_port(usual: int) -> int:
 
 def _claim(port: int) -> bool:
     """Whether this process may have the port: nobody else alive claimed it in the last minutes."""
-    folder = Path(f"/tmp/conclave-{os.getuid()}-ports")
-    folder.mkdir(mode=0o700, exist_ok=True)
-    claim = folder / str(port)
+    folder = _claims()
+    if folder is None:
+        return True
+    claim, mine = folder / str(port), folder / f".{port}.{os.getpid()}"
+    write_private(mine, str(os.getpid()))
     try:
-        claim.touch(mode=0o600, exist_ok=False)
+        claim.hardlink_to(mine)
     except FileExistsError:
-        try:
-            owner, age_s = claim.read_text(), time.time() - claim.stat().st_mtime
-        except OSError:
+        if _held(claim):
             return False
-        alive = not owner or (owner != str(os.getpid()) and psutil.pid_exists(int(owner)))
-        if alive and age_s < _CLAIM_S:
-            return False
-    claim.write_text(str(os.getpid()))
+        mine.replace(claim)
+    finally:
+        mine.unlink(missing_ok=True)
     return True
+
+
+def _claims() -> Path | None:
+    """A folder for claims that nobody else can write to; without one, claims are done without."""
+    given = os.environ.get("XDG_RUNTIME_DIR")
+    if given and is_private(Path(given)):
+        folder = Path(given) / "conclave-ports"
+    else:
+        folder = Path(f"/tmp/conclave-{os.getuid()}-ports")
+    with suppress(OSError):
+        folder.mkdir(mode=0o700, exist_ok=True)
+    return folder if is_private(folder) else None
+
+
+def _held(claim: Path) -> bool:
+    try:
+        owner, age_s = int(claim.read_text()), time.time() - claim.lstat().st_mtime
+        return age_s < _CLAIM_S and owner != os.getpid() and psutil.pid_exists(owner)
+    except (OSError, ValueError, OverflowError):
+        return False

@@ -6,15 +6,18 @@ importing it.
 """
 
 import asyncio
+import base64
 import http.client
 import json
 import os
+import tomllib
 import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
 
 from deployments.stack.exceptions import NoAnswerError
+from deployments.stack.places import read_key
 
 TIMEOUT_S = 3.0
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy cannot reach our loopback
@@ -44,13 +47,44 @@ def ask_nats(url: str) -> None:
     try:
         asyncio.run(asyncio.wait_for(ask(), TIMEOUT_S))
     except (NatsError, OSError, ValueError, TimeoutError) as error:
-        raise NoAnswerError(str(error) or type(error).__name__) from error
+        said = str(error) or type(error).__name__
+        raise NoAnswerError(f"it refuses our key ({said})" if "uthorization" in said else said) from error
 
 
-def ask_prefect(api_url: str) -> None:
-    """GET the API's health."""
-    if _get_json(f"{api_url}/health") is not True:
+def ask_prefect(api_url: str, key: str | None) -> None:
+    """GET the API's health, and what only those with a key get; `key` is the whole header."""
+    if _get_json(f"{api_url}/health", key) is not True:
         raise NoAnswerError("its health is not `true`")
+    try:
+        _get_json(f"{api_url}/admin/version", key)
+    except NoAnswerError as error:
+        said = error.__cause__
+        if not isinstance(said, urllib.error.HTTPError) or said.code != 404:  # Prefect Cloud has no such thing
+            raise
+
+
+def basic(auth: str | None) -> str | None:
+    """The header for `user:password`."""
+    return f"Basic {base64.b64encode(auth.encode()).decode()}" if auth else None
+
+
+def users_prefect_key() -> str | None:
+    """The header that Prefect's own client would send to a server that is not ours, or None."""
+    given = {**_prefect_profile(), **os.environ}
+    if auth := given.get("PREFECT_API_AUTH_STRING"):
+        return basic(auth)
+    return f"Bearer {key}" if (key := given.get("PREFECT_API_KEY")) else None
+
+
+def _prefect_profile() -> dict[str, str]:
+    """What the profile says that Prefect's client would use here."""
+    home = Path(os.environ.get("PREFECT_HOME") or Path.home() / ".prefect")
+    try:
+        read = tomllib.loads((home / "profiles.toml").read_text())
+        profile = read["profiles"][os.environ.get("PREFECT_PROFILE") or read["active"]]
+        return {name: value for name, value in profile.items() if isinstance(value, str)}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
 
 
 def ask_ray(address: str, token: str | None) -> None:
@@ -78,7 +112,7 @@ def ask_ray(address: str, token: str | None) -> None:
 
 def ask_llm(url: str, api_key: str | None) -> dict[str, str]:
     """GET /v1/models and give each model's name and owner."""
-    answer = _get_json(f"{url}/v1/models", api_key)
+    answer = _get_json(f"{url}/v1/models", f"Bearer {api_key}" if api_key else None)
     try:
         return {str(model["id"]): str(model.get("owned_by")) for model in answer["data"]}
     except (KeyError, TypeError, AttributeError) as error:
@@ -124,23 +158,16 @@ def users_ray_token() -> str | None:
     given = os.environ.get("RAY_AUTH_TOKEN")
     if given:
         return given
-    return read_token(Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token"))
+    return read_key(Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token"))
 
 
-def read_token(path: Path) -> str | None:
-    """The token in this file, or None."""
-    try:
-        return path.read_text().strip() or None
-    except OSError:
-        return None
-
-
-def _get_json(url: str, bearer: str | None = None) -> Any:
-    headers = {"Authorization": f"Bearer {bearer}"} if bearer else {}
+def _get_json(url: str, authorization: str | None = None) -> Any:
+    headers = {"Authorization": authorization} if authorization else {}
     try:
         with _DIRECT.open(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_S) as answer:
             return json.loads(answer.read(1 << 20))
     except urllib.error.HTTPError as error:
-        raise NoAnswerError(f"{error.code} {error.reason}") from error
+        told = f"{error.code} {error.reason}"
+        raise NoAnswerError(f"it refuses our key ({told})" if error.code in (401, 403) else told) from error
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise NoAnswerError(str(getattr(error, "reason", error)) or type(error).__name__) from error

@@ -12,7 +12,6 @@ from deployments.stack.exceptions import (
     PartTimeoutError,
     SupervisorError,
 )
-from deployments.stack.models import without_credentials
 from deployments.stack.parts import Part
 from deployments.stack.places import Places, log_tail
 from deployments.stack.supervision import Supervisor
@@ -46,8 +45,7 @@ def wait_for(
                     part = waits[future]
                     answers[part.name] = future.result()
                     kind = "external, " if part.external else ""
-                    where = without_credentials(part.url)
-                    report(f"{part.name} ready at {where} ({kind}{time.monotonic() - started:.1f} s)")
+                    report(f"{part.name} ready at {part.where} ({kind}{time.monotonic() - started:.1f} s)")
         finally:
             stop.set()
     return answers
@@ -86,11 +84,10 @@ def _still_there(part: Part, places: Places, supervisor: Supervisor, first_pid: 
 def _timeout(
     part: Part, places: Places, timeout_s: float, error: NoAnswerError
 ) -> PartTimeoutError | ExternalPartError:
-    where = without_credentials(part.url)
     if part.external:
-        text = f"{part.name} at {where} (from {part.source}) does not answer: {error}"
+        text = f"{part.name} at {part.where} (from {part.source}) does not answer: {error}"
         return ExternalPartError(part.name, text)
-    text = f"{part.name} at {where} did not answer within {timeout_s:g} s: {error}{_log(part, places)}"
+    text = f"{part.name} at {part.where} did not answer within {timeout_s:g} s: {error}{_log(part, places)}"
     return PartTimeoutError(part.name, text)
 
 

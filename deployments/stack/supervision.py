@@ -1,8 +1,9 @@
 """Supervisor as our process supervisor: its generated configuration, its start, and a client of its XML-RPC.
 
-Everything that parts need to know reaches them through the environment that `supervisord` is started with,
-and all paths are relative to the home that it runs in: so the configuration holds no secret and needs no
-quoting of whatever a home may be called. The client is xmlrpc's own over a unix socket, with a timeout.
+Everything that parts need to know reaches them through their environment: `supervisord`'s, and the file
+`environment/PART` that each part's shell reads. All paths are relative to the home that it runs in. So the
+configuration holds no secret and needs no quoting of whatever a home may be called. The client is xmlrpc's own over a
+unix socket, with a timeout.
 """
 
 import http.client
@@ -32,6 +33,7 @@ _STATES: dict[str, PartState] = {
     "FATAL": "failed",
 }
 _SPAWNED = re.compile(r"INFO spawned: '([^']+)' with pid")
+_WITH_ITS_ENVIRONMENT = 'set -a; . "environment/$0"; set +a; exec "$@"'
 _RPC_TIMEOUT_S = 5.0
 _DAEMON_TIMEOUT_S = 30.0
 
@@ -71,7 +73,7 @@ supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
 
 
 def _program(part: Part) -> str:
-    command = part.command or ()
+    command = ("sh", "-c", _WITH_ITS_ENVIRONMENT, part.name, *(part.command or ()))
     if part.nice:
         command = ("nice", "-n", str(part.nice), *command)
     return f"""\

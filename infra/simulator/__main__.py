@@ -31,6 +31,8 @@ OPTIONS = {
     "--max-model-len": "max_model_len",
     "--keepalive": "keepalive_s",
 }
+KEY = "VLLM_API_KEY"
+"""Where vLLM takes its key from, too, since everybody can read a command line."""
 DIED = 1
 
 
@@ -44,6 +46,8 @@ def read_arguments(arguments: list[str] | None = None) -> SimulatorSettings:
     parser.add_argument("--fault", action="append", default=[], metavar="JSON", help="As for /sim/faults.")
     parser.add_argument("--players", metavar="FILE", help="JSON as for /sim/players.")
     given = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
+    if os.environ.get(KEY):
+        given.setdefault("api_key", os.environ[KEY])
     faults = tuple(_fault(parser, text) for text in given.pop("fault"))
     players = _players(parser, given.pop("players", None))
     try:

@@ -1,10 +1,12 @@
 """The other routes: what vLLM tells of itself, and the simulator's own under `/sim`.
 
-Observed with vLLM 0.32: only `/v1` asks for the key; unknown paths and methods get FastAPI's `detail`.
+Observed with vLLM 0.32: only `/v1` asks for the key; unknown paths and methods get FastAPI's `detail`. Whoever may
+order faults has the key, too; health and metrics are open, as vLLM's are.
 """
 
 from __future__ import annotations
 
+import hmac
 import json
 import time
 import uuid
@@ -26,6 +28,7 @@ from infra.simulator.state import REQUEST_ID, STATE, id_of
 VERSION = "0.32.0+simulator"
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 VOCABULARY = 2_048
+GUARDED = ("/v1", "/sim/")
 
 
 @web.middleware
@@ -33,7 +36,7 @@ async def as_vllm(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Asks for the key, and words aiohttp's own errors as vLLM does."""
     try:
         key = request.app[STATE].settings.api_key
-        if key is not None and request.path.startswith("/v1"):
+        if key is not None and request.path.startswith(GUARDED):
             _check_key(request, key.get_secret_value())
         return await handler(request)
     except errors.ApiError as error:
@@ -52,7 +55,7 @@ async def name_request(request: web.Request, response: web.StreamResponse) -> No
 
 def _check_key(request: web.Request, key: str) -> None:
     scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-    if (scheme.lower(), given) != ("bearer", key):
+    if scheme.lower() != "bearer" or not hmac.compare_digest(given.encode(), key.encode()):
         request.app[STATE].calls.received(id_of(request)).sent(401)
         raise errors.unauthorized()
 

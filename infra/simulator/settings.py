@@ -22,7 +22,7 @@ class SimulatorSettings(BaseModel):
     jitter: float = Field(0.0, ge=0, lt=1, description="Share by which those times vary, up and down.")
     slots: int = Field(256, ge=1, description="Requests that are answered at once.")
     max_queue: int = Field(10_000, ge=0, description="Requests that may wait; one more is refused with 503.")
-    api_key: SecretStr | None = Field(None, description="Key that /v1 asks for.")
+    api_key: SecretStr | None = Field(None, description="Key that /v1 and /sim ask for.")
     max_model_len: int = Field(32_768, ge=32, description="Tokens of prompt and answer together.")
     keepalive_s: float = Field(5.0, gt=0, description="Seconds until an idle connection closes, as in vLLM.")
     faults: tuple[FaultRule, ...] = Field((), description="Faults that are on from the start.")

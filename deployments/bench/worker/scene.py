@@ -19,7 +19,7 @@ from nats.aio.client import Client
 
 from deployments.bench.program import BenchError
 from deployments.bench.workload import REQUIREMENTS, TASK, ModelServer
-from deployments.stack import StackStatus
+from deployments.stack import StackStatus, authorization, environment
 
 PATIENCE_S = 300.0
 SCHEDULED_S = 1.5
@@ -38,8 +38,12 @@ class Scene:
     """The doors of a stack, and who hears its decisions."""
 
     def __init__(self, found: StackStatus, http: aiohttp.ClientSession, client: Client) -> None:
-        self.found, self.server = found, ModelServer(http, found.llm or "", found.model or "")
+        self.found, self.server = (
+            found,
+            ModelServer(http, found.llm or "", found.model or "", authorization(found, "llm")),
+        )
         self._http, self._client = http, client
+        self._key = authorization(found, "prefect")
         self._deployment: str | None = None
         self.parameters: dict[str, Any] = {
             "task": TASK,
@@ -104,7 +108,7 @@ class Scene:
 
     async def state(self, one: str) -> dict[str, Any]:
         """The state of a flow run."""
-        async with self._http.get(f"{self.found.prefect}/flow_runs/{one}") as answer:
+        async with self._http.get(f"{self.found.prefect}/flow_runs/{one}", headers=self._key) as answer:
             found: dict[str, Any] = (await answer.json()).get("state") or {}
             return found
 
@@ -124,7 +128,8 @@ class Scene:
 
     async def _create(self, body: dict[str, Any]) -> str:
         if self._deployment is None:
-            async with self._http.get(f"{self.found.prefect}/deployments/name/deliberate/deliberate") as answer:
+            path = f"{self.found.prefect}/deployments/name/deliberate/deliberate"
+            async with self._http.get(path, headers=self._key) as answer:
                 self._deployment = (await answer.json())["id"]
         made = await self._ask(
             f"deployments/{self._deployment}/create_flow_run", {**body, "parameters": self.parameters}
@@ -135,7 +140,7 @@ class Scene:
         """POST, again where SQLite was locked, as Prefect's own client does."""
         async with asyncio.timeout(PATIENCE_S):
             while True:
-                async with self._http.post(f"{self.found.prefect}/{path}", json=body) as answer:
+                async with self._http.post(f"{self.found.prefect}/{path}", json=body, headers=self._key) as answer:
                     if answer.status < 300:
                         return await answer.json()
                     if answer.status != 503:
@@ -147,7 +152,7 @@ class Scene:
 async def scene(found: StackStatus) -> AsyncGenerator[Scene, None]:
     """The doors of the stack, with their connections."""
     async with ModelServer.session() as http:
-        client = await nats.connect(found.nats or "")
+        client = await nats.connect(environment(found)["NATS_URL"])
         try:
             yield Scene(found, http, client)
         finally:
