@@ -128,7 +128,9 @@ class Simulator:
 @pytest_asyncio.fixture
 async def simulator(stack: Any) -> AsyncGenerator[Simulator, None]:
     """The simulator without faults and players, before and after."""
-    async with aiohttp.ClientSession() as session:
+    from deployments.stack import authorization
+
+    async with aiohttp.ClientSession(headers=authorization(stack, "llm")) as session:
         found = Simulator(stack.llm, session)
         await found.heal()
         yield found
@@ -223,7 +225,7 @@ class Recorded:
 @pytest_asyncio.fixture
 async def recorded(stack: Any) -> AsyncGenerator[Recorded, None]:
     """The record, seen by a client that knows nothing of Conclave."""
-    client = await nats.connect(stack.nats)
+    client = await nats.connect(os.environ["NATS_URL"])
     yield Recorded(client)
     await client.close()
 
@@ -277,7 +279,9 @@ class Shown:
 @pytest_asyncio.fixture
 async def shown(stack: Any) -> AsyncGenerator[Shown, None]:
     """The Prefect side of a deliberation."""
-    async with aiohttp.ClientSession() as session:
+    from deployments.stack import authorization
+
+    async with aiohttp.ClientSession(headers=authorization(stack, "prefect")) as session:
         yield Shown(stack.prefect, session)
 
 

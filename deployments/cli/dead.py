@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deployments.cli.support import examples, run, running_stack, say
+from deployments.cli.support import examples, put, run, running_stack, say
 
 if TYPE_CHECKING:
     from blocks.dead_letters import DeadLetter
@@ -23,15 +23,13 @@ AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
 def list_(as_json: AsJson = False) -> None:
     """List the dead letters, oldest first: number, time, id, deliveries, reason."""
     running_stack()
-    from deployments.terminal import plain
-
     letters = run(_all())
     if as_json:
-        typer.echo(json.dumps([_line(letter) for letter in letters], indent=2))
+        put(json.dumps([_line(letter) for letter in letters], indent=2))
         return
     for letter in letters:
         when, often = letter.died[:19], f"{letter.deliveries} x"
-        typer.echo(f"{letter.sequence:6} {when} {letter.id:36} {often:>5}  {plain(letter.reason)}")
+        put(f"{letter.sequence:6} {when} {letter.id:36} {often:>5}  {letter.reason}")
     if not letters:
         say("there are no dead letters")
 
@@ -40,7 +38,7 @@ def list_(as_json: AsJson = False) -> None:
 def show(number: Number) -> None:
     """Show one of them, with what it asked for, as JSON."""
     running_stack()
-    typer.echo(json.dumps(run(_shown(number)), indent=2))
+    put(json.dumps(run(_shown(number)), indent=2))
 
 
 @app.command(epilog=examples("conclave dead replay 3"))
@@ -50,7 +48,7 @@ def replay(number: Number) -> None:
     Exit code 2 where it is no request that can be run.
     """
     running_stack()
-    typer.echo(run(_replayed(number)))
+    put(run(_replayed(number)))
 
 
 async def _all() -> list[DeadLetter]:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import tempfile
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import nats
@@ -96,7 +100,7 @@ async def test_the_fence_holds_at_any_age(nats_server: Any, own_connections: Non
 async def test_events_carry_the_attributes_of_cloudevents(record: Any, stack: Any, new_id: str) -> None:
     """In the headers, so that the body is plain JSON."""
     await record.publish_final(answer_subject(new_id), f"{new_id}:task:propose-0:m1", "answer", {"text": "grün"})
-    message = await raw(stack.nats, answer_subject(new_id))
+    message = await raw(os.environ["NATS_URL"], answer_subject(new_id))
 
     expected = {
         "ce-specversion": "1.0",
@@ -115,7 +119,7 @@ async def test_a_large_body_is_kept_beside_the_stream_and_read_whole(record: Any
     """The event carries the reference, and every way of reading follows it."""
     subject, body = answer_subject(new_id), {"by": 1, "content": LARGE}
     assert await record.publish_final(subject, "e", "answer", body) is None
-    message = await raw(stack.nats, subject)
+    message = await raw(os.environ["NATS_URL"], subject)
     following = record.follow(subject)
     followed = await anext(following)
     await following.aclose()
@@ -177,7 +181,7 @@ async def test_a_subject_of_no_stream_is_refused_by_name(record: Any) -> None:
 
 async def test_a_listener_on_core_nats_hears_announcements_and_events(record: Any, stack: Any, new_id: str) -> None:
     """Subjects as they pass, and the seed's listeners get the whole body."""
-    client, heard = await nats.connect(stack.nats), []
+    client, heard = await nats.connect(os.environ["NATS_URL"]), []
     old = await client.subscribe("agent.response.completed")
     await client.flush()
     listening = await record.listen(f"decisions.{new_id}.*", heard.append)
@@ -345,7 +349,7 @@ async def test_merging_loses_no_other_writers_field(
     record: Any, stack: Any, own_connections: None, new_id: str
 ) -> None:
     """Two connections with twenty writers at once; the first one with a status makes the key, whoever it is."""
-    other = await opened(stack.nats)
+    other = await opened(os.environ["NATS_URL"])
     assert await record.merge_status(new_id, {"f0": 0}) is False
     assert await record.read_status(new_id) is None
     await asyncio.gather(*(one.merge_status(new_id, {"status": "PENDING"}) for one in (record, other)))
@@ -561,3 +565,23 @@ async def test_a_block_is_pointed_at_other_servers(stack: Any) -> None:
 
     assert (moved.servers, moved.user, moved.replicas) == (["nats://two:4222"], "joe", 3)
     assert (other.servers, other.user, other.password.get_secret_value()) == (["nats://two:4222"], "ann", "psst")
+
+
+# --- keys -----------------------------------------------------------------------------------------
+
+
+async def test_whoever_differs_in_a_credential_shares_no_connection(
+    own_connections: None, nats_server: Callable[..., AbstractAsyncContextManager[Any]]
+) -> None:
+    """A wrong password is refused although a connection with the right one is open, and is one error of ours."""
+    from blocks.exceptions import RecordRefused
+    from blocks.jetstream import JetStream
+
+    async with nats_server("-js", "-sd", tempfile.mkdtemp(), "--user", "joe", "--pass", "hush") as server:
+        right = JetStream(servers=[server.url], user="joe", password="hush")
+        record = await right.record()
+        assert await JetStream(servers=[server.url], user="joe", password="hush").record() is record
+        for wrong in ({"user": "joe", "password": "hash"}, {"token": "hush"}, {}):
+            with pytest.raises(RecordRefused, match="refuses our credentials") as caught:
+                await JetStream(servers=[server.url], **wrong).record()
+            assert "hash" not in str(caught.value)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
-from tests.deployments.commands import OF_THE_STACK, conclave, end, start
+from deployments.stack import environment
+from deployments.stack.places import Places, write_private
+from tests.deployments.commands import CONCLAVE, OF_THE_STACK, conclave, end, start
 
 TASK = "Write a function to merge sorted arrays"
 ANSWERED = {
@@ -28,7 +32,9 @@ async def council(connected: Any, stack: Any) -> str:
     from blocks.council import Council
     from blocks.vllm_server import VLLM
 
-    await VLLM(base_url=stack.llm, model=stack.model, attempts=1).save("one-try", overwrite=True)
+    await VLLM(base_url=stack.llm, api_key=os.environ["CONCLAVE_LLM_API_KEY"], model=stack.model, attempts=1).save(
+        "one-try", overwrite=True
+    )
     members = [{"agent_id": f"m{number}", "role": "DEV", "server": "one-try"} for number in (1, 2, 3)]
     await Council(members=members).save("command-line", overwrite=True)
     return "command-line"
@@ -191,6 +197,116 @@ async def test_status_tells_where_everything_is(connected: Any, stack: Any) -> N
     assert set(status["parts"]) >= {"nats", "prefect", "ray", "llm"}
     assert {part["state"] for part in status["parts"].values()} == {"running"}
     assert all(part["pid"] > 0 for part in status["parts"].values())
+
+
+@contextmanager
+def instead(file: Path, text: str) -> Generator[None, None, None]:
+    """Another content of a file, for a while."""
+    before = file.read_text()
+    write_private(file, text)
+    try:
+        yield
+    finally:
+        write_private(file, before)
+
+
+VERBS = (
+    ["deliberate", TASK],
+    ["result", "some-id"],
+    ["watch", "some-id"],
+    ["cancel", "some-id"],
+    ["retally", "some-id", "--rule", "borda"],
+    ["councils", "list"],
+    ["councils", "show", "dev"],
+    ["councils", "apply"],
+    ["evaluate", "docs/examples/questions.jsonl"],
+)
+
+
+@pytest.mark.parametrize("wrong", ["conclave:wrong", "", "junk"])
+async def test_a_wrong_key_of_prefect_is_one_line_from_every_verb(connected: Any, stack: Any, wrong: str) -> None:
+    """Code 6, with the name of the variable, and nothing is written; `status` and `doctor` say it, too."""
+    with instead(Places.of(stack.home).prefect_auth, wrong):
+        given = {"PREFECT_API_AUTH_STRING": ""}
+        status, doctor = await asyncio.gather(conclave("status", **given), conclave("doctor", **given))
+        ended = []
+        for arguments in VERBS:
+            ended.append(await conclave(*arguments, **given))
+    for arguments, (code, out, err) in zip(VERBS, ended, strict=True):
+        assert (code, out) == (6, ""), (arguments, err)
+        assert "refuses our key (PREFECT_API_AUTH_STRING)" in err, arguments
+        assert err.count("\n") == 1, err
+    for told in (status, doctor):
+        assert told.code == 6
+        assert "it refuses our key (401 Unauthorized)" in told.out
+    assert "Traceback" not in status.err + doctor.err
+
+
+async def test_a_wrong_token_of_ray_is_one_line(connected: Any, stack: Any) -> None:
+    """Where agents are needed."""
+    with instead(Places.of(stack.home).ray_token, "wrong"):
+        ended, status = await asyncio.gather(conclave("deliberate", TASK), conclave("status"))
+    assert (ended.code, ended.out, status.code) == (6, "", 6)
+    assert "it refuses our token (RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH)" in ended.err
+    assert ended.err.count("\n") == 1, ended.err
+
+
+async def test_a_wrong_password_of_nats_is_one_line(connected: Any, stack: Any) -> None:
+    """The record is read by the block, and `status` by the home."""
+    from blocks.jetstream import JetStream
+    from blocks.loading import fresh
+
+    block = await fresh(JetStream)
+    kept = block.model_copy(deep=True)
+    block.password = "wrong"
+    await block.save("default", overwrite=True)
+    try:
+        ended = [await conclave(*arguments) for arguments in (["deliberate", TASK], ["result", "x"], ["cancel", "x"])]
+    finally:
+        await kept.save("default", overwrite=True)
+    for one in ended:
+        assert (one.code, one.out) == (6, ""), one.err
+        assert "refuses our credentials" in one.err
+        assert one.err.count("\n") == 1, one.err
+
+
+async def test_a_shell_gets_addresses_and_keys(connected: Any, stack: Any) -> None:
+    """By lines for `eval`; nothing but this verb says any of the keys."""
+    places = Places.of(stack.home)
+    line = f'eval "$({CONCLAVE} env)" && {sys.executable} -c "import json, os; print(json.dumps(dict(os.environ)))"'
+    bare = {name: os.environ[name] for name in ("PATH", "HOME")} | {"CONCLAVE_HOME": stack.home}
+    shell = await asyncio.create_subprocess_shell(line, env=bare, stdout=asyncio.subprocess.PIPE)
+    out, _ = await shell.communicate()
+    told, wanted = json.loads(out), environment(stack)
+    assert {name: told.get(name) for name in wanted} == wanted
+    assert set(wanted) >= {"NATS_URL", "PREFECT_API_URL", "PREFECT_API_AUTH_STRING", "RAY_ADDRESS", "CONCLAVE_HOME"}
+
+    guest = await conclave("env", "--events")
+    assert f"export NATS_URL=nats://events:{places.events_password.read_text()}@" in guest.out
+    assert places.nats_password.read_text() not in guest.out
+
+    keys = [
+        file.read_text()
+        for file in (
+            places.prefect_auth,
+            places.nats_password,
+            places.events_password,
+            places.llm_key,
+            places.ray_token,
+        )
+    ]
+    verbs = (
+        ["status"],
+        ["status", "--json"],
+        ["doctor"],
+        ["doctor", "--json"],
+        ["councils", "list"],
+        ["logs", "-n", "999"],
+    )
+    for verb in verbs:
+        ended = await conclave(*verb)
+        assert ended.code == 0, ended.err
+        assert [key for key in keys if key in ended.out + ended.err] == [], verb
 
 
 async def test_help_comes_at_once(tmp_path: Path) -> None:

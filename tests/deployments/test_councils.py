@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import json
+from collections.abc import AsyncGenerator, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +112,48 @@ async def test_an_edited_council_is_kept_by_furnish_and_overwritten_by_apply(
     assert (await fresh(Council, "data")).deadline_s == 300
 
 
+@contextmanager
+def recorded_as(stack: Any, part: str, url: str) -> Generator[Any, None, None]:
+    """The stack, as if that part of it had been given from outside."""
+    from deployments.settings import load_settings
+    from deployments.stack import status
+    from deployments.stack.places import Places, write_private
+
+    file = Places.of(stack.home).record
+    before = file.read_text()
+    record = json.loads(before)
+    record["parts"][part] = {"url": url, "external": True}
+    write_private(file, json.dumps(record))
+    try:
+        yield status(load_settings({"CONCLAVE_HOME": stack.home}), ask=False)
+    finally:
+        write_private(file, before)
+
+
+async def test_the_key_of_a_server_of_ours_is_in_its_block(pointed_back: None, stack: Any) -> None:
+    """Whatever stood there, since it asks for that one; our password for NATS goes to no other server."""
+    from blocks.jetstream import JetStream
+    from blocks.loading import fresh
+    from blocks.vllm_server import VLLM
+    from deployments.furnish import furnish
+    from deployments.settings import load_settings
+    from deployments.stack import environment
+
+    settings = load_settings({"CONCLAVE_HOME": stack.home})
+    with recorded_as(stack, "nats", "nats://elsewhere:4222") as told:
+        await furnish(told, settings, print)
+    abroad = await fresh(JetStream, "default")
+    server = await fresh(VLLM, "default")
+    server.api_key = "another"
+    await server.save("default", overwrite=True)
+    await furnish(stack, settings, print)
+    block, at_home = await fresh(VLLM, "default"), await fresh(JetStream, "default")
+
+    assert (abroad.servers, abroad.user, abroad.password) == (["nats://elsewhere:4222"], None, None)
+    assert block.api_key.get_secret_value() == environment(stack)["CONCLAVE_LLM_API_KEY"]
+    assert f"{at_home.user}:{at_home.password.get_secret_value()}@" in environment(stack)["NATS_URL"]
+
+
 async def test_furnishing_leaves_what_a_user_set_beside_the_address(
     pointed_back: None, stack: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,7 +173,8 @@ async def test_furnishing_leaves_what_a_user_set_beside_the_address(
         ({}, "http://127.0.0.1:9"),
     ):
         settings = load_settings({"CONCLAVE_HOME": stack.home, **environ})
-        await furnish(stack.model_copy(update={"llm": llm}), settings, print)
+        with recorded_as(stack, "llm", llm) as told:
+            await furnish(told, settings, print)
         block = await fresh(VLLM, "default")
         key = block.api_key and block.api_key.get_secret_value()
         found.append((block.base_url, key, block.attempts))
@@ -149,11 +194,9 @@ async def test_furnishing_keeps_the_password_of_a_nats_url_secret(pointed_back: 
     from deployments.settings import load_settings
 
     url = stack.nats.replace("nats://", "nats://joe:hush@")
-    await furnish(stack, load_settings({"CONCLAVE_HOME": stack.home, "NATS_URL": url}), print)
+    with recorded_as(stack, "nats", url) as told:
+        await furnish(told, load_settings({"CONCLAVE_HOME": stack.home}), print)
     block = await fresh(JetStream, "default")
-    open_again = block.model_copy(update={"user": None, "password": None})
-    await open_again.save("default", overwrite=True)
-
     assert (block.servers, block.user) == ([stack.nats], "joe")
     assert block.password.get_secret_value() == "hush"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -43,7 +44,9 @@ async def test_a_model_that_fails_is_named_with_its_server(examined: Any, stack:
     from blocks.council import Council
     from blocks.vllm_server import VLLM
 
-    await VLLM(base_url=stack.llm, model="no-such-model", attempts=1).save("misnamed", overwrite=True)
+    await VLLM(base_url=stack.llm, api_key=os.environ["CONCLAVE_LLM_API_KEY"], model="no-such-model", attempts=1).save(
+        "misnamed", overwrite=True
+    )
     members = [{"agent_id": "m1", "role": "DEV", "server": "misnamed"}, {"agent_id": "m2", "role": "DEV"}]
     await Council(members=members).save("half-broken", overwrite=True)
     try:

@@ -22,7 +22,6 @@ from tests.deployments.stock_workers import ROOT, TASK, answered, ask, check_can
 
 TEMPLATE = ROOT / "infra" / "kubernetes" / "base-job-template.json"
 IMAGE = "registry.example/conclave:1"
-PASSWORD = "somebody:open-sesame"
 
 
 @dataclass
@@ -45,7 +44,6 @@ async def place(connected: Any, tmp_path_factory: pytest.TempPathFactory) -> Asy
         config.write_text(json.dumps(cluster.config))
         environ = {
             "KUBECONFIG": str(config),
-            "PREFECT_API_AUTH_STRING": PASSWORD,
             "PREFECT_INTEGRATIONS_KUBERNETES_OBSERVER_REPLICATE_POD_EVENTS": "false",
             "PREFECT_INTEGRATIONS_KUBERNETES_WORKER_STORE_ENV_AS_SECRET": "true",
         }
@@ -176,5 +174,6 @@ async def check_job(job: dict[str, Any], cluster: Kubernetes) -> None:
     (container,) = job["spec"]["template"]["spec"]["containers"]
     own, theirs = (source["secretRef"] for source in container["envFrom"])
     assert (own, container["env"]) == ({"name": "conclave", "optional": True}, [])
-    assert PASSWORD not in json.dumps(job)
-    assert cluster.secrets[theirs["name"]]["PREFECT_API_AUTH_STRING"] == PASSWORD
+    key = os.environ["PREFECT_API_AUTH_STRING"]
+    assert key not in json.dumps(job)
+    assert cluster.secrets[theirs["name"]]["PREFECT_API_AUTH_STRING"] == key

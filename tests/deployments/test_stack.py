@@ -26,8 +26,9 @@ from deployments.stack.exceptions import (
     StackOptionsError,
 )
 from deployments.stack.models import PartStatus, without_credentials
+from deployments.stack.observation import without_own
 from deployments.stack.parts import Part, ask_part, nats_config, plan
-from deployments.stack.places import Places, locked, log_tail, mark_log, write_private
+from deployments.stack.places import Places, is_private, locked, log_tail, mark_log, write_private
 from deployments.stack.ports import free_port, is_free
 from deployments.stack.processes import family
 from deployments.stack.supervision import configuration
@@ -154,11 +155,81 @@ def test_a_long_home_has_a_short_socket() -> None:
 
 
 def test_what_is_written_can_be_read_by_its_owner_only(settings: Settings) -> None:
-    """Directories and the Ray token are closed to others."""
+    """Directories and keys are closed to others, those that were open before as well, and no key is like another."""
     places = Places.of(settings.home)
+    (places.home / "logs").mkdir(parents=True, mode=0o755)
+    for name in ("lock", "deployed.json", "logs/supervisord.log"):
+        (places.home / name).touch(mode=0o644)
     places.create()
-    assert {path.stat().st_mode & 0o077 for path in (places.home, places.runtime, places.ray_token)} == {0}
+    made = [places.home, places.runtime, *places.home.rglob("*")]
+    assert {path.name: path.stat().st_mode & 0o077 for path in made} == {path.name: 0 for path in made}
+    assert len({key.read_text() for key in keys(places)}) == len(keys(places))
+    before = {key: key.read_text() for key in keys(places)}
+    places.create()
+    assert {key: key.read_text() for key in keys(places)} == before
     places.runtime.rmdir()
+
+
+def test_a_runtime_directory_of_somebody_else_is_left_alone(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stack of this home still comes up: in another one, which is found again and made anew."""
+    monkeypatch.setattr("deployments.stack.places._TEMPORARY", str(tmp_path))
+    places = Places.of(settings.home)
+    usual = places.runtime
+    usual.symlink_to(tmp_path / "theirs")
+    (tmp_path / "theirs").mkdir(mode=0o777)
+    places.create()
+    chosen = places.runtime
+    assert chosen != usual
+    assert is_private(chosen)
+    assert Places.of(settings.home).runtime == chosen
+    chosen.rmdir()
+    places.create()
+    assert is_private(places.runtime)
+
+
+@pytest.mark.parametrize("found", ["", "junk", "\x00\xff", "99999999999999999999"])
+def test_a_claim_that_makes_no_sense_claims_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: str
+) -> None:
+    """Whatever stands in it; and a link in its place is replaced, not followed."""
+    tmp_path.chmod(0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    port = free_port(23_300)
+    claim = tmp_path / "conclave-ports" / str(port)
+    assert claim.read_text() == str(os.getpid())
+    victim = tmp_path / "victim"
+    victim.write_text(found)
+    claim.unlink()
+    claim.symlink_to(victim)
+    assert free_port(port) == port
+    assert victim.read_text() == found
+    assert claim.read_text() == str(os.getpid())
+
+
+def test_a_folder_for_claims_that_is_somebody_elses_is_done_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that others can write to: a port is found, and nothing is written."""
+    tmp_path.chmod(0o700)
+    (tmp_path / "conclave-ports").mkdir(mode=0o700)
+    (tmp_path / "conclave-ports").chmod(0o777)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    port = free_port(23_400)
+    assert free_port(port) == port
+    assert list((tmp_path / "conclave-ports").iterdir()) == []
+
+
+def keys(places: Places) -> list[Path]:
+    """The key of each door."""
+    return [
+        places.ray_token,
+        places.prefect_auth,
+        places.nats_password,
+        places.events_password,
+        places.llm_key,
+    ]
 
 
 def test_a_home_that_cannot_be_made_is_an_error_of_ours(tmp_path: Path) -> None:
@@ -200,7 +271,7 @@ def test_the_configuration_quotes_what_a_command_contains() -> None:
     """Spaces and percent signs of a command come out as they went in."""
     command = ("/a dir/100%/run", "--name", "it's")
     text = configuration([Part("nats", "nats://127.0.0.1:4222", command)], Places.of("/home"))
-    assert tuple(shlex.split(program(text, "nats")["command"].replace("%%", "%"))) == command
+    assert tuple(shlex.split(program(text, "nats")["command"].replace("%%", "%")))[-3:] == command
 
 
 def test_every_part_that_is_ours_is_restarted_and_ended_as_a_group(settings: Settings) -> None:
@@ -221,14 +292,14 @@ def test_no_secret_is_in_the_configuration(settings: Settings) -> None:
     places.create()
     text = configuration(plan(secret, UpOptions(simulate=True)), places)
     assert "hush" not in text
-    assert places.ray_token.read_text() not in text
+    assert [key.name for key in keys(places) if key.read_text() in text] == []
     places.runtime.rmdir()
 
 
 def test_nats_writes_through_only_when_it_is_asked_to() -> None:
     """Surviving a power cut is a setting."""
-    assert "sync_interval: always" in nats_config("nats://127.0.0.1:4222", "always")
-    assert "sync_interval" not in nats_config("nats://127.0.0.1:4222", "interval")
+    assert "sync_interval: always" in nats_config("nats://us:pw@127.0.0.1:4222", "always", "theirs")
+    assert "sync_interval" not in nats_config("nats://us:pw@127.0.0.1:4222", "interval", "theirs")
 
 
 # --- which model server -----------------------------------------------------------------------------------
@@ -322,24 +393,77 @@ def test_an_external_part_that_does_not_answer_stops_everything(
 # --- what is told -----------------------------------------------------------------------------------------
 
 
-def test_credentials_of_a_url_are_used_but_not_shown() -> None:
-    """The dump leaves them out, the environment of a process needs them."""
-    url = "nats://user:hush@one:4222,nats://user:hush@two:4222"
-    told = StackStatus(home="/h", nats=url, parts={"nats": PartStatus(state="external", url=url)})
-    assert "hush" not in told.model_dump_json()
-    assert environment(told)["NATS_URL"] == url
-    assert without_credentials(url) == "nats://one:4222,nats://two:4222"
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("nats://user:hush@one:4222,nats://user:hush@two:4222", "nats://one:4222,nats://two:4222"),
+        ("nats://hush@one:4222", "nats://one:4222"),
+        ("nats://user:hu#hush@one:4222", "nats://one:4222"),
+        ("nats://user:hu/hush@one:4222", "nats://one:4222"),
+        ("nats://user:hu,hush@one:4222", "nats://one:4222"),
+        ("nats://user:hu@hush@one:4222", "nats://one:4222"),
+        ("http://one:4200/api", "http://one:4200/api"),
+    ],
+)
+def test_credentials_of_a_url_are_not_shown(url: str, shown: str) -> None:
+    """Whatever a password is made of; what is told cannot hold them at all."""
+    part = PartStatus(state="external", url=url)
+    told = StackStatus(home="/h", nats=url, prefect=url, llm=url, parts={"nats": part})
+    assert (without_credentials(url), part.url, told.nats) == (shown,) * 3
+    assert "hush" not in repr(told) + told.model_dump_json()
 
 
-def test_an_external_prefect_keeps_the_users_profile() -> None:
-    """PREFECT_HOME and Ray's token are set for parts of ours only."""
-    outside = {name: PartStatus(state="external") for name in ("prefect", "ray")}
-    told = StackStatus(home="/h", prefect="http://p/api", ray="r:1", parts=outside)
+def outside(settings: Settings, **urls: str) -> None:
+    """Note parts from outside as those of a stack that is up."""
+    settings.home.mkdir(exist_ok=True)
+    given = {"nats": "nats://n:1", "prefect": "http://p/api", "ray": "r:1", "llm": "http://l:1", **urls}
+    parts = {name: {"url": url, "external": True} for name, url in given.items()}
+    write_private(Places.of(settings.home).record, json.dumps({"parts": parts}))
+
+
+def test_an_external_prefect_keeps_the_users_profile(settings: Settings) -> None:
+    """PREFECT_HOME and keys of the home are set for parts of ours only; credentials come out whole."""
+    outside(settings, nats="nats://user:hush@n:1")
+    told = status(settings, ask=False)
     assert environment(told) == {
-        "CONCLAVE_HOME": "/h",
+        "CONCLAVE_HOME": str(settings.home),
+        "NATS_URL": "nats://user:hush@n:1",
         "PREFECT_API_URL": "http://p/api",
         "RAY_ADDRESS": "r:1",
+        "VLLM_URL": "http://l:1",
     }
+    assert "hush" not in told.model_dump_json()
+
+
+def test_a_bad_url_with_a_password_is_refused_without_it() -> None:
+    """The error names the variable alone."""
+    with pytest.raises(SettingsError, match="NATS_URL is not usable") as caught:
+        load_settings({"NATS_URL": "http://joe:hush@host"})
+    assert "hush" not in str(caught.value)
+
+
+def test_what_a_shell_kept_of_this_homes_own_parts_is_not_from_outside(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`eval "$(conclave env)"`, `down`, `up`: all are started again; others' parts are still theirs."""
+    places = Places.of(settings.home)
+    places.create()
+    own = {
+        "CONCLAVE_HOME": str(settings.home),
+        "NATS_URL": f"nats://conclave:{places.nats_password.read_text()}@127.0.0.1:4222",
+        "PREFECT_API_URL": "http://127.0.0.1:4200/api",
+        "RAY_ADDRESS": "127.0.0.1:6379",
+        "VLLM_URL": "http://127.0.0.1:8000",
+        "CONCLAVE_LLM_API_KEY": places.llm_key.read_text(),
+    }
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", places.prefect_auth.read_text())
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(places.ray_token))
+    assert without_own(load_settings(own), places) == settings
+    theirs = load_settings({**own, "NATS_URL": "nats://n:1", "RAY_ADDRESS": "r:1", "VLLM_URL": "http://l:1"})
+    kept = without_own(theirs, places)
+    assert (kept.nats_url, kept.ray_address, kept.llm_url) == ("nats://n:1", "r:1", "http://l:1")
+    assert kept.llm_api_key is None  # a server from outside never gets the home's own
+    places.runtime.rmdir()
 
 
 def test_a_stack_that_never_was_is_stopped(settings: Settings) -> None:
@@ -385,11 +509,40 @@ def running(processes: set[psutil.Process]) -> list[psutil.Process]:
     return [one for one in processes if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
 
 
+OPERATORS = "the-operators-own-secret"
+MAY_HAVE = {"llm_key": {"llm"}, "prefect_auth": {"prefect", "worker"}}
+"""Keys that a part asks for or asks with, in its environment; the others are read from files."""
+
+
+def seen_in_processes(settings: Settings) -> dict[str, set[str]]:
+    """Secrets in the environment or the command line of a process that has no use for them, with its part's name."""
+    places, found = Places.of(settings.home), dict[str, set[str]]()
+    secrets = {key.name: key.read_text() for key in keys(places)} | {"the operator's": OPERATORS}
+    for process in family(settings.home).everyone:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            environ, command = process.environ(), " ".join(process.cmdline())
+            part = environ.get("SUPERVISOR_PROCESS_NAME", "supervisord")
+            for name, secret in secrets.items():
+                held = secret in " ".join(environ.values()) and part not in MAY_HAVE.get(name, ())
+                if held or secret in command:
+                    found.setdefault(name, set()).add(part)
+    return found
+
+
 @pytest.mark.stack
 @pytest.mark.timeout(400)
-def test_a_stack_comes_up_heals_is_found_again_and_goes_without_a_trace(settings: Settings, lines: list[str]) -> None:
-    """All parts answer, a killed NATS comes back, a second up finds the first, and down leaves no process."""
+def test_a_stack_comes_up_heals_is_found_again_and_goes_without_a_trace(
+    settings: Settings, lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All parts answer, a killed NATS comes back, a second up finds the first, and down leaves no process.
+
+    No part has seen what else is in the operator's environment.
+    """
+    monkeypatch.setenv("CONCLAVE_LLM_API_KEY", OPERATORS)
+    monkeypatch.setenv("SOMETHING_ELSE", OPERATORS)
     told = up(UpOptions(simulate=True, worker=False), lines.append, settings)
+    assert seen_in_processes(settings) == {}
+    monkeypatch.delenv("SOMETHING_ELSE")
     assert {name: (part.state, part.answers) for name, part in told.parts.items()} == dict.fromkeys(
         ("nats", "llm", "prefect", "ray"), ("running", True)
     )

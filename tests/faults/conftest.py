@@ -23,7 +23,7 @@ import pytest_asyncio
 from nats.js.errors import NotFoundError
 
 from deployments.settings import Settings, load_settings
-from deployments.stack import StackStatus, down, environment, status
+from deployments.stack import StackStatus, authorization, down, environment, status
 from deployments.stack.places import Places
 from deployments.stack.ports import free_port
 from deployments.stack.supervision import Supervisor
@@ -143,16 +143,19 @@ class Stack:
 
     async def fault(self, kind: str, **rule: Any) -> None:
         """Order a fault; `match` is a regular expression on the X-Request-Id."""
-        async with self._session.post(f"{self.status.llm}/sim/faults", json={"kind": kind, **rule}) as answer:
+        async with self._session.post(
+            f"{self.status.llm}/sim/faults", json={"kind": kind, **rule}, headers=authorization(self.status, "llm")
+        ) as answer:
             assert answer.status < 300, await answer.text()
 
     async def heal(self) -> None:
         """Forget all faults."""
-        await self._session.delete(f"{self.status.llm}/sim/faults")
+        await self._session.delete(f"{self.status.llm}/sim/faults", headers=authorization(self.status, "llm"))
 
     async def requests(self, deliberation_id: str) -> list[dict[str, Any]]:
         """The book's lines on a deliberation."""
-        async with self._session.get(f"{self.status.llm}/sim/calls") as answer:
+        key = authorization(self.status, "llm")
+        async with self._session.get(f"{self.status.llm}/sim/calls", headers=key) as answer:
             lines: list[dict[str, Any]] = (await answer.json())["requests"]
         return [line for line in lines if str(line["request_id"]).startswith(f"{deliberation_id}:")]
 
@@ -173,7 +176,7 @@ class Stack:
 
     async def finals(self, deliberation_id: str) -> dict[str, int]:
         """How many final events stand on the record: decisions, and ends."""
-        client = await nats.connect(self.status.nats)
+        client = await nats.connect(environment(self.status)["NATS_URL"])
         counts: dict[str, int] = {}
         try:
             for subject in (f"decisions.{deliberation_id}.*", f"deliberations.{deliberation_id}.finished"):
@@ -185,7 +188,7 @@ class Stack:
 
     async def finished(self, deliberation_id: str) -> dict[str, Any]:
         """Body of its final event, once there is one."""
-        client = await nats.connect(self.status.nats)
+        client = await nats.connect(environment(self.status)["NATS_URL"])
 
         async def found() -> dict[str, Any] | None:
             try:
@@ -204,7 +207,7 @@ class Stack:
 
     async def noted(self, deliberation_id: str) -> dict[str, Any]:
         """What stands under its key."""
-        client = await nats.connect(self.status.nats)
+        client = await nats.connect(environment(self.status)["NATS_URL"])
         try:
             bucket = await client.jetstream().key_value("conclave-deliberations")
             body: dict[str, Any] = json.loads((await bucket.get(deliberation_id)).value or b"{}")
@@ -214,7 +217,7 @@ class Stack:
 
     async def queue(self) -> list[str]:
         """Subjects of the requests that wait or are worked on."""
-        client = await nats.connect(self.status.nats)
+        client = await nats.connect(environment(self.status)["NATS_URL"])
         try:
             info = await client.jetstream().stream_info("CONCLAVE_REQUESTS", subjects_filter="requests.>")
             return sorted(info.state.subjects or {})
@@ -223,7 +226,7 @@ class Stack:
 
     async def put(self, subject: str, data: bytes) -> None:
         """Publish something as it is."""
-        client = await nats.connect(self.status.nats)
+        client = await nats.connect(environment(self.status)["NATS_URL"])
         try:
             await client.jetstream().publish(subject, data)
         finally:
@@ -231,7 +234,7 @@ class Stack:
 
     async def answered(self, deliberation_id: str) -> list[str]:
         """The members whose answers stand on the record, once there is one."""
-        client = await nats.connect(self.status.nats)
+        client = await nats.connect(environment(self.status)["NATS_URL"])
         subjects = f"answers.{deliberation_id}.>"
 
         async def some() -> list[str]:
@@ -247,7 +250,7 @@ class Stack:
     @asynccontextmanager
     async def heard(self, *subjects: str) -> AsyncGenerator[list[tuple[float, str, Any]], None]:
         """What is written on these subjects meanwhile, as (time, subject, body)."""
-        client = await nats.connect(self.status.nats)
+        client = await nats.connect(environment(self.status)["NATS_URL"])
         passed: list[tuple[float, str, Any]] = []
 
         async def note(message: Any) -> None:
@@ -265,7 +268,8 @@ class Stack:
 
     async def prefect(self, what: str, **filters: Any) -> list[dict[str, Any]]:
         """What Prefect's API lists: flow runs, task runs, artifacts."""
-        async with self._session.post(f"{self.status.prefect}/{what}/filter", json=filters) as answer:
+        key = authorization(self.status, "prefect")
+        async with self._session.post(f"{self.status.prefect}/{what}/filter", json=filters, headers=key) as answer:
             found: list[dict[str, Any]] = await answer.json()
             assert answer.status == 200, found
             return found
@@ -280,7 +284,8 @@ class Stack:
         """Ask Prefect's API, again where SQLite was locked, as Prefect's own client does."""
 
         async def asked() -> dict[str, Any] | None:
-            async with self._session.request(method, f"{self.status.prefect}/{path}", **content) as answer:
+            url, key = f"{self.status.prefect}/{path}", authorization(self.status, "prefect")
+            async with self._session.request(method, url, headers=key, **content) as answer:
                 if answer.status == 503:
                     return None
                 assert answer.status < 300, await answer.text()

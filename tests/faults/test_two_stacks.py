@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
+from deployments.stack import environment
 from deployments.stack.processes import family
 from tests.faults.conftest import TASK, Stack, flow_run, home_of_a_stack, result_of
 
@@ -71,8 +72,8 @@ async def test_a_full_disk_is_named_and_loses_nothing(other: Stack, disk: Path, 
     """Full while members wait: code 6, and `status` says why; with room made the same id goes on."""
     if not disk.is_mount():
         pytest.skip("a small disk can be mounted only by root")
-    patience = [sys.executable, "-c", IMPATIENT, str(other.status.nats)]
-    prefect = {**other.environ, "PREFECT_API_URL": str(other.status.prefect)}
+    patience = [sys.executable, "-c", IMPATIENT, environment(other.status)["NATS_URL"]]
+    prefect = {**other.environ, **environment(other.status)}
     subprocess.run(patience, env=prefect, check=True, timeout=120)
     await other.fault("slow", match=f"{new_id}:.*[23]$", delay_s=4)
     running = await other.start("deliberate", TASK, "--id", new_id, "--json")

@@ -40,7 +40,9 @@ async def quick(stack: Any, practised: None) -> str:
     """Name of a block for the simulator that tries twice, at once."""
     from blocks.vllm_server import VLLM
 
-    await VLLM(base_url=stack.llm, model=stack.model, attempts=2, backoff_s=0).save("quick", overwrite=True)
+    await VLLM(
+        base_url=stack.llm, api_key=os.environ["CONCLAVE_LLM_API_KEY"], model=stack.model, attempts=2, backoff_s=0
+    ).save("quick", overwrite=True)
     return "quick"
 
 

@@ -133,7 +133,7 @@ async def test_an_agent_task_that_dies_is_missing_from_later_items_too(
     from flows import deliberate as module
     from tasks.plans import convene
 
-    await VLLM(base_url=stack.llm, model=stack.model).save(f"s-{new_id}")
+    await VLLM(base_url=stack.llm, api_key=os.environ["CONCLAVE_LLM_API_KEY"], model=stack.model).save(f"s-{new_id}")
     servers = {"m1": "default", "m2": "default", "m3": f"s-{new_id}"}
     seats = [{"agent_id": name, "role": "DEV", "server": server} for name, server in servers.items()]
     await Council(members=seats).save(f"c-{new_id}")

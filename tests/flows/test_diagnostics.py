@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -38,7 +39,9 @@ async def test_who_does_not_answer_is_named(diagnose: Any, stack: Any, shown: An
     from blocks.council import Council
     from blocks.vllm_server import VLLM
 
-    await VLLM(base_url=stack.llm, model="<b>no-such</b>", attempts=1).save("unwell", overwrite=True)
+    await VLLM(base_url=stack.llm, api_key=os.environ["CONCLAVE_LLM_API_KEY"], model="<b>no-such</b>", attempts=1).save(
+        "unwell", overwrite=True
+    )
     await Council(members=[{"agent_id": "m1", "role": "DEV", "server": "unwell"}]).save("sick", overwrite=True)
     try:
         state = await diagnose(councils=["sick"])

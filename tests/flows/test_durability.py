@@ -149,7 +149,7 @@ async def test_a_run_that_is_taken_up_without_its_server_still_ends(
     from blocks.vllm_server import VLLM
     from flows import deliberate as module
 
-    await VLLM(base_url=stack.llm, model=stack.model).save(f"s-{new_id}")
+    await VLLM(base_url=stack.llm, api_key=os.environ["CONCLAVE_LLM_API_KEY"], model=stack.model).save(f"s-{new_id}")
     members = [{"agent_id": f"m{i}", "role": "DEV", "server": f"s-{new_id}"} for i in (1, 2, 3)]
     await Council(members=members).save(f"c-{new_id}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -187,7 +188,7 @@ async def test_an_agent_task_that_dies_gets_its_final_answer_from_the_flow(
     from tasks.plans import convene
 
     server, council = f"s-{new_id}", f"c-{new_id}"
-    await VLLM(base_url=stack.llm, model=stack.model).save(server)
+    await VLLM(base_url=stack.llm, api_key=os.environ["CONCLAVE_LLM_API_KEY"], model=stack.model).save(server)
     members = [{"agent_id": f"m{i}", "role": "DEV", "server": server if i == 3 else "default"} for i in (1, 2, 3)]
     await Council(members=members).save(council)
 

@@ -280,20 +280,38 @@ async def test_a_format_that_cannot_be_held_is_refused(running: Any, outputs: di
     assert error_of(body)["message"].startswith("Grammar error: ")
 
 
-async def test_only_v1_asks_for_the_key(running: Any) -> None:
-    """The 401 is a plain string; health, metrics, tokenize and /sim answer without a key."""
+async def test_only_v1_and_its_own_routes_ask_for_the_key(running: Any) -> None:
+    """The 401 is a plain string; health, metrics and tokenize answer without a key, as vLLM's do."""
     async with running(api_key="sk-test") as client:
         refused = [
             await client.chat(),
             await client.send("GET", "/v1/models", headers={"Authorization": "Bearer wrong"}),
+            await client.send("GET", "/v1/models", headers={"Authorization": "Bearer sk-test-and-more"}),
+            await client.send("GET", "/sim/calls"),
+            await client.send("POST", "/sim/faults", {"kind": "500"}),
+            await client.send("PUT", "/sim/players", {}),
+            await client.send("DELETE", "/sim/calls"),
         ]
         key = {"Authorization": "Bearer sk-test"}
         status, _ = await client.send("GET", "/v1/models", headers=key)
-        free = [(await client.send("GET", path))[0] for path in ("/health", "/metrics", "/sim/calls")]
+        free = [(await client.send("GET", path))[0] for path in ("/health", "/metrics")]
+        own, _ = await client.send("GET", "/sim/calls", headers=key)
         tokenized, _ = await client.send("POST", "/tokenize", {"prompt": "x"})
 
-    assert refused == [(401, {"error": "Unauthorized"})] * 2
-    assert [status, *free, tokenized] == [200] * 5
+    assert refused == [(401, {"error": "Unauthorized"})] * 7
+    assert [status, *free, own, tokenized] == [200] * 5
+
+
+def test_the_key_comes_by_the_environment_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As vLLM's does, since everybody can read a command line; an option wins."""
+    from infra.simulator.__main__ import read_arguments
+
+    monkeypatch.setenv("VLLM_API_KEY", "sk-environment")
+    given, named = read_arguments([]), read_arguments(["--api-key", "sk-option"])
+    assert given.api_key is not None
+    assert named.api_key is not None
+    assert given.api_key.get_secret_value() == "sk-environment"
+    assert named.api_key.get_secret_value() == "sk-option"
 
 
 # --- the other routes -----------------------------------------------------------------------------
