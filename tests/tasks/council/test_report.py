@@ -51,7 +51,7 @@ ENDS = [
     "a\r\r<b>x</b>",
     "a\u2028\u2028<b>x</b>\u2029\x85\x0b\x0c\x1c<b>",
     "\u202etxet",
-    "\x00\x1b[31m",
+    "\x01\x1b[31m",
 ]
 """What ends a line somewhere, or acts on a screen."""
 
