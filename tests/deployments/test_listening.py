@@ -176,23 +176,23 @@ def test_a_file_that_cannot_be_used_names_the_key(stack: Any, tmp_path: Path, te
     assert refusal in str(refused.value)
 
 
+GOOD = {**PLAN, "xs": [], "number": 1, "more": "y"}
 ODD = (
-    {**PLAN, "xs": [{"a": 1, "b": "x"}]},
-    {**PLAN, "xs": [{"a": {}, "b": []}]},
-    {**PLAN, "number": 1e308},
-    {**PLAN, "more": 7},
-    {**PLAN, "title": "\ud800"},
-    {**PLAN, "title": "\0"},
-    {**PLAN, "plan": 10**400},
-    {**PLAN, "plan": "x" * 100_000},
+    {**GOOD, "xs": [{"a": 1, "b": "x"}]},
+    {**GOOD, "number": 1e308},
+    {**GOOD, "more": 7},
+    {**GOOD, "title": "\ud800"},
+    {**GOOD, "title": "\0"},
+    {**GOOD, "plan": 10**400},
+    {**GOOD, "plan": "x" * 100_000},
     [],
     None,
 )
-"""Events on which an ordinary expression fails, each in its own way."""
+"""Events on which an ordinary expression fails, or a request, each in its own way."""
 
 
 def _deep(depth: int) -> bytes:
-    return b'{"title": "t", "approved_by": "a", "ctx": ' + b'{"a":' * depth + b"1" + b"}" * depth + b"}"
+    return json.dumps({**GOOD, "ctx": None})[:-5].encode() + b'{"a":' * depth + b"1" + b"}" * depth + b"}"
 
 
 async def test_no_event_takes_a_listener_down(
@@ -214,14 +214,13 @@ listeners:
       context: "{{ctx: ctx, big: xs[?a > b], sum: floor(number), has: contains(more, 'x')}}"
 """
     )
-    good = {**PLAN, "xs": [], "number": 1, "more": "y"}
     async with background(listen(connected, read_listeners(path), logging.getLogger("listening"))):
         await _consumer(stream, named)
         for body in ODD:
             await stream.publish(f"{named}.plan.approved", json.dumps(body).encode())
-        for depth in (33, 256, 800, 200_000):
+        for depth in (33, 256, 800, 100_000):
             await stream.publish(f"{named}.plan.approved", _deep(depth))
-        await stream.publish(f"{named}.plan.approved", json.dumps(good).encode())
+        await stream.publish(f"{named}.plan.approved", json.dumps(GOOD).encode())
         (found,) = await waiting(1)
         await _all_acknowledged(stream, named)
     assert found["parameters"]["context"] == {"ctx": None, "big": [], "sum": 1, "has": False}
