@@ -12,14 +12,16 @@ from pathlib import Path
 from blocks.connections import connections, prefect_clients
 from deployments.ownership import own_record
 from deployments.settings import Settings
-from deployments.stack import PartStatus, StackStatus
+from deployments.stack import PartStatus, StackStatus, environment
 from tasks.diagnose import (
     APART,
+    DEAD,
     UP,
     Finding,
     agents_answer,
     asked,
     councils_answer,
+    dead_letters_answer,
     installation_answers,
     look_at,
     record_answers,
@@ -47,6 +49,7 @@ async def examine(found: StackStatus, settings: Settings, councils: Sequence[str
         if "nats" in working:
             yield await asked("record", record_answers, "conclave logs nats")
             yield await asked("installation", lambda: _installation(found, settings), APART)
+            yield await asked("dead letters", dead_letters_answer, DEAD)
         if "ray" in working:
             yield await asked("agents", agents_answer, "conclave logs ray")
         if {"nats", "worker"} <= working:
@@ -59,7 +62,8 @@ async def examine(found: StackStatus, settings: Settings, councils: Sequence[str
 
 async def _installation(found: StackStatus, settings: Settings) -> str:
     """Whether Prefect's names and the block's record are those of the NATS beside this home."""
-    return await installation_answers(await own_record(settings.model_copy(update={"nats_url": found.nats})))
+    nats_url = environment(found)["NATS_URL"]
+    return await installation_answers(await own_record(settings.model_copy(update={"nats_url": nats_url})))
 
 
 def _disk(home: Path) -> Finding:

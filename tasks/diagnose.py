@@ -20,6 +20,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 from pydantic import BaseModel, ConfigDict, Field
 
+from blocks.dead_letters import count
 from blocks.exceptions import BlockMissing, ConclaveError, OtherInstallation
 from blocks.installation import read_again
 from blocks.jetstream import JetStream
@@ -40,6 +41,7 @@ TOKENS = 8
 PATIENCE_S = 30.0
 """For one answer; a model that is cold may take a while."""
 UP = "conclave up --detach"
+DEAD = "conclave dead list; each can be asked for again: conclave dead replay NUMBER"
 APART = "another CONCLAVE_PREFIX keeps installations apart; `conclave up --detach` points the blocks here again"
 READY = "ready"
 SHOWN = 300
@@ -75,7 +77,7 @@ async def asked(subject: str, question: Callable[[], Awaitable[str]], advice: st
             text = await question()
     except (ConclaveError, httpx.HTTPError, TimeoutError) as error:
         seconds = time.monotonic() - started
-        state: FindingState = "warning" if isinstance(error, Busy) else "failed"
+        state: FindingState = "warning" if isinstance(error, Busy | DeadLetters) else "failed"
         return Finding(subject=subject, state=state, text=_words(error), advice=advice, seconds=seconds)
     return Finding(subject=subject, state="ok", text=text, seconds=time.monotonic() - started)
 
@@ -100,6 +102,14 @@ async def installation_answers(own: Record | None = None) -> str:
     return f"mark, block and record are of installation {owner}"
 
 
+async def dead_letters_answer() -> str:
+    """Nothing is kept that could not be dealt with. Raises DeadLetters, which counts them."""
+    kept = await count(await open_record())
+    if kept:
+        raise DeadLetters(f"{kept} {'message' if kept == 1 else 'messages'} could not be dealt with")
+    return "no message is kept that could not be dealt with"
+
+
 async def worker_answers() -> str:
     """Somebody takes requests from the queue; with what stands in it. Raises NoWorker."""
     record = await open_record()
@@ -119,6 +129,10 @@ class Told(ConclaveError):
 
 class Busy(Told):
     """A part is well, and has too much to do."""
+
+
+class DeadLetters(Told):
+    """There are messages that could not be dealt with."""
 
 
 class NoWorker(Told):

@@ -18,7 +18,7 @@ from blocks.record import Record
 from tasks.enqueue import id_of, queued_request
 from tasks.reading import status_of
 
-FLOWS = ("deliberate", "evaluate", "diagnostics", "housekeeping")
+FLOWS = ("deliberate", "evaluate", "diagnostics", "housekeeping", "roundtrip")
 PAGE = 200
 MAX_RUNS = 10_000
 SAID = 300

@@ -14,11 +14,12 @@ from prefect.exceptions import ObjectNotFound
 
 from blocks.exceptions import ConclaveError
 from blocks.loading import open_record
+from blocks.names import stored
 from blocks.work_queue import backlog
 from tasks.diagnose import UP, Busy, Told
 
-ROUNDTRIP = "roundtrip/roundtrip"
-"""The deployment whose runs do nothing."""
+ROUNDTRIP = "roundtrip"
+"""The flow and deployment whose runs do nothing."""
 RUN_S = 20.0
 """How long such a run may take to come through."""
 LOOK_S = 0.25
@@ -36,9 +37,9 @@ async def run_comes_through() -> str:
     """
     async with get_client() as client:
         try:
-            deployment = await client.read_deployment_by_name(ROUNDTRIP)
+            deployment = await client.read_deployment_by_name(f"{ROUNDTRIP}/{stored(ROUNDTRIP)}")
         except ObjectNotFound as error:
-            raise NotThrough(f"Prefect has no deployment {ROUNDTRIP}, which `{UP}` makes") from error
+            raise NotThrough(f"Prefect has no deployment {stored(ROUNDTRIP)}, which `{UP}` makes") from error
         run = await client.create_flow_run_from_deployment(deployment.id)
         try:
             run = await _ended(client, run)

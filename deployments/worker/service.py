@@ -102,6 +102,7 @@ class WorkerService:
             "in_work": len(runs.in_work) if runs else 0,
             "peak": runs.peak if runs else 0,
             "ended": runs.ended if runs else 0,
+            "newer": runs.newer if runs else 0,
         }
 
     async def work(self) -> None:
