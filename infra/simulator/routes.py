@@ -56,7 +56,8 @@ async def name_request(request: web.Request, response: web.StreamResponse) -> No
 def _check_key(request: web.Request, key: str) -> None:
     scheme, _, given = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not hmac.compare_digest(given.encode(), key.encode()):
-        request.app[STATE].calls.received(id_of(request)).sent(401)
+        if request.path.startswith("/v1"):
+            request.app[STATE].calls.received(id_of(request)).sent(401)
         raise errors.unauthorized()
 
 

@@ -526,7 +526,7 @@ async def test_a_server_that_was_away_is_found_later(nats_server: Any, own_conne
 
 async def test_credentials_of_an_address_are_kept_as_secrets(nats_server: Any, own_connections: None) -> None:
     """They open the server, and neither the block's address nor an error shows them."""
-    from blocks.exceptions import RecordUnavailable
+    from blocks.exceptions import RecordRefused, RecordUnavailable
     from blocks.jetstream import JetStream
 
     async with nats_server("--user", "joe", "--pass", "hush/hush") as server:
@@ -536,7 +536,7 @@ async def test_credentials_of_an_address_are_kept_as_secrets(nats_server: Any, o
             await right.record()
         async with asyncio.timeout(30):
             with pytest.raises(
-                RecordUnavailable, match=r"no NATS server answers at .*Authorization Violation"
+                RecordRefused, match=r"NATS at .* refuses our credentials: .*Authorization Violation"
             ) as caught:
                 await wrong.record()
 

@@ -35,7 +35,8 @@ async def deliberated(connected: Any, deliberate: Any, new_id: str) -> Any:
         members = [{"agent_id": member, "role": "DEV", "server": names[name]} for member, name in servers.items()]
         await Council(members=members).save(council := f"c-{uuid.uuid4().hex[:8]}")
         state, result = await deliberate(task=f"Write a function named {NEEDLE}", council=council)
-        async with aiohttp.ClientSession() as session, session.get(f"{server.url}/sim/calls") as answer:
+        key = {"Authorization": f"Bearer {RIGHT}"}
+        async with aiohttp.ClientSession(headers=key) as session, session.get(f"{server.url}/sim/calls") as answer:
             requests = [call for call in (await answer.json())["requests"] if call["request_id"].startswith(new_id)]
     return str(state.state_details.flow_run_id), result, requests
 

@@ -1,4 +1,7 @@
-"""What another user of this machine tries at every door: reads the addresses, and prints what came of it."""
+"""What another user of this machine tries at every door: reads the addresses, and prints what came of it.
+
+It becomes that user itself, once all that it needs is imported: an interpreter may lie where others cannot read.
+"""
 
 from __future__ import annotations
 
@@ -55,9 +58,10 @@ async def nats(url: str) -> str:
         """Told by the exception."""
 
     try:
-        connection = await client.connect(url, allow_reconnect=False, max_reconnect_attempts=0, error_cb=ignore)
+        async with asyncio.timeout(5):
+            connection = await client.connect(url, allow_reconnect=False, max_reconnect_attempts=0, error_cb=ignore)
     except (Error, OSError) as error:
-        return str(error)
+        return str(error) or type(error).__name__
     await connection.close()
     return "connected"
 
@@ -114,5 +118,19 @@ def main(at: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def become(uid: int, gid: int) -> None:
+    """Another user, for good; libraries have been used once before, so that nothing is left to be imported."""
+    nowhere = "127.0.0.1:1"
+    with contextlib.suppress(OSError):
+        http("GET", f"http://{nowhere}/")
+    asyncio.run(nats(f"nats://{nowhere}"))
+    ray(nowhere)
+    events(f"ws://{nowhere}/")
+    os.setgroups([])
+    os.setgid(gid)
+    os.setuid(uid)
+
+
 if __name__ == "__main__":
+    become(int(sys.argv[1]), int(sys.argv[2]))
     json.dump(main(json.load(sys.stdin)), sys.stdout)
