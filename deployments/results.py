@@ -11,7 +11,7 @@ from tasks.council.models import InvalidRequest, Status, check_id
 from tasks.council.results import item_result
 from tasks.council.rules import Verdict
 from tasks.council.tally import Rule, Tally, tally
-from tasks.plans import plan_of
+from tasks.plans import UNKNOWN, plan_of
 from tasks.reading import answers_of, status_of
 
 STATUS_FIELDS = ("id", "status", "degraded", "council", "engine", "counts", "started_at", "completed_at", "duration_ms")
@@ -22,9 +22,10 @@ async def result_of(record: Record, deliberation_id: str) -> Body | None:
     status = await status_of(record, deliberation_id)
     if status is None:
         return None
-    result: Body = {"degraded": False, **{name: status[name] for name in STATUS_FIELDS if name in status}}
+    known = {name: status[name] for name in STATUS_FIELDS if name in status}
+    result: Body = {"id": deliberation_id, "degraded": False, "engine": UNKNOWN, "counts": {}, **known}
     finished = await record.last(f"deliberations.{deliberation_id}.finished")
-    if status.get("counts", {}).get("items") == 1:
+    if (status.get("counts") or {}).get("items") == 1:
         decision = await record.next(f"decisions.{deliberation_id}.*", 0)
         body = decision.body if decision else await _so_far(record, deliberation_id, status)
         result |= body | {"counts": result.get("counts", {})}

@@ -156,12 +156,14 @@ def show_result(result: Body, console: Console, where: list[str]) -> None:
     """The decision, who took part, and where to look."""
     if result["engine"] == "simulator":
         console.print(Text("SIMULATED: these texts come from the simulator, not from a model.", style="bold yellow"))
-    if "items" in result:
+    if result.get("items"):
         console.print(_items(result))
     elif "results" in result:
         _show_item(ItemResult.model_validate({name: result[name] for name in ItemResult.model_fields}), console)
     else:
         console.print(_verdict(result["status"]))
+        if result.get("error_message"):
+            console.print(Text(plain(result["error_message"])))
     for line in where:
         console.print(Text(line, style="dim"), soft_wrap=True)
 

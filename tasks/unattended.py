@@ -178,7 +178,10 @@ async def _end(record: Record, one: str, status: Body, run: FlowRun | None, stop
     get_run_logger().warning("%s is run by nobody, and is ended with what stands on the record", one)
     if stopped:
         await record.merge_status(one, {"cancel_requested": True})
-    asked = await _parameters(record, one, status, run)
+    try:
+        asked = await _parameters(record, one, status, run)
+    except InvalidRequest:  # such as the flag of a command that was stopped before it had asked: it ends without a plan
+        asked = {}
     async with (await open_leases()).hold(one) as lease:
         await end(record, one, lease, asked)
     ended = await status_of(record, one)
@@ -302,7 +305,10 @@ async def _open_on_record(record: Record) -> AsyncIterator[str]:
         if event is None or (around and event.sequence > begin):
             break
         after = event.sequence
-        if (status := _status(event.body)) is not None and not status.final:
+        status = _status(event.body)
+        if event.body and (
+            status is None or not status.final
+        ):  # a key without a status is PENDING; a deleted one empty
             yield event.subject.rpartition(".")[2]
     await note(record, CURSOR, str(after))
 

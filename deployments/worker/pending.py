@@ -26,6 +26,7 @@ from deployments.worker.flow_runs import tell_prefect
 from deployments.worker.pools import of_our_type
 from deployments.worker.requests import UnknownFlow, request_for
 from deployments.worker.runs import Runs
+from tasks.council.models import InvalidRequest
 from tasks.enqueue import enqueue, id_of, queued_request
 
 EVERY_S = 10.0
@@ -89,7 +90,7 @@ async def _take_up(runs: Runs, run: FlowRun, log: Log) -> None:
             return
         log.warning("flow run %s was lost on its way to the queue, and goes there now", run.id)
         await enqueue(runs.record, request_for(run, await _entrypoint(run)))
-    except UnknownFlow as error:
+    except (UnknownFlow, InvalidRequest) as error:
         await tell_prefect(str(run.id), Crashed(message=f"Refused: {error}"[:SAID]))
     finally:
         await runs.leases.release(lease)

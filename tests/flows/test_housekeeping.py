@@ -343,3 +343,43 @@ async def test_a_variable_that_is_no_time_is_named(connected: Any, monkeypatch: 
     state = await housekeeping(return_state=True)
     assert state.is_failed()
     assert f"DELIBERATION_CLEANUP: {text!r} is no number of seconds above 0, such as 3600" in state.message
+
+
+async def test_the_cancel_of_what_was_never_asked_ends(keep_house: Any, record: Any, new_id: str) -> None:
+    """A command was stopped before its request was on the record: its flag has a status, which is read and ended."""
+    import io
+
+    from rich.console import Console
+
+    from deployments.results import exit_code, result_of
+    from deployments.terminal import show_result
+    from tasks.enqueue import ask_to_cancel
+
+    async def shown() -> tuple[int, str]:
+        result = await result_of(record, new_id)
+        assert result is not None
+        console = Console(file=io.StringIO(), width=80)
+        show_result(result, console, [])
+        return exit_code(result), console.file.getvalue()  # type: ignore[attr-defined]
+
+    await ask_to_cancel(record, new_id)
+    code, text = await shown()
+    assert (code, "pending" in text) == (3, True)
+    await keep_house()
+    finished = await record.last(f"deliberations.{new_id}.finished")
+    assert (finished.body["status"], finished.body["error"]) == ("CANCELLED", "cancelled before it began")
+    code, text = await shown()
+    assert (code, "cancelled before it began" in text) == (5, True)
+
+
+async def test_a_key_without_a_status_is_pending_for_everybody(keep_house: Any, record: Any, new_id: str) -> None:
+    """As older versions left it behind: it is read, fails nobody else, and comes to an end."""
+    from deployments.results import exit_code, result_of
+
+    await record.create_status(new_id, {"cancel_requested": True})
+    result = await result_of(record, new_id)
+    assert result is not None
+    assert (result["status"], exit_code(result)) == ("PENDING", 3)
+    state = await keep_house()
+    assert state.is_completed()
+    assert (await record.last(f"deliberations.{new_id}.finished")).body["status"] == "CANCELLED"
