@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import sys
 import tempfile
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
@@ -44,6 +45,7 @@ settings.load_profile("seeded")
 @pytest.fixture(scope="session")
 def stack() -> Generator[Any, None, None]:
     """NATS, Prefect, Ray and the simulator, on loopback, in a home of their own; its variables are set."""
+    assert "prefect" not in sys.modules, "a test imports Prefect before there is a stack: it reads its settings then"
     with tempfile.TemporaryDirectory(prefix="conclave-test-") as home:
         for name in ("NATS_URL", "RAY_ADDRESS", "PREFECT_API_URL", "VLLM_URL", "VLLM_MODEL"):
             os.environ.pop(name, None)

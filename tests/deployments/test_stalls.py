@@ -17,9 +17,9 @@ import psutil
 import pytest
 
 from deployments.stack.ports import free_port
-from deployments.worker.doors import Door
-from deployments.worker.stalls import LoopWatch
 from tests.conftest import until
+
+pytestmark = pytest.mark.usefixtures("stack")  # Prefect, which a worker imports, reads its settings then
 
 # A worker's two loops and its health, with short limits. A line on its standard input is run on the loop of that name.
 PROGRAM = """
@@ -197,6 +197,8 @@ async def test_the_watchdog_goes_with_the_process_and_comes_again(started: Proce
 
 async def test_time_alone_is_no_stall(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every clock jumps by a day, as after a sleep of the machine or a change of the date: nothing is told."""
+    from deployments.worker.stalls import LoopWatch
+
     watch = LoopWatch(logging.getLogger(), red_s=1.0, end_s=60.0, tick_s=0.05)
     watch.start()
     beats = asyncio.create_task(watch.beating("a loop"))
@@ -214,6 +216,8 @@ async def test_time_alone_is_no_stall(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_a_loop_that_has_ended_is_not_missed() -> None:
     """A worker drains: its flows' loop ends before its process does."""
+    from deployments.worker.stalls import LoopWatch
+
     watch = LoopWatch(logging.getLogger(), red_s=0.3, end_s=60.0, tick_s=0.05)
     watch.start()
     beats = asyncio.create_task(watch.beating("a loop"))
@@ -229,6 +233,8 @@ async def test_a_loop_that_has_ended_is_not_missed() -> None:
 
 def test_a_door_that_is_asked_in_vain_is_told() -> None:
     """From the first question without an answer on; with the last error."""
+    from deployments.worker.doors import Door
+
     now = 0.0
     door = Door("Prefect", 30.0, lambda: now)
     assert (door.age_s, door.trouble) == (None, None)
@@ -248,6 +254,8 @@ def test_a_door_that_is_asked_in_vain_is_told() -> None:
 
 def test_a_door_that_is_not_asked_is_no_trouble() -> None:
     """A worker that is full, or waits for Ray, asks nobody; it is counted from when it asks again."""
+    from deployments.worker.doors import Door
+
     now = 0.0
     door = Door("Prefect", 30.0, lambda: now)
     door.answered()

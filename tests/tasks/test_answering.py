@@ -8,13 +8,7 @@ from typing import Any
 
 import pytest
 
-from blocks.completions import Completion
-from blocks.exceptions import RecordUnavailable
-from tasks.answering import Desk, Question
-from tasks.council.models import CouncilSpec, Deliberation, DeliberationRequest, Member, MemberStatus
-from tasks.council.proposals import Usage
-
-COUNCIL = CouncilSpec(name="dev", members=(Member(agent_id="m1", role="DEV"),))
+pytestmark = pytest.mark.usefixtures("stack")  # Prefect, which blocks import, reads its settings then
 
 
 class Record:
@@ -40,6 +34,8 @@ class Record:
 
     async def publish_final(self, subject: str, event_id: str, kind: str, body: dict[str, Any]) -> Any:
         """The first one stands."""
+        from blocks.exceptions import RecordUnavailable
+
         if self.away:
             raise RecordUnavailable("JetStream does not answer")
         json.dumps(body, ensure_ascii=False).encode()
@@ -54,8 +50,11 @@ class Server:
 
     model = "m"
 
-    async def complete(self, call: Any, deadline: float, failed: Any) -> Completion:
+    async def complete(self, call: Any, deadline: float, failed: Any) -> Any:
         """One answer."""
+        from blocks.completions import Completion
+        from tasks.council.proposals import Usage
+
         return Completion("text", None, "stop", Usage(), "m", "vllm")
 
 
@@ -65,30 +64,36 @@ class Craft:
     def __init__(self, **failing: Any) -> None:
         self.failing = failing
 
-    async def question(self, item: Any) -> Question:
+    async def question(self, item: Any) -> Any:
         """Raises for some."""
+        from tasks.answering import Question
+
         if item.id == "asked":
             raise self.failing["asked"]
         return Question([])
 
-    def read(self, item: Any, completion: Completion) -> dict[str, Any]:
+    def read(self, item: Any, completion: Any) -> dict[str, Any]:
         """Raises for some, and for some says what cannot be written."""
         if item.id == "read":
             raise self.failing["read"]
         if item.id == "odd":
             return {"status": "no status"}
-        return {"status": MemberStatus.OK, "error": "\ud800" if item.id == "written" else None}
+        return {"status": "ok", "error": "\ud800" if item.id == "written" else None}
 
     def again(self, question: Any, completion: Any, fields: Any) -> None:
         """Once is enough."""
 
 
-def desk(record: Record, *items: str) -> Desk:
+def desk(record: Record, *items: str) -> Any:
     """The desk of a member with these items."""
+    from tasks.answering import Desk
+    from tasks.council.models import CouncilSpec, Deliberation, DeliberationRequest, Member
+
+    council = CouncilSpec(name="dev", members=(Member(agent_id="m1", role="DEV"),))
     asked = DeliberationRequest.read({"items": [{"id": item, "task": "t"} for item in items]})
-    plan = Deliberation.plan("d", asked, COUNCIL)
+    plan = Deliberation.plan("d", asked, council)
     server: Any = Server()
-    return Desk(plan, plan.council.members[0], "propose-0", record, server, "vllm")  # type: ignore[arg-type]
+    return Desk(plan, plan.council.members[0], "propose-0", record, server, "vllm")
 
 
 async def test_what_goes_wrong_with_one_item_is_its_failed_answer() -> None:
@@ -107,6 +112,8 @@ async def test_what_goes_wrong_with_one_item_is_its_failed_answer() -> None:
 
 async def test_a_record_that_is_away_ends_the_task() -> None:
     """Nothing can be answered then; the task runs again later."""
+    from blocks.exceptions import RecordUnavailable
+
     record = Record()
     record.away = True
     with pytest.raises(ExceptionGroup) as raised:
