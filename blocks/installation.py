@@ -57,8 +57,9 @@ async def note(record: Record, key: str, value: str) -> datetime:
     """Keep a note; when the server stored it, by its clock. Raises RecordError."""
     async with _named():
         bucket = await record.jetstream.key_value(BUCKET)
-        sequence = await bucket.put(key, value.encode())
-        stored = await record.jetstream.get_msg(f"KV_{BUCKET}", seq=sequence)
+        await bucket.put(key, value.encode())
+        # The newest, which may be another one's of just now: the bucket keeps no earlier one.
+        stored = await record.jetstream.get_msg(f"KV_{BUCKET}", subject=f"$KV.{BUCKET}.{key}")
         return stored.time or datetime.now(UTC)
 
 
@@ -99,7 +100,7 @@ async def _named() -> AsyncGenerator[None, None]:
     try:
         yield
     except (nats.errors.Error, TimeoutError, OSError) as error:
-        raise RecordUnavailable(f"the bucket {BUCKET} does not answer: {error or type(error).__name__}") from error
+        raise RecordUnavailable(f"the bucket {BUCKET} does not answer: {str(error) or type(error).__name__}") from error
 
 
 def _text(value: bytes | None) -> str:

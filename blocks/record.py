@@ -471,7 +471,7 @@ class Record:
         _check_tokens(subject)
         data, headers = _dump(body), event_headers(subject, event_id, kind)
         if len(data) > self.client.max_payload - HEADER_ROOM:
-            headers["ce-dataref"] = await self.keep_reference(data)
+            headers["ce-dataref"] = await self.keep_reference(subject, data)
             data = b"{}"
         return data, headers
 
@@ -492,15 +492,18 @@ class Record:
         except (ValueError, RecursionError) as error:
             raise RecordUnreadable(f"the body of {subject} is no JSON") from error
 
-    async def keep_body(self, data: bytes) -> str:
-        """Put a body into the object store, for as long as the streams keep; its name, which is its digest."""
-        name = hashlib.sha256(data).hexdigest()
+    async def keep_body(self, owner: str, data: bytes) -> str:
+        """Put a body into the object store, for as long as answers are kept; its name, a digest of it and its owner.
+
+        The owner is the subject or id that it belongs to: a body of two would go when the first one's time is over.
+        """
+        name = hashlib.sha256(owner.encode() + b"\0" + data).hexdigest()
         await self.outlast(lambda: self._keep_body(name, data))
         return name
 
-    async def keep_reference(self, data: bytes) -> str:
+    async def keep_reference(self, owner: str, data: bytes) -> str:
         """Put a body into the object store; what a `ce-dataref` says of it."""
-        return f"nats-object://{BODIES_BUCKET}/{await self.keep_body(data)}"
+        return f"nats-object://{BODIES_BUCKET}/{await self.keep_body(owner, data)}"
 
     async def read_body(self, name: str) -> bytes:
         """A body from the object store. Raises RecordError where it is not there."""
@@ -514,8 +517,11 @@ class Record:
             await self._bodies.put(name, data)
 
     async def _read_body(self, name: str) -> bytes:
-        async with asyncio.timeout(BODY_S):
-            return (await self._bodies.get(name)).data or b""
+        try:
+            async with asyncio.timeout(BODY_S):
+                return (await self._bodies.get(name)).data or b""
+        except ObjectNotFoundError as error:
+            raise RecordUnreadable("the body is not in the object store any more") from error
 
 
 def event_headers(subject: str, event_id: str, kind: str) -> dict[str, str]:

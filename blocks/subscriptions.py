@@ -22,7 +22,8 @@ from blocks.exceptions import RecordError, RecordMisconfigured
 from blocks.record import TRANSIENT, Record, words
 
 ACK_WAIT_S = 30.0
-MAX_DELIVER = 20
+MAX_DELIVER = -1
+"""Without end: what can never be used is refused, and what waits for JetStream is to wait as long as that is away."""
 TAKE_S = 5.0
 PENDING = 1_000
 """Messages of plain NATS that wait here; beyond, the client drops."""
@@ -120,6 +121,8 @@ async def _consumer(record: Record, name: str, subject: str, stream: str) -> Jet
         except NotFoundError:
             await record.jetstream.add_consumer(stream, config)
         else:
+            if found.filter_subject == subject and found.max_deliver != MAX_DELIVER:
+                await record.jetstream.add_consumer(stream, found.evolve(max_deliver=MAX_DELIVER))
             if found.filter_subject != subject:
                 raise RecordMisconfigured(
                     f"consumer {durable} of {stream} listens to {found.filter_subject!r}, and not to {subject!r}: "

@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from blocks.exceptions import RecordError
+from blocks.exceptions import RecordError, RecordUnavailable
 from blocks.files import read_regular
 from blocks.record import Record
 from blocks.subscriptions import Incoming, kept, passing, stream_of
@@ -165,14 +165,17 @@ async def _take(record: Record, listener: Listener, event: Incoming, log: Log) -
 
 async def _enqueued(record: Record, request: Request) -> bool:
     """`enqueue`, tried again for a while where JetStream does not answer: plain NATS brings no event twice."""
-    until = asyncio.get_running_loop().time() + WAIT_S
-    while True:
-        try:
-            return await enqueue(record, request)
-        except RecordError:
-            if asyncio.get_running_loop().time() >= until:
-                raise
-        await asyncio.sleep(AGAIN_S)
+    away: RecordError | None = None
+    try:
+        async with asyncio.timeout(WAIT_S):
+            while True:
+                try:
+                    return await enqueue(record, request)
+                except RecordError as error:
+                    away = error
+                await asyncio.sleep(AGAIN_S)
+    except TimeoutError:
+        raise away or RecordUnavailable(f"JetStream did not answer for {WAIT_S:g} s") from None
 
 
 def _asked(listener: Listener, event: Incoming) -> Asked | None:

@@ -99,9 +99,6 @@ class TerminalWatcher:
         """Say a line."""
         self._console.print(Text(text))
 
-    def _live_table(self) -> RenderableType:
-        return Plain(self._table())
-
     def _table(self) -> RenderableType:
         if self._plan is None:
             return Text()

@@ -11,7 +11,9 @@ for it: what stands in strings is cut out, brackets and commas of the rest are c
 
 from __future__ import annotations
 
+import base64
 import functools
+import hmac
 import json
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -36,7 +38,7 @@ _HALF = re.compile(
 )
 """Half of a character, escaped or in bytes that a parser takes though they are no UTF-8."""
 _WHOLE = re.compile(rb"(?<![\d.eE+-])-?\d{19,}(?![\d.eE])")
-_UNFINISHED = re.compile(rb"[\d.eE+-]*\Z")
+_NUMERIC = b"0123456789.eE+-"
 _MAX_DIGITS = 4_000
 _STRUCTURE = b"[]{}"
 _OTHERS = bytes(set(range(256)) - set(_STRUCTURE))
@@ -82,7 +84,7 @@ class Bounds:
 
     def _check_numbers(self, outside: bytes) -> None:
         text = self._number + outside
-        self._number = _UNFINISHED.search(text)[0]  # type: ignore[index]  # it always matches
+        self._number = text[len(text.rstrip(_NUMERIC)) :]  # a number that the next piece may go on with
         if len(self._number) > _MAX_DIGITS:
             raise TooMuch("body: has a number of too many digits")
         for number in _WHOLE.findall(text[: len(text) - len(self._number)]):
@@ -105,14 +107,18 @@ class Bounds:
 
 
 class BodyBounds:
-    """Refuses a body of more than it may weigh with 422, and one of too many bytes with 413; everything else passes."""
+    """Refuses a body of more than it may weigh with 422, and one of too many bytes with 413; everything else passes.
 
-    def __init__(self, app: App, max_bytes: int = MAX_BYTES) -> None:
+    Where the server asks for an auth string, the body of a request without it is not read here: the app refuses it.
+    """
+
+    def __init__(self, app: App, max_bytes: int = MAX_BYTES, auth: str | None = None) -> None:
         self._app, self._max_bytes = app, max_bytes
+        self._key = base64.b64encode(auth.encode()) if auth else None
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Read the body, then let the app read it again."""
-        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
+        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS") or not self._has_key(scope):
             await self._app(scope, receive, send)
             return
         try:
@@ -128,6 +134,12 @@ class BodyBounds:
             return waiting.pop() if waiting else await receive()
 
         await self._app(scope, again, send)
+
+    def _has_key(self, scope: MutableMapping[str, Any]) -> bool:
+        if self._key is None:
+            return True
+        given = next((value for name, value in scope["headers"] if name.lower() == b"authorization"), b"")
+        return hmac.compare_digest(given.rpartition(b" ")[2], self._key)
 
     async def _read(self, scope: MutableMapping[str, Any], receive: Receive) -> bytes | None:
         """The body; None where the sender goes before its end. Raises TooMuch."""
@@ -161,6 +173,7 @@ class BodyBounds:
 def bound_bodies() -> None:
     """Let every app that Prefect's server makes in this process have the bounds."""
     from prefect.server.api import server
+    from prefect.settings import PREFECT_SERVER_API_AUTH_STRING
 
     create: Callable[..., Any] = server.create_app
 
@@ -168,7 +181,7 @@ def bound_bodies() -> None:
     def bounded(*arguments: Any, **options: Any) -> Any:
         app = create(*arguments, **options)
         if not any(one.cls is BodyBounds for one in app.user_middleware):
-            app.add_middleware(BodyBounds)
+            app.add_middleware(BodyBounds, auth=PREFECT_SERVER_API_AUTH_STRING.value() or None)
         return app
 
     setattr(server, create.__name__, bounded)

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from blocks.dead_letters import DeadLetter, dead_letter
-from blocks.exceptions import RecordError
+from blocks.exceptions import NewerVersion, RecordUnreadable
 from blocks.record import Record
 from tasks.council.models import InvalidRequest
 from tasks.enqueue import DELIBERATE, Request, enqueue
@@ -29,7 +29,7 @@ async def content_of(record: Record, letter: DeadLetter) -> Any:
     """The JSON of a dead letter, else its text as far as it is one. Raises RecordError where it is not there."""
     try:
         return (await record.event_of(letter.subject, letter.sequence, letter)).body
-    except RecordError:
+    except (RecordUnreadable, NewerVersion):
         return letter.data.decode(errors="replace")[:MAX_SHOWN]
 
 
@@ -39,7 +39,7 @@ async def replay(record: Record, number: int) -> str:
     try:
         body = (await record.event_of(letter.subject, letter.sequence, letter)).body
         request = Request.from_record({**body, "id": str(uuid.uuid4()), "run": None})
-    except (RecordError, ValidationError) as error:
+    except (RecordUnreadable, NewerVersion, ValidationError) as error:
         problem = f"dead letter {number} is no request that can be run: {letter.reason}"
         raise InvalidRequest("number", problem) from error
     if request.flow != DELIBERATE:

@@ -17,6 +17,7 @@ from prefect import task
 from prefect.artifacts import acreate_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
+from prefect.exceptions import PrefectException
 from prefect.states import Completed, Failed
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -75,7 +76,7 @@ async def asked(subject: str, question: Callable[[], Awaitable[str]], advice: st
     try:
         async with asyncio.timeout(PATIENCE_S):
             text = await question()
-    except (ConclaveError, httpx.HTTPError, TimeoutError) as error:
+    except (ConclaveError, PrefectException, httpx.HTTPError, TimeoutError) as error:
         seconds = time.monotonic() - started
         state: FindingState = "warning" if isinstance(error, Busy | DeadLetters) else "failed"
         return Finding(subject=subject, state=state, text=_words(error), advice=advice, seconds=seconds)

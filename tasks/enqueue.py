@@ -158,7 +158,7 @@ async def _accepted(record: Record, request: Request) -> bool:
     }
     standing = await status_of(record, request.id)
     if standing is None:
-        status |= await _noted(record, asked)
+        status |= await _noted(record, request.id, asked)
         if await record.create_status(request.id, status):
             return True
         standing = await status_of(record, request.id) or {}
@@ -169,9 +169,9 @@ async def _accepted(record: Record, request: Request) -> bool:
     return not Status(standing["status"]).final and not await queued(record, request.id, request.lane)
 
 
-async def _noted(record: Record, asked: Body) -> Body:
+async def _noted(record: Record, deliberation_id: str, asked: Body) -> Body:
     """What was asked, for the key; where it is too large for that it is stored first, and the key says where."""
     text = json.dumps(asked, ensure_ascii=False)
     if len(text) <= MAX_REQUEST_IN_STATUS:
         return {"request": asked}
-    return {REQUEST_BODY: await record.keep_body(text.encode())}
+    return {REQUEST_BODY: await record.keep_body(deliberation_id, text.encode())}

@@ -13,6 +13,7 @@ from prefect.client.schemas.filters import FlowFilter, FlowFilterName, FlowRunFi
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.logging import get_logger
 
+from blocks.exceptions import RecordError, RecordUnavailable
 from blocks.names import is_tag, tag_of
 from blocks.record import Record
 from tasks.enqueue import id_of, queued_request
@@ -63,7 +64,9 @@ async def named_as_ours(record: Record, run: FlowRun) -> bool:
     """As `is_ours`; what cannot be told of one run, which is said, keeps nobody from the others. Raises RecordError."""
     try:
         return await is_ours(record, run)
-    except (ValueError, TypeError, KeyError) as error:
+    except RecordUnavailable:
+        raise
+    except (ValueError, TypeError, KeyError, RecordError) as error:
         get_logger("conclave.ownership").warning("flow run %s is left alone: %s", run.id, str(error)[:SAID])
         return False
 

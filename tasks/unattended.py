@@ -23,6 +23,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_run_logger
 from prefect.states import Cancelled, Completed
 
+from blocks.exceptions import RecordUnreadable
 from blocks.installation import note, pools, read_note, server_time
 from blocks.jetstream import Retention
 from blocks.loading import open_leases, open_record
@@ -180,7 +181,7 @@ async def _end(record: Record, one: str, status: Body, run: FlowRun | None, stop
         await record.merge_status(one, {"cancel_requested": True})
     try:
         asked = await _parameters(record, one, status, run)
-    except InvalidRequest:  # such as the flag of a command that was stopped before it had asked: it ends without a plan
+    except (InvalidRequest, RecordUnreadable):  # as of a command that was stopped before it had asked
         asked = {}
     async with (await open_leases()).hold(one) as lease:
         await end(record, one, lease, asked)

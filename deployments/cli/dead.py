@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,11 +24,11 @@ def list_(as_json: AsJson = False) -> None:
     running_stack()
     letters = run(_all())
     if as_json:
-        put(json.dumps([_line(letter) for letter in letters], indent=2))
+        put(json.dumps(letters, indent=2))
         return
     for letter in letters:
-        when, often = letter.died[:19], f"{letter.deliveries} x"
-        put(f"{letter.sequence:6} {when} {letter.id:36} {often:>5}  {letter.reason}")
+        when, often = letter["died"][:19], f"{letter['deliveries']} x"
+        put(f"{letter['number']:6} {when} {letter['id']:36} {often:>5}  {letter['reason']}")
     if not letters:
         say("there are no dead letters")
 
@@ -51,13 +50,13 @@ def replay(number: Number) -> None:
     put(run(_replayed(number)))
 
 
-async def _all() -> list[DeadLetter]:
+async def _all() -> list[dict[str, Any]]:
     from blocks.connections import connections
     from blocks.dead_letters import dead_letters
     from blocks.loading import open_record
 
     async with connections():
-        return [letter async for letter in dead_letters(await open_record())]
+        return [_line(letter) async for letter in dead_letters(await open_record())]
 
 
 async def _shown(number: int) -> dict[str, Any]:
@@ -81,5 +80,10 @@ async def _replayed(number: int) -> str:
 
 
 def _line(letter: DeadLetter) -> dict[str, Any]:
-    told = asdict(letter)
-    return {"number": letter.sequence, **{name: told[name] for name in ("id", "died", "deliveries", "reason")}}
+    return {
+        "number": letter.sequence,
+        "id": letter.id,
+        "died": letter.died,
+        "deliveries": letter.deliveries,
+        "reason": letter.reason,
+    }

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from functools import partial
 
+from blocks.urls import without_credentials
 from deployments.settings import Settings, load_settings, server_root
 from deployments.stack import processes
 from deployments.stack.environments import supervisors_environment, write_environments
@@ -164,7 +165,7 @@ def _note_models(answers: Answers, options: UpOptions, settings: Settings, recor
     elif listed and not options.model and (record.simulated or not wanted):
         record.model = next(iter(listed))
     else:
-        url, names = record.parts["llm"].url, ", ".join(listed)
+        url, names = without_credentials(record.parts["llm"].url), ", ".join(listed)
         raise StackOptionsError(f"{url} does not serve {wanted or 'any model'}; it lists: {names}")
 
 

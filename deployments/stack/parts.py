@@ -238,7 +238,9 @@ def _llm(settings: Settings, options: UpOptions) -> Part:
     if options.simulate and options.llm_url:
         raise StackOptionsError("--simulate and --llm-url contradict each other: give one of them")
     if options.llm_url and not options.llm_url.startswith(("http://", "https://")):
-        raise StackOptionsError(f"--llm-url {options.llm_url!r} should be a URL such as http://127.0.0.1:8000")
+        raise StackOptionsError(
+            f"--llm-url {without_credentials(options.llm_url)!r} should be a URL such as http://127.0.0.1:8000"
+        )
     given, source = (options.llm_url, "--llm-url") if options.llm_url else (settings.llm_url, _from("llm_url"))
     if given and not options.simulate:
         return Part("llm", server_root(given), source=source)

@@ -13,7 +13,7 @@ import httpx
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.states import Cancelled
 
-from blocks.exceptions import RecordError
+from blocks.exceptions import RecordError, RecordUnavailable
 from deployments.worker.flow_runs import tell_prefect
 from deployments.worker.pools import of_our_type
 from deployments.worker.runs import Runs
@@ -46,7 +46,7 @@ async def _isolated(runs: Runs, run: FlowRun, told: dict[str, str], log: Log) ->
     """Cancel one; what goes wrong is told once, and keeps nobody from the others."""
     try:
         await _cancel(runs, run)
-    except (httpx.TransportError, RecordError):
+    except (httpx.TransportError, RecordUnavailable):
         raise
     except Exception as error:  # noqa: BLE001  # whatever one run brings up must not end the watch
         said = f"{type(error).__name__}: {error}"[:SAID]
@@ -95,8 +95,10 @@ async def _end_flow_run(runs: Runs, run: FlowRun, deliberation_id: str, goes_on:
     if request is not None and request.run == own and request.flow != DELIBERATE:
         lease = await runs.leases.take(request.id)
         if lease is not None:  # else somebody is at it, and stops it
-            await tell_prefect(own, Cancelled(message="Cancelled before it began."))
-            await runs.leases.release(lease)
+            try:
+                await tell_prefect(own, Cancelled(message="Cancelled before it began."))
+            finally:
+                await runs.leases.release(lease)
     elif goes_on and own != deliberation_id and await _is_for_us(run):
         message = f"A second run of {deliberation_id}, which goes on in its first."
         await tell_prefect(own, Cancelled(message=message))

@@ -161,7 +161,9 @@ def _check(parameters: Body, deployment: DeploymentResponse) -> None:
     try:
         validate(parameters, schema, raise_on_error=True)
     except (ValidationError, CircularSchemaRefError, RecursionError) as error:
-        raise InvalidRequest("parameters", f"the deployment refuses them: {error or type(error).__name__}") from error
+        raise InvalidRequest(
+            "parameters", f"the deployment refuses them: {str(error) or type(error).__name__}"
+        ) from error
 
 
 async def tell_prefect(run: str | None, state: State[Any], waiting_only: bool = False) -> None:

@@ -16,9 +16,10 @@ import httpx
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, WorkPoolFilter, WorkPoolFilterName
 from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
 
-from blocks.exceptions import RecordError
+from blocks.exceptions import RecordError, RecordUnavailable
 from blocks.installation import pools
 from blocks.names import is_tag, tag_of
 from blocks.record import Record
@@ -61,7 +62,7 @@ async def _look(runs: Runs, before: Seen, log: Log) -> Seen:
             lost[run.id] = run.state.id
             if run.id in before and before[run.id] == run.state.id:
                 await _take_up(runs, run, log)
-        except (httpx.TransportError, RecordError):
+        except (httpx.TransportError, RecordUnavailable):
             raise
         except Exception as error:  # noqa: BLE001  # whatever one run brings up must not end the watch
             said = f"{type(error).__name__}: {error}"
@@ -90,7 +91,7 @@ async def _take_up(runs: Runs, run: FlowRun, log: Log) -> None:
             return
         log.warning("flow run %s was lost on its way to the queue, and goes there now", run.id)
         await enqueue(runs.record, request_for(run, await _entrypoint(run)))
-    except (UnknownFlow, InvalidRequest) as error:
+    except (UnknownFlow, InvalidRequest, ObjectNotFound) as error:  # none: its deployment was deleted
         await tell_prefect(str(run.id), Crashed(message=f"Refused: {error}"[:SAID]))
     finally:
         await runs.leases.release(lease)

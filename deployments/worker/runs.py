@@ -13,7 +13,7 @@ import time
 from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 from prefect import Flow
@@ -24,9 +24,11 @@ from prefect.states import Cancelled, Crashed
 from blocks.exceptions import (
     AgentsUnavailable,
     BlockMissing,
+    BlockUnusable,
     ConclaveError,
     NewerVersion,
     OtherInstallation,
+    PrefectRefused,
     PrefectUnavailable,
     RecordError,
     RecordUnavailable,
@@ -61,8 +63,20 @@ NEWER_S = 3600.0
 """How long what a later version wrote is left to a worker of that version; then it is a dead letter."""
 REMEMBERED = 10_000
 """Messages whose failures are remembered."""
-TRANSIENT_STATUS = (408, 429, 502, 503, 504)
+TRANSIENT_STATUS = (401, 403, 408, 429, 502, 503, 504)
 """HTTP statuses of Prefect that say nothing of the request."""
+AWAY = (RecordUnavailable, AgentsUnavailable, PrefectUnavailable, PrefectRefused, httpx.TransportError)
+"""What says that a part is away, and nothing of the request."""
+SERVER_ERRORS_S = 900.0
+"""How long a request is tried that Prefect answers 500 to: it may be the request, or Prefect's database."""
+
+
+class Seen(NamedTuple):
+    """How often something was seen, and when at first and at last, by the clock of this process."""
+
+    times: int
+    first: float
+    last: float
 
 
 @dataclass
@@ -77,6 +91,8 @@ class Work:
     cancelled: bool = False
     tries: int = 0
     """Runs of the deliberation with this one; 0 where none has begun."""
+    spent: bool = False
+    """Whether it failed too often, and is to be given up."""
 
     def cancel(self) -> None:
         """Stop its flow, for somebody who asked for that."""
@@ -89,7 +105,10 @@ class Unfinished(ConclaveError):
     """A run ended without a final status on the record; another try may bring it."""
 
 
-TRIED_AGAIN = (Unfinished, AgentsUnavailable, OtherInstallation, RecordError, BlockMissing, httpx.HTTPError)
+TRIED_AGAIN = (
+    *(Unfinished, AgentsUnavailable, OtherInstallation, RecordError, BlockMissing, BlockUnusable),
+    *(PrefectUnavailable, PrefectRefused, httpx.HTTPError),
+)
 
 
 class Runs:
@@ -102,13 +121,14 @@ class Runs:
         self.peak = self.ended = 0
         self._numbers = 0
         self._flow_runs = FlowRuns(record)
-        self._failures: OrderedDict[int, int] = OrderedDict()
-        self._newer: OrderedDict[int, float] = OrderedDict()
+        self._failures: OrderedDict[int, Seen] = OrderedDict()
+        self._newer: OrderedDict[int, Seen] = OrderedDict()
 
     @property
     def newer(self) -> int:
         """Messages that a later version wrote, and that wait for a worker of that version."""
-        return len(self._newer)
+        since = time.monotonic() - 3 * NEWER_AGAIN_S  # what a newer worker took meanwhile comes here no more
+        return sum(seen.last > since for seen in self._newer.values())
 
     async def run(self, delivery: Delivery) -> None:
         """Work on a request until it is done, or is to be delivered again. Never raises."""
@@ -199,7 +219,7 @@ class Runs:
             return AGAIN_S * MAX_TRIES
         if isinstance(error, AgentsUnavailable):
             await self._cluster.suspect()
-        if _is_of_the_message(error) and self._count(work.delivery) >= MAX_FAILURES:
+        if _is_of_the_message(error) and self._is_spent(work, error):
             raise error if isinstance(error, Exception) else Unfinished(str(error) or type(error).__name__)
         self._log.warning("%s is tried again (%s): %s", request.id, type(error).__name__, error)
         return AGAIN_S * min(tries, MAX_TRIES)
@@ -307,13 +327,14 @@ class Runs:
     async def _failed(self, work: Work, error: Exception, again_s: float) -> None:
         """Try a message again, a few times; then it is a dead letter, and what it was accepted for ends FAILED."""
         delivery = work.delivery
-        failures = self._failures.get(delivery.sequence, 0)
-        if failures < MAX_FAILURES:
-            failures = self._count(delivery)
-        if failures < MAX_FAILURES:
-            await delivery.hand_back(again_s * failures)
+        if not _is_of_the_message(error):
+            await delivery.hand_back(again_s)
             return
-        reason = f"given up after {failures} failures: {type(error).__name__}: {error}"[:MAX_REASON]
+        if not work.spent and not self._is_spent(work, error):
+            await delivery.hand_back(again_s * self._failures[delivery.sequence].times)
+            return
+        times = self._failures[delivery.sequence].times
+        reason = f"given up after {times} failures: {type(error).__name__}: {error}"[:MAX_REASON]
         if await self._give_up(work, reason):
             await delivery.bury(reason)
         else:
@@ -336,20 +357,22 @@ class Runs:
     async def _leave_to_newer(self, work: Work, error: NewerVersion) -> None:
         """Leave what a later version wrote to a worker of that version, for a while; it counts as no try."""
         delivery = work.delivery
-        now = time.monotonic()
-        since = _remember(self._newer, delivery.sequence, self._newer.get(delivery.sequence, now))
+        seen = _seen(self._newer, delivery.sequence)
         if work.request is not None and work.tries:
             await self.record.merge_status(work.request.id, {"tries": work.tries - 1})
-        if now - since < NEWER_S:
+        if seen.last - seen.first < NEWER_S:
             self._log.warning("%s is left to a newer worker: %s", delivery.id, error)
             await delivery.hand_back(NEWER_AGAIN_S)
             return
-        del self._newer[delivery.sequence]
         await delivery.bury(f"no newer worker took it within {NEWER_S:g} s: {error}")
+        del self._newer[delivery.sequence]
 
-    def _count(self, delivery: Delivery) -> int:
-        """Failures of a message in this worker, with this one."""
-        return int(_remember(self._failures, delivery.sequence, self._failures.get(delivery.sequence, 0) + 1))
+    def _is_spent(self, work: Work, error: BaseException) -> bool:
+        """Count a failure; whether the message has failed too often in this worker."""
+        seen = _seen(self._failures, work.delivery.sequence)
+        patient = isinstance(error, httpx.HTTPStatusError) and seen.last - seen.first < SERVER_ERRORS_S
+        work.spent = seen.times >= MAX_FAILURES and not patient
+        return work.spent
 
     async def cancelled(self, request: Request, run: FlowRun, lease: Lease) -> None:
         """End a deliberation that is to stop and that nobody runs."""
@@ -372,7 +395,7 @@ def _is_of_the_message(error: BaseException) -> bool:
     """Whether it may come from the message, and not from a part that is away."""
     if isinstance(error, httpx.HTTPStatusError):
         return error.response.status_code not in TRANSIENT_STATUS
-    return not isinstance(error, RecordUnavailable | AgentsUnavailable | PrefectUnavailable | httpx.HTTPError)
+    return not isinstance(error, AWAY)
 
 
 def _new_status(request: Request) -> Body:
@@ -380,8 +403,11 @@ def _new_status(request: Request) -> Body:
     return {"id": request.id, "status": Status.PENDING.value, "request_digest": request.digest, "door": request.door}
 
 
-def _remember(kept: OrderedDict[int, Any], sequence: int, value: Any) -> Any:
-    kept[sequence] = value
+def _seen(kept: OrderedDict[int, Seen], sequence: int) -> Seen:
+    """Note that a message was seen once more."""
+    now = time.monotonic()
+    before = kept.get(sequence, Seen(0, now, now))
+    kept[sequence] = Seen(before.times + 1, before.first, now)
     while len(kept) > REMEMBERED:
         kept.popitem(last=False)
-    return value
+    return kept[sequence]
