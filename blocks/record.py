@@ -328,14 +328,14 @@ class Record:
         return await self.outlast(create)
 
     async def read_status(self, key: str) -> Body | None:
-        """The value of a key, None if there is none."""
+        """The value of a key, None if there is none; an empty one where it cannot be read."""
 
         async def get() -> Body | None:
             try:
                 entry = await self._status.get(key)
             except KeyNotFoundError:
                 return None
-            return _load(entry.value)
+            return _readable(entry.value)
 
         return await self.outlast(get)
 
@@ -350,7 +350,7 @@ class Record:
             while True:
                 try:
                     entry = await self._status.get(key)
-                    value = _dump({**_load(entry.value), **change})
+                    value = _dump({**_readable(entry.value), **change})
                     await self._status.update(key, value, last=entry.revision)
                     return True
                 except KeyNotFoundError:
@@ -582,6 +582,14 @@ def _same_epoch(standing: Event, epoch: int, run: str | None, holder: str | None
 
 def _dump(body: Body) -> bytes:
     return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _readable(data: bytes | None) -> Body:
+    """The body of a key; empty where it is no JSON, so that whoever has to end the deliberation can."""
+    try:
+        return _load(data)
+    except (ValueError, RecursionError):
+        return {}
 
 
 def _load(data: bytes | None) -> Body:

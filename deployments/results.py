@@ -82,7 +82,7 @@ async def _items(record: Record, deliberation_id: str) -> list[Body]:
     while (event := await record.next(f"decisions.{deliberation_id}.*", after)) is not None:
         after = event.sequence
         body = event.body
-        lines.append({name: body[name] for name in ("item", "status", "degraded", "winner_id", "duration_ms")})
+        lines.append({name: body.get(name) for name in ("item", "status", "degraded", "winner_id", "duration_ms")})
     return lines
 
 

@@ -60,10 +60,16 @@ class Request(Frozen):
     @property
     def digest(self) -> str | None:
         """Identity of what is asked, None where no council can be asked that."""
-        try:
-            return DeliberationRequest.read(self.asked).digest
-        except InvalidRequest:
-            return None
+        return digest_of(self.parameters)
+
+
+def digest_of(parameters: dict[str, Any]) -> str | None:
+    """Identity of what parameters ask, None where no council can be asked that."""
+    try:
+        asked = {name: value for name, value in parameters.items() if name != "deliberation_id"}
+        return DeliberationRequest.read(asked).digest
+    except InvalidRequest:
+        return None
 
 
 def id_of(parameters: dict[str, Any], run: str) -> str:

@@ -9,6 +9,7 @@ from blocks.loading import open_leases
 from blocks.record import Fence, Record
 from tasks.council.finished import Finished
 from tasks.council.models import Status
+from tasks.council.plain import one_line
 
 MAX_REASON = 2_000
 """Characters of a reason; a refusal may repeat what was sent."""
@@ -57,6 +58,6 @@ async def end_without_plan(
     """End what can never be run, or could not be, with the reason; nothing is read that may be unreadable."""
     fence = await begin_epoch(record, deliberation_id, lease, run)
     finished = Finished(
-        task_id=deliberation_id, status=status, error=reason[:MAX_REASON], completed_at=datetime.now(UTC)
+        task_id=deliberation_id, status=status, error=one_line(reason, MAX_REASON), completed_at=datetime.now(UTC)
     )
     return await write_end(record, finished, fence)

@@ -14,6 +14,7 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.logging import get_logger
 
 from blocks.exceptions import RecordError, RecordUnavailable
+from blocks.installation import pools
 from blocks.names import is_tag, tag_of
 from blocks.record import Record
 from tasks.enqueue import id_of, queued_request
@@ -37,6 +38,20 @@ async def is_ours(record: Record, run: FlowRun) -> bool:
         return True
     requests = [await queued_request(record, waiting) for waiting in {own, one}]
     return own in {request.run for request in requests if request is not None}
+
+
+async def may_run(record: Record, run: FlowRun, deliberation_id: str) -> bool:
+    """Whether a message in the queue may name a flow run: by its tag, or since the record or its work pool is ours.
+
+    The message itself is no reason. Raises RecordError.
+    """
+    if tag_of(record.installation) in run.tags:
+        return True
+    if any(map(is_tag, run.tags)):
+        return False
+    if str(run.id) in await _named(record, deliberation_id):
+        return True
+    return run.work_pool_name in await pools(record)
 
 
 async def runs_under(record: Record, deliberation_id: str, run: FlowRun) -> bool:

@@ -26,7 +26,8 @@ from blocks.names import stored, tag_of
 from blocks.ray_agents import RayAgents
 from blocks.record import Body, Record
 from tasks.council.models import DeliberationRequest, InvalidRequest
-from tasks.enqueue import DELIBERATE, Request
+from tasks.enqueue import DELIBERATE, Request, digest_of, id_of
+from tasks.ownership import may_run
 
 REFUSED = (409, 422)
 """How Prefect answers parameters that it does not take."""
@@ -34,6 +35,10 @@ DEPLOYMENT_KEPT_S = 30.0
 """How long a deployment counts as read; an edit in Prefect's UI takes effect on new runs after that."""
 
 _started: ContextVar[Callable[[], None]] = ContextVar("started")
+
+
+class OtherRun(ValueError):
+    """A message names a flow run that is not its own; the text says why it is not."""
 
 
 class FlowRuns:
@@ -44,15 +49,18 @@ class FlowRuns:
         self._deliberate: tuple[str, Flow[Any, Any]] | None = None
         self._others: dict[str, Flow[Any, Any]] = {}
         self._deployments: dict[str, tuple[float, DeploymentResponse]] = {}
+        self._flow_names: dict[UUID, str] = {}
 
     async def of(self, request: Request, flow: Flow[Any, Any]) -> FlowRun:
         """The flow run of a request: the one that Prefect handed over, or one that is made once for its id.
 
-        It is made Pending, since pollers would take a Scheduled one as well. Raises InvalidRequest, and ObjectNotFound
-        where somebody deleted it.
+        It is made Pending, since pollers would take a Scheduled one as well. Raises InvalidRequest, OtherRun where the
+        message names somebody else's, and ObjectNotFound where somebody deleted it.
         """
         async with get_client() as client:
-            if (run := request.run or await self._noted(request)) is not None:
+            if request.run is not None:
+                return await self._its_own(client, request, flow, await client.read_flow_run(UUID(request.run)))
+            if (run := await self._noted(request)) is not None:
                 return await client.read_flow_run(UUID(run))
             if request.flow == DELIBERATE:
                 DeliberationRequest.read(request.asked)
@@ -63,6 +71,27 @@ class FlowRuns:
             if deployment is not None and request.flow != DELIBERATE:
                 await asyncio.to_thread(_check, parameters, deployment)
             return await self._create(client, request, flow, deployment, parameters)
+
+    async def _its_own(self, client: PrefectClient, request: Request, flow: Flow[Any, Any], run: FlowRun) -> FlowRun:
+        """The run, if it is of the request's flow, id and parameters, and this installation's. Raises OtherRun.
+
+        Whoever may write to the queue must not get another's run by that.
+        """
+        if run.flow_id not in self._flow_names:
+            self._flow_names[run.flow_id] = (await client.read_flow(run.flow_id)).name
+        own, deliberates = str(run.id), request.flow == DELIBERATE
+        problem = None
+        if self._flow_names[run.flow_id] != flow.name:
+            problem = "is a run of another flow"
+        elif request.id != (id_of(run.parameters, own) if deliberates else own):
+            problem = "is the run of another id"
+        elif deliberates and digest_of(run.parameters) != request.digest:
+            problem = "was asked something else"
+        elif not await may_run(self._record, run, request.id):
+            problem = "is not this installation's"
+        if problem is not None:
+            raise OtherRun(f"run: {own} {problem}")
+        return run
 
     async def _create(
         self,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import re
 from typing import Any
-from uuid import UUID
 
 from prefect import Flow
 from prefect.client.schemas.objects import FlowRun
@@ -36,14 +35,6 @@ def request_for(flow_run: FlowRun, entrypoint: str | None) -> Request:
         door="prefect",
         lane=lane,
     )
-
-
-def run_of(body: dict[str, Any]) -> str | None:
-    """The flow run that a message names, if that can be one: it is told also where the rest cannot be read."""
-    try:
-        return str(UUID(body["run"]))
-    except (LookupError, TypeError, ValueError, AttributeError):
-        return None
 
 
 def known(entrypoint: str | None) -> str:

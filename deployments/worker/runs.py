@@ -39,10 +39,11 @@ from blocks.leases import Lease, Leases
 from blocks.record import LEASE_S, Body, Record
 from blocks.work_queue import Delivery
 from deployments.worker.cluster import Cluster
-from deployments.worker.flow_runs import FlowRuns, run_flow, tell_prefect
+from deployments.worker.flow_runs import FlowRuns, OtherRun, run_flow, tell_prefect
 from deployments.worker.places import Places
-from deployments.worker.requests import UnknownFlow, load, run_of
+from deployments.worker.requests import UnknownFlow, load
 from tasks.council.models import InvalidRequest, Status
+from tasks.council.plain import one_line
 from tasks.ending import end, refuse
 from tasks.enqueue import DELIBERATE, Request, is_accepted
 from tasks.finishing import MAX_REASON, end_without_plan
@@ -164,7 +165,6 @@ class Runs:
         delivery = work.delivery
         try:
             body = await delivery.body()
-            work.run = run_of(body)
             request = work.request = Request.of_message(delivery.id, body)
             flow = load(request.flow)
         except (InvalidRequest, UnknownFlow, RecordUnreadable) as error:
@@ -195,8 +195,10 @@ class Runs:
                 await self._other(work, request, flow, run)
                 return None
             tries = await self._deliberation(work, request, flow, run, lease, status)
+        except OtherRun as error:
+            await self._refused(work, str(error))
         except ObjectNotFound:
-            await self._end(request, lease, "its flow run was deleted")
+            await self._without_run(work, request, lease)
         except InvalidRequest as error:
             if await refuse(self.record, request.id, lease, str(error), request.digest, work.run):
                 await tell_prefect(work.run, Crashed(message=str(error)))
@@ -209,6 +211,12 @@ class Runs:
         except (*TRIED_AGAIN, Abort) as error:
             return await self._again(work, request, error, tries)
         return None
+
+    async def _without_run(self, work: Work, request: Request, lease: Lease) -> None:
+        """End a deliberation whose flow run is not in Prefect: nobody is asked for it any more."""
+        reason = "its flow run is not in Prefect: it was deleted, or never was"
+        if request.flow == DELIBERATE and not await refuse(self.record, request.id, lease, reason, request.digest):
+            await self._end(request, lease, reason)
 
     async def _again(self, work: Work, request: Request, error: BaseException, tries: int) -> float:
         """The seconds until the next try. Raises the error where this message has failed too often."""
@@ -306,6 +314,7 @@ class Runs:
     async def _refused(self, work: Work, reason: str) -> None:
         """A message that no worker can run leaves the queue as a dead letter; nothing else ends with it."""
         self._log.error("request %s is refused: %s", work.delivery.id, reason)
+        # Set only where the run was found to be the request's own.
         await tell_prefect(work.run, Crashed(message=f"Refused: {reason}"), waiting_only=True)
         await work.delivery.bury(reason)
 
@@ -334,8 +343,15 @@ class Runs:
             await delivery.hand_back(again_s * self._failures[delivery.sequence].times)
             return
         times = self._failures[delivery.sequence].times
-        reason = f"given up after {times} failures: {type(error).__name__}: {error}"[:MAX_REASON]
-        if await self._give_up(work, reason):
+        reason = one_line(f"given up after {times} failures: {type(error).__name__}: {error}", MAX_REASON)
+        try:
+            given_up = await self._give_up(work, reason)
+        except AWAY:
+            raise
+        except Exception:  # noqa: BLE001  # what stands on the record must not keep the message in the queue
+            self._log.exception("%s cannot be ended", delivery.id)
+            given_up = True
+        if given_up:
             await delivery.bury(reason)
         else:
             await delivery.hand_back(LEASE_S)

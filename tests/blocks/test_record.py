@@ -585,3 +585,23 @@ async def test_whoever_differs_in_a_credential_shares_no_connection(
             with pytest.raises(RecordRefused, match="refuses our credentials") as caught:
                 await JetStream(servers=[server.url], **wrong).record()
             assert "hash" not in str(caught.value)
+
+
+async def test_the_servers_time_is_told_to_many_at_once(record: Any) -> None:
+    """Each of them notes something under one key, which keeps only the newest."""
+    from blocks.installation import server_time
+
+    times = await asyncio.gather(*(server_time(record) for _ in range(50)))
+    assert all(time.tzinfo is not None for time in times)
+
+
+async def test_a_body_that_is_gone_cannot_be_read_and_is_nobody_elses(record: Any, new_id: str) -> None:
+    """The same body under two subjects is kept twice, so that one of them going takes nothing from the other."""
+    from blocks.exceptions import RecordUnreadable
+
+    names = [await record.keep_body(owner, b"{}" * 10) for owner in (f"requests.{new_id}", f"requests.{new_id}-b")]
+    assert len(set(names)) == 2
+    await record._bodies.delete(names[0])
+    with pytest.raises(RecordUnreadable):
+        await record.read_body(names[0])
+    assert await record.read_body(names[1]) == b"{}" * 10

@@ -247,12 +247,14 @@ async def test_a_flow_that_is_no_deliberation_is_cancelled(worker: Worker, simul
     from prefect.client.orchestration import get_client
     from prefect.states import Cancelling, Pending
 
+    from blocks.names import tag_of
     from flows.diagnostics import diagnostics
     from tasks.enqueue import queued
 
     await simulator.fault("hang", match="doctor-")
     async with get_client() as client:
-        run = await client.create_flow_run(diagnostics, parameters={"councils": ["dev"]}, state=Pending())
+        tags = [tag_of(worker.record.installation)]
+        run = await client.create_flow_run(diagnostics, parameters={"councils": ["dev"]}, state=Pending(), tags=tags)
         one = str(run.id)
         await worker.ask(one, flow="flows.diagnostics.diagnostics", parameters={}, run=one)
 
@@ -363,6 +365,55 @@ async def test_another_request_does_not_end_one_that_was_left(
     assert (finished["status"], finished["successful_responses"]) == ("COMPLETED", 3)
 
 
+async def test_a_message_gets_nobody_elses_run(worker: Worker, recorded: Any, make_council: Any, new_id: str) -> None:
+    """It names a run of another flow, id, installation or request: that stays as it is, and the message is kept dead."""
+    from prefect import flow
+    from prefect.client.orchestration import get_client
+    from prefect.states import Pending, Running, Scheduled
+
+    from flows.deliberate import deliberate
+    from flows.housekeeping import housekeeping
+
+    @flow(name="foreign")
+    async def foreign() -> None:
+        """Somebody else's."""
+
+    ours = {"task": TASK, "council": await make_council(1)}
+    other = ["conclave:00000000-0000-0000-0000-000000000000"]
+    async with get_client() as client:
+        made = [
+            await client.create_flow_run(foreign, state=Running()),
+            await client.create_flow_run(housekeeping, state=Scheduled()),
+            await client.create_flow_run(deliberate, parameters=ours, state=Running(), tags=other),
+            await client.create_flow_run(deliberate, parameters=ours, state=Pending()),
+        ]
+        before = [(await client.read_flow_run(run.id)).state.id for run in made]
+        messages = [(str(run.id), str(run.id)) for run in made]
+        messages += [(f"{new_id}-{number}", str(run.id)) for number, run in enumerate(made)]
+        for one, run in messages:
+            body = json.dumps(_body(one, parameters=ours, run=run, door="prefect")).encode()
+            await recorded.client.jetstream().publish(f"requests.{one}", body)
+
+        async def buried() -> bool:
+            found = [letter.subject for each, _ in messages for letter in await _buried(worker, each)]
+            return {f"requests.{each}" for each, _ in messages} <= set(found)
+
+        await until(buried)
+        assert [(await client.read_flow_run(run.id)).state.id for run in made] == before
+    for one, _ in messages:
+        assert await recorded.events(f"deliberations.{one}.>") == {}
+
+
+async def test_a_key_that_cannot_be_read_keeps_no_message_in_the_queue(
+    worker: Worker, recorded: Any, make_council: Any, new_id: str
+) -> None:
+    """Somebody wrote what is no JSON where the status stands: the request is run all the same."""
+    await recorded.client.jetstream().publish(f"$KV.conclave-deliberations.{new_id}", b"garbage")
+    message = _body(new_id, parameters={"task": TASK, "council": await make_council(1)})
+    await recorded.client.jetstream().publish(f"requests.{new_id}", json.dumps(message).encode())
+    assert (await worker.finished(new_id))["status"] == "COMPLETED"
+
+
 async def test_what_fails_again_and_again_ends_once_and_is_kept(
     worker: Worker, recorded: Any, make_council: Any, new_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -392,6 +443,30 @@ async def test_what_fails_again_and_again_ends_once_and_is_kept(
     assert again != new_id
     assert (await worker.finished(again))["status"] == "COMPLETED"
     assert (await worker.finished(new_id))["status"] == "FAILED"
+
+
+async def test_a_part_that_is_away_does_not_count_against_a_request(
+    worker: Worker, make_council: Any, new_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often it is asked for in vain: the request waits, and is decided once the part is back."""
+    import deployments.worker.runs as runs
+    from blocks.exceptions import PrefectUnavailable, RecordUnavailable
+
+    monkeypatch.setattr(runs, "AGAIN_S", 0.05)
+    status_of, raised = runs.status_of, []
+    away = [PrefectUnavailable("away"), RecordUnavailable("away")]
+
+    async def absent(record: Any, one: str) -> Any:
+        if one == new_id and len(raised) < 2 * runs.MAX_FAILURES:
+            raised.append(one)
+            raise away[len(raised) % 2]
+        return await status_of(record, one)
+
+    monkeypatch.setattr(runs, "status_of", absent)
+    assert await worker.ask(new_id, parameters={"task": TASK, "council": await make_council(1)})
+    assert (await worker.finished(new_id))["status"] == "COMPLETED"
+    assert len(raised) == 2 * runs.MAX_FAILURES
+    assert await _buried(worker, new_id) == []
 
 
 async def test_what_a_newer_version_wrote_is_left_to_it(

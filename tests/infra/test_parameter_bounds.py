@@ -177,11 +177,48 @@ async def test_what_prefect_holds_against_a_schema_has_fewer_values() -> None:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("value", ["[" * 300 + "]" * 300, "1" + "0" * 40], ids=["deep", "long"])
-@pytest.mark.parametrize(("how", "ends"), [("as it is", "500"), ("bounded", "200")])
+@pytest.mark.parametrize(
+    ("value", "how", "ends"),
+    [
+        ("[" * 300 + "]" * 300, "as it is", "500"),
+        ("[" * 300 + "]" * 300, "bounded", "200"),
+        ("1" + "0" * 40, "bounded", "200"),
+    ],
+    ids=["deep, as it is", "deep, bounded", "long, bounded"],
+)
 def test_one_run_does_not_break_the_list_of_all(tmp_path: Path, value: str, how: str, ends: str) -> None:
     """Once "as it is" ends as "bounded" does, the bound can go."""
     command = [sys.executable, "-c", JAM, str(tmp_path), how, value]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=280)
     created, listed = done.stdout.split()[-2:]
     assert (listed, created == "422") == (ends, how == "bounded")
+
+
+@pytest.mark.parametrize("piece", [b"e" * (1 << 18), b"+-" * (1 << 17), b"1" * (1 << 18)], ids=["e", "signs", "digits"])
+def test_what_only_looks_like_a_number_is_read_in_one_go(piece: bytes) -> None:
+    """Its end is looked for from behind: from every place of it, this would take an hour."""
+    bounds = Bounds()
+    with pytest.raises(TooMuch, match="too many digits"):
+        bounds.read(piece)
+        bounds.end(piece)
+
+
+@pytest.mark.parametrize(("given", "read"), [(b"Basic dXNlcjpwdw==", True), (b"Basic d3Jvbmc=", False), (None, False)])
+async def test_the_body_of_a_request_without_the_key_is_not_read(given: bytes | None, read: bool) -> None:
+    """The app refuses it; whoever has no key makes nobody hold or scan 96 MiB."""
+    received = []
+
+    async def receive() -> dict[str, Any]:
+        received.append(1)
+        return {"type": "http.request", "body": b"{}", "more_body": False}
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        """Refuses without reading."""
+
+    async def send(message: Any) -> None:
+        """Nobody is told."""
+
+    headers = [(b"authorization", given)] if given else []
+    scope = {"type": "http", "method": "POST", "path": "/api/flow_runs/filter", "headers": headers}
+    await BodyBounds(app, auth="user:pw")(scope, receive, send)
+    assert bool(received) is read
