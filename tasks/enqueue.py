@@ -17,7 +17,7 @@ from tasks.council.base import NAME_PATTERN, Frozen, Name
 from tasks.council.models import DeliberationRequest, InvalidRequest, Status
 from tasks.council.plain import SHOWN_INPUT, shortened
 from tasks.plans import MAX_REQUEST_IN_STATUS
-from tasks.reading import status_of
+from tasks.reading import require_same, status_of
 
 DELIBERATE = "flows.deliberate.deliberate"
 """Entrypoint of the flow; what a request runs is named as in prefect.yaml."""
@@ -163,13 +163,13 @@ async def _accepted(record: Record, request: Request) -> bool:
         "requested_at": datetime.now(UTC).isoformat(),
     }
     standing = await status_of(record, request.id)
+    await require_same(record, request.id, digest, standing)
     if standing is None:
         status |= await _noted(record, request.id, asked)
         if await record.create_status(request.id, status):
             return True
         standing = await status_of(record, request.id) or {}
-    if standing.get("request_digest") not in (None, digest):
-        raise InvalidRequest("id", f"{request.id!r} was already asked with another request")
+        await require_same(record, request.id, digest, standing)
     if request.run is not None:
         return True
     return not Status(standing["status"]).final and not await queued(record, request.id, request.lane)

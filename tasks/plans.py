@@ -28,6 +28,7 @@ from tasks.council.models import (
     check_id,
 )
 from tasks.finishing import begin_epoch
+from tasks.reading import taken
 
 KEPT_PLANS = 64
 KEPT_BYTES = 128 << 20
@@ -159,19 +160,15 @@ async def standing_plan(record: Record, deliberation_id: str, request: Deliberat
     if event is not None:
         return _same(event, deliberation_id, request)
     if (status or {}).get("request_digest") not in (None, request.digest):
-        raise _taken(deliberation_id)
+        raise taken(deliberation_id, "deliberation_id")
     return None
 
 
 def _same(event: Event, deliberation_id: str, request: DeliberationRequest) -> Deliberation:
     plan = Deliberation.from_record(event.body["plan"])
     if plan.request_digest != request.digest:
-        raise _taken(deliberation_id)
+        raise taken(deliberation_id, "deliberation_id")
     return plan
-
-
-def _taken(deliberation_id: str) -> InvalidRequest:
-    return InvalidRequest("deliberation_id", f"{deliberation_id!r} was already asked with another request")
 
 
 async def check_servers(plan: Deliberation) -> None:

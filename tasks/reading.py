@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from blocks.record import Body, Record
 from tasks.council.finished import Finished
-from tasks.council.models import Status
+from tasks.council.models import InvalidRequest, Status
 from tasks.council.proposals import Answer
 
 OF_START = ("council", "started_at", "flow_run_url")
@@ -39,3 +39,18 @@ async def status_of(record: Record, deliberation_id: str) -> Body | None:
     begun = {name: started.body[name] for name in OF_START if name in started.body} if started else {}
     digests = {"request_digest": plan.body["plan"]["request_digest"]} if plan else {}
     return {**(key or {}), "id": deliberation_id, **begun, **digests, **ended}
+
+
+async def require_same(record: Record, deliberation_id: str, digest: str | None, status: Body | None) -> None:
+    """Raise InvalidRequest where the id is another request's: its key, or else its plan, has another digest."""
+    standing = (status or {}).get("request_digest")
+    if standing is None:
+        plan = await record.last(f"deliberations.{deliberation_id}.plan", direct=False)
+        standing = plan.body["plan"]["request_digest"] if plan else None
+    if standing not in (None, digest):
+        raise taken(deliberation_id)
+
+
+def taken(deliberation_id: str, field: str = "id") -> InvalidRequest:
+    """What is said where an id is another request's."""
+    return InvalidRequest(field, f"{deliberation_id!r} was already asked with another request")

@@ -48,7 +48,7 @@ from tasks.ending import end, refuse
 from tasks.enqueue import DELIBERATE, Request, is_accepted
 from tasks.finishing import MAX_REASON, end_without_plan
 from tasks.ownership import runs_under
-from tasks.reading import status_of
+from tasks.reading import require_same, status_of
 from tasks.states import TakenOver, ended_state
 
 Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
@@ -237,8 +237,7 @@ class Runs:
         if request.flow != DELIBERATE:
             return {}
         status = await status_of(self.record, request.id) or {}
-        if status.get("request_digest") not in (None, request.digest):
-            raise InvalidRequest("id", f"{request.id!r} was already asked with another request")
+        await require_same(self.record, request.id, request.digest, status)
         return status
 
     async def _deliberation(

@@ -366,7 +366,7 @@ async def test_another_request_does_not_end_one_that_was_left(
 
 
 async def test_a_message_gets_nobody_elses_run(worker: Worker, recorded: Any, make_council: Any, new_id: str) -> None:
-    """It names a run of another flow, id, installation or request: that stays as it is, and the message is kept dead."""
+    """It names a run of another flow, id, installation or request: that stays as it is, and the message is dead."""
     from prefect import flow
     from prefect.client.orchestration import get_client
     from prefect.states import Pending, Running, Scheduled
