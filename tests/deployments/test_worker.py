@@ -649,9 +649,10 @@ async def _ended(run: Any) -> Any:
 
 
 async def test_what_a_killed_worker_left_before_the_queue_is_taken_up(
-    worker: Worker, pool: str, make_council: Any, recorded: Any, tmp_path: Any
+    worker: Worker, pool: str, make_council: Any, recorded: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By another worker, of any pool of the type, a deliberation as well as an evaluation; each is run once."""
+    monkeypatch.setenv("CONCLAVE_EVALUATIONS", str(tmp_path))
     from flows.deliberate import deliberate
     from flows.evaluate import evaluate
 
@@ -736,9 +737,10 @@ async def test_cancelling_a_second_run_ends_only_that(
 
 
 async def test_cancelling_an_evaluation_ends_its_deliberation(
-    worker: Worker, make_council: Any, simulator: Any, new_id: str, tmp_path: Any
+    worker: Worker, make_council: Any, simulator: Any, new_id: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Which has an id of its own: the flag is set there, and nothing of it goes on."""
+    monkeypatch.setenv("CONCLAVE_EVALUATIONS", str(tmp_path))
     from prefect.client.orchestration import get_client
     from prefect.states import Cancelling, Pending
 
