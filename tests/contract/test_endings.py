@@ -57,7 +57,8 @@ async def test_an_engine_that_dies_fails_what_it_worked_on(stack: Any, mortal: A
     with mortal() as server:
         if server.kind == "simulator":
             rule = json.dumps({"kind": "stream_error"}).encode()
-            urllib.request.urlopen(f"{server.url}/sim/faults", rule, timeout=20).close()
+            order = urllib.request.Request(f"{server.url}/sim/faults", rule, {"Authorization": f"Bearer {server.key}"})
+            urllib.request.urlopen(order, timeout=20).close()
 
         async def end(client: Client) -> None:
             for worker in server.processes("VLLM::Worker"):

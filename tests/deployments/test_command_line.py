@@ -296,8 +296,8 @@ async def test_a_shell_gets_addresses_and_keys(connected: Any, stack: Any) -> No
     verbs = (
         ["status"],
         ["status", "--json"],
-        ["doctor"],
-        ["doctor", "--json"],
+        ["doctor", "--council", "dev"],
+        ["doctor", "--council", "dev", "--json"],
         ["councils", "list"],
         ["logs", "-n", "999"],
     )

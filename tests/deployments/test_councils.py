@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from tests.deployments.test_ownership import nats_in
+
 SEEDS = {"dev": "DEV", "qa": "QA", "architect": "ARCHITECT", "devops": "DEVOPS", "data": "DATA"}
 MEMBER = "{ agent_id: a, role: DEV }"
 
@@ -40,7 +42,7 @@ async def pointed_back(connected: Any, stack: Any) -> AsyncGenerator[None, None]
     from deployments.settings import load_settings
 
     yield
-    await furnish(stack, load_settings(), print)
+    await furnish(stack, load_settings(), print, take_over=True)
 
 
 # --- applying -------------------------------------------------------------------------------------
@@ -130,7 +132,7 @@ def recorded_as(stack: Any, part: str, url: str) -> Generator[Any, None, None]:
         write_private(file, before)
 
 
-async def test_the_key_of_a_server_of_ours_is_in_its_block(pointed_back: None, stack: Any) -> None:
+async def test_the_key_of_a_server_of_ours_is_in_its_block(pointed_back: None, stack: Any, tmp_path: Path) -> None:
     """Whatever stood there, since it asks for that one; our password for NATS goes to no other server."""
     from blocks.jetstream import JetStream
     from blocks.loading import fresh
@@ -140,16 +142,16 @@ async def test_the_key_of_a_server_of_ours_is_in_its_block(pointed_back: None, s
     from deployments.stack import environment
 
     settings = load_settings({"CONCLAVE_HOME": stack.home})
-    with recorded_as(stack, "nats", "nats://elsewhere:4222") as told:
-        await furnish(told, settings, print)
+    with nats_in(tmp_path) as elsewhere, recorded_as(stack, "nats", elsewhere) as told:
+        await furnish(told, settings, print, take_over=True)
     abroad = await fresh(JetStream, "default")
     server = await fresh(VLLM, "default")
     server.api_key = "another"
     await server.save("default", overwrite=True)
-    await furnish(stack, settings, print)
+    await furnish(stack, settings, print, take_over=True)
     block, at_home = await fresh(VLLM, "default"), await fresh(JetStream, "default")
 
-    assert (abroad.servers, abroad.user, abroad.password) == (["nats://elsewhere:4222"], None, None)
+    assert (abroad.servers, abroad.user, abroad.password) == ([elsewhere], None, None)
     assert block.api_key.get_secret_value() == environment(stack)["CONCLAVE_LLM_API_KEY"]
     assert f"{at_home.user}:{at_home.password.get_secret_value()}@" in environment(stack)["NATS_URL"]
 
@@ -186,18 +188,21 @@ async def test_furnishing_leaves_what_a_user_set_beside_the_address(
     ]
 
 
-async def test_furnishing_keeps_the_password_of_a_nats_url_secret(pointed_back: None, stack: Any) -> None:
+async def test_furnishing_keeps_the_password_of_a_nats_url_secret(
+    pointed_back: None, stack: Any, tmp_path: Path
+) -> None:
     """It goes to the field that Prefect keeps secret, not into the address."""
     from blocks.jetstream import JetStream
     from blocks.loading import fresh
     from deployments.furnish import furnish
     from deployments.settings import load_settings
 
-    url = stack.nats.replace("nats://", "nats://joe:hush@")
-    with recorded_as(stack, "nats", url) as told:
-        await furnish(told, load_settings({"CONCLAVE_HOME": stack.home}), print)
+    with nats_in(tmp_path, "--user", "joe", "--pass", "hush") as address:
+        url = address.replace("nats://", "nats://joe:hush@")
+        with recorded_as(stack, "nats", url) as told:
+            await furnish(told, load_settings({"CONCLAVE_HOME": stack.home}), print, take_over=True)
     block = await fresh(JetStream, "default")
-    assert (block.servers, block.user) == ([stack.nats], "joe")
+    assert (block.servers, block.user) == ([address], "joe")
     assert block.password.get_secret_value() == "hush"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -27,18 +28,29 @@ TASK = "Write a function to merge sorted arrays"
 
 
 @contextmanager
-def nats_in(folder: Path) -> Generator[str, None, None]:
+def nats_in(folder: Path, *options: str) -> Generator[str, None, None]:
     """The URL of a NATS of its own, on a port of its own: connections are kept by their servers."""
+    from deployments.settings import load_settings
     from deployments.stack.parts import _nats_server
 
     port = free_port(14222)
-    command = [str(_nats_server()), "-a", "127.0.0.1", "-p", str(port), "-js", "-sd", str(folder)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [str(_nats_server(load_settings())), "-a", "127.0.0.1", "-p", str(port), "-js", "-sd", str(folder)]
+    process = subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
+        listening(port)
         yield f"nats://127.0.0.1:{port}"
     finally:
         process.kill()
         process.wait()
+
+
+def listening(port: int) -> None:
+    """Wait until a server takes connections."""
+    for _ in range(200):
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"nothing listens on port {port}")
 
 
 @pytest.fixture(scope="module")
