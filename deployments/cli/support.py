@@ -62,7 +62,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     """Run async work; wrong requests end with code 2, absent parts with code 6."""
     import httpx
 
-    from blocks.exceptions import ConclaveError, OtherInstallation
+    from blocks.exceptions import ConclaveError, OtherInstallation, RecordUnreadable
     from tasks.council.models import InvalidRequest
 
     try:
@@ -71,6 +71,8 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         fail(str(error), WRONG_USE)
     except OtherInstallation as error:
         fail(str(error), NOT_UP)
+    except RecordUnreadable as error:
+        fail(f"what stands on the record cannot be read: {shortened(str(error))}", FAILED)
     except (ConclaveError, httpx.TransportError) as error:
         fail(f"{type(error).__name__}: {shortened(str(error))}; `conclave doctor` says which part is away", NOT_UP)
     except httpx.HTTPStatusError as error:

@@ -75,8 +75,14 @@ async def other(connected: Any, other_nats: str) -> Any:
 @pytest.fixture
 def other_stack(stack: Any, other_nats: str, tmp_path: Path) -> Any:
     """What a second home's `up` finds: its own NATS, and the first one's Prefect."""
+    from deployments.stack.places import Places, write_private
+
     home = tmp_path / "home"
     home.mkdir()
+    record = json.loads(Places.of(stack.home).record.read_text())
+    record["parts"] = {name: {**part, "external": True} for name, part in record["parts"].items()}
+    record["parts"]["nats"]["url"] = other_nats
+    write_private(Places.of(home).record, json.dumps(record))
     return stack.model_copy(update={"nats": other_nats, "home": str(home)})
 
 
@@ -154,10 +160,13 @@ async def test_a_worker_of_a_second_home_takes_nothing(connected: Any, other: An
 
     from deployments.settings import load_settings
     from deployments.worker.flows_thread import FlowsThread
+    from deployments.worker.stalls import LoopWatch
 
-    thread = FlowsThread(
-        load_settings().model_copy(update={"nats_url": other_nats}), "conclave", 1, get_logger("other-worker")
-    )
+    log = get_logger("other-worker")
+    watch = LoopWatch(log)
+    watch.start()
+    settings = load_settings().model_copy(update={"nats_url": other_nats})
+    thread = FlowsThread(settings, "conclave", 1, log, watch)
     thread.start()
     try:
 
@@ -169,6 +178,7 @@ async def test_a_worker_of_a_second_home_takes_nothing(connected: Any, other: An
         assert not thread.ready
     finally:
         await thread.stop()
+        await asyncio.to_thread(watch.close)
     assert connected.installation in waits
     assert other.installation in waits
 
@@ -319,7 +329,9 @@ async def test_a_prefix_keeps_two_apart(
     from deployments.settings import load_settings
 
     ours = await council_names()
-    settings = load_settings({"CONCLAVE_HOME": other_stack.home, "CONCLAVE_PREFIX": "staging"})
+    key = os.environ["CONCLAVE_LLM_API_KEY"]  # of the model server that both use
+    own = {"CONCLAVE_HOME": other_stack.home, "CONCLAVE_PREFIX": "staging", "CONCLAVE_LLM_API_KEY": key}
+    settings = load_settings(own)
     with monkeypatch.context() as patched:
         patched.setenv("CONCLAVE_PREFIX", "staging")
         await furnish(other_stack, settings, print)
