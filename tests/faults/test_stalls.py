@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from deployments.stack import authorization
 from deployments.stack.places import Places
 from tests.faults.conftest import ROOT, TASK, Stack, home_of_a_stack, until
 
@@ -145,7 +146,9 @@ async def test_a_jammed_prefect_is_red_within_a_minute(broken: Stack) -> None:
     assert (status.code, examined.code) == (6, 6)
     assert "it waits: Prefect, asked for runs, has given no answer" in status.out
     assert "Prefect answers 500 Internal Server Error to every worker that asks which runs are due" in examined.out
-    await broken._session.delete(f"{broken.status.prefect}/flow_runs/{one}")
+    headers = authorization(broken.status, "prefect")
+    async with broken._session.delete(f"{broken.status.prefect}/flow_runs/{one}", headers=headers) as deleted:
+        assert deleted.status == 204
     await broken.answers("worker")
     await _decided(broken, await broken.deploy_runs(1))
     assert broken.status.parts["worker"].restarts == restarts
