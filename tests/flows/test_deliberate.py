@@ -74,7 +74,7 @@ async def test_every_durable_event_of_the_contract_is_there_with_its_fields(
     plan, started, epoch, finished = (bodies[0] for bodies in phases.values())
     assert (plan["plan"]["metadata"], plan["request"]["task"]) == ({"ticket": 7}, TASK)
     assert (started["status"], started["engine"], started["total_agents"]) == ("IN_PROGRESS", "simulator", 3)
-    assert set(epoch) == {"task_id", "epoch", "run"}
+    assert set(epoch) == {"task_id", "epoch", "run", "holder"}
     assert set(finished) >= FINISHED
     assert (finished["engine"], finished["winner_id"]) == ("simulator", decision["winner_id"])
     assert (finished["successful_responses"], finished["failed_responses"], finished["failed_agents"]) == (3, 0, [])

@@ -27,7 +27,7 @@ async def test_every_part_answers(diagnose: Any, shown: Any, simulator: Any) -> 
     async with (await open_leases()).hold(f"{PRESENCE}test"):
         state = await diagnose(councils=["dev"])
     table = (await shown.found("artifacts", artifacts={"key": {"any_": ["diagnostics"]}}, sort="CREATED_DESC"))[0]
-    assert (state.name, state.message) == ("Completed", "all 6 answer")
+    assert (state.name, state.message) == ("Completed", "all 7 answer")
     for part in ("record", "worker", "agents", "task", "councils", "model default"):
         assert f'"{part}"' in table["data"]
     assert "a task came back: ready" in table["data"]
@@ -49,6 +49,6 @@ async def test_who_does_not_answer_is_named(diagnose: Any, stack: Any, shown: An
         await Council.adelete("sick")
         await VLLM.adelete("unwell")
     table = (await shown.found("artifacts", artifacts={"key": {"any_": ["diagnostics"]}}, sort="CREATED_DESC"))[0]
-    assert (state.name, state.message) == ("Failed", "2 of 6 do not answer: worker, model unwell")
+    assert (state.name, state.message) == ("Failed", "2 of 7 do not answer: worker, model unwell")
     assert "no worker takes requests" in table["data"]
     assert "<b>" not in table["data"]

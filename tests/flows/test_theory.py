@@ -8,6 +8,8 @@ from math import sqrt
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 ID = "theory-of-three"
 """A fixed id: the players' draws are made from it, so that this test always sees the same."""
 QUESTIONS = 240
@@ -47,7 +49,7 @@ def synthesised(right: float, sees: float) -> float:
 
 
 async def test_each_arm_of_an_evaluation_is_as_right_as_theory_says(
-    connected: Any, simulator: Any, make_council: Any, tmp_path: Path
+    connected: Any, simulator: Any, make_council: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Within 99.9 % of the binomial; the reviewers' bias shows in how often the one shown first has won."""
     from deployments.results import retallied
@@ -64,6 +66,7 @@ async def test_each_arm_of_an_evaluation_is_as_right_as_theory_says(
     await simulator.play(players=[player], key=key)
     questions = tmp_path / "questions.jsonl"
     questions.write_text("\n".join(lines))
+    monkeypatch.setenv("CONCLAVE_EVALUATIONS", str(tmp_path))
     council = await make_council(3, deadline_s=170)
 
     state = await evaluate(str(questions), council=council, deliberation_id=ID, return_state=True)
