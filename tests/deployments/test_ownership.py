@@ -82,6 +82,7 @@ def other_stack(stack: Any, other_nats: str, tmp_path: Path) -> Any:
     record = json.loads(Places.of(stack.home).record.read_text())
     record["parts"] = {name: {**part, "external": True} for name, part in record["parts"].items()}
     record["parts"]["nats"]["url"] = other_nats
+    record["llm_key"] = os.environ["CONCLAVE_LLM_API_KEY"]  # of the model server that both use
     write_private(Places.of(home).record, json.dumps(record))
     return stack.model_copy(update={"nats": other_nats, "home": str(home)})
 
@@ -329,9 +330,7 @@ async def test_a_prefix_keeps_two_apart(
     from deployments.settings import load_settings
 
     ours = await council_names()
-    key = os.environ["CONCLAVE_LLM_API_KEY"]  # of the model server that both use
-    own = {"CONCLAVE_HOME": other_stack.home, "CONCLAVE_PREFIX": "staging", "CONCLAVE_LLM_API_KEY": key}
-    settings = load_settings(own)
+    settings = load_settings({"CONCLAVE_HOME": other_stack.home, "CONCLAVE_PREFIX": "staging"})
     with monkeypatch.context() as patched:
         patched.setenv("CONCLAVE_PREFIX", "staging")
         await furnish(other_stack, settings, print)
@@ -349,7 +348,8 @@ async def test_a_prefix_keeps_two_apart(
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", FLOW, fields, env=environ)
     assert await asyncio.wait_for(process.wait(), 150) == 0, time.monotonic() - started
     finished = await other.last(f"deliberations.{new_id}.finished")
-    assert finished.body["status"] == "COMPLETED"
+    answers = [await other.last(f"answers.{new_id}.task.propose-0.agent-dev-00{n}") for n in (1, 2, 3)]
+    assert finished.body["status"] == "COMPLETED", [answer and answer.body["error"] for answer in answers]
     assert await connected.last(f"deliberations.{new_id}.finished") is None
 
 
