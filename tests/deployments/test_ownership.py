@@ -19,7 +19,7 @@ import nats
 import pytest
 import pytest_asyncio
 
-from deployments.stack.ports import free_port
+from tests.blocks.conftest import free_port
 from tests.conftest import until
 from tests.deployments.commands import OF_THE_STACK, conclave
 from tests.flows.conftest import FLOW
@@ -29,11 +29,11 @@ TASK = "Write a function to merge sorted arrays"
 
 @contextmanager
 def nats_in(folder: Path, *options: str) -> Generator[str, None, None]:
-    """The URL of a NATS of its own, on a port of its own: connections are kept by their servers."""
+    """The URL of a NATS of its own."""
     from deployments.settings import load_settings
     from deployments.stack.parts import _nats_server
 
-    port = free_port(14222)
+    port = free_port()  # never the one of another test: the session's connections are kept by their servers
     command = [str(_nats_server(load_settings())), "-a", "127.0.0.1", "-p", str(port), "-js", "-sd", str(folder)]
     process = subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
