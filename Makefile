@@ -29,9 +29,9 @@ demo: $(VENV)/.ready ## bring the stack up and let a council decide: TASK=... LL
 	@$(CONCLAVE) deliberate "$(TASK)" --requirement "Use type hints" --requirement "Add a docstring"
 	@echo "The stack stays up. Ask it more: $(CONCLAVE) deliberate \"...\"   Stop it: make down"
 
-test: $(VENV)/.ready-dev ## run all tests, on real servers
+test: $(VENV)/.ready-dev ## run all tests, on real servers: two halves at once, each on a stack of its own
 	@bash infra/test_tools.sh postgresql
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile
 
 acceptance: $(VENV)/.ready-dev ## let councils decide end to end on the simulator, or on CONCLAVE_LLM_URL=... CONCLAVE_LLM_MODEL=...
 	@echo "acceptance $(if $(CONCLAVE_LLM_URL),on the model server $(CONCLAVE_LLM_URL),on the SIMULATOR: CONCLAVE_LLM_URL=http://host:8000 asks a live model)"
