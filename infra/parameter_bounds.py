@@ -7,6 +7,9 @@ off (`enforce_parameter_schema`), and other routes have no schema.
 
 Each piece of a body is looked at as it comes, with a few operations at C speed, so the event loop never stands still
 for it: what stands in strings is cut out, brackets and commas of the rest are counted.
+
+Prefect's form sends a JSON field as a string (`{"__prefect_kind": "json", "value": "..."}`), which Prefect parses
+after the middleware (`prefect/utilities/schema_tools/hydration.py`); that string has the same bounds.
 """
 
 from __future__ import annotations
@@ -171,10 +174,11 @@ class BodyBounds:
 
 
 def bound_bodies() -> None:
-    """Let every app that Prefect's server makes in this process have the bounds."""
+    """Let every app that Prefect's server makes in this process have the bounds, and what it parses later."""
     from prefect.server.api import server
     from prefect.settings import PREFECT_SERVER_API_AUTH_STRING
 
+    bound_hydration()
     create: Callable[..., Any] = server.create_app
 
     @functools.wraps(create)
@@ -185,6 +189,34 @@ def bound_bodies() -> None:
         return app
 
     setattr(server, create.__name__, bounded)
+
+
+def bound_hydration() -> None:
+    """Let Prefect parse no JSON in a string that it would not have taken in a body."""
+    from prefect.utilities.schema_tools import hydration
+
+    parse = hydration._handlers["json"]
+
+    @functools.wraps(parse)
+    def bounded(given: dict[str, Any], context: hydration.HydrationContext) -> Any:
+        text = given.get("value")
+        if isinstance(text, dict):  # made by another of Prefect's kinds
+            text = hydration._hydrate(text, context)
+        if isinstance(text, str):
+            try:
+                check(text.encode(errors="surrogatepass"))
+            except TooMuch as error:
+                return hydration.InvalidJSON(detail=str(error))
+        return parse(given, context)
+
+    hydration.handler("json")(bounded)
+
+
+def check(body: bytes) -> None:
+    """Hold a whole JSON text against the bounds of what Prefect checks by a schema. Raises TooMuch."""
+    bounds = Bounds(max_nodes=MAX_CHECKED_NODES)
+    bounds.read(body)
+    bounds.end(body)
 
 
 async def _refuse(send: Send, status: int, said: str) -> None:

@@ -17,6 +17,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from blocks import jetstream, leases, loading
+from blocks.background import end
+from blocks.exceptions import RecordError
 from blocks.jetstream import JetStream
 from blocks.leases import Leases, carried
 from blocks.record import Record
@@ -141,6 +143,8 @@ class Machine:
         """Wait until the queue is empty and nothing is worked on. Raises TimeoutError."""
         async with asyncio.timeout(patience_s):
             while await self.record.messages("CONCLAVE_REQUESTS") or any(one.runs.in_work for one in self.workers):
+                for one in self.workers:
+                    one.check()
                 await asyncio.sleep(0.05)
 
     # --- the flow ---------------------------------------------------------------------------------
@@ -168,8 +172,7 @@ class Machine:
             try:
                 outcome = await Collector(session, self.record, inbox).run()
             finally:
-                for member in members:
-                    member.cancel()
+                await end(members)
             await finish(self.record, session, outcome, 1)
 
     async def _member(self, plan: Any, member: Member) -> None:
@@ -228,11 +231,21 @@ class _Worker:
     async def _take(self) -> None:
         queue = WorkQueue(self.record, "interactive", ACK_WAIT_S)
         while True:
-            delivery = await queue.take(0.5)
+            try:
+                delivery = await queue.take(0.5)
+            except RecordError:  # as where the server answers late: the product's worker asks again, too
+                await asyncio.sleep(0.05)
+                continue
             if delivery is not None:
                 work = asyncio.create_task(self.runs.run(delivery))
                 self._tasks.add(work)
                 work.add_done_callback(self._tasks.discard)
+
+    def check(self) -> None:
+        """Raise what ended the taking of requests, which nothing should."""
+        if self._taking.done():
+            self._taking.result()
+            raise AssertionError("a worker takes no more requests")
 
     async def kill(self) -> None:
         """As SIGKILL: nothing is handed back, released or said; its leases and deliveries run out."""
@@ -243,10 +256,7 @@ class _Worker:
 
     async def stop(self) -> None:
         """End it."""
-        tasks = [self._taking, *self._tasks]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end([self._taking, *self._tasks])
         await self.leases.close()
         with contextlib.suppress(Exception):
             await self._close()

@@ -177,9 +177,6 @@ class QueueMachine(RuleBasedStateMachine):
             self.on.close()
 
 
-@pytest.mark.skipif(
-    not EXAMPLES, reason="in `make fuzz` only: it timed out in its last run, and why is not understood yet"
-)
 def test_any_order_of_asking_killing_cancelling_and_redelivering_ends_each_id_once(nats_url: str) -> None:
     """The rules above, in random orders, on two workers."""
     QueueMachine.url = nats_url
