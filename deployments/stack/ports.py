@@ -3,10 +3,12 @@
 A port is claimed for a while by a file, so that two stacks that start at once do not choose the same one.
 """
 
+import fcntl
 import os
 import socket
 import time
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -16,6 +18,7 @@ from deployments.stack.places import is_private, write_private
 
 _TRIED = 200
 _CLAIM_S = 300.0  # longer than a part takes to listen
+_LOCK_S = 5.0
 
 
 def is_free(port: int) -> bool:
@@ -42,17 +45,27 @@ def _claim(port: int) -> bool:
     folder = _claims()
     if folder is None:
         return True
-    claim, mine = folder / str(port), folder / f".{port}.{os.getpid()}"
-    write_private(mine, str(os.getpid()))
-    try:
-        claim.hardlink_to(mine)
-    except FileExistsError:
+    with _one_at_a_time(folder):  # two at once would both replace the claim of a process that is gone
+        claim = folder / str(port)
         if _held(claim):
             return False
-        mine.replace(claim)
+        write_private(claim, str(os.getpid()))
+        return True
+
+
+@contextmanager
+def _one_at_a_time(folder: Path) -> Generator[None, None, None]:
+    """Lock a folder, until this process ends at the latest; after some seconds it is done without."""
+    opened, until = os.open(folder, os.O_RDONLY | os.O_DIRECTORY), time.monotonic() + _LOCK_S
+    try:
+        while time.monotonic() < until:
+            with suppress(BlockingIOError):
+                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            time.sleep(0.01)
+        yield
     finally:
-        mine.unlink(missing_ok=True)
-    return True
+        os.close(opened)
 
 
 def _claims() -> Path | None:

@@ -7,7 +7,9 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +29,20 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest_asyncio.fixture
-async def database(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[str, None]:
+async def database() -> AsyncGenerator[str, None]:
     """The URL of a new database."""
-    folder, port = tmp_path_factory.mktemp("postgresql"), free_port(15432)
+    # Not in pytest's folder, which is closed to other users.
+    with tempfile.TemporaryDirectory(prefix="conclave-postgresql-") as folder:
+        async with database_in(Path(folder)) as url:
+            yield url
+
+
+@asynccontextmanager
+async def database_in(folder: Path) -> AsyncGenerator[str, None]:
+    """A server with its data in a folder."""
+    port = free_port(15432)
     if ROOT:
         shutil.chown(folder, "postgres")
-        for parent in list(folder.parents)[:2]:
-            parent.chmod(0o711)
     data, command = folder / "data", Path(str(INITDB)).resolve()
 
     def run(program: str, *arguments: str) -> None:

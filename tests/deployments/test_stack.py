@@ -221,6 +221,41 @@ def test_a_folder_for_claims_that_is_somebody_elses_is_done_without(
     assert list((tmp_path / "conclave-ports").iterdir()) == []
 
 
+AT_ONCE = """
+import os, sys, threading, multiprocessing
+from pathlib import Path
+from deployments.stack.ports import free_port
+fork, rounds = multiprocessing.get_context("fork"), int(sys.argv[1])
+ready = fork.Barrier(4)
+def choose(number, chosen):
+    for start in range(rounds):
+        ready.wait(60)
+        chosen.put((start, free_port(25_000 + 10 * start)))
+chosen = fork.Queue()
+each = [fork.Process(target=choose, args=(number, chosen)) for number in range(4)]
+[one.start() for one in each]
+found = [chosen.get(timeout=60) for _ in range(4 * rounds)]
+[one.join() for one in each]
+print(len(set(found)))
+"""
+"""Four processes ask for the same port at the same time, again and again; how many different ports they get."""
+
+
+def test_two_that_start_at_once_get_two_ports(tmp_path: Path) -> None:
+    """Also where a process that is gone has left its claim."""
+    tmp_path.chmod(0o700)
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    claims = tmp_path / "conclave-ports"
+    claims.mkdir(mode=0o700)
+    for number in range(100):
+        (claims / str(25_000 + 10 * number)).write_text(str(gone.pid))
+    environ = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", AT_ONCE, "100"]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120, check=True)
+    assert int(done.stdout) == 4 * 100
+
+
 def keys(places: Places) -> list[Path]:
     """The key of each door."""
     return [
