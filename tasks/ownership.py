@@ -59,10 +59,17 @@ async def runs_under(record: Record, deliberation_id: str, run: FlowRun) -> bool
 
     Another run of the same id waits for that one, and its end is nobody else's. Raises RecordError.
     """
-    status = await status_of(record, deliberation_id) or {}
-    told = (status.get("run"), await begun_under(record, deliberation_id))
-    named = {one for one in told if isinstance(one, str)} or await _named(record, deliberation_id)
+    named = await _told(record, deliberation_id) or await _named(record, deliberation_id)
     return str(run.id) in named or await _has_part(run, named)
+
+
+async def is_second_run(record: Record, deliberation_id: str, run: str | None) -> bool:
+    """Whether a deliberation runs under another flow run, or was accepted for another or for none. Raises RecordError.
+
+    This asks the record alone: the flow run need not exist any more.
+    """
+    named, status = await _told(record, deliberation_id), await status_of(record, deliberation_id) or {}
+    return run is not None and run not in named and (bool(named) or "run" in status)
 
 
 async def ours_in_prefect(record: Record, states: Collection[StateType]) -> AsyncIterator[FlowRun]:
@@ -105,6 +112,13 @@ async def _listed(runs: FlowRunFilter, flows: FlowFilter | None) -> AsyncIterato
                 yield run
             if len(found) < PAGE:
                 return
+
+
+async def _told(record: Record, deliberation_id: str) -> set[str]:
+    """The flow runs that a deliberation was accepted for or ran under last."""
+    status = await status_of(record, deliberation_id) or {}
+    told = (status.get("run"), await begun_under(record, deliberation_id))
+    return {one for one in told if isinstance(one, str)}
 
 
 async def _named(record: Record, deliberation_id: str) -> set[str]:

@@ -47,7 +47,7 @@ from tasks.council.plain import one_line
 from tasks.ending import end, refuse
 from tasks.enqueue import DELIBERATE, Request, is_accepted
 from tasks.finishing import MAX_REASON, end_without_plan
-from tasks.ownership import runs_under
+from tasks.ownership import is_second_run, runs_under
 from tasks.reading import require_same, status_of
 from tasks.states import TakenOver, ended_state
 
@@ -198,7 +198,7 @@ class Runs:
         except OtherRun as error:
             await self._refused(work, str(error))
         except ObjectNotFound:
-            await self._without_run(work, request, lease)
+            await self._without_run(request, lease)
         except InvalidRequest as error:
             if await refuse(self.record, request.id, lease, str(error), request.digest, work.run):
                 await tell_prefect(work.run, Crashed(message=str(error)))
@@ -212,10 +212,12 @@ class Runs:
             return await self._again(work, request, error, tries)
         return None
 
-    async def _without_run(self, work: Work, request: Request, lease: Lease) -> None:
-        """End a deliberation whose flow run is not in Prefect: nobody is asked for it any more."""
+    async def _without_run(self, request: Request, lease: Lease) -> None:
+        """End a deliberation whose flow run is not in Prefect; that of a second run of it ends only that request."""
         reason = "its flow run is not in Prefect: it was deleted, or never was"
-        if request.flow == DELIBERATE and not await refuse(self.record, request.id, lease, reason, request.digest):
+        if request.flow != DELIBERATE or await is_second_run(self.record, request.id, request.run):
+            self._log.warning("request %s leaves the queue: %s", request.id, reason)
+        elif not await refuse(self.record, request.id, lease, reason, request.digest):
             await self._end(request, lease, reason)
 
     async def _again(self, work: Work, request: Request, error: BaseException, tries: int) -> float:

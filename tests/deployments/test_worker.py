@@ -736,6 +736,45 @@ async def test_cancelling_a_second_run_ends_only_that(
         assert (await client.read_flow_run(status["run"])).state.is_completed()
 
 
+@pytest.mark.parametrize("first_door", ["prefect", "gateway"])
+async def test_deleting_a_second_run_ends_only_that(
+    worker: Worker, make_council: Any, monkeypatch: pytest.MonkeyPatch, new_id: str, first_door: str
+) -> None:
+    """Whether the first had a flow run from the start or not: what was left of it is taken up and decides."""
+    from prefect.client.orchestration import get_client
+    from prefect.states import Pending
+
+    from tasks.enqueue import Request, enqueue, queued
+
+    async def nowhere(*_arguments: Any) -> None:
+        """Nothing is published."""
+
+    parameters = {"task": TASK, "council": await make_council(3)}
+    async with get_client() as client:
+        deployment = await client.read_deployment_by_name("deliberate/deliberate")
+
+        async def made() -> str:
+            named = {**parameters, "deliberation_id": new_id}
+            run = await client.create_flow_run_from_deployment(deployment.id, parameters=named, state=Pending())
+            return str(run.id)
+
+        async def left() -> bool:
+            return not await queued(worker.record, new_id)
+
+        first = await made() if first_door == "prefect" else None
+        second = await made()
+        await client.delete_flow_run(uuid.UUID(second))
+        with monkeypatch.context() as patched:  # whoever asked first is gone between the key and the queue
+            patched.setattr(worker.record, "publish", nowhere)
+            assert await worker.ask(new_id, parameters=parameters, run=first, door=first_door)
+        assert await worker.ask(new_id, parameters=parameters, run=second, door="prefect")
+        await until(left)
+        assert await worker.record.last(f"deliberations.{new_id}.finished") is None
+        request = Request(id=new_id, parameters=parameters, run=first, door="housekeeping")
+        assert await enqueue(worker.record, request, again=True)
+        assert (await worker.finished(new_id))["status"] == "COMPLETED"
+
+
 async def test_cancelling_an_evaluation_ends_its_deliberation(
     worker: Worker, make_council: Any, simulator: Any, new_id: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
