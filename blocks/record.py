@@ -29,6 +29,7 @@ from nats.js import JetStreamContext
 from nats.js.api import ConsumerConfig, DeliverPolicy
 from nats.js.errors import (
     APIError,
+    DigestMismatchError,
     KeyNotFoundError,
     KeyWrongLastSequenceError,
     NotFoundError,
@@ -522,6 +523,19 @@ class Record:
                 return (await self._bodies.get(name)).data or b""
         except ObjectNotFoundError as error:
             raise RecordUnreadable("the body is not in the object store any more") from error
+        except DigestMismatchError as error:
+            raise RecordUnreadable("a part of the body is not in the object store any more") from error
+        except TimeoutError as error:
+            if await self._has_no_chunk(name):
+                raise RecordUnreadable("the body is not in the object store any more") from error
+            raise
+
+    async def _has_no_chunk(self, name: str) -> bool:
+        """Whether nothing of a body is stored but its metadata: nats-py waits for the first chunk."""
+        info = await self._bodies.get_info(name)
+        subject = f"$O.{BODIES_BUCKET}.C.{info.nuid}"
+        stream = await self.jetstream.stream_info(f"OBJ_{BODIES_BUCKET}", subjects_filter=subject)
+        return not stream.state.subjects and bool(info.chunks)
 
 
 def event_headers(subject: str, event_id: str, kind: str) -> dict[str, str]:

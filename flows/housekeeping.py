@@ -17,7 +17,7 @@ from tasks.retention import apply_retention, let_go_of_artifacts, let_go_of_stat
 from tasks.unattended import attend, find_unattended, kept_house, show_done
 
 Seconds = Annotated[float, Field(gt=0, le=31_536_000)]
-Days = Annotated[float, Field(gt=0, le=36_500)]
+Days = Annotated[float, Field(ge=1, le=36_500)]
 
 
 # As in `deliberate`: nothing is persisted, and the server is not asked where.

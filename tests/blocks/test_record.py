@@ -605,3 +605,22 @@ async def test_a_body_that_is_gone_cannot_be_read_and_is_nobody_elses(record: An
     with pytest.raises(RecordUnreadable):
         await record.read_body(names[0])
     assert await record.read_body(names[1]) == b"{}" * 10
+
+
+@pytest.mark.parametrize("kept", [0, 1, 2])
+async def test_a_body_that_lacks_a_part_cannot_be_read(
+    record: Any, new_id: str, monkeypatch: pytest.MonkeyPatch, kept: int
+) -> None:
+    """Its metadata stands; without any chunk a client would wait for ever, and nobody would know that it is gone."""
+    import blocks.record
+    from blocks.exceptions import RecordUnreadable
+
+    monkeypatch.setattr(blocks.record, "BODY_S", 0.3)
+    name = await record.keep_body(new_id, b"x" * 300_000)
+    info = await record._bodies.get_info(name)
+    assert (info.chunks, await record.read_body(name)) == (3, b"x" * 300_000)
+    await record.jetstream.purge_stream(
+        "OBJ_conclave-bodies", subject=f"$O.conclave-bodies.C.{info.nuid}", keep=kept or None
+    )
+    with pytest.raises(RecordUnreadable, match="not in the object store any more"):
+        await record.read_body(name)

@@ -148,6 +148,8 @@ async def test_other_peoples_runs_and_artifacts_are_left_alone(
     from prefect.client.orchestration import get_client
     from prefect.states import Cancelling, Running
 
+    from tasks.retention import let_go_of_artifacts
+
     key = f"theirs-{new_id.lower()}"
 
     @flow(name="evaluate", persist_result=False)
@@ -165,7 +167,8 @@ async def test_other_peoples_runs_and_artifacts_are_left_alone(
             for state in (Running(), Cancelling())
             for tags in ([], ["conclave:11111111-1111-4111-8111-111111111111"])
         ]
-        done = await keep_house(artifact_days=1e-6)
+        done = await keep_house()
+        await let_go_of_artifacts.fn(1e-6)
         found = [(await client.read_flow_run(run.id)).state.type for run in runs]
     assert done.is_completed()
     assert found == [run.state.type for run in runs]
@@ -260,11 +263,13 @@ async def test_artifacts_of_old_runs_are_deleted(
     deliberate: Any, keep_house: Any, shown: Any, make_council: Any, new_id: str
 ) -> None:
     """Those of a run that ended longer ago than the days that are given; those of younger runs stay."""
+    from tasks.retention import let_go_of_artifacts
+
     await deliberate(task=TASK, council=await make_council(1))
     wanted = {"key": {"any_": [f"report-{new_id}", f"ranking-{new_id}"]}}
     await keep_house(artifact_days=1)
     assert len(await shown.found("artifacts", artifacts=wanted)) == 2
-    await keep_house(artifact_days=1e-6)
+    await let_go_of_artifacts.fn(1e-6)
     assert await shown.found("artifacts", artifacts=wanted) == []
 
 
