@@ -2,6 +2,8 @@
 VENV := .venv
 VLLM := .venv-vllm
 CONCLAVE := $(VENV)/bin/conclave
+# Two groups of files at once, each on a stack of its own: servers leave half of two cores idle.
+PYTEST := $(VENV)/bin/python -m pytest -n 2 --dist loadfile
 TASK ?= Write a Python function to calculate the factorial of a number
 UP := $(if $(LLM_URL),--llm-url "$(LLM_URL)" $(if $(MODEL),--model "$(MODEL)"),)
 
@@ -29,20 +31,20 @@ demo: $(VENV)/.ready ## bring the stack up and let a council decide: TASK=... LL
 	@$(CONCLAVE) deliberate "$(TASK)" --requirement "Use type hints" --requirement "Add a docstring"
 	@echo "The stack stays up. Ask it more: $(CONCLAVE) deliberate \"...\"   Stop it: make down"
 
-test: $(VENV)/.ready-dev ## run all tests, on real servers: two halves at once, each on a stack of its own
+test: $(VENV)/.ready-dev ## run all tests, on real servers
 	@bash infra/test_tools.sh postgresql
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile
+	$(PYTEST)
 
 acceptance: $(VENV)/.ready-dev ## let councils decide end to end on the simulator, or on CONCLAVE_LLM_URL=... CONCLAVE_LLM_MODEL=...
 	@echo "acceptance $(if $(CONCLAVE_LLM_URL),on the model server $(CONCLAVE_LLM_URL),on the SIMULATOR: CONCLAVE_LLM_URL=http://host:8000 asks a live model)"
 	ACCEPTANCE_LLM_URL="$(CONCLAVE_LLM_URL)" ACCEPTANCE_LLM_MODEL="$(CONCLAVE_LLM_MODEL)" $(VENV)/bin/python -m pytest tests/acceptance
 
 test-faults: $(VENV)/.ready-dev ## break a stack on purpose: parts that die or go away, a full disk, two under one id
-	$(VENV)/bin/python -m pytest tests/faults
+	$(PYTEST) tests/faults
 
 test-security: $(VENV)/.ready-dev ## attack a stack: as another user, from a page in Chromium, with hostile content; a seeded part of the fuzz
 	@bash infra/test_tools.sh chromium
-	$(VENV)/bin/python -m pytest tests/security
+	$(PYTEST) tests/security
 
 EXAMPLES ?= 10000
 fuzz: $(VENV)/.ready-dev ## the same for long, with the fuzz on new random cases: EXAMPLES=10000 for each property

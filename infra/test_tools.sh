@@ -7,14 +7,14 @@ cd "$(dirname "$0")/.."
 
 case "$1" in
   postgresql)
-    what="the test of Prefect on PostgreSQL"
+    what="the test of Prefect on PostgreSQL" packages=(postgresql)
     have() { command -v initdb >/dev/null || compgen -G "/usr/lib/postgresql/*/bin/initdb" >/dev/null; } ;;
   chromium)
-    what="the tests from a page in a browser"
-    have() { command -v chromium >/dev/null; } ;;
+    what="the tests from a page in a browser" packages=(chromium chromium-driver)
+    have() { command -v chromium >/dev/null && command -v chromedriver >/dev/null; } ;;
   *) echo "test_tools.sh postgresql|chromium" >&2; exit 2 ;;
 esac
 
 if have; then exit 0; fi
-may_install || { by_hand ", and $1 is not there: it is needed for $what, which will be skipped" "$1"; exit 0; }
-install "for $what" "$1" || echo "$1 cannot be installed: $what will be skipped" >&2
+may_install || { by_hand ", and $1 is not there: it is needed for $what, which will be skipped" "${packages[@]}"; exit 0; }
+install "for $what" "${packages[@]}" || echo "$1 cannot be installed: $what will be skipped" >&2

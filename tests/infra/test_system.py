@@ -85,6 +85,9 @@ def test_what_only_a_test_needs_is_left_out_with_a_reason_and_no_error(debian: D
 
 def test_what_is_there_is_not_installed_again_and_nothing_is_said(debian: Debian) -> None:
     debian.program("chromium", "#!/bin/bash\n")
+    without_driver = debian.run("bash infra/test_tools.sh chromium", CONCLAVE_NO_APT="1")
+    assert "apt-get install chromium chromium-driver" in without_driver.stderr
+    debian.program("chromedriver", "#!/bin/bash\n")
     found = debian.run("bash infra/test_tools.sh chromium")
     assert (found.returncode, found.stderr, debian.calls) == (0, "", [])
 
