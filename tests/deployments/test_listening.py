@@ -112,6 +112,24 @@ async def test_an_event_becomes_a_request_once(
     assert "body: is no JSON" in refused[1]
 
 
+async def test_a_key_without_a_status_keeps_no_event_back(
+    listening: Any, stream: Any, waiting: Any, recorded: Any, record: Any, named: str, caplog: Any
+) -> None:
+    """As a command that was stopped left it behind, under the id of the first event: both are accepted, in silence."""
+    bucket = await recorded.client.jetstream().key_value("conclave-deliberations")
+    await bucket.put(f"{named}-1", b'{"cancel_requested":true}')
+    async with listening():
+        await _consumer(stream, named)
+        for plan in ("1", "2"):
+            await stream.publish(f"{named}.plan.approved", json.dumps({**PLAN, "plan": plan}).encode())
+        found = await waiting(2)
+        await _all_acknowledged(stream, named)
+    assert [one["id"] for one in found] == [f"{named}-1", f"{named}-2"]
+    assert (await record.read_status(f"{named}-2"))["status"] == "PENDING"
+    assert [line.getMessage() for line in caplog.records if line.levelno >= logging.WARNING] == []
+    await bucket.purge(f"{named}-1")
+
+
 async def test_what_comes_while_nobody_listens_is_not_lost(
     listening: Any, stream: Any, waiting: Any, named: str
 ) -> None:

@@ -18,6 +18,7 @@ import pytest
 
 from deployments.settings import Settings, SettingsError, load_settings
 from deployments.stack import StackStatus, UpOptions, down, environment, status, up
+from deployments.stack.environments import supervisors_environment, write_environments
 from deployments.stack.exceptions import (
     ExternalPartError,
     NoAnswerError,
@@ -25,7 +26,7 @@ from deployments.stack.exceptions import (
     StackError,
     StackOptionsError,
 )
-from deployments.stack.models import PartStatus, without_credentials
+from deployments.stack.models import PartRecord, PartStatus, StackRecord, without_credentials
 from deployments.stack.observation import without_own
 from deployments.stack.parts import Part, ask_part, nats_config, plan
 from deployments.stack.places import Places, is_private, locked, log_tail, mark_log, write_private
@@ -328,6 +329,52 @@ def test_no_secret_is_in_the_configuration(settings: Settings) -> None:
     text = configuration(plan(secret, UpOptions(simulate=True)), places)
     assert "hush" not in text
     assert [key.name for key in keys(places) if key.read_text() in text] == []
+    places.runtime.rmdir()
+
+
+UNRELATED = (
+    *("AWS_SECRET_ACCESS_KEY", "GITHUB_TOKEN", "OPENAI_API_KEY", "DATABASE_URL", "SSH_AUTH_SOCK", "KUBECONFIG"),
+    *("PGPASSWORD", "ANTHROPIC_API_KEY", "AZURE_CLIENT_SECRET", "PATHS", "HOME_TOKEN", "MY_PREFECT_KEY", "XRAY_TOKEN"),
+    *("NATS_URL", "NATS_PASSWORD", "VLLM_API_KEY", "RAY_AUTH_TOKEN", "CONCLAVE_LLM_API_KEY"),
+    *("PREFECT_API_KEY", "PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING"),
+)
+"""What an operator's shell may have for others, or for parts of ours that run elsewhere."""
+
+
+@pytest.mark.parametrize("given", [True, False], ids=["a key of the user's", "the home's own key"])
+@pytest.mark.parametrize("simulated", [True, False], ids=["simulator", "vllm"])
+def test_no_part_is_given_a_secret_that_it_has_no_use_for(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, given: bool, simulated: bool
+) -> None:
+    """Nothing of the operator's own, the model server's key to the model server alone, each other key to its door."""
+    for name in UNRELATED:
+        monkeypatch.setenv(name, OPERATORS)
+    places = Places.of(settings.home)
+    places.create()
+    password = places.nats_password.read_text()
+    urls = {"nats": f"nats://conclave:{password}@127.0.0.1:4222", "prefect": "http://127.0.0.1:4200/api"}
+    urls |= {"ray": "127.0.0.1:6379", "llm": "http://127.0.0.1:8000", "worker": "http://127.0.0.1:8090"}
+    record = StackRecord(
+        parts={name: PartRecord(url=url) for name, url in urls.items()},
+        simulated=simulated,
+        llm_key="the-users-key" if given else None,
+    )
+    write_private(places.record, record.model_dump_json())
+    write_environments(settings, places, record)
+    secrets = {key.name: key.read_text() for key in keys(places)} | {"the operator's": OPERATORS}
+    secrets["llm_key"] = record.llm_key or secrets["llm_key"]
+    written = {file.name: file.read_text() for file in places.environments.iterdir()}
+    assert set(written) == set(urls)
+    written["supervisord"] = " ".join(supervisors_environment(settings).values())
+    held = {name: {part for part, text in written.items() if secret in text} for name, secret in secrets.items()}
+    assert held == {
+        "the operator's": set(),
+        "llm_key": {"llm"},
+        "prefect_auth": {"prefect", "worker"},
+        "nats_password": {"worker"},
+        "nats_events_password": set(),
+        "ray_token": set(),
+    }
     places.runtime.rmdir()
 
 

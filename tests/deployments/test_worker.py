@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import aiohttp
+import httpx
 import pytest
 import pytest_asyncio
 
@@ -467,6 +468,125 @@ async def test_a_part_that_is_away_does_not_count_against_a_request(
     assert (await worker.finished(new_id))["status"] == "COMPLETED"
     assert len(raised) == 2 * runs.MAX_FAILURES
     assert await _buried(worker, new_id) == []
+
+
+@pytest.mark.parametrize("answered", [404, 500])
+async def test_what_prefect_answers_again_and_again_ends_once_and_is_kept(
+    worker: Worker, recorded: Any, make_council: Any, new_id: str, monkeypatch: pytest.MonkeyPatch, answered: int
+) -> None:
+    """An answer that may come from the request: FAILED with it and a dead letter, once the patience is over."""
+    import deployments.worker.runs as runs
+
+    monkeypatch.setattr(runs, "AGAIN_S", 0.05)
+    monkeypatch.setattr(runs, "SERVER_ERRORS_S", 0.0)
+    raised = _prefect_answers(monkeypatch, new_id, answered)
+    assert await worker.ask(new_id, parameters={"task": TASK, "council": await make_council(1)})
+    finished = await worker.finished(new_id)
+    assert finished["status"] == "FAILED"
+    assert finished["error"].startswith(f"given up after {runs.MAX_FAILURES} failures: HTTPStatusError: {answered}")
+    assert len(raised) == runs.MAX_FAILURES
+    (letter,) = await _buried(worker, new_id)
+    assert letter.reason == finished["error"]
+    assert await _ends(recorded, new_id) == 1
+
+
+async def test_a_prefect_that_is_overloaded_does_not_count_against_a_request(
+    worker: Worker, make_council: Any, new_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often it answers 503, and without patience for what may come from the request."""
+    import deployments.worker.runs as runs
+
+    monkeypatch.setattr(runs, "AGAIN_S", 0.05)
+    monkeypatch.setattr(runs, "SERVER_ERRORS_S", 0.0)
+    raised = _prefect_answers(monkeypatch, new_id, 503, times=2 * runs.MAX_FAILURES)
+    assert await worker.ask(new_id, parameters={"task": TASK, "council": await make_council(1)})
+    assert (await worker.finished(new_id))["status"] == "COMPLETED"
+    assert len(raised) == 2 * runs.MAX_FAILURES
+    assert await _buried(worker, new_id) == []
+
+
+async def test_an_answer_of_a_later_version_counts(
+    worker: Worker, simulator: Any, recorded: Any, make_council: Any, new_id: str
+) -> None:
+    """A field that is not known here is passed over: the member that hangs has answered, and all three decide."""
+    plan = await _left_to_m1(worker, simulator, make_council, new_id)
+    written = {"author_id": "m1", "author_role": "DEV", "content": "Merge them.", "model": "m", "tokens": 3}
+    answer = _answered(plan, proposal={**written, "finish_reason": "stop"})
+    await _write_answer(recorded, plan, {**answer, "since_2031": 1})
+    finished = await worker.finished(new_id)
+    assert (finished["status"], finished["degraded"], finished["successful_responses"]) == ("COMPLETED", False, 3)
+    assert await _ends(recorded, new_id) == 1
+    assert await _buried(worker, new_id) == []
+
+
+async def test_an_answer_that_cannot_be_read_ends_it_once(
+    worker: Worker, simulator: Any, recorded: Any, make_council: Any, new_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor can what stands decide, since that is part of it: FAILED after a few tries, and a dead letter."""
+    import deployments.worker.runs as runs
+
+    monkeypatch.setattr(runs, "AGAIN_S", 0.05)
+    plan = await _left_to_m1(worker, simulator, make_council, new_id)
+    await _write_answer(recorded, plan, {"status": "ok"})
+    finished = await worker.finished(new_id)
+    assert finished["status"] == "FAILED"
+    assert finished["error"].startswith(f"given up after {runs.MAX_FAILURES} failures: ")
+    (letter,) = await _buried(worker, new_id)
+    assert (letter.id, letter.reason[:500]) == (new_id, finished["error"][:500])  # a header holds less
+    assert await _ends(recorded, new_id) == 1
+    assert (await worker.record.read_status(new_id))["status"] == "FAILED"
+
+
+async def _left_to_m1(worker: Worker, simulator: Any, make_council: Any, one: str) -> Any:
+    """Ask a council of three whose first member hangs; the plan, once the others have answered."""
+    from tasks.plans import plan_of
+
+    await simulator.fault("hang", match=f"{one}:task:propose-0:m1")
+    assert await worker.ask(one, parameters={"task": TASK, "council": await make_council(3)})
+
+    async def others_have() -> bool:
+        answers = [await worker.record.last(f"answers.{one}.task.propose-0.{name}") for name in ("m2", "m3")]
+        return None not in answers and len(await simulator.calls(one)) == 3
+
+    await until(others_have)
+    return await plan_of(worker.record, one)
+
+
+def _answered(plan: Any, **fields: Any) -> dict[str, Any]:
+    """The body of an answer of m1."""
+    from tasks.answering import final_answer
+
+    fields = {"status": "ok", "engine": "simulator", "model": "m", **fields}
+    return final_answer(plan, "task", "propose-0", plan.asked("m1", "propose-0"), **fields).model_dump(mode="json")
+
+
+async def _write_answer(recorded: Any, plan: Any, body: dict[str, Any]) -> None:
+    """Put it where m1's answer stands, as a client that knows nothing of us."""
+    subject = f"answers.{plan.id}.task.propose-0.m1"
+    await recorded.client.jetstream().publish(subject, json.dumps(body).encode())
+
+
+async def _ends(recorded: Any, one: str) -> int:
+    """How often a deliberation was said to have ended."""
+    return sum(map(len, (await recorded.events(f"deliberations.{one}.finished")).values()))
+
+
+def _prefect_answers(monkeypatch: pytest.MonkeyPatch, one: str, answered: int, times: int | None = None) -> list[int]:
+    """Let Prefect answer a request's flow run with that status, so often or always; what it answered so far."""
+    from deployments.worker.flow_runs import FlowRuns
+
+    raised: list[int] = []
+    of = FlowRuns.of
+
+    async def answering(flow_runs: Any, request: Any, flow: Any) -> Any:
+        if request.id != one or len(raised) == times:
+            return await of(flow_runs, request, flow)
+        raised.append(answered)
+        asked = httpx.Request("POST", "http://prefect/api/flow_runs/")
+        raise httpx.HTTPStatusError(f"{answered}", request=asked, response=httpx.Response(answered))
+
+    monkeypatch.setattr(FlowRuns, "of", answering)
+    return raised
 
 
 async def test_what_a_newer_version_wrote_is_left_to_it(

@@ -105,6 +105,43 @@ async def test_a_deliberation_that_has_ended_is_told_again_without_a_call(
     assert not [run["name"] for run in runs if "propose" in run["name"]]
 
 
+async def test_a_replica_that_lags_repeats_nothing(
+    deliberate: Any,
+    record: Any,
+    simulator: Any,
+    recorded: Any,
+    make_council: Any,
+    shown: Any,
+    new_id: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is read by direct get is not there yet: the same id again tells the decision that stands, without a call."""
+    from blocks.record import Record
+    from deployments.results import result_of
+
+    def lagging(read: Any) -> Any:
+        async def asked(self: Any, subject: str, *args: Any, direct: bool = True, **others: Any) -> Any:
+            if direct and not subject.startswith("$KV."):  # buckets are asked through their leader
+                return None
+            return await read(self, subject, *args, direct=direct, **others)
+
+        return asked
+
+    council = await make_council(3)
+    state, result = await deliberate(task=TASK, council=council)
+    before = await recorded.events(f"*.{new_id}.>"), await recorded.answers(new_id)
+    with monkeypatch.context() as patched:
+        for name in ("last", "next"):
+            patched.setattr(Record, name, lagging(getattr(Record, name)))
+        assert await record.last(f"deliberations.{new_id}.plan") is None
+        again, _ = await deliberate(task=TASK, council=council)
+    runs = await shown.found("task_runs", flow_runs={"id": {"any_": [str(again.state_details.flow_run_id)]}})
+    assert (again.name, again.message, await result_of(record, new_id)) == (state.name, state.message, result)
+    assert (await recorded.events(f"*.{new_id}.>"), await recorded.answers(new_id)) == before
+    assert list((await simulator.calls(new_id)).values()) == [1, 1, 1]
+    assert not [run["name"] for run in runs if "propose" in run["name"]]
+
+
 async def test_a_council_that_is_edited_in_between_changes_nothing(
     deliberate: Any, flow_process: Any, simulator: Any, record: Any, until: Any, make_council: Any, new_id: str
 ) -> None:

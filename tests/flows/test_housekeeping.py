@@ -386,3 +386,83 @@ async def test_a_key_without_a_status_is_pending_for_everybody(keep_house: Any, 
     state = await keep_house()
     assert state.is_completed()
     assert (await record.last(f"deliberations.{new_id}.finished")).body["status"] == "CANCELLED"
+
+
+async def test_a_large_request_that_never_came_to_the_queue_goes_there_whole(
+    keep_house: Any, worker_there: None, record: Any, monkeypatch: pytest.MonkeyPatch, new_id: str
+) -> None:
+    """Its door was killed between the key and the message: the key says where what was asked is kept."""
+    from blocks.exceptions import RecordUnavailable
+    from blocks.record import Record
+    from tasks.enqueue import Request, enqueue
+    from tasks.plans import MAX_REQUEST_IN_STATUS
+
+    async def killed(*_: Any) -> None:
+        raise RecordUnavailable("killed")
+
+    parameters = {"task": TASK, "context": {"log": "\u00e4" * (MAX_REQUEST_IN_STATUS + 1)}, "members": 3}
+    with monkeypatch.context() as patched, pytest.raises(RecordUnavailable, match="killed"):
+        patched.setattr(Record, "publish", killed)
+        await enqueue(record, Request(id=new_id, parameters=parameters, door="planning"))
+    status = await record.read_status(new_id)
+    assert (status["status"], "request" in status, bool(status["request_body"])) == ("PENDING", False, True)
+    assert await record.last(f"requests.{new_id}") is None
+    assert (await keep_house()).is_completed()
+    event = await record.last(f"requests.{new_id}")
+    assert (event.body["parameters"], event.body["door"]) == (parameters, "housekeeping")
+    await record.merge_status(new_id, {"status": "FAILED", "completed_at": datetime.now(UTC).isoformat()})
+
+
+@pytest.fixture
+def server_clock(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """`server_clock(hours)`: what housekeeping is told of the server's clock is so far from this host's."""
+    import tasks.retention as retention
+    import tasks.unattended as unattended
+    from blocks.installation import server_time
+
+    def set_to(hours: float) -> None:
+        async def told(record: Any) -> datetime:
+            return await server_time(record) + timedelta(hours=hours)
+
+        for module in (retention, unattended):
+            monkeypatch.setattr(module, "server_time", told)
+
+    return set_to
+
+
+async def test_a_status_is_let_go_by_the_servers_clock(
+    keep_house: Any, record: Any, server_clock: Any, new_id: str
+) -> None:
+    """An hour behind this host's it is too young, an hour ahead too old, whatever the host wrote as its end."""
+    ended = {"id": new_id, "status": "FAILED", "completed_at": (datetime.now(UTC) - timedelta(hours=3)).isoformat()}
+    await record.create_status(new_id, ended)
+    server_clock(-1)
+    assert (await keep_house(cleanup_s=0.001)).is_completed()
+    assert await record.read_status(new_id) == ended
+    server_clock(1)
+    assert (await keep_house(cleanup_s=7200)).is_completed()
+    assert await record.read_status(new_id) == ended
+    assert (await keep_house(cleanup_s=1800)).is_completed()
+    assert await record.read_status(new_id) is None
+
+
+async def test_how_long_nobody_runs_it_is_measured_by_the_servers_clock(
+    keep_house: Any, record: Any, server_clock: Any, new_id: str
+) -> None:
+    """Noted and compared in its time, so that a host an hour ahead or behind ends nothing too early or too late."""
+    await record.create_status(new_id, {"id": new_id, "status": "PENDING", "request": {"task": TASK}})
+
+    async def noted() -> timedelta:
+        status = await record.read_status(new_id)
+        return datetime.now(UTC) - datetime.fromisoformat(status["unattended_since"])
+
+    server_clock(-1)
+    await keep_house()
+    assert timedelta(hours=0.9) < await noted() < timedelta(hours=1.1)
+    await keep_house(timeout_s=1800)  # by this host's clock it would be over
+    assert (await record.read_status(new_id))["status"] == "PENDING"
+    server_clock(1)
+    await keep_house(timeout_s=9000)
+    assert (await record.read_status(new_id))["status"] == "PENDING"
+    await keep_house(timeout_s=5400)  # by this host's clock it would not be over
+    assert (await record.last(f"deliberations.{new_id}.finished")).body["status"] == "TIMEOUT"

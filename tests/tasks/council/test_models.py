@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+import json
+from datetime import UTC, datetime
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
+from pydantic_core import to_json
 
+from blocks.record import SCHEMA_VERSION
+from tasks.council.ballots import Opinion, Review, Score
+from tasks.council.base import Frozen
+from tasks.council.closing import Closing
+from tasks.council.decisions import (
+    Ballots,
+    Check,
+    ItemResult,
+    MemberOutcome,
+    RankedProposal,
+    StageCost,
+    StageOutcome,
+    Synthesis,
+)
+from tasks.council.finished import Finished
+from tasks.council.majority import Majority
 from tasks.council.models import (
     MAX_ITEMS,
     MAX_MEMBERS,
@@ -17,10 +38,14 @@ from tasks.council.models import (
     InvalidRequest,
     Item,
     Member,
+    MemberStatus,
     Status,
     digest,
 )
-from tasks.council.proposals import Usage, answer_id, seed_of
+from tasks.council.proposals import Answer, Proposal, Usage, answer_id, seed_of
+from tasks.council.tally import Candidate, tally
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 BAD_NAMES = ["a.b", "a*", "a>", "a b", "", " ", "a\n", "é", "x" * 65, "a/b"]
 JSON = st.recursive(
@@ -237,3 +262,142 @@ def test_an_answers_id_names_deliberation_item_stage_and_member() -> None:
 def test_only_pending_and_in_progress_are_not_final() -> None:
     """Everything else ends an item."""
     assert [status for status in Status if not status.final] == [Status.PENDING, Status.IN_PROGRESS]
+
+
+# --- versions: what was written by another one --------------------------------------------------------------
+
+LATER = "since_2031"
+"""A field that nobody knows yet."""
+ASKED_OF_VERSION_1 = {
+    "DeliberationRequest": {
+        *("task", "items", "council", "rubric", "requirements", "context", "answer_format", "strategy", "rounds"),
+        *("members", "quorum", "grace_s", "deadline_s", "metadata"),
+    },
+    "ItemRequest": {"id", "task", "rubric", "requirements", "context", "answer_format"},
+    "Choice": {"type", "options"},
+    "Number": {"type"},
+    "TextExact": {"type"},
+}
+"""What a worker of version 1 knows of a request in the queue; anything else it refuses for good."""
+
+
+def test_a_new_field_of_a_request_needs_a_higher_version() -> None:
+    """A request refuses what it does not know, so a worker of before would end it FAILED in place of leaving it."""
+    schema = DeliberationRequest.model_json_schema()
+    models = {"DeliberationRequest": schema, **schema["$defs"]}
+    asked = {name: set(model["properties"]) for name, model in models.items()}
+    assert SCHEMA_VERSION == 1, "pin here what a request of the new version has"
+    assert asked == ASKED_OF_VERSION_1, (
+        "a worker of version 1 refuses a request with a field that it does not know: a new one needs a higher "
+        "SCHEMA_VERSION (blocks/record.py), and is pinned here then"
+    )
+    for fields in ({"task": "x", LATER: 1}, {"items": [{"task": "x", LATER: 1}]}):
+        with pytest.raises(InvalidRequest, match=f"{LATER}: is no field of"):
+            DeliberationRequest.read(fields)
+
+
+USAGE = Usage(prompt_tokens=3, completion_tokens=2, cached_tokens=1)
+PROPOSAL = Proposal(author_id="b", author_role="DEV", content="x", model="m", tokens=2, finish_reason="stop")
+REVIEW = Review(
+    voter="a",
+    shown=("b", "c"),
+    ranking=("c", "b"),
+    order="forward",
+    opinions={"b": Opinion(scores={"clarity": Score(score=3, reason="plain")}, critique="more tests")},
+)
+AGENDA = [
+    {"task": "x", "context": {"k": {"l": 1}}, "answer_format": form}
+    for form in ({"type": "choice", "options": ["yes", "no"]}, {"type": "number"}, {"type": "text-exact"})
+]
+WRITTEN = (
+    Answer(
+        task_id="d",
+        item="task",
+        stage="review-0",
+        agent_id="a",
+        role="DEV",
+        status=MemberStatus.OK,
+        proposal=PROPOSAL,
+        ballot=REVIEW,
+        usage=USAGE,
+        num_agents=3,
+        timestamp=NOW,
+    ),
+    Closing(task_id="d", item="task", stage="propose-0", proposals={"a": "propose-0"}, called=("a",), epoch=2),
+    Finished(task_id="d", status=Status.COMPLETED, counts={"items": 1}, usage=USAGE, completed_at=NOW),
+    ItemResult(
+        id="d",
+        item="task",
+        task="x",
+        status=Status.COMPLETED,
+        degraded=False,
+        council="dev",
+        engine="vllm",
+        strategy="synthesize",
+        total_agents=3,
+        received_count=3,
+        failed_count=0,
+        results=(
+            RankedProposal(
+                proposal=PROPOSAL,
+                score=1,
+                rank=1,
+                checks=(Check(name="length", passed=True, score=1, weight=1, evidence="12 words"),),
+            ),
+        ),
+        members=(
+            MemberOutcome(
+                agent_id="a",
+                role="DEV",
+                status=MemberStatus.OK,
+                reason=None,
+                duration_ms=1,
+                usage=USAGE,
+                model="m",
+                stages={"review-0": StageOutcome(status=MemberStatus.OK, reason=None)},
+            ),
+        ),
+        majority=Majority(
+            answer="yes", winner_id="b", votes={"yes": ("b",)}, silent=("a",), unanimous=False, tied=False
+        ),
+        ballots=Ballots(expected=3, counted=0, tally=tally([Candidate("b", 0.5), Candidate("c", 0.5)], [])),
+        synthesis=Synthesis(
+            chairman_id="a", status=MemberStatus.OK, reason=None, content="x", model="m", sources=("b",)
+        ),
+        stages=(StageCost(stage="propose-0", called=3, ok=3, duration_ms=1, usage=USAGE),),
+        winner_id="b",
+        decision="x",
+        error_message=None,
+        duration_ms=1,
+        usage=USAGE,
+        completed_at=NOW,
+    ),
+    Deliberation.plan(
+        "d", DeliberationRequest.read({"items": AGENDA}), council(2, chairman=Member(agent_id="chair", role="DEV"))
+    ),
+)
+"""Each body of the record with everything in it that it may have."""
+
+
+def with_more(value: Any, met: set[str]) -> Any:
+    """The value as a later version would write it, with a field more in every model; `met` gets their names."""
+    if isinstance(value, BaseModel):
+        met.add(type(value).__name__)
+        return {**{name: with_more(one, met) for name, one in value}, LATER: {"a": [1]}}
+    if isinstance(value, dict):
+        return {key: with_more(one, met) for key, one in value.items()}
+    if isinstance(value, tuple):
+        return [with_more(one, met) for one in value]
+    return value
+
+
+@pytest.mark.parametrize("written", WRITTEN, ids=lambda one: type(one).__name__)
+def test_what_a_later_version_wrote_on_the_record_is_read_without_what_is_new(written: Frozen) -> None:
+    """At every depth, and with the rest as it was written; elsewhere an unknown field stays an error."""
+    met = set[str]()
+    body = json.loads(to_json(with_more(written, met)))
+    parts = written.model_json_schema().get("$defs", {})
+    assert met == {type(written).__name__, *(name for name, part in parts.items() if "properties" in part)}
+    assert type(written).from_record(body) == written
+    with pytest.raises(ValidationError, match=LATER):
+        type(written).model_validate(body)
