@@ -49,7 +49,7 @@ test-security: $(VENV)/.ready-dev ## attack a stack: as another user, from a pag
 EXAMPLES ?= 10000
 fuzz: $(VENV)/.ready-dev ## the same for long, with the fuzz on new random cases: EXAMPLES=10000 for each property
 	@bash infra/test_tools.sh chromium
-	FUZZ_EXAMPLES=$(EXAMPLES) $(VENV)/bin/python -m pytest tests/security --hypothesis-profile=fuzz --timeout=21600
+	FUZZ_EXAMPLES=$(EXAMPLES) $(PYTEST) tests/security tests/tasks tests/infra/test_parameter_bounds.py tests/blocks/test_completions.py --hypothesis-profile=fuzz --timeout=21600
 
 vllm: $(VLLM)/.ready ## set a real vLLM up for the CPU, with a tiny model made on the spot
 

@@ -170,6 +170,9 @@ async def _accepted(record: Record, request: Request) -> bool:
             return True
         standing = await status_of(record, request.id) or {}
         await require_same(record, request.id, digest, standing)
+    elif "request_digest" not in standing and not Status(standing["status"]).final:  # made by a cancel, before
+        status |= await _noted(record, request.id, asked)
+        await record.merge_status(request.id, {name: status[name] for name in status if name not in standing})
     if request.run is not None:
         return True
     return not Status(standing["status"]).final and not await queued(record, request.id, request.lane)

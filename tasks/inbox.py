@@ -42,14 +42,16 @@ async def from_record(record: Record, deliberation_id: str, inbox: asyncio.Queue
 
 
 async def _bring(events: AsyncGenerator[Event, None], read: Callable[[Body], Any], inbox: asyncio.Queue[Any]) -> None:
+    subject = ""
     try:
         async for event in events:
+            subject = event.subject
             if (news := read(event.body)) is not None:
                 await inbox.put(news)
     except RecordError as error:
         await inbox.put(error)
     except ValueError as error:  # an answer of another form: whoever collects must not wait for what follows it
-        await inbox.put(RecordUnreadable(f"an event cannot be read: {str(error)[:MAX_SAID]}"))
+        await inbox.put(RecordUnreadable(f"{subject} cannot be read: {str(error)[:MAX_SAID]}"))
 
 
 def _wish(status: Body) -> CancelAsked | None:

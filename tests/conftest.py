@@ -3,8 +3,8 @@
 `make acceptance` may name another model server, in ACCEPTANCE_LLM_URL and ACCEPTANCE_LLM_MODEL.
 
 Properties run the same cases each time (profile `seeded`), so that a failure is a change of ours; `make fuzz` looks for
-new ones (profile `fuzz`, FUZZ_EXAMPLES for each property). So a test says how many cases it takes only where the
-profile's number would be too many for a real server, and then as a share of FUZZ_EXAMPLES.
+new ones (profile `fuzz`, FUZZ_EXAMPLES for each property). Where a property takes another number than the profile's, it
+says so by `cases`.
 """
 
 from __future__ import annotations
@@ -40,6 +40,11 @@ settings.register_profile(
     suppress_health_check=SLOW,
 )
 settings.load_profile("seeded")
+
+
+def cases(seeded: int, each: int = 1) -> int:
+    """How many cases a property takes: so many, or its share of FUZZ_EXAMPLES where a case stands for `each`."""
+    return max(seeded, int(os.environ.get("FUZZ_EXAMPLES") or 0) // each)
 
 
 @pytest.fixture(scope="session")

@@ -387,7 +387,8 @@ class Runs:
     def _is_spent(self, work: Work, error: BaseException) -> bool:
         """Count a failure; whether the message has failed too often in this worker."""
         seen = _seen(self._failures, work.delivery.sequence)
-        patient = isinstance(error, httpx.HTTPStatusError) and seen.last - seen.first < SERVER_ERRORS_S
+        broken = isinstance(error, httpx.HTTPStatusError) and error.response.is_server_error
+        patient = broken and seen.last - seen.first < SERVER_ERRORS_S
         work.spent = seen.times >= MAX_FAILURES and not patient
         return work.spent
 

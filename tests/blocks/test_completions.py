@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from blocks.completions import MAX_COUNT, MAX_NAME, SHOWN_BYTES, Completion, read_completion, read_error, read_stream
 from blocks.exceptions import ModelServerError
 from tasks.council.plain import plain
+from tests.conftest import cases
 
 LEAVES = (
     st.none()
@@ -79,7 +80,7 @@ def body(value: Any) -> bytes:
     return json.dumps(value).encode()
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=cases(400))
 @given(ANSWERS)
 async def test_any_body_is_a_completion_or_a_declared_error(value: Any) -> None:
     """Whole or as a stream; its error too can be stored and is short."""

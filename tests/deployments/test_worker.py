@@ -474,11 +474,12 @@ async def test_a_part_that_is_away_does_not_count_against_a_request(
 async def test_what_prefect_answers_again_and_again_ends_once_and_is_kept(
     worker: Worker, recorded: Any, make_council: Any, new_id: str, monkeypatch: pytest.MonkeyPatch, answered: int
 ) -> None:
-    """An answer that may come from the request: FAILED with it and a dead letter, once the patience is over."""
+    """An answer that may come from the request: FAILED with it and a dead letter; a 500 has patience first."""
     import deployments.worker.runs as runs
 
     monkeypatch.setattr(runs, "AGAIN_S", 0.05)
-    monkeypatch.setattr(runs, "SERVER_ERRORS_S", 0.0)
+    if answered == 500:
+        monkeypatch.setattr(runs, "SERVER_ERRORS_S", 0.0)
     raised = _prefect_answers(monkeypatch, new_id, answered)
     assert await worker.ask(new_id, parameters={"task": TASK, "council": await make_council(1)})
     finished = await worker.finished(new_id)

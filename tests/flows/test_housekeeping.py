@@ -348,6 +348,21 @@ async def test_a_variable_that_is_no_time_is_named(connected: Any, monkeypatch: 
     assert f"DELIBERATION_CLEANUP: {text!r} is no number of seconds above 0, such as 3600" in state.message
 
 
+async def test_a_cancel_that_came_first_keeps_no_request_from_its_key(record: Any, new_id: str) -> None:
+    """What is asked afterwards is noted beside the flag: another request is refused, and a lost message found."""
+    from tasks.council.models import InvalidRequest
+    from tasks.enqueue import Request, ask_to_cancel, asked_of, enqueue
+
+    await ask_to_cancel(record, new_id)
+    assert await enqueue(record, Request(id=new_id, parameters={"task": TASK}, door="gateway"))
+    status = await record.read_status(new_id)
+    assert (status["cancel_requested"], await asked_of(record, status)) == (True, {"task": TASK})
+    with pytest.raises(InvalidRequest, match="another request"):
+        await enqueue(record, Request(id=new_id, parameters={"task": "Name the service"}, door="gateway"))
+    await record.jetstream.purge_stream("CONCLAVE_REQUESTS", subject=f"requests.{new_id}")
+    await record.merge_status(new_id, {"status": "CANCELLED", "completed_at": datetime.now(UTC).isoformat()})
+
+
 async def test_the_cancel_of_what_was_never_asked_ends(keep_house: Any, record: Any, new_id: str) -> None:
     """A command was stopped before its request was on the record: its flag has a status, which is read and ended."""
     import io

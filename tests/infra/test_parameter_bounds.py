@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infra.parameter_bounds import MAX_CHECKED_NODES, MAX_DEPTH, BodyBounds, Bounds, TooMuch
+from tests.conftest import cases
 
 JAM = """
 import json, os, sys
@@ -67,7 +68,7 @@ def pieces(body: bytes, cuts: list[int]) -> Iterator[bytes]:
         yield body[start:end]
 
 
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=cases(500))
 @given(JSON, st.lists(st.integers(0, 200)), st.booleans(), st.integers(0, 6))
 def test_the_depth_is_that_of_the_value_however_the_body_is_cut(
     value: Any, cuts: list[int], ascii_only: bool, most: int

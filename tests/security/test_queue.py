@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import subprocess
 import tempfile
 import uuid
@@ -22,9 +21,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from tests.blocks.conftest import NatsServer, free_port
+from tests.conftest import cases
 from tests.security.messages import GARBAGE, TASKS
-
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES") or 0)
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +178,7 @@ class QueueMachine(RuleBasedStateMachine):
 def test_any_order_of_asking_killing_cancelling_and_redelivering_ends_each_id_once(nats_url: str) -> None:
     """The rules above, in random orders, on two workers."""
     QueueMachine.url = nats_url
-    steps = settings(max_examples=EXAMPLES // 100 or 12, stateful_step_count=14, deadline=None)
+    steps = settings(max_examples=cases(12, each=100), stateful_step_count=14, deadline=None)
     run_state_machine_as_test(QueueMachine, settings=steps)  # type: ignore[no-untyped-call]
 
 
@@ -194,7 +192,7 @@ def test_a_flood_of_garbage_stops_no_lane(nats_url: str) -> None:
     versions = st.sampled_from([{}, {}, {"ce-schemaversion": "1"}, {"ce-schemaversion": "x"}])
     message = st.tuples(tokens, GARBAGE, versions)
 
-    @settings(max_examples=max(EXAMPLES // 40, 12), deadline=None)
+    @settings(max_examples=cases(12, each=40), deadline=None)
     @given(st.lists(message, min_size=1, max_size=40))
     def flood(messages: list[tuple[str, bytes, dict[str, str]]]) -> None:
         machine, before = on.machine, on.run(count(on.machine.record))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tasks.council.models import DeliberationRequest, InvalidRequest
 from tasks.mapping import Mapping, MappingError
+from tests.conftest import cases
 
 EVENT = {"plan_id": "p-7", "title": "Login", "approved_by": "ann", "points": 3, "stories": [{"id": "a", "text": "A"}]}
 
@@ -131,7 +132,7 @@ EXPRESSIONS = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=cases(300))
 @given(JSON, EXPRESSIONS, EXPRESSIONS, EXPRESSIONS)
 def test_any_event_under_any_expression_is_asked_passed_over_or_refused(
     event: Any, task: str, context: str, one: str

@@ -21,6 +21,7 @@ from tasks.council.evaluation_questions import MAX_LINE, Question, Verdict, read
 from tasks.council.models import InvalidRequest
 from tasks.evaluation_checker import Checker
 from tasks.question_files import FOLDER, QuestionFile, handed_over, questions_named
+from tests.conftest import cases
 
 LINE = json.dumps({"task": "a", "check": {"type": "regex", "pattern": "a"}}) + "\n"
 CHECKS = """
@@ -88,7 +89,7 @@ NAMES = st.text(alphabet=string.ascii_letters + "./~\0\n\\é", max_size=40)
 PARTS = st.lists(st.sampled_from(["..", ".", "", "up", "named", "deeper", "q.jsonl", "outside.jsonl", "~"]), max_size=6)
 
 
-@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=cases(500), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=st.one_of(NAMES, PARTS.map("/".join), PARTS.map(lambda parts: "/" + "/".join(parts))))
 def test_whatever_is_named_lies_in_the_folder_or_is_refused(folder: Path, name: str) -> None:
     """No other error, and never a file outside."""

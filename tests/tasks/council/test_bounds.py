@@ -20,6 +20,7 @@ from tasks.council.models import (
     check_id,
 )
 from tasks.council.plain import SHOWN_ERROR, SHOWN_INPUT, shortened
+from tests.conftest import cases
 
 COUNCIL = CouncilSpec(name="dev", members=(Member(agent_id="m1", role="DEV"),))
 ANY_TEXT = st.text(st.characters(), max_size=9)
@@ -42,7 +43,7 @@ def nested(depth: int, value: Any = 1) -> dict[str, Any]:
     return {"a": value}
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=cases(300))
 @given(
     st.fixed_dictionaries({"task": ANY_TEXT}, optional={"context": OBJECTS, "metadata": OBJECTS})
     | st.fixed_dictionaries({"items": st.lists(ITEMS, max_size=3)}, optional={"context": OBJECTS, "rubric": ANY_TEXT})

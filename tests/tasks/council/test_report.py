@@ -25,6 +25,7 @@ from tasks.council.report import MAX_REPORT, ranking, report
 from tasks.council.results import item_result
 from tasks.council.rules import Verdict
 from tasks.outcome import Outcome
+from tests.conftest import cases
 
 OURS = {"h1", "h2", "h3", "p", "strong", "code", "pre", "table", "thead", "tbody", "tr", "th", "td"}
 OURS |= {"ul", "li", "details", "summary", "wbr", "img"}
@@ -207,7 +208,7 @@ def test_hostile_text_can_still_be_read_as_it_was_written(text: str) -> None:
     assert page.count(" ".join(text.split())) >= 3
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=cases(100), deadline=None)
 @given(text=st.text(alphabet="`~<>&|[]()!#*_\\-=+$:\"'/.\n\r\u2028\t ab1", max_size=60))
 def test_no_text_at_all_leaves_its_place(text: str) -> None:
     """Any mixture of characters that Markdown or HTML acts on leaves the page as it would be without them."""

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from tasks.council.ballots import sheets
 from tasks.council.tally import Ballot, Candidate, Rule, Tally, Tie, decided_early, tally
+from tests.conftest import cases
 
 RULES: tuple[Rule, ...] = get_args(Rule)
 
@@ -267,7 +268,7 @@ def test_a_condorcet_winner_wins_under_copeland_and_schulze(
         assert result.winner == result.condorcet
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=cases(50, each=100))
 @given(councils(least=2, most=5))
 def test_schulze_is_what_its_definition_says(council: tuple[list[Candidate], list[Ballot]]) -> None:
     """One beats another if its strongest path of won pairs is stronger than the one back; all paths are tried."""
@@ -444,7 +445,7 @@ def unfinished(draw: st.DrawFn) -> tuple[list[Candidate], list[Ballot], list[str
     return candidates, ballots, outstanding
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=cases(150, each=10))
 @given(unfinished(), st.sampled_from(RULES))
 def test_an_early_end_never_changes_the_winner(
     situation: tuple[list[Candidate], list[Ballot], list[str]], rule: Rule
