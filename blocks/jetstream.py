@@ -1,7 +1,7 @@
 """Where the record of every deliberation lives: a Prefect block for a NATS JetStream, and its streams.
 
 `JetStream` is configuration; `await block.record()` gives the loop's one shared connection as a `Record`
-(`blocks/record.py`), with streams, key-value bucket and object store created or checked at first use.
+(`blocks/record/events.py`), with streams, key-value bucket and object store created or checked at first use.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from pydantic import ConfigDict, Field, SecretStr, model_validator
 from blocks.connections import Close, shared
 from blocks.exceptions import RecordMisconfigured, RecordRefused, RecordUnavailable
 from blocks.files import require_regular
-from blocks.installation import installation_of
-from blocks.record import BODIES_BUCKET, LEASE_S, LEASES_BUCKET, STATUS_BUCKET, TRANSIENT, Record, words
+from blocks.record.events import BODIES_BUCKET, LEASE_S, LEASES_BUCKET, STATUS_BUCKET, TRANSIENT, Record, words
+from blocks.record.installation import installation_of
 
 REQUESTS = "CONCLAVE_REQUESTS"
 STREAMS: dict[str, tuple[RetentionPolicy, tuple[str, ...]]] = {

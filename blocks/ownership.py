@@ -13,8 +13,8 @@ from prefect.exceptions import ObjectAlreadyExists
 from blocks import names
 from blocks.connections import prefect_named
 from blocks.exceptions import OtherInstallation
-from blocks.installation import read_again
-from blocks.record import Record
+from blocks.record.events import Record
+from blocks.record.installation import read_again
 
 SHOWN = 64
 MAX_VARIABLES = 200

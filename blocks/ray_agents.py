@@ -11,8 +11,8 @@ from prefect_ray.context import remote_options
 from pydantic import Field
 
 from blocks import names
-from blocks.agent_pool import NAMESPACE
-from blocks.warm_runner import WarmRayTaskRunner
+from blocks.warm.pool import NAMESPACE
+from blocks.warm.runner import WarmRayTaskRunner
 
 PACKAGES = ("blocks", "tasks", "flows")
 """The source that agent hosts run; a change of it makes new hosts."""

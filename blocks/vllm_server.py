@@ -12,7 +12,7 @@ import json
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -28,9 +28,10 @@ from tenacity import (
     wait_random,
 )
 
-from blocks.completions import (
+from blocks.chat import (
     RETRYABLE,
     SHOWN_BYTES,
+    ChatCall,
     Completion,
     chat_payload,
     read_completion,
@@ -55,19 +56,6 @@ MAX_PAUSE_S = 10.0
 
 Failed = Callable[[int, ModelServerError, int], Awaitable[None]]
 """Called with the number of the attempt (from 1), its error and its duration in milliseconds."""
-
-
-@dataclass(frozen=True)
-class ChatCall:
-    """One call of `/v1/chat/completions`."""
-
-    messages: list[dict[str, str]]
-    request_id: str
-    seed: int
-    temperature: float
-    max_tokens: int
-    model: str | None = None
-    extra: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -14,21 +14,21 @@ from prefect.client.schemas.objects import State
 
 from blocks.background import background, end
 from blocks.connections import connections, prefect_clients, prefect_named
+from blocks.documents import fresh, open_leases, open_record
 from blocks.exceptions import PrefectUnavailable
-from blocks.loading import fresh, open_leases, open_record
 from blocks.names import tag_of
 from blocks.ray_agents import RayAgents
-from blocks.record import LEASE_S, Body, Record
+from blocks.record.events import LEASE_S, Body, Record
 from deployments.results import result_of, retallied
 from deployments.terminal import Watcher
 from flows.deliberate import deliberate
+from tasks.collect.end import end as end_deliberation
+from tasks.council.answer import Answer
 from tasks.council.models import Deliberation, DeliberationRequest, InvalidRequest, check_id
-from tasks.council.proposals import Answer
-from tasks.council.tally import Rule, Tally
-from tasks.ending import end as end_deliberation
-from tasks.enqueue import ask_to_cancel, queued_request
-from tasks.plans import check_servers, council_spec, plan_of, standing_plan
-from tasks.reading import status_of
+from tasks.council.voting.tally import Rule, Tally
+from tasks.deliberations.plan import check_servers, council_spec, plan_of, standing_plan
+from tasks.deliberations.read import status_of
+from tasks.deliberations.submit import ask_to_cancel, queued_request
 
 Starts = AbstractAsyncContextManager[Callable[[], None]]
 

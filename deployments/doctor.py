@@ -1,6 +1,6 @@
 """The doctor: one real question to every part, and what to do where the answer is missing.
 
-A part that does not run is reported from its supervisor; one that runs is asked as `tasks/diagnose.py` does.
+A part that does not run is reported from its supervisor; one that runs is asked as `tasks/operate/diagnose.py` does.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
 from blocks.connections import connections, prefect_clients
-from deployments.ownership import own_record
+from deployments.provisioning.ownership import own_record
 from deployments.settings import Settings
 from deployments.stack import PartStatus, StackStatus, environment
-from tasks.diagnose import (
+from tasks.operate.diagnose import (
     APART,
     DEAD,
     UP,
@@ -27,7 +27,7 @@ from tasks.diagnose import (
     record_answers,
     worker_answers,
 )
-from tasks.roundtrip import run_comes_through
+from tasks.operate.roundtrip import run_comes_through
 
 LOW_BYTES = 1 << 30
 

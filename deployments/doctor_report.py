@@ -8,7 +8,7 @@ from rich.text import Text
 
 from deployments.terminal import stdout
 from tasks.council.plain import plain, plain_json
-from tasks.diagnose import Finding
+from tasks.operate.diagnose import Finding
 
 MARKS = {"ok": ("ok", "green"), "warning": ("look", "yellow"), "failed": ("FAILED", "bold red")}
 

@@ -17,19 +17,19 @@ from rich.text import Text
 
 from blocks.background import background
 from blocks.connections import connections, prefect_clients, prefect_named
-from blocks.loading import open_record
+from blocks.documents import open_record
 from blocks.names import tag_of
 from deployments.deliberations import Starts, begun, cancellable, planned, watching
 from deployments.terminal import Watcher, stderr
 from flows.evaluate import evaluate
-from tasks.council.evaluation import Evaluation, Scoresheet
-from tasks.council.evaluation_report import SIMULATED, figures, notes
+from tasks.council.answer import Answer
+from tasks.council.evaluation.arms import Evaluation, Scoresheet
+from tasks.council.evaluation.report import SIMULATED, figures, notes
 from tasks.council.models import Deliberation
 from tasks.council.plain import plain
-from tasks.council.proposals import Answer
-from tasks.council.results import SIMULATOR
+from tasks.council.progress.result import SIMULATOR
 from tasks.council.stages import PROPOSE, kind_of
-from tasks.question_files import QuestionFile, handed_over
+from tasks.evaluate.question_files import QuestionFile, handed_over
 
 
 async def run_evaluation(

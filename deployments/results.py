@@ -5,14 +5,14 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from blocks.record import Body, Record
-from tasks.council.course import Course
+from blocks.record.events import Body, Record
 from tasks.council.models import InvalidRequest, Status, check_id
-from tasks.council.results import item_result
-from tasks.council.rules import Verdict
-from tasks.council.tally import Rule, Tally, tally
-from tasks.plans import UNKNOWN, plan_of
-from tasks.reading import answers_of, status_of
+from tasks.council.progress.completion import Verdict
+from tasks.council.progress.item import Course
+from tasks.council.progress.result import item_result
+from tasks.council.voting.tally import Rule, Tally, tally
+from tasks.deliberations.plan import UNKNOWN, plan_of
+from tasks.deliberations.read import answers_of, status_of
 
 STATUS_FIELDS = ("id", "status", "degraded", "council", "engine", "counts", "started_at", "completed_at", "duration_ms")
 

@@ -20,14 +20,12 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from blocks.record import Body
+from blocks.record.events import Body
+from tasks.council.answer import Answer
 from tasks.council.decisions import ItemResult, MemberOutcome, RankedProposal
 from tasks.council.models import CouncilSpec, Deliberation, MemberStatus, Status
 from tasks.council.plain import plain
-from tasks.council.proposals import Answer
-from tasks.council.stages import PROPOSE, SYNTHESIZE
-from tasks.council.tally import Tally
-from tasks.council.wording import (
+from tasks.council.report.wording import (
     answer_in_words,
     how_decided,
     in_short,
@@ -38,6 +36,8 @@ from tasks.council.wording import (
     statuses,
     tally_in_words,
 )
+from tasks.council.stages import PROPOSE, SYNTHESIZE
+from tasks.council.voting.tally import Tally
 
 MARKS = {MemberStatus.OK: ("ok", "green"), MemberStatus.CANCELLED: ("cancelled", "yellow")}
 VERDICTS = {"COMPLETED": "Decision", "TIMEOUT": "No decision: out of time", "CANCELLED": "No decision: cancelled"}

@@ -16,25 +16,25 @@ from prefect.runtime import flow_run
 from prefect.settings.context import get_current_settings
 
 from blocks.connections import connections
+from blocks.documents import open_leases, open_record
 from blocks.exceptions import Superseded
-from blocks.loading import open_leases, open_record
 from blocks.ray_agents import RayAgents, waiting_only
-from tasks.attendance import Post, attendance
-from tasks.cancelling import end_cancelled
-from tasks.collect import collect
+from tasks.artifacts.artifacts import record_artifacts
+from tasks.collect.agents import Post, attendance
+from tasks.collect.collect import collect
+from tasks.collect.inbox import INBOX
+from tasks.collect.on_cancel import end_cancelled
+from tasks.collect.states import final_state, left_to
 from tasks.council.base import Name, Text
 from tasks.council.form import AnswerForm, ItemForm, JsonForm
 from tasks.council.models import Deadline, DeliberationRequest, Grace, Members, Rounds
+from tasks.council.outcome import Outcome
 from tasks.council.stages import REVIEW, REVISE, SYNTHESIZE, Strategy, kind_of
-from tasks.inbox import INBOX
-from tasks.outcome import Outcome
-from tasks.plans import Session, begin, convene
-from tasks.propose import propose
-from tasks.record import record_artifacts
-from tasks.review import review
-from tasks.revise import revise
-from tasks.states import final_state, left_to
-from tasks.synthesize import synthesize
+from tasks.deliberations.plan import Session, begin, convene
+from tasks.stages.propose import propose
+from tasks.stages.review import review
+from tasks.stages.revise import revise
+from tasks.stages.synthesize import synthesize
 
 WORK = {"propose": propose, REVIEW: review, REVISE: revise, SYNTHESIZE: synthesize}
 """The agent task of each kind of stage."""

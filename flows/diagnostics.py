@@ -14,7 +14,7 @@ from prefect.settings.context import get_current_settings
 from blocks.connections import connections
 from blocks.ray_agents import RayAgents
 from tasks.council.base import Name
-from tasks.diagnose import (
+from tasks.operate.diagnose import (
     APART,
     UP,
     agents_answer,

@@ -15,14 +15,14 @@ from prefect.runtime import flow_run
 from prefect.settings.context import get_current_settings
 
 from blocks.connections import connections
-from blocks.loading import fresh
+from blocks.documents import fresh
 from blocks.ray_agents import RayAgents
 from flows.deliberate import deliberate
-from tasks.cancelling import end_cancelled
+from tasks.collect.on_cancel import end_cancelled
 from tasks.council.base import Name
 from tasks.council.models import Deadline, Members, Rounds
-from tasks.evaluate import check_size, evaluated, is_answered, score, show
-from tasks.question_files import questions_named
+from tasks.evaluate.question_files import questions_named
+from tasks.evaluate.steps import check_size, evaluated, is_answered, score, show
 
 
 # As in `deliberate`: nothing is persisted, and the server is not asked where.

@@ -1,6 +1,6 @@
 """The flow `housekeeping`: what nobody runs is resumed or ended, and what is old is let go.
 
-A table of contents; the steps are in `tasks/unattended.py` and `tasks/retention.py`. Two at once are harmless.
+A table of contents; the steps are in `tasks/operate/` (`orphans.py` and `retention.py`). Two at once are harmless.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from prefect.settings.context import get_current_settings
 from pydantic import Field
 
 from blocks.connections import connections
-from tasks.retention import apply_retention, let_go_of_artifacts, let_go_of_statuses, seconds_of
-from tasks.unattended import attend, find_unattended, kept_house, show_done
+from tasks.operate.orphans import attend, find_unattended, kept_house, show_done
+from tasks.operate.retention import apply_retention, let_go_of_artifacts, let_go_of_statuses, seconds_of
 
 Seconds = Annotated[float, Field(gt=0, le=31_536_000)]
 Days = Annotated[float, Field(ge=1, le=36_500)]

@@ -77,8 +77,8 @@ def stack() -> Generator[Any, None, None]:
 async def connected(stack: Any) -> AsyncGenerator[Any, None]:
     """The stack furnished with blocks and agent hosts, and this loop's connections open: gives the record."""
     from blocks.connections import connections, prefect_clients
-    from blocks.loading import open_record
-    from deployments.furnish import furnish
+    from blocks.documents import open_record
+    from deployments.provisioning.blocks import furnish
     from deployments.settings import load_settings
 
     async with prefect_clients(), connections():

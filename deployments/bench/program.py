@@ -57,8 +57,8 @@ async def _measure(found: StackStatus, settings: Settings, options: Options, say
     from blocks.connections import connections, prefect_clients
     from deployments.bench.peers import Bench, Peer, PeerMissing, opened
     from deployments.bench.workload import ModelServer
-    from deployments.furnish import furnish
-    from tasks.plans import council_spec
+    from deployments.provisioning.blocks import furnish
+    from tasks.deliberations.plan import council_spec
 
     if PREFECT_API_URL.value() != found.prefect:  # else a temporary server would be measured, and not watched
         raise BenchError("Prefect was imported before the stack was up, and does not know it")

@@ -9,12 +9,12 @@ from typing import Any
 
 import aiohttp
 
-from blocks.completions import chat_payload
+from blocks.chat import chat_payload
 from blocks.vllm_server import KEEPALIVE_S, ChatCall
 from deployments.bench.samples import Sample
+from tasks.council.answer import seed_of
 from tasks.council.models import DeliberationRequest, Item, Member
-from tasks.council.prompts import propose_messages, temperature_of
-from tasks.council.proposals import seed_of
+from tasks.council.prompts.propose import propose_messages, temperature_of
 
 TASK = "Write a Python function to merge sorted arrays"
 REQUIREMENTS = ("Use type hints", "Add docstring")

@@ -10,7 +10,7 @@ import typer
 from deployments.cli.support import examples, put, run, running_stack, say
 
 if TYPE_CHECKING:
-    from blocks.dead_letters import DeadLetter
+    from blocks.record.dead_letters import DeadLetter
 
 app = typer.Typer(no_args_is_help=True, help="Requests that could not be dealt with, each kept with the reason.")
 
@@ -52,8 +52,8 @@ def replay(number: Number) -> None:
 
 async def _all() -> list[dict[str, Any]]:
     from blocks.connections import connections
-    from blocks.dead_letters import dead_letters
-    from blocks.loading import open_record
+    from blocks.documents import open_record
+    from blocks.record.dead_letters import dead_letters
 
     async with connections():
         return [_line(letter) async for letter in dead_letters(await open_record())]
@@ -61,8 +61,8 @@ async def _all() -> list[dict[str, Any]]:
 
 async def _shown(number: int) -> dict[str, Any]:
     from blocks.connections import connections
-    from blocks.loading import open_record
-    from tasks.dead_letters import content_of, letter_of
+    from blocks.documents import open_record
+    from tasks.deliberations.dead_letters import content_of, letter_of
 
     async with connections():
         record = await open_record()
@@ -72,8 +72,8 @@ async def _shown(number: int) -> dict[str, Any]:
 
 async def _replayed(number: int) -> str:
     from blocks.connections import connections
-    from blocks.loading import open_record
-    from tasks.dead_letters import replay
+    from blocks.documents import open_record
+    from tasks.deliberations.dead_letters import replay
 
     async with connections():
         return await replay(await open_record(), number)

@@ -14,7 +14,7 @@ from deployments.cli.support import FAILED, NOT_UP, examples, fail, guarded, run
 from tasks.council.plain import plain_json
 
 if TYPE_CHECKING:
-    from blocks.record import Body
+    from blocks.record.events import Body
 
 PANEL = "Deliberations"
 MEASURING = "Measuring"
@@ -80,7 +80,7 @@ def deliberate(
     The decision goes to standard output, the members to standard error. Ctrl-C once cancels it, twice leaves.
     Exit code: 0 decided, 3 degraded, 4 timeout, 5 cancelled, 1 failed, 2 wrong use, 6 stack not up.
     """
-    from tasks.council.closed import format_of
+    from tasks.council.closed_answers import format_of
     from tasks.council.models import DeliberationRequest, check_id
 
     fields: dict[str, Any] = {

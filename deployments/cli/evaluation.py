@@ -56,7 +56,7 @@ def evaluate(
     Exit code: 0 all decided, 3 some questions were not, 5 cancelled, 1 failed, 2 wrong use, 6 stack not up.
     """
     from tasks.council.models import DeliberationRequest, check_id
-    from tasks.question_files import QuestionFile
+    from tasks.evaluate.question_files import QuestionFile
 
     fields: dict[str, Any] = {"council": council, "members": members, "rounds": rounds, "deadline_s": deadline}
     guarded(lambda: (DeliberationRequest.read({**fields, "task": "read first"}), check_id(id_ or "new")))

@@ -210,8 +210,8 @@ def _furnish(found: StackStatus, chosen: Settings, take_over: bool) -> None:
     import ray
 
     from blocks.exceptions import ConclaveError
-    from deployments.furnish import furnish
-    from deployments.listening import read_listeners
+    from deployments.listeners import read_listeners
+    from deployments.provisioning.blocks import furnish
 
     if chosen.listeners is not None:
         read_listeners(chosen.listeners)  # what the worker would end with

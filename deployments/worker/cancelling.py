@@ -18,9 +18,9 @@ from deployments.worker.flow_runs import tell_prefect
 from deployments.worker.pools import of_our_type
 from deployments.worker.runs import Runs
 from tasks.council.models import Status
-from tasks.enqueue import DELIBERATE, id_of, queued_request
-from tasks.ownership import ours_in_prefect, runs_under
-from tasks.reading import status_of
+from tasks.deliberations.ownership import ours_in_prefect, runs_under
+from tasks.deliberations.read import status_of
+from tasks.deliberations.submit import DELIBERATE, id_of, queued_request
 
 EVERY_S = 1.0
 SAID = 300

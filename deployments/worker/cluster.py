@@ -13,11 +13,11 @@ from typing import Any
 
 import ray
 
-from blocks.agent_pool import connected
+from blocks.documents import DEFAULT, fresh
 from blocks.exceptions import AgentsUnavailable, BlockMissing, PrefectUnavailable
-from blocks.loading import DEFAULT, fresh
 from blocks.ray_agents import RayAgents
-from blocks.warm_runner import WarmRayTaskRunner
+from blocks.warm.pool import connected
+from blocks.warm.runner import WarmRayTaskRunner
 
 AGAIN_S = 2.0
 LOOK_S = 5.0

@@ -20,14 +20,14 @@ from prefect.states import Pending, to_state_create
 from prefect.utilities.schema_tools.hydration import HydrationContext, HydrationError, hydrate
 from prefect.utilities.schema_tools.validation import CircularSchemaRefError, ValidationError, validate
 
-from blocks.leases import Lease, carried
-from blocks.loading import DEFAULT, versioned
+from blocks.documents import DEFAULT, versioned
 from blocks.names import stored, tag_of
 from blocks.ray_agents import RayAgents
-from blocks.record import Body, Record
+from blocks.record.events import Body, Record
+from blocks.record.leases import Lease, carried
 from tasks.council.models import DeliberationRequest, InvalidRequest
-from tasks.enqueue import DELIBERATE, Request, digest_of, id_of
-from tasks.ownership import may_run
+from tasks.deliberations.ownership import may_run
+from tasks.deliberations.submit import DELIBERATE, Request, digest_of, id_of
 
 REFUSED = (409, 422)
 """How Prefect answers parameters that it does not take."""

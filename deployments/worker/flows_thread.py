@@ -18,7 +18,7 @@ from deployments.settings import Settings
 from deployments.worker.doors import Door
 from deployments.worker.service import WorkerService
 from deployments.worker.stalls import LoopWatch
-from tasks.enqueue import Request
+from tasks.deliberations.submit import Request
 
 T = TypeVar("T")
 Log = logging.Logger | logging.LoggerAdapter[logging.Logger]

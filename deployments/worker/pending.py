@@ -20,15 +20,15 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
 
 from blocks.exceptions import RecordError, RecordUnavailable
-from blocks.installation import pools
 from blocks.names import is_tag, tag_of
-from blocks.record import Record
+from blocks.record.events import Record
+from blocks.record.installation import pools
 from deployments.worker.flow_runs import tell_prefect
 from deployments.worker.pools import of_our_type
 from deployments.worker.requests import UnknownFlow, request_for
 from deployments.worker.runs import Runs
 from tasks.council.models import InvalidRequest
-from tasks.enqueue import enqueue, id_of, queued_request
+from tasks.deliberations.submit import enqueue, id_of, queued_request
 
 EVERY_S = 10.0
 PAGE = 200

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
-from blocks.work_queue import LANES, Lane
+from blocks.record.queue import LANES, Lane
 
 
 class Places:

@@ -9,9 +9,9 @@ from typing import Any
 from prefect import Flow
 from prefect.client.schemas.objects import FlowRun
 
-from blocks.work_queue import Lane
+from blocks.record.queue import Lane
 from tasks.council.plain import SHOWN_INPUT, shortened
-from tasks.enqueue import DELIBERATE, Request, id_of
+from tasks.deliberations.submit import DELIBERATE, Request, id_of
 
 BATCH = "batch"
 """Work queue of the pool whose runs wait behind people's, and name of that lane."""

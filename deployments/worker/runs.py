@@ -35,21 +35,21 @@ from blocks.exceptions import (
     RecordUnreadable,
     Superseded,
 )
-from blocks.leases import Lease, Leases
-from blocks.record import LEASE_S, Body, Record
-from blocks.work_queue import Delivery
+from blocks.record.events import LEASE_S, Body, Record
+from blocks.record.leases import Lease, Leases
+from blocks.record.queue import Delivery
 from deployments.worker.cluster import Cluster
 from deployments.worker.flow_runs import FlowRuns, OtherRun, run_flow, tell_prefect
 from deployments.worker.places import Places
 from deployments.worker.requests import UnknownFlow, load
+from tasks.collect.end import end, refuse
+from tasks.collect.states import TakenOver, ended_state
 from tasks.council.models import InvalidRequest, Status
 from tasks.council.plain import one_line
-from tasks.ending import end, refuse
-from tasks.enqueue import DELIBERATE, Request, is_accepted
-from tasks.finishing import MAX_REASON, end_without_plan
-from tasks.ownership import is_second_run, runs_under
-from tasks.reading import require_same, status_of
-from tasks.states import TakenOver, ended_state
+from tasks.deliberations.finish import MAX_REASON, end_without_plan
+from tasks.deliberations.ownership import is_second_run, runs_under
+from tasks.deliberations.read import require_same, status_of
+from tasks.deliberations.submit import DELIBERATE, Request, is_accepted
 
 Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
 

@@ -17,15 +17,15 @@ import httpx
 
 from blocks.background import background
 from blocks.connections import connections, prefect_clients
+from blocks.documents import open_leases, open_record
 from blocks.exceptions import ConclaveError, OtherInstallation, RecordError, RecordUnavailable
-from blocks.installation import note_pool
-from blocks.loading import open_leases, open_record
 from blocks.names import carrying
 from blocks.ownership import check_same, claim
-from blocks.record import Record
-from blocks.work_queue import LANES, PRESENCE, Delivery, Lane, WorkQueue
-from deployments.listening import listen, read_listeners
-from deployments.ownership import own_record
+from blocks.record.events import Record
+from blocks.record.installation import note_pool
+from blocks.record.queue import LANES, PRESENCE, Delivery, Lane, WorkQueue
+from deployments.listeners import listen, read_listeners
+from deployments.provisioning.ownership import own_record
 from deployments.settings import Settings
 from deployments.worker.cancelling import watch_cancels
 from deployments.worker.cluster import Cluster
@@ -35,7 +35,7 @@ from deployments.worker.pending import watch_pending
 from deployments.worker.places import Places
 from deployments.worker.runs import Runs
 from deployments.worker.stalls import LoopWatch
-from tasks.enqueue import Request, enqueue
+from tasks.deliberations.submit import Request, enqueue
 
 Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
 

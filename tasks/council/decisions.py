@@ -7,12 +7,12 @@ from typing import Literal
 
 from pydantic import Field
 
+from tasks.council.answer import Proposal, Usage
 from tasks.council.base import Frozen, Name
-from tasks.council.majority import Majority
 from tasks.council.models import MemberStatus, Status
-from tasks.council.proposals import Proposal, Usage
 from tasks.council.stages import REVIEW, REVISE, SYNTHESIZE, kind_of
-from tasks.council.tally import Tally
+from tasks.council.voting.majority import Majority
+from tasks.council.voting.tally import Tally
 
 DecidedBy = Literal["checks", "majority", "ballots", "synthesis"]
 _NOUNS = {REVIEW: "ballots", REVISE: "revisions"}

@@ -28,7 +28,7 @@ from tasks.council.base import (
     digest,
     size_of,
 )
-from tasks.council.closed import AnswerFormat
+from tasks.council.closed_answers import AnswerFormat
 from tasks.council.plain import SHOWN_INPUT, shortened
 from tasks.council.stages import MAX_ROUNDS, SYNTHESIZE, Strategy, stages_of
 

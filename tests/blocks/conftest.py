@@ -66,7 +66,7 @@ class Asker:
         self, *, deadline_s: float = 60, request_id: str = "r", server: Any = None, call: Any = None, **fields: Any
     ) -> Any:
         """One completion; `call` are fields of the call, the others of the block."""
-        from blocks.vllm_server import ChatCall
+        from blocks.chat import ChatCall
 
         async def failed(attempt: int, error: Exception, duration_ms: int) -> None:
             self.failed.append((attempt, error))

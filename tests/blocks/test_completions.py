@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blocks.completions import MAX_COUNT, MAX_NAME, SHOWN_BYTES, Completion, read_completion, read_error, read_stream
+from blocks.chat import MAX_COUNT, MAX_NAME, SHOWN_BYTES, Completion, read_completion, read_error, read_stream
 from blocks.exceptions import ModelServerError
 from tasks.council.plain import plain
 from tests.conftest import cases

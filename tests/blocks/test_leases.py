@@ -13,7 +13,7 @@ import pytest_asyncio
 @pytest_asyncio.fixture
 async def leases(connected: Any) -> Any:
     """The leases of the tests' loop."""
-    from blocks.loading import open_leases
+    from blocks.documents import open_leases
 
     return await open_leases()
 
@@ -42,7 +42,7 @@ async def test_a_lease_outlasts_a_loop_that_hangs_and_no_holder_that_is_gone(
     leases: Any, record: Any, new_id: str
 ) -> None:
     """The loop stands still for longer than a lease lasts: it stays held. One that is not renewed is forgotten."""
-    from blocks.record import LEASE_S
+    from blocks.record.events import LEASE_S
 
     async with leases.hold(new_id):
         time.sleep(LEASE_S * 1.3)  # the loop is to stand still
@@ -79,10 +79,10 @@ async def test_a_lease_that_the_server_forgot_is_made_again(leases: Any, record:
 
 async def test_a_loop_that_hangs_for_good_loses_its_leases(connected: Any, record: Any, new_id: str) -> None:
     """A loop that has not turned for the time it is given is not renewed any more."""
+    from blocks.documents import fresh
     from blocks.jetstream import JetStream
-    from blocks.leases import Leases
-    from blocks.loading import fresh
-    from blocks.record import LEASE_S
+    from blocks.record.events import LEASE_S
+    from blocks.record.leases import Leases
 
     leases = Leases((await fresh(JetStream)).record, stalled_s=0.5)
     await leases.open()
@@ -122,7 +122,7 @@ async def test_the_writes_of_an_earlier_epoch_are_refused(record: Any, new_id: s
 async def test_epochs_go_on_where_the_bucket_of_the_leases_was_made_anew(leases: Any, record: Any, new_id: str) -> None:
     """Its revisions begin again at 1, below the epoch that stands: the holder begins a higher one all the same."""
     from blocks.exceptions import Superseded
-    from tasks.finishing import begin_epoch
+    from tasks.deliberations.finish import begin_epoch
 
     restored = await record.fence(new_id, 10**9, "before")
     async with asyncio.timeout(30), leases.hold(new_id) as lease:
@@ -140,7 +140,7 @@ async def test_epochs_go_on_where_the_bucket_of_the_leases_was_made_anew(leases:
 async def test_who_has_lost_the_lease_begins_nothing(leases: Any, record: Any, new_id: str) -> None:
     """A holder that woke up late asks the server first, and is superseded; the present one is not."""
     from blocks.exceptions import Superseded
-    from tasks.finishing import begin_epoch
+    from tasks.deliberations.finish import begin_epoch
 
     late = await leases.take(new_id)
     await record.leases.put(new_id, b"another")

@@ -244,9 +244,9 @@ async def test_following_survives_the_death_of_the_server(
     nats_server: Any, own_connections: None, new_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While two writers keep writing, the server is killed twice: nothing is lost and nothing comes twice."""
-    import blocks.record
+    import blocks.record.events
 
-    monkeypatch.setattr(blocks.record, "POLL_S", 0.5)
+    monkeypatch.setattr(blocks.record.events, "POLL_S", 0.5)
     count, written = 60, 0
     attempts = answer_subject(new_id).replace("answers.", "attempts.", 1)
 
@@ -282,9 +282,9 @@ async def test_a_follower_that_sleeps_through_a_death_misses_nothing(
     nats_server: Any, own_connections: None, new_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server forgets its consumers; what comes later is still found."""
-    import blocks.record
+    import blocks.record.events
 
-    monkeypatch.setattr(blocks.record, "POLL_S", 0.3)
+    monkeypatch.setattr(blocks.record.events, "POLL_S", 0.3)
     subject = f"deliberations.{new_id}.progress"
     async with nats_server() as server:
         record = await opened(server.url)
@@ -405,9 +405,9 @@ async def test_a_follower_of_a_status_outlasts_silence(
     record: Any, monkeypatch: pytest.MonkeyPatch, new_id: str
 ) -> None:
     """It asks the bucket again and again whether it missed anything, and hears the change that comes at last."""
-    import blocks.record
+    import blocks.record.events
 
-    monkeypatch.setattr(blocks.record, "POLL_S", 0.1)
+    monkeypatch.setattr(blocks.record.events, "POLL_S", 0.1)
     asked: list[int] = []
     ask = record.next
 
@@ -589,7 +589,7 @@ async def test_whoever_differs_in_a_credential_shares_no_connection(
 
 async def test_the_servers_time_is_told_to_many_at_once(record: Any) -> None:
     """Each of them notes something under one key, which keeps only the newest."""
-    from blocks.installation import server_time
+    from blocks.record.installation import server_time
 
     times = await asyncio.gather(*(server_time(record) for _ in range(50)))
     assert all(time.tzinfo is not None for time in times)
@@ -612,10 +612,10 @@ async def test_a_body_that_lacks_a_part_cannot_be_read(
     record: Any, new_id: str, monkeypatch: pytest.MonkeyPatch, kept: int
 ) -> None:
     """Its metadata stands; without any chunk a client would wait for ever, and nobody would know that it is gone."""
-    import blocks.record
+    import blocks.record.events
     from blocks.exceptions import RecordUnreadable
 
-    monkeypatch.setattr(blocks.record, "BODY_S", 0.3)
+    monkeypatch.setattr(blocks.record.events, "BODY_S", 0.3)
     name = await record.keep_body(new_id, b"x" * 300_000)
     info = await record._bodies.get_info(name)
     assert (info.chunks, await record.read_body(name)) == (3, b"x" * 300_000)

@@ -44,7 +44,7 @@ def flows(client: Any) -> Any:
 @pytest.fixture(scope="session")
 def runner(stack: Any) -> Any:
     """A runner whose two hosts most tests share."""
-    from blocks.warm_runner import WarmRayTaskRunner
+    from blocks.warm.runner import WarmRayTaskRunner
 
     found = WarmRayTaskRunner(hosts=2)
     found.warm()
@@ -54,8 +54,8 @@ def runner(stack: Any) -> Any:
 @pytest.fixture
 def make_runner(stack: Any) -> Callable[..., Any]:
     """A runner on hosts that no other test has: `runner, pool = make_runner(concurrency=2)`."""
-    from blocks.agent_pool import agent_pool, connect
-    from blocks.warm_runner import WarmRayTaskRunner
+    from blocks.warm.pool import agent_pool, connect
+    from blocks.warm.runner import WarmRayTaskRunner
 
     pools = []
 
@@ -78,8 +78,8 @@ def make_runner(stack: Any) -> Callable[..., Any]:
 @pytest.fixture(scope="session")
 def lone(stack: Any) -> Any:
     """A runner with one host, for the tests that end it, and its pool."""
-    from blocks.agent_pool import agent_pool
-    from blocks.warm_runner import WarmRayTaskRunner
+    from blocks.warm.pool import agent_pool
+    from blocks.warm.runner import WarmRayTaskRunner
 
     made = WarmRayTaskRunner(hosts=1, concurrency=99)
     made.warm()
@@ -292,7 +292,7 @@ async def test_the_edges_are_the_same_as_with_the_stock_runner(in_flow: Any, flo
     from prefect_ray import RayTaskRunner
     from prefect_ray.context import remote_options
 
-    from blocks.warm_runner import settled
+    from blocks.warm.runner import settled
 
     async def body() -> Any:
         with remote_options(num_cpus=0):
@@ -349,7 +349,7 @@ async def test_a_sync_flow_waits_and_reads_results(flows: Any, runner: Any) -> N
 
 async def test_waiting_for_a_while_does_not_end_the_task(in_flow: Any, flows: Any) -> None:
     """`settled` with a timeout gives None, and the state later."""
-    from blocks.warm_runner import settled
+    from blocks.warm.runner import settled
 
     async def body() -> Any:
         future = flows.rest.submit(1)
@@ -471,7 +471,7 @@ async def test_a_flow_run_that_has_ended_is_forgotten(in_flow: Any, flows: Any, 
     """Whatever contexts it had, with tags and in tasks of tasks, on every host."""
     from prefect import tags
 
-    from blocks.agent_pool import agent_pool
+    from blocks.warm.pool import agent_pool
 
     pool = agent_pool(runner.hosts, runner.concurrency, runner.packages)
 
@@ -497,8 +497,8 @@ async def test_contexts_that_nobody_releases_do_not_pile_up(
     """A driver may die: the oldest idle contexts go, those at work never."""
     import ray
 
-    from blocks import agent_host
-    from blocks.warm_runner import _context_of_run
+    from blocks.warm import host as agent_host
+    from blocks.warm.runner import _context_of_run
 
     monkeypatch.setattr(agent_host, "MAX_SCOPES", 3)
 
@@ -609,7 +609,7 @@ async def test_a_task_that_kills_every_host_ends_crashed(in_flow: Any, flows: An
 
 
 def _name(packages: tuple[str, ...] = (), concurrency: int = 1) -> str:
-    from blocks import agent_pool
+    from blocks.warm import pool as agent_pool
 
     agent_pool._source_digest.cache_clear()
     agent_pool._pool.cache_clear()
@@ -660,7 +660,7 @@ async def test_hosts_of_older_code_finish_their_work_and_end(
     """A new program asks them to; what they have begun, and what their own driver still gives them, is done."""
     import ray
 
-    from blocks import agent_pool
+    from blocks.warm import pool as agent_pool
 
     monkeypatch.setattr(agent_pool, "RETIRE_IDLE_S", 0.5)
     concurrency = 200_000 + uuid.uuid4().int % 100_000
@@ -703,7 +703,7 @@ async def test_a_runner_is_its_settings(runner: Any) -> None:
     from prefect_ray import RayTaskRunner
 
     from blocks.ray_agents import RayAgents
-    from blocks.warm_runner import WarmRayTaskRunner
+    from blocks.warm.runner import WarmRayTaskRunner
 
     one = WarmRayTaskRunner("10.0.0.5:6379", {"log_to_driver": True}, hosts=3, concurrency=7, packages=("blocks",))
     for same in (one.duplicate(), pickle.loads(pickle.dumps(one))):
@@ -750,8 +750,8 @@ async def test_a_cluster_that_is_not_there_is_an_error_that_names_it(stack: Any)
         """
         import functools, json, os, socket
         from ray._private import services
-        from blocks import agent_pool
-        from blocks.agent_pool import connect
+        from blocks.warm import pool as agent_pool
+        from blocks.warm.pool import connect
         from blocks.exceptions import AgentsUnavailable
 
         services._cached_find_gcs_addresses = functools.lru_cache(lambda: set())   # whatever else runs here
@@ -783,7 +783,7 @@ async def test_without_a_cluster_a_local_ray_is_started_and_stays(stack: Any) ->
         """
         import asyncio, json
         import ray
-        from blocks.warm_runner import WarmRayTaskRunner
+        from blocks.warm.runner import WarmRayTaskRunner
         from tests.blocks import warm_runner_flows as flows
 
         async def main():

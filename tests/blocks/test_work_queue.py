@@ -21,14 +21,14 @@ async def own(nats_server: Any, own_connections: None) -> AsyncGenerator[Any, No
 
 
 async def _put(record: Any, one: str, lane: Any = "interactive") -> None:
-    from blocks.work_queue import request_subject
+    from blocks.record.queue import request_subject
 
     await record.publish(request_subject(one, lane), f"{one}:request", "request", {"id": one})
 
 
 async def test_each_lane_brings_its_own_once(own: Any) -> None:
     """Two takers share a lane; what is done is gone."""
-    from blocks.work_queue import WorkQueue
+    from blocks.record.queue import WorkQueue
 
     _, record = own
     for one in ("a", "b"):
@@ -54,7 +54,7 @@ async def test_each_lane_brings_its_own_once(own: Any) -> None:
 
 async def test_what_is_handed_back_comes_again_and_what_is_buried_does_not(own: Any) -> None:
     """With its count of deliveries."""
-    from blocks.work_queue import WorkQueue
+    from blocks.record.queue import WorkQueue
 
     _, record = own
     queue = WorkQueue(record, "interactive")
@@ -68,7 +68,7 @@ async def test_what_is_handed_back_comes_again_and_what_is_buried_does_not(own: 
 
 async def test_a_request_of_one_that_was_killed_comes_again(own: Any) -> None:
     """Nobody says that it is being worked on: after the ack wait somebody else gets it."""
-    from blocks.work_queue import WorkQueue
+    from blocks.record.queue import WorkQueue
 
     _, record = own
     await _put(record, "a")
@@ -82,8 +82,8 @@ async def test_a_request_of_one_that_was_killed_comes_again(own: Any) -> None:
 
 async def test_a_loop_that_stands_still_keeps_its_request(own: Any) -> None:
     """For longer than the ack wait: the thread beside it says that the request is worked on."""
-    from blocks.leases import RENEW_S, Leases
-    from blocks.work_queue import WorkQueue
+    from blocks.record.leases import RENEW_S, Leases
+    from blocks.record.queue import WorkQueue
 
     block, record = own
     ack_wait_s = 2 * RENEW_S
@@ -103,8 +103,8 @@ async def test_a_loop_that_stands_still_keeps_its_request(own: Any) -> None:
 
 async def test_workers_are_counted_while_they_are_there(own: Any) -> None:
     """By their leases; ids of deliberations are none."""
-    from blocks.leases import Leases
-    from blocks.work_queue import PRESENCE, workers
+    from blocks.record.leases import Leases
+    from blocks.record.queue import PRESENCE, workers
 
     block, record = own
     assert await workers(record) == 0

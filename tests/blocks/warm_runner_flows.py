@@ -146,7 +146,7 @@ async def crowd(key: str) -> int:
 
 @task
 async def parent(value: int) -> tuple[int, int, Any]:
-    from blocks.warm_runner import settled
+    from blocks.warm.runner import settled
 
     children = [where.submit(), where.submit(), add.submit(value)]
     first, second, added = [await (await settled(child)).aresult() for child in children]  # type: ignore[union-attr]

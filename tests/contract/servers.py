@@ -254,8 +254,9 @@ class Asking:
         self.failed: list[Exception] = []
 
     async def __call__(self, *, deadline_s: float = 120, call: dict[str, Any] | None = None, **block: Any) -> Any:
+        from blocks.chat import ChatCall
         from blocks.connections import connections
-        from blocks.vllm_server import VLLM, ChatCall
+        from blocks.vllm_server import VLLM
 
         async def failed(attempt: int, error: Exception, duration_ms: int) -> None:
             self.failed.append(error)

@@ -15,8 +15,9 @@ AUTHORS = ("m1", "m2", "m3", "m4", "m5", "m6")
 
 def prompts(role_first: bool) -> list[list[dict[str, str]]]:
     """What the reviewers of six short proposals are asked; with the role in front, as the seed had it, or last."""
-    from tasks.council.ballots import criteria_of, review_messages, sheets
     from tasks.council.models import Item, Member
+    from tasks.council.prompts.review import review_messages
+    from tasks.council.voting.ballots import criteria_of, sheets
 
     item, salt = Item(id="i", task="Name the parts of a queue that survives a restart"), "d:i:review-0"
     texts = {author: f"Part {author}: a log, a cursor and a lock. " * 4 for author in AUTHORS}

@@ -251,8 +251,8 @@ async def test_a_wrong_token_of_ray_is_one_line(connected: Any, stack: Any) -> N
 
 async def test_a_wrong_password_of_nats_is_one_line(connected: Any, stack: Any) -> None:
     """The record is read by the block, and `status` by the home."""
+    from blocks.documents import fresh
     from blocks.jetstream import JetStream
-    from blocks.loading import fresh
 
     block = await fresh(JetStream)
     kept = block.model_copy(deep=True)
@@ -375,7 +375,7 @@ async def test_a_deliberation_that_nobody_runs_is_not_watched_or_cancelled_for_e
     """A plan without a driver: the watcher leaves, and the cancel stands for whoever takes it up."""
     from deployments import deliberations
     from tasks.council.models import Deliberation, DeliberationRequest
-    from tasks.plans import council_spec
+    from tasks.deliberations.plan import council_spec
 
     request = DeliberationRequest(task=TASK, council=council)
     plan = Deliberation.plan(new_id, request, await council_spec(council))

@@ -28,7 +28,7 @@ async def updated(name: str) -> Any:
 @pytest_asyncio.fixture
 async def defaults(connected: Any) -> AsyncGenerator[dict[str, Any], None]:
     """The councils of the package, applied before and after."""
-    from deployments.councils import DEFAULTS, apply_councils, read_councils
+    from deployments.provisioning.councils import DEFAULTS, apply_councils, read_councils
 
     await apply_councils(read_councils(DEFAULTS), overwrite=True)
     yield read_councils(DEFAULTS)
@@ -38,7 +38,7 @@ async def defaults(connected: Any) -> AsyncGenerator[dict[str, Any], None]:
 @pytest_asyncio.fixture
 async def pointed_back(connected: Any, stack: Any) -> AsyncGenerator[None, None]:
     """The default blocks point at the session's stack again afterwards."""
-    from deployments.furnish import furnish
+    from deployments.provisioning.blocks import furnish
     from deployments.settings import load_settings
 
     yield
@@ -50,7 +50,7 @@ async def pointed_back(connected: Any, stack: Any) -> AsyncGenerator[None, None]
 
 async def test_the_seeds_five_councils_have_three_members_each(stack: Any) -> None:
     """In its roles and with its agents' names; the first of each is not asked to differ."""
-    from deployments.councils import DEFAULTS, read_councils
+    from deployments.provisioning.councils import DEFAULTS, read_councils
 
     councils = read_councils(DEFAULTS)
 
@@ -67,7 +67,7 @@ async def test_the_seeds_five_councils_have_three_members_each(stack: Any) -> No
 
 async def test_applying_twice_changes_nothing(defaults: dict[str, Any]) -> None:
     """The blocks are not even saved again."""
-    from deployments.councils import apply_councils
+    from deployments.provisioning.councils import apply_councils
 
     before = [await updated(name) for name in SEEDS]
     done = [await apply_councils(defaults, overwrite=overwrite) for overwrite in (True, False)]
@@ -80,8 +80,8 @@ async def test_applying_twice_changes_nothing(defaults: dict[str, Any]) -> None:
 async def test_a_council_that_is_missing_is_made(connected: Any, tmp_path: Path, new_id: str) -> None:
     """And found again as it stands in the file."""
     from blocks.council import Council
-    from blocks.loading import fresh
-    from deployments.councils import apply_councils, read_councils
+    from blocks.documents import fresh
+    from deployments.provisioning.councils import apply_councils, read_councils
 
     file = tmp_path / "councils.yaml"
     file.write_text(f"councils:\n  {new_id}:\n    members: [{MEMBER}]\n    quorum: 1\n    deadline_s: 7\n")
@@ -97,9 +97,9 @@ async def test_an_edited_council_is_kept_by_furnish_and_overwritten_by_apply(
 ) -> None:
     """`conclave up` respects what a user set; `conclave councils apply` is told to overwrite."""
     from blocks.council import Council
-    from blocks.loading import fresh
-    from deployments.councils import apply_councils
-    from deployments.furnish import furnish
+    from blocks.documents import fresh
+    from deployments.provisioning.blocks import furnish
+    from deployments.provisioning.councils import apply_councils
     from deployments.settings import load_settings
 
     edited = await fresh(Council, "data")
@@ -134,10 +134,10 @@ def recorded_as(stack: Any, part: str, url: str) -> Generator[Any, None, None]:
 
 async def test_the_key_of_a_server_of_ours_is_in_its_block(pointed_back: None, stack: Any, tmp_path: Path) -> None:
     """Whatever stood there, since it asks for that one; our password for NATS goes to no other server."""
+    from blocks.documents import fresh
     from blocks.jetstream import JetStream
-    from blocks.loading import fresh
     from blocks.vllm_server import VLLM
-    from deployments.furnish import furnish
+    from deployments.provisioning.blocks import furnish
     from deployments.settings import load_settings
     from deployments.stack import environment
 
@@ -160,9 +160,9 @@ async def test_furnishing_leaves_what_a_user_set_beside_the_address(
     pointed_back: None, stack: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A key for the same address stays, is replaced where the environment has one, and never goes to another."""
-    from blocks.loading import fresh
+    from blocks.documents import fresh
     from blocks.vllm_server import VLLM
-    from deployments.furnish import furnish
+    from deployments.provisioning.blocks import furnish
     from deployments.settings import load_settings
 
     server = await fresh(VLLM, "default")
@@ -192,9 +192,9 @@ async def test_furnishing_keeps_the_password_of_a_nats_url_secret(
     pointed_back: None, stack: Any, tmp_path: Path
 ) -> None:
     """It goes to the field that Prefect keeps secret, not into the address."""
+    from blocks.documents import fresh
     from blocks.jetstream import JetStream
-    from blocks.loading import fresh
-    from deployments.furnish import furnish
+    from deployments.provisioning.blocks import furnish
     from deployments.settings import load_settings
 
     with nats_in(tmp_path, "--user", "joe", "--pass", "hush") as address:
@@ -241,7 +241,7 @@ async def test_a_wrong_file_is_refused_with_its_name_the_key_and_what_would_be_r
     stack: Any, tmp_path: Path, text: str | bytes, words: str
 ) -> None:
     """So that a user can mend it without reading our code."""
-    from deployments.councils import CouncilFileError, read_councils
+    from deployments.provisioning.councils import CouncilFileError, read_councils
 
     file = tmp_path / "mine.yaml"
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -254,7 +254,7 @@ async def test_a_wrong_file_is_refused_with_its_name_the_key_and_what_would_be_r
 
 async def test_a_file_that_is_not_there_is_named(stack: Any, tmp_path: Path) -> None:
     """As is one that cannot be read."""
-    from deployments.councils import CouncilFileError, read_councils
+    from deployments.provisioning.councils import CouncilFileError, read_councils
 
     with pytest.raises(CouncilFileError, match=r"missing\.yaml: No such file or directory"):
         read_councils(tmp_path / "missing.yaml")

@@ -12,11 +12,11 @@ import psutil
 import pytest
 import pytest_asyncio
 
-from tasks import evaluation_checker
-from tasks.council.evaluation_questions import Question, Verdict, read_questions
+from tasks.council.evaluation.questions import Question, Verdict, read_questions
 from tasks.council.models import InvalidRequest
-from tasks.evaluation_checker import Checker
-from tasks.question_files import QuestionFile
+from tasks.evaluate import checker as evaluation_checker
+from tasks.evaluate.checker import Checker
+from tasks.evaluate.question_files import QuestionFile
 
 CHECKS = """
 import os, subprocess, sys, time

@@ -48,7 +48,7 @@ def listening(connected: Any, tmp_path: Path, named: str) -> Callable[..., Any]:
     @asynccontextmanager
     async def start(chosen: str = f"join('-', ['{named}', plan])") -> AsyncGenerator[None, None]:
         from blocks.background import background
-        from deployments.listening import listen, read_listeners
+        from deployments.listeners import listen, read_listeners
 
         path = tmp_path / "listeners.yaml"
         path.write_text(FILE.format(name=named, subject=named, chosen=chosen))
@@ -184,7 +184,7 @@ async def test_a_subject_that_no_stream_keeps_is_listened_to_all_the_same(
 )
 def test_a_file_that_cannot_be_used_names_the_key(stack: Any, tmp_path: Path, text: str, refusal: str) -> None:
     """File, listener and key, when the worker starts."""
-    from deployments.listening import ListenersError, read_listeners
+    from deployments.listeners import ListenersError, read_listeners
 
     path = tmp_path / "listeners.yaml"
     path.write_text(text)
@@ -218,7 +218,7 @@ async def test_no_event_takes_a_listener_down(
 ) -> None:
     """Each is refused with a short word, the next one becomes a request, and no listener begins again."""
     from blocks.background import background
-    from deployments.listening import listen, read_listeners
+    from deployments.listeners import listen, read_listeners
 
     path = tmp_path / "listeners.yaml"
     path.write_text(
@@ -253,8 +253,8 @@ async def test_a_listener_that_fails_begins_again_alone(
 ) -> None:
     """The other one's events are not interrupted, and the failure is told once, in brief."""
     from blocks.background import background
-    from deployments import listening
-    from tasks.mapping import Mapping
+    from deployments import listeners as listening
+    from tasks.deliberations.event_mapping import Mapping
 
     monkeypatch.setattr(listening, "AGAIN_S", 0.01)
     begun = {"well": 0, "ill": 0}
@@ -284,7 +284,7 @@ async def test_a_listener_that_fails_begins_again_alone(
 
 def test_the_example_can_be_used(stack: Any) -> None:
     """As it stands in the documentation."""
-    from deployments.listening import read_listeners
+    from deployments.listeners import read_listeners
 
     (listener,) = read_listeners(Path("docs/examples/listeners.yaml"))
     event = {"plan_id": 7, "story_id": "S-1", "title": "Login", "approved_by": "ann"}

@@ -114,7 +114,7 @@ async def deployment(name: str) -> Any:
 
 async def test_an_installation_has_one_id(connected: Any, other: Any, tmp_path: Path) -> None:
     """Made once, also by many who connect at once, and another one than the first stack's."""
-    from blocks.installation import installation_of
+    from blocks.record.installation import installation_of
 
     with nats_in(tmp_path) as url:
         clients = [await nats.connect(url) for _ in range(8)]
@@ -132,7 +132,7 @@ async def test_up_of_a_second_home_is_refused(
 ) -> None:
     """With both ids, before anything is written: the first one's blocks and deployments are as they were."""
     from blocks.exceptions import OtherInstallation
-    from deployments.furnish import furnish
+    from deployments.provisioning.blocks import furnish
 
     before = (await block_servers(), (await deployment("deliberate/deliberate")).updated)
     with pytest.raises(OtherInstallation) as refused:
@@ -189,7 +189,7 @@ async def test_an_older_prefect_is_claimed_by_the_first_up(connected: Any, stack
     from prefect.client.orchestration import get_client
 
     from blocks.ownership import marked
-    from deployments.furnish import furnish
+    from deployments.provisioning.blocks import furnish
     from deployments.settings import load_settings
 
     async with get_client() as client:
@@ -204,7 +204,7 @@ async def test_names_are_taken_over_on_demand(
 ) -> None:
     """The mark, the blocks and the deployments' tags change hands, and back."""
     from blocks.ownership import marked
-    from deployments.furnish import furnish
+    from deployments.provisioning.blocks import furnish
     from deployments.settings import load_settings
 
     try:
@@ -223,7 +223,7 @@ async def test_the_tag_of_a_deployment_is_no_edit(connected: Any, stack: Any) ->
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import DeploymentUpdate
 
-    from deployments.deploying import deploy
+    from deployments.provisioning.deploying import deploy
 
     home, lines = Path(stack.home), list[str]()
 
@@ -253,8 +253,8 @@ async def test_names_that_are_anothers_by_their_prefix_are_refused(
     from prefect.client.orchestration import get_client
 
     from blocks.council import Council
+    from blocks.documents import save
     from blocks.exceptions import BlockUnusable, OtherInstallation
-    from blocks.loading import save
     from blocks.ownership import claim
 
     monkeypatch.setenv("CONCLAVE_PREFIX", "one")
@@ -286,7 +286,7 @@ async def test_blocks_that_were_pointed_elsewhere_end_nothing(
         await asyncio.wait_for(process.wait(), 120)
         told = {one.subject: one async for one in examine(status(load_settings()), load_settings(), ["dev"])}
     finally:
-        from deployments.furnish import furnish
+        from deployments.provisioning.blocks import furnish
 
         await furnish(stack, load_settings(), print)
     for record in (connected, other):
@@ -325,8 +325,8 @@ async def test_a_prefix_keeps_two_apart(
     new_id: str,
 ) -> None:
     """Blocks, councils, pool, deployments and mark carry it; users type `dev`; each decides on its own record."""
-    from blocks.loading import council_names
-    from deployments.furnish import furnish
+    from blocks.documents import council_names
+    from deployments.provisioning.blocks import furnish
     from deployments.settings import load_settings
 
     ours = await council_names()

@@ -124,8 +124,8 @@ async def test_what_was_edited_stays(record: Any, stack: Any, monkeypatch: pytes
     from prefect.client.schemas.actions import DeploymentScheduleCreate, DeploymentUpdate
     from prefect.client.schemas.schedules import CronSchedule
 
-    from deployments import deploying
-    from deployments.deploying import FILE, deploy
+    from deployments.provisioning import deploying
+    from deployments.provisioning.deploying import FILE, deploy
 
     run_deploy = deploying._run_deploy
 
@@ -186,7 +186,7 @@ async def test_what_was_edited_stays(record: Any, stack: Any, monkeypatch: pytes
 
 async def test_a_file_that_cannot_be_deployed_says_why(connected: Any, tmp_path: Path) -> None:
     """With Prefect's own words."""
-    from deployments.deploying import DeployFailed, deploy
+    from deployments.provisioning.deploying import DeployFailed, deploy
 
     file = tmp_path / "prefect.yaml"
     one = {"name": "nothing", "entrypoint": "flows.nothing.nothing", "work_pool": {"name": "conclave"}}

@@ -31,9 +31,9 @@ def planned(**fields: Any) -> Any:
 
 def answers(plan: Any, failed: dict[tuple[str, str], str]) -> Iterable[Any]:
     """Every answer that a plan asks for, stage by stage; some failed with a reason."""
-    from tasks.council.answers import read_reply
-    from tasks.council.ballots import Review
-    from tasks.council.proposals import Answer, Proposal
+    from tasks.council.answer import Answer, Proposal
+    from tasks.council.replies import read_reply
+    from tasks.council.voting.ballots import Review
 
     text = read_reply("A queue.\nANSWER: 42", "stop").content
     for member, stage in plan.posts:
@@ -53,10 +53,10 @@ def answers(plan: Any, failed: dict[tuple[str, str], str]) -> Iterable[Any]:
 
 def body(plan: Any, failed: dict[tuple[str, str], str] | None = None) -> dict[str, Any]:
     """The JSON that `result` prints."""
-    from tasks.council.course import Course, Turn
     from tasks.council.models import Status
-    from tasks.council.results import item_result
-    from tasks.council.rules import Verdict
+    from tasks.council.progress.completion import Verdict
+    from tasks.council.progress.item import Course, Turn
+    from tasks.council.progress.result import item_result
 
     course = Course(plan, plan.agenda[0])
     for answer in answers(plan, failed or {}):

@@ -30,14 +30,14 @@ class Worker:
 
     async def ask(self, one: str, **request: Any) -> bool:
         """Put a request into the queue."""
-        from tasks.enqueue import Request, enqueue
+        from tasks.deliberations.submit import Request, enqueue
 
         fields = {"parameters": {"task": TASK}, "door": "gateway", **request}
         return bool(await enqueue(self.record, Request(id=one, **fields)))
 
     async def finished(self, one: str) -> dict[str, Any]:
         """Its final event, once the request has left the queue."""
-        from tasks.enqueue import queued
+        from tasks.deliberations.submit import queued
 
         async def done() -> Any:
             event = await self.record.last(f"deliberations.{one}.finished")
@@ -220,7 +220,7 @@ async def test_a_delivery_that_is_stale_is_not_answered(
     """A successor begins under the same flow run: this worker leaves without a word to Prefect or to the queue."""
     from prefect.client.orchestration import get_client
 
-    from tasks.enqueue import queued
+    from tasks.deliberations.submit import queued
 
     await simulator.fault("slow", match=f"{new_id}:", delay_s=4)
     assert await worker.ask(new_id, parameters={"task": TASK, "council": await make_council(1)})
@@ -250,7 +250,7 @@ async def test_a_flow_that_is_no_deliberation_is_cancelled(worker: Worker, simul
 
     from blocks.names import tag_of
     from flows.diagnostics import diagnostics
-    from tasks.enqueue import queued
+    from tasks.deliberations.submit import queued
 
     await simulator.fault("hang", match="doctor-")
     async with get_client() as client:
@@ -339,7 +339,7 @@ async def test_another_request_does_not_end_one_that_was_left(
     from prefect.states import Pending
 
     from tasks.council.models import Deliberation, DeliberationRequest, InvalidRequest
-    from tasks.plans import council_spec
+    from tasks.deliberations.plan import council_spec
 
     council = await make_council(3)
     request = DeliberationRequest(task=TASK, council=council)
@@ -420,7 +420,7 @@ async def test_what_fails_again_and_again_ends_once_and_is_kept(
 ) -> None:
     """Whatever it raises, and however often: FAILED with the reason, a dead letter, and a replay under a new id."""
     import deployments.worker.runs as runs
-    from tasks.dead_letters import replay
+    from tasks.deliberations.dead_letters import replay
 
     monkeypatch.setattr(runs, "AGAIN_S", 0.05)
     raised = []
@@ -540,7 +540,7 @@ async def test_an_answer_that_cannot_be_read_ends_it_once(
 
 async def _left_to_m1(worker: Worker, simulator: Any, make_council: Any, one: str) -> Any:
     """Ask a council of three whose first member hangs; the plan, once the others have answered."""
-    from tasks.plans import plan_of
+    from tasks.deliberations.plan import plan_of
 
     await simulator.fault("hang", match=f"{one}:task:propose-0:m1")
     assert await worker.ask(one, parameters={"task": TASK, "council": await make_council(3)})
@@ -555,7 +555,7 @@ async def _left_to_m1(worker: Worker, simulator: Any, make_council: Any, one: st
 
 def _answered(plan: Any, **fields: Any) -> dict[str, Any]:
     """The body of an answer of m1."""
-    from tasks.answering import final_answer
+    from tasks.stages.member_stage import final_answer
 
     fields = {"status": "ok", "engine": "simulator", "model": "m", **fields}
     return final_answer(plan, "task", "propose-0", plan.asked("m1", "propose-0"), **fields).model_dump(mode="json")
@@ -649,7 +649,7 @@ def _body(one: str, **fields: Any) -> dict[str, Any]:
 
 async def _buried(worker: Worker, prefix: str) -> list[Any]:
     """The dead letters of subjects that begin so."""
-    from blocks.dead_letters import dead_letters
+    from blocks.record.dead_letters import dead_letters
 
     subject = f"requests.{prefix}"
     return [letter async for letter in dead_letters(worker.record) if letter.subject.startswith(subject)]
@@ -661,7 +661,7 @@ async def _buried(worker: Worker, prefix: str) -> list[Any]:
 @pytest_asyncio.fixture
 async def pool(connected: Any) -> str:
     """A work pool of the warm worker's type, of the test's own."""
-    from deployments.deploying import ensure_pool
+    from deployments.provisioning.deploying import ensure_pool
 
     name = f"warm-{uuid.uuid4().hex[:8]}"
     await ensure_pool(name)
@@ -801,9 +801,9 @@ async def test_pending_runs_that_are_not_lost_are_left(
     from prefect.states import Pending
 
     import deployments.worker.pending as pending
-    from blocks.installation import note_pool
+    from blocks.record.installation import note_pool
     from flows.deliberate import deliberate
-    from tasks.enqueue import queued
+    from tasks.deliberations.submit import queued
 
     monkeypatch.setattr(pending, "EVERY_S", 0.5)
     await note_pool(worker.record, pool)
@@ -865,7 +865,7 @@ async def test_deleting_a_second_run_ends_only_that(
     from prefect.client.orchestration import get_client
     from prefect.states import Pending
 
-    from tasks.enqueue import Request, enqueue, queued
+    from tasks.deliberations.submit import Request, enqueue, queued
 
     async def nowhere(*_arguments: Any) -> None:
         """Nothing is published."""

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from blocks.work_queue import ACK_WAIT_S
+from blocks.record.queue import ACK_WAIT_S
 from tests.faults.conftest import TASK, Stack, home_of_a_stack, until
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(400)]

@@ -108,7 +108,7 @@ async def test_answers_to_items_that_are_not_open_yet_are_not_lost(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Members are far ahead of a driver that opens two items at a time, and still at work: every answer counts."""
-    monkeypatch.setattr("tasks.collecting.WINDOW", 2)
+    monkeypatch.setattr("tasks.collect.collector.WINDOW", 2)
     await simulator.fault("slow", match=f"{new_id}:i0[12]:propose-0:m3", delay_s=1)
     await simulator.fault("hang", match=f"{new_id}:i12:")
     running = asyncio.create_task(deliberate(items=ITEMS, council=three, deadline_s=120))
@@ -131,7 +131,7 @@ async def test_an_agent_task_that_dies_is_missing_from_later_items_too(
     from blocks.council import Council
     from blocks.vllm_server import VLLM
     from flows import deliberate as module
-    from tasks.plans import convene
+    from tasks.deliberations.plan import convene
 
     await VLLM(base_url=stack.llm, api_key=os.environ["CONCLAVE_LLM_API_KEY"], model=stack.model).save(f"s-{new_id}")
     servers = {"m1": "default", "m2": "default", "m3": f"s-{new_id}"}
@@ -144,7 +144,7 @@ async def test_an_agent_task_that_dies_is_missing_from_later_items_too(
         return session
 
     monkeypatch.setattr(module, "convene", convene_and_lose_a_server)
-    monkeypatch.setattr("tasks.collecting.WINDOW", 2)
+    monkeypatch.setattr("tasks.collect.collector.WINDOW", 2)
     state, result = await deliberate(items=ITEMS, council=f"c-{new_id}", deadline_s=120)
     decisions = await decided(recorded, new_id)
     assert (state.name, result["counts"]["COMPLETED"], result["counts"]["degraded"]) == ("Degraded", 12, 12)
@@ -163,7 +163,7 @@ async def test_a_cancel_ends_the_items_that_are_open_and_those_to_come(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What was decided stays decided, the rest is CANCELLED, and so is the deliberation."""
-    monkeypatch.setattr("tasks.collecting.WINDOW", 4)
+    monkeypatch.setattr("tasks.collect.collector.WINDOW", 4)
     await simulator.fault("hang", match=f"{new_id}:i(0[4-9]|1.):propose-0:m[23]")
     running = asyncio.create_task(deliberate(items=ITEMS, council=three, deadline_s=120))
 

@@ -174,7 +174,7 @@ async def test_progress_is_told_while_members_wait(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """An event with the counts, and a bar in Prefect that says that it is simulated and ends at 100."""
-    monkeypatch.setattr("tasks.progress.EVERY_S", 0.2)
+    monkeypatch.setattr("tasks.artifacts.progress.EVERY_S", 0.2)
     await simulator.fault("slow", match=f"{new_id}:task:propose-0:m3", delay_s=4)
     await deliberate(task=TASK, council=three)
     told = (await recorded.events(f"deliberations.{new_id}.progress"))[f"deliberations.{new_id}.progress"]

@@ -21,8 +21,8 @@ def diagnose(connected: Any) -> Any:
 
 async def test_every_part_answers(diagnose: Any, shown: Any, simulator: Any) -> None:
     """A message, a worker, the hosts, a task that came back, and tokens from each model; a table in Prefect's UI."""
-    from blocks.loading import open_leases
-    from blocks.work_queue import PRESENCE
+    from blocks.documents import open_leases
+    from blocks.record.queue import PRESENCE
 
     async with (await open_leases()).hold(f"{PRESENCE}test"):
         state = await diagnose(councils=["dev"])

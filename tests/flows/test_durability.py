@@ -49,7 +49,7 @@ async def test_a_killed_agent_host_is_replaced_while_members_wait(
     deliberate: Any, simulator: Any, recorded: Any, until: Any, shown: Any, make_council: Any, new_id: str
 ) -> None:
     """Every host is killed while all members wait for the model: they ask again elsewhere and all answer."""
-    from blocks.loading import fresh
+    from blocks.documents import fresh
     from blocks.ray_agents import RayAgents
 
     await simulator.fault("slow", match=f"{new_id}:", times=3, delay_s=90)
@@ -116,7 +116,7 @@ async def test_a_replica_that_lags_repeats_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What is read by direct get is not there yet: the same id again tells the decision that stands, without a call."""
-    from blocks.record import Record
+    from blocks.record.events import Record
     from deployments.results import result_of
 
     def lagging(read: Any) -> Any:

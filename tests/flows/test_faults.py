@@ -185,7 +185,7 @@ async def test_an_agent_task_that_dies_gets_its_final_answer_from_the_flow(
     from blocks.council import Council
     from blocks.vllm_server import VLLM
     from flows import deliberate as module
-    from tasks.plans import convene
+    from tasks.deliberations.plan import convene
 
     server, council = f"s-{new_id}", f"c-{new_id}"
     await VLLM(base_url=stack.llm, api_key=os.environ["CONCLAVE_LLM_API_KEY"], model=stack.model).save(server)

@@ -17,7 +17,7 @@ TASK = "Write a function to merge sorted arrays"
 @pytest_asyncio.fixture
 async def keep_house(connected: Any, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[Any, None]:
     """Run the flow: `state = await keep_house(cleanup_s=...)`; what it queues is gone after the test."""
-    import tasks.unattended as unattended
+    import tasks.operate.orphans as unattended
     from flows.housekeeping import housekeeping
 
     monkeypatch.setattr(unattended, "LOOK_AGAIN_S", 0.5)
@@ -32,8 +32,8 @@ async def keep_house(connected: Any, monkeypatch: pytest.MonkeyPatch) -> AsyncGe
 @pytest_asyncio.fixture
 async def worker_there(connected: Any) -> AsyncGenerator[None, None]:
     """A worker that takes nothing, as far as anybody can see."""
-    from blocks.loading import open_leases
-    from blocks.work_queue import PRESENCE
+    from blocks.documents import open_leases
+    from blocks.record.queue import PRESENCE
 
     async with (await open_leases()).hold(f"{PRESENCE}test"):
         yield
@@ -91,8 +91,8 @@ async def test_streams_get_the_retention_of_their_block(keep_house: Any, record:
 
     Requests have days of their own.
     """
+    from blocks.documents import fresh
     from blocks.jetstream import JetStream
-    from blocks.loading import fresh
 
     streams, requests = ("CONCLAVE_ANSWERS", "CONCLAVE_DECISIONS", "OBJ_conclave-bodies"), "CONCLAVE_REQUESTS"
 
@@ -117,8 +117,8 @@ async def test_a_retention_of_less_than_a_day_is_refused(keep_house: Any, record
     """Also one that an older version stored: the run fails with the block and the field, and nothing is let go."""
     from prefect.client.orchestration import get_client
 
+    from blocks.documents import fresh
     from blocks.jetstream import JetStream
-    from blocks.loading import fresh
 
     jetstream = await fresh(JetStream)
     with pytest.raises(ValueError, match="retention_days"):
@@ -148,7 +148,7 @@ async def test_other_peoples_runs_and_artifacts_are_left_alone(
     from prefect.client.orchestration import get_client
     from prefect.states import Cancelling, Running
 
-    from tasks.retention import let_go_of_artifacts
+    from tasks.operate.retention import let_go_of_artifacts
 
     key = f"theirs-{new_id.lower()}"
 
@@ -210,7 +210,7 @@ async def test_what_one_run_cannot_look_at_the_next_ones_do(
     keep_house: Any, worker_there: None, record: Any, monkeypatch: pytest.MonkeyPatch, new_id: str
 ) -> None:
     """However many keys come first: each run goes on where the last one ended, and begins anew at the end."""
-    import tasks.unattended as unattended
+    import tasks.operate.orphans as unattended
 
     ids = [f"{new_id}-{number}" for number in range(4)]
     for one in ids:
@@ -233,7 +233,7 @@ async def test_a_cancelled_evaluation_is_ended_and_not_resumed(
 
     from flows.deliberate import deliberate
     from flows.evaluate import evaluate
-    from tasks.diagnose import answer
+    from tasks.operate.diagnose import answer
 
     async with get_client() as client:
         whole = await client.create_flow_run(
@@ -254,7 +254,7 @@ async def test_a_cancelled_evaluation_is_ended_and_not_resumed(
 
 
 async def _leases() -> Any:
-    from blocks.loading import open_leases
+    from blocks.documents import open_leases
 
     return await open_leases()
 
@@ -263,7 +263,7 @@ async def test_artifacts_of_old_runs_are_deleted(
     deliberate: Any, keep_house: Any, shown: Any, make_council: Any, new_id: str
 ) -> None:
     """Those of a run that ended longer ago than the days that are given; those of younger runs stay."""
-    from tasks.retention import let_go_of_artifacts
+    from tasks.operate.retention import let_go_of_artifacts
 
     await deliberate(task=TASK, council=await make_council(1))
     wanted = {"key": {"any_": [f"report-{new_id}", f"ranking-{new_id}"]}}
@@ -351,7 +351,7 @@ async def test_a_variable_that_is_no_time_is_named(connected: Any, monkeypatch: 
 async def test_a_cancel_that_came_first_keeps_no_request_from_its_key(record: Any, new_id: str) -> None:
     """What is asked afterwards is noted beside the flag: another request is refused, and a lost message found."""
     from tasks.council.models import InvalidRequest
-    from tasks.enqueue import Request, ask_to_cancel, asked_of, enqueue
+    from tasks.deliberations.submit import Request, ask_to_cancel, asked_of, enqueue
 
     await ask_to_cancel(record, new_id)
     assert await enqueue(record, Request(id=new_id, parameters={"task": TASK}, door="gateway"))
@@ -371,7 +371,7 @@ async def test_the_cancel_of_what_was_never_asked_ends(keep_house: Any, record: 
 
     from deployments.results import exit_code, result_of
     from deployments.terminal import show_result
-    from tasks.enqueue import ask_to_cancel
+    from tasks.deliberations.submit import ask_to_cancel
 
     async def shown() -> tuple[int, str]:
         result = await result_of(record, new_id)
@@ -408,9 +408,9 @@ async def test_a_large_request_that_never_came_to_the_queue_goes_there_whole(
 ) -> None:
     """Its door was killed between the key and the message: the key says where what was asked is kept."""
     from blocks.exceptions import RecordUnavailable
-    from blocks.record import Record
-    from tasks.enqueue import Request, enqueue
-    from tasks.plans import MAX_REQUEST_IN_STATUS
+    from blocks.record.events import Record
+    from tasks.deliberations.plan import MAX_REQUEST_IN_STATUS
+    from tasks.deliberations.submit import Request, enqueue
 
     async def killed(*_: Any) -> None:
         raise RecordUnavailable("killed")
@@ -431,9 +431,9 @@ async def test_a_large_request_that_never_came_to_the_queue_goes_there_whole(
 @pytest.fixture
 def server_clock(monkeypatch: pytest.MonkeyPatch) -> Any:
     """`server_clock(hours)`: what housekeeping is told of the server's clock is so far from this host's."""
-    import tasks.retention as retention
-    import tasks.unattended as unattended
-    from blocks.installation import server_time
+    import tasks.operate.orphans as unattended
+    import tasks.operate.retention as retention
+    from blocks.record.installation import server_time
 
     def set_to(hours: float) -> None:
         async def told(record: Any) -> datetime:

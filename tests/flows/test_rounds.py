@@ -165,10 +165,10 @@ async def test_tasks_of_a_run_that_is_gone_leave(
 ) -> None:
     """Nobody holds the lease: who waits for a stage gives up, and is not called by a later run."""
     from blocks.exceptions import Deserted
-    from tasks import hearing
-    from tasks.council.closing import Closing, closed_subject
     from tasks.council.models import Deliberation, DeliberationRequest
-    from tasks.plans import council_spec
+    from tasks.council.progress.stage_end import Closing, closed_subject
+    from tasks.deliberations.plan import council_spec
+    from tasks.stages import stage_gate as hearing
 
     monkeypatch.setattr(hearing, "DESERTED_S", 0.5)
     request = DeliberationRequest(items=[{"id": "a", "task": TASK}, {"id": "b", "task": TASK}], strategy="rank")

@@ -19,22 +19,13 @@ from typing import Any
 import jsonschema
 import pytest
 
-from tasks.council.ballots import (
-    DEFAULT_CRITERIA,
-    Opinion,
-    Review,
-    Score,
-    Sheet,
-    ballot_schema,
-    labels,
-    read_ballot,
-    review_messages,
-)
-from tasks.council.closed import Choice, answer_of
+from tasks.council.closed_answers import Choice, answer_of
 from tasks.council.models import Item, Member
-from tasks.council.prompts import propose_messages
-from tasks.council.revision import revise_messages
-from tasks.council.synthesis import synthesis_messages
+from tasks.council.prompts.propose import propose_messages
+from tasks.council.prompts.review import ballot_schema, review_messages
+from tasks.council.prompts.revise import revise_messages
+from tasks.council.prompts.synthesize import synthesis_messages
+from tasks.council.voting.ballots import DEFAULT_CRITERIA, Opinion, Review, Score, Sheet, labels, read_ballot
 
 QUESTIONS = 600
 IN_FLIGHT = 16

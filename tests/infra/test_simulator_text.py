@@ -11,7 +11,7 @@ import yaml
 
 from infra.simulator.text import MAX_CHARS, MIN_CHARS, Brief, compose, read_brief
 from tasks.council.models import Item, Member
-from tasks.council.prompts import propose_messages
+from tasks.council.prompts.propose import propose_messages
 
 RATE_LIMITER = "Implement a rate limiter for an API using token bucket algorithm"
 TASK_QUEUE = (

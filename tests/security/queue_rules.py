@@ -16,24 +16,26 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
-from blocks import jetstream, leases, loading
+from blocks import documents as loading
+from blocks import jetstream
 from blocks.background import end
 from blocks.exceptions import RecordError
 from blocks.jetstream import JetStream
-from blocks.leases import Leases, carried
-from blocks.record import Record
-from blocks.work_queue import WorkQueue
+from blocks.record import leases
+from blocks.record.events import Record
+from blocks.record.leases import Leases, carried
+from blocks.record.queue import WorkQueue
 from deployments.worker import runs as worker_runs
 from deployments.worker.places import Places
 from deployments.worker.runs import Runs
-from tasks import plans
-from tasks.answering import final_answer
-from tasks.collect import finish
-from tasks.collecting import Collector
+from tasks.collect.collect import finish
+from tasks.collect.collector import Collector
+from tasks.collect.inbox import INBOX
 from tasks.council.models import CouncilSpec, DeliberationRequest, InvalidRequest, Member, MemberStatus
-from tasks.enqueue import Request
-from tasks.inbox import INBOX
-from tasks.plans import Server, begin, convene
+from tasks.deliberations import plan as plans
+from tasks.deliberations.plan import Server, begin, convene
+from tasks.deliberations.submit import Request
+from tasks.stages.member_stage import final_answer
 
 LEASE_S = 2.0
 ACK_WAIT_S = 2.0

@@ -67,7 +67,7 @@ class _Loop:
 
 def _check(on: _Loop) -> None:
     """What must hold once everything is quiet."""
-    from blocks.record import Record
+    from blocks.record.events import Record
     from tasks.council.finished import Finished
 
     machine, record = on.machine, on.machine.record
@@ -93,7 +93,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.ids = [uuid.uuid4().hex for _ in range(3)]
 
     def _ask(self, one: str, task: str, **more: Any) -> bool:
-        from tasks.enqueue import Request, enqueue
+        from tasks.deliberations.submit import Request, enqueue
 
         request = Request(id=one, parameters={"task": task}, door="gateway", **more)
         return bool(self.on.run(enqueue(self.on.machine.record, request)))
@@ -138,9 +138,9 @@ class QueueMachine(RuleBasedStateMachine):
             return
 
         async def cancel() -> None:
-            from blocks.loading import open_leases
-            from tasks.ending import end
-            from tasks.enqueue import ask_to_cancel, queued_request
+            from blocks.documents import open_leases
+            from tasks.collect.end import end
+            from tasks.deliberations.submit import ask_to_cancel, queued_request
 
             await ask_to_cancel(machine.record, one)
             request, leases = await queued_request(machine.record, one), await open_leases()
@@ -184,8 +184,8 @@ def test_any_order_of_asking_killing_cancelling_and_redelivering_ends_each_id_on
 
 def test_a_flood_of_garbage_stops_no_lane(nats_url: str) -> None:
     """Batches of messages that nobody of ours would send, and after each a request, which is decided."""
-    from blocks.dead_letters import count
-    from tasks.enqueue import Request, enqueue
+    from blocks.record.dead_letters import count
+    from tasks.deliberations.submit import Request, enqueue
 
     on = _Loop(nats_url)
     tokens = st.text("abcXYZ019_-;!@#$%&()+=~", min_size=1, max_size=12)

@@ -52,8 +52,8 @@ class Server:
 
     async def complete(self, call: Any, deadline: float, failed: Any) -> Any:
         """One answer."""
-        from blocks.completions import Completion
-        from tasks.council.proposals import Usage
+        from blocks.chat import Completion
+        from tasks.council.answer import Usage
 
         return Completion("text", None, "stop", Usage(), "m", "vllm")
 
@@ -66,7 +66,7 @@ class Craft:
 
     async def question(self, item: Any) -> Any:
         """Raises for some."""
-        from tasks.answering import Question
+        from tasks.stages.member_stage import Question
 
         if item.id == "asked":
             raise self.failing["asked"]
@@ -86,8 +86,8 @@ class Craft:
 
 def desk(record: Record, *items: str) -> Any:
     """The desk of a member with these items."""
-    from tasks.answering import Desk
     from tasks.council.models import CouncilSpec, Deliberation, DeliberationRequest, Member
+    from tasks.stages.member_stage import Desk
 
     council = CouncilSpec(name="dev", members=(Member(agent_id="m1", role="DEV"),))
     asked = DeliberationRequest.read({"items": [{"id": item, "task": "t"} for item in items]})

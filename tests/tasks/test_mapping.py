@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.council.models import DeliberationRequest, InvalidRequest
-from tasks.mapping import Mapping, MappingError
+from tasks.deliberations.event_mapping import Mapping, MappingError
 from tests.conftest import cases
 
 EVENT = {"plan_id": "p-7", "title": "Login", "approved_by": "ann", "points": 3, "stories": [{"id": "a", "text": "A"}]}

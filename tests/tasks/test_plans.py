@@ -17,7 +17,7 @@ def plan(number: int, size: int) -> Deliberation:
 
 def test_plans_are_kept_up_to_a_number_and_a_weight(monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest go first; the newest stays, whatever it weighs."""
-    from tasks import plans
+    from tasks.deliberations import plan as plans
 
     monkeypatch.setattr(plans, "_plans", OrderedDict())
     monkeypatch.setattr(plans, "KEPT_PLANS", 3)

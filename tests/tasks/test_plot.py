@@ -6,8 +6,8 @@ import base64
 from concurrent.futures import ThreadPoolExecutor
 from xml.etree import ElementTree
 
-from tasks.council.tally import Ballot, Candidate, Tally, tally
-from tasks.plot import MAX_PROPOSALS, MAX_VOTERS, cells, tally_picture, tally_svg
+from tasks.artifacts.plot import MAX_PROPOSALS, MAX_VOTERS, cells, tally_picture, tally_svg
+from tasks.council.voting.tally import Ballot, Candidate, Tally, tally
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -16,11 +16,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from blocks import files
-from tasks import evaluation_checker, question_files
-from tasks.council.evaluation_questions import MAX_LINE, Question, Verdict, read_questions
+from tasks.council.evaluation.questions import MAX_LINE, Question, Verdict, read_questions
 from tasks.council.models import InvalidRequest
-from tasks.evaluation_checker import Checker
-from tasks.question_files import FOLDER, QuestionFile, handed_over, questions_named
+from tasks.evaluate import checker as evaluation_checker
+from tasks.evaluate import question_files
+from tasks.evaluate.checker import Checker
+from tasks.evaluate.question_files import FOLDER, QuestionFile, handed_over, questions_named
 from tests.conftest import cases
 
 LINE = json.dumps({"task": "a", "check": {"type": "regex", "pattern": "a"}}) + "\n"

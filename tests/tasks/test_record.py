@@ -15,7 +15,7 @@ def decided() -> tuple[Any, Any]:
     """A plan and the result of its item, with a tally of two ballots."""
     from tasks.council.decisions import Ballots, ItemResult
     from tasks.council.models import CouncilSpec, Deliberation, DeliberationRequest, Member
-    from tasks.council.tally import Ballot, Candidate, tally
+    from tasks.council.voting.tally import Ballot, Candidate, tally
 
     seats = tuple(Member(agent_id=name, role="DEV") for name in ("m1", "m2", "m3"))
     request = DeliberationRequest(task="Write a queue", strategy="rank")
@@ -54,10 +54,10 @@ def decided() -> tuple[Any, Any]:
 @pytest.fixture
 def told(connected: Any, monkeypatch: pytest.MonkeyPatch) -> logging.Logger:
     """The run's log, outside of a run."""
-    import tasks.record
+    import tasks.artifacts.artifacts
 
     log = logging.getLogger("test_record")
-    monkeypatch.setattr(tasks.record, "get_run_logger", lambda: log)
+    monkeypatch.setattr(tasks.artifacts.artifacts, "get_run_logger", lambda: log)
     return log
 
 
@@ -65,15 +65,15 @@ async def test_a_report_goes_without_ballots_that_cannot_be_read(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, told: logging.Logger
 ) -> None:
     """It says so itself, as the log does."""
-    import tasks.record
+    import tasks.artifacts.artifacts
     from blocks.exceptions import RecordUnavailable
 
     async def away() -> Any:
         raise RecordUnavailable("JetStream is away")
 
-    monkeypatch.setattr(tasks.record, "open_record", away)
+    monkeypatch.setattr(tasks.artifacts.artifacts, "open_record", away)
     plan, result = decided()
-    trail = (await tasks.record.trails_of(plan, [result]))["task"]
+    trail = (await tasks.artifacts.artifacts.trails_of(plan, [result]))["task"]
     assert (trail.ballots, trail.unread) == ({}, "JetStream is away")
     assert "the report goes without ballots: JetStream is away" in caplog.text
 
@@ -84,10 +84,10 @@ async def test_a_report_goes_without_a_picture_that_cannot_be_drawn(
     """For example where matplotlib is not installed; a table stands in."""
     import sys
 
-    import tasks.record
+    import tasks.artifacts.artifacts
 
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     plan, result = decided()
-    trail = (await tasks.record.trails_of(plan, [result]))["task"]
+    trail = (await tasks.artifacts.artifacts.trails_of(plan, [result]))["task"]
     assert (trail.picture, trail.unread) == (None, None)
     assert "the report goes without a picture of the tally: ModuleNotFoundError" in caplog.text

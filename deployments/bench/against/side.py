@@ -9,6 +9,7 @@ printed there goes to standard error. The stack goes down when the orders end, o
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import os
 import signal
@@ -74,14 +75,13 @@ class _Stack:
         from blocks.connections import connections, prefect_clients
         from deployments.bench.peers import Bench
         from deployments.bench.worker.scene import scene
-        from tasks.plans import council_spec
 
         async with AsyncExitStack() as scope:
             await scope.enter_async_context(prefect_clients())
             await scope.enter_async_context(connections())
             there = await scope.enter_async_context(scene(found))
             decided = await scope.enter_async_context(there.decisions())
-            bench = Bench(there.server, await council_spec("dev"), Path(found.home))
+            bench = Bench(there.server, await _council_spec()("dev"), Path(found.home))
             yield _Stack(scope, there, bench, decided)
 
     async def sample(self, peer: str, size: int) -> dict[str, float]:
@@ -95,6 +95,14 @@ class _Stack:
 
             self._peers[peer] = await self._scope.enter_async_context(opened(peer, self._bench))
         return {"wall_s": (await self._peers[peer].sample(size)).wall_s}
+
+
+def _council_spec() -> Any:
+    try:
+        from tasks.deliberations.plan import council_spec
+    except ImportError:  # a checkout of before `tasks` had rooms
+        council_spec = importlib.import_module("tasks.plans").council_spec
+    return council_spec
 
 
 def _tell(answers: TextIO, answer: dict[str, Any]) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 
 from prefect.client.orchestration import get_client
 
-from blocks.loading import fresh, open_record
+from blocks.documents import fresh, open_record
 from blocks.ray_agents import RayAgents
-from blocks.record import Record
+from blocks.record.events import Record
 from deployments.bench.peers import Bench
 from deployments.bench.samples import Sample, now
 from deployments.bench.workload import REQUIREMENTS, TASK

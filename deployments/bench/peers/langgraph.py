@@ -13,9 +13,9 @@ from typing import Annotated, Any, TypedDict
 from deployments.bench.peers import Bench, PeerMissing
 from deployments.bench.samples import Sample, now
 from deployments.bench.workload import item
-from tasks.council.checks import rank_proposals
+from tasks.council.answer import Proposal
 from tasks.council.models import Member
-from tasks.council.proposals import Proposal
+from tasks.council.voting.checks import rank_proposals
 
 
 class Council(TypedDict):

@@ -133,7 +133,7 @@ async def _doors(there: Scene, asked: Asked, say: Say) -> dict[str, Any]:
     from deployments.bench.peers import Bench
     from deployments.bench.peers.plain import Floor
     from deployments.bench.worker.measure import doors
-    from tasks.plans import council_spec
+    from tasks.deliberations.plan import council_spec
 
     async with prefect_clients(), connections():
         bench = Bench(there.server, await council_spec("dev"), Path(there.found.home))

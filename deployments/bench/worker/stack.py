@@ -45,7 +45,7 @@ def worker_stack(latency_s: float, say: Say, database: str | None = None) -> Gen
 
 async def _furnish(found: StackStatus, settings: Any, say: Say) -> None:
     from blocks.connections import connections, prefect_clients
-    from deployments.furnish import furnish
+    from deployments.provisioning.blocks import furnish
 
     async with prefect_clients(), connections():
         await furnish(found, settings, say)

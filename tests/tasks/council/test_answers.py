@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.council.answers import fenced_blocks, read_reply, split_thinking, visible_tags
 from tasks.council.models import MemberStatus
+from tasks.council.replies import fenced_blocks, read_reply, split_thinking, visible_tags
 
 PIECES = [
     *(

@@ -14,27 +14,24 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.council.ballots import (
+from tasks.council.models import Item, Member
+from tasks.council.prompts.delimiters import MAX_PROPOSAL, fence, mark_of, neutral
+from tasks.council.prompts.review import REVIEW_CHARTER, ask_again, ballot_schema, review_messages
+from tasks.council.voting.ballots import (
     DEFAULT_CRITERIA,
     MAX_BALLOT,
     MAX_CRITERIA,
     MAX_CRITIQUE,
-    REVIEW_CHARTER,
     Criterion,
     InvalidBallot,
     Sheet,
-    ask_again,
-    ballot_schema,
     criteria_of,
     label_authors,
     labels,
     read_ballot,
-    review_messages,
     sheets,
 )
-from tasks.council.fence import MAX_PROPOSAL, fence, mark_of, neutral
-from tasks.council.models import Item, Member
-from tasks.council.tally import Candidate, tally
+from tasks.council.voting.tally import Candidate, tally
 
 ITEM = Item(id="i", task="Write a queue", rubric="Clean", requirements=("Use type hints",))
 COUNCIL = [f"m{number}" for number in range(5)]

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.council.checks import MAX_CODE, rank_proposals, score_proposal, total
-from tasks.council.closed import Choice
+from tasks.council.answer import Proposal
+from tasks.council.closed_answers import Choice
 from tasks.council.decisions import Check
 from tasks.council.models import Item
-from tasks.council.proposals import Proposal
+from tasks.council.voting.checks import MAX_CODE, rank_proposals, score_proposal, total
 
 ITEM = Item(
     id="i",

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from tasks.council.ballots import Opinion, Review, Score
-from tasks.council.closed import Choice
-from tasks.council.course import ENDED_EARLY, Course, Turn
+from tasks.council.answer import Answer, Proposal, Usage
+from tasks.council.closed_answers import Choice
 from tasks.council.models import CouncilSpec, Deliberation, DeliberationRequest, Member, MemberStatus, Status
-from tasks.council.proposals import Answer, Proposal, Usage
-from tasks.council.results import item_result
-from tasks.council.rules import Verdict
+from tasks.council.progress.completion import Verdict
+from tasks.council.progress.item import ENDED_EARLY, Course, Turn
+from tasks.council.progress.result import item_result
+from tasks.council.report.wording import missing_in_words, statuses
 from tasks.council.stages import stages_of
-from tasks.council.wording import missing_in_words, statuses
+from tasks.council.voting.ballots import Opinion, Review, Score
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 GOOD = "Write the queue with care. " * 30

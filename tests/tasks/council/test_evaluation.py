@@ -12,16 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.council.course import ENDED_EARLY, Course, Turn
+from tasks.council.answer import Answer, Proposal, Usage
 from tasks.council.decisions import ItemResult
-from tasks.council.evaluation import Arm, Reached, Scoresheet, reached
-from tasks.council.evaluation_figures import median, paired_difference, percentile_95, share, sign_test
-from tasks.council.evaluation_questions import Question, Verdict, read_questions
-from tasks.council.evaluation_report import figures, notes, report
+from tasks.council.evaluation.arms import Arm, Reached, Scoresheet, reached
+from tasks.council.evaluation.figures import median, paired_difference, percentile_95, share, sign_test
+from tasks.council.evaluation.questions import Question, Verdict, read_questions
+from tasks.council.evaluation.report import figures, notes, report
 from tasks.council.models import CouncilSpec, Deliberation, DeliberationRequest, InvalidRequest, MemberStatus, Status
-from tasks.council.proposals import Answer, Proposal, Usage
-from tasks.council.results import item_result
-from tasks.council.rules import Verdict as Ruling
+from tasks.council.progress.completion import Verdict as Ruling
+from tasks.council.progress.item import ENDED_EARLY, Course, Turn
+from tasks.council.progress.result import item_result
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 NUMBER = {"type": "number"}

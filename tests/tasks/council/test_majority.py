@@ -7,8 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from tasks.council.closed import AnswerFormat, Choice, Number, TextExact, answer_instruction, answer_of, format_of
-from tasks.council.majority import majority
+from tasks.council.closed_answers import (
+    AnswerFormat,
+    Choice,
+    Number,
+    TextExact,
+    answer_instruction,
+    answer_of,
+    format_of,
+)
+from tasks.council.voting.majority import majority
 
 YES_NO = Choice(options=("Yes", "No"))
 Form = Choice | Number | TextExact

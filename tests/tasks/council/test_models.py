@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 
-from blocks.record import SCHEMA_VERSION
-from tasks.council.ballots import Opinion, Review, Score
+from blocks.record.events import SCHEMA_VERSION
+from tasks.council.answer import Answer, Proposal, Usage, answer_id, seed_of
 from tasks.council.base import Frozen
-from tasks.council.closing import Closing
 from tasks.council.decisions import (
     Ballots,
     Check,
@@ -27,7 +26,6 @@ from tasks.council.decisions import (
     Synthesis,
 )
 from tasks.council.finished import Finished
-from tasks.council.majority import Majority
 from tasks.council.models import (
     MAX_ITEMS,
     MAX_MEMBERS,
@@ -42,8 +40,10 @@ from tasks.council.models import (
     Status,
     digest,
 )
-from tasks.council.proposals import Answer, Proposal, Usage, answer_id, seed_of
-from tasks.council.tally import Candidate, tally
+from tasks.council.progress.stage_end import Closing
+from tasks.council.voting.ballots import Opinion, Review, Score
+from tasks.council.voting.majority import Majority
+from tasks.council.voting.tally import Candidate, tally
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -289,7 +289,7 @@ def test_a_new_field_of_a_request_needs_a_higher_version() -> None:
     assert SCHEMA_VERSION == 1, "pin here what a request of the new version has"
     assert asked == ASKED_OF_VERSION_1, (
         "a worker of version 1 refuses a request with a field that it does not know: a new one needs a higher "
-        "SCHEMA_VERSION (blocks/record.py), and is pinned here then"
+        "SCHEMA_VERSION (blocks/record/events.py), and is pinned here then"
     )
     for fields in ({"task": "x", LATER: 1}, {"items": [{"task": "x", LATER: 1}]}):
         with pytest.raises(InvalidRequest, match=f"{LATER}: is no field of"):

@@ -11,10 +11,11 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.council.ballots import criteria_of, review_messages, sheets
 from tasks.council.models import Item, Member
-from tasks.council.prompts import CHARTER, DIVERSITY, ROLES, given_mark, propose_messages, temperature_of
-from tasks.council.synthesis import synthesis_messages
+from tasks.council.prompts.propose import CHARTER, DIVERSITY, ROLES, given_mark, propose_messages, temperature_of
+from tasks.council.prompts.review import review_messages
+from tasks.council.prompts.synthesize import synthesis_messages
+from tasks.council.voting.ballots import criteria_of, sheets
 
 FULL = Item(
     id="i",

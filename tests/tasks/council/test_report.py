@@ -13,18 +13,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from tasks.council.appendix import Trail
-from tasks.council.ballots import Opinion, Review, Score
-from tasks.council.closed import Choice
-from tasks.council.course import Course, Turn
+from tasks.council.answer import Answer, Proposal, Usage
+from tasks.council.closed_answers import Choice
 from tasks.council.decisions import ItemResult
-from tasks.council.markup import MAX_SHOWN, cell, escape, fenced, folded
 from tasks.council.models import CouncilSpec, Deliberation, DeliberationRequest, Item, Member, MemberStatus, Status
-from tasks.council.proposals import Answer, Proposal, Usage
-from tasks.council.report import MAX_REPORT, ranking, report
-from tasks.council.results import item_result
-from tasks.council.rules import Verdict
-from tasks.outcome import Outcome
+from tasks.council.outcome import Outcome
+from tasks.council.progress.completion import Verdict
+from tasks.council.progress.item import Course, Turn
+from tasks.council.progress.result import item_result
+from tasks.council.report.appendix import Trail
+from tasks.council.report.markup import MAX_SHOWN, cell, escape, fenced, folded
+from tasks.council.report.report import MAX_REPORT, ranking, report
+from tasks.council.voting.ballots import Opinion, Review, Score
 from tests.conftest import cases
 
 OURS = {"h1", "h2", "h3", "p", "strong", "code", "pre", "table", "thead", "tbody", "tr", "th", "td"}

@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tasks.council.course import Course, Turn
+from tasks.council.answer import Answer, Proposal, Usage
 from tasks.council.decisions import ItemResult
 from tasks.council.models import CouncilSpec, Deliberation, DeliberationRequest, Member, MemberStatus, Status
-from tasks.council.proposals import Answer, Proposal, Usage
-from tasks.council.results import item_result
-from tasks.council.rules import Verdict
+from tasks.council.progress.completion import Verdict
+from tasks.council.progress.item import Course, Turn
+from tasks.council.progress.result import item_result
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 COUNCIL = CouncilSpec(

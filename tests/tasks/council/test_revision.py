@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from tasks.council.ballots import Opinion, Review, Score, label_authors
-from tasks.council.closed import Number
+from tasks.council.closed_answers import Number
 from tasks.council.models import Item, Member
-from tasks.council.prompts import propose_messages
-from tasks.council.revision import MAX_CRITIQUES, critiques_of, revise_messages
-from tasks.council.synthesis import MAX_REASONS, SYNTHESIS_CHARTER, synthesis_messages
+from tasks.council.prompts.propose import propose_messages
+from tasks.council.prompts.revise import MAX_CRITIQUES, critiques_of, revise_messages
+from tasks.council.prompts.synthesize import MAX_REASONS, SYNTHESIS_CHARTER, synthesis_messages
+from tasks.council.voting.ballots import Opinion, Review, Score, label_authors
 
 ITEM = Item(id="i", task="Write a queue", rubric="Clean", requirements=("Use type hints",))
 M1 = Member(agent_id="m1", role="DEV")

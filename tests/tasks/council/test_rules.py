@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.council.models import MemberStatus, Status
-from tasks.council.rules import Rules, Verdict, deliberation_status, judge
+from tasks.council.progress.completion import Rules, Verdict, deliberation_status, judge
 
 OK, FAILED, EMPTY, TIMEOUT = MemberStatus.OK, MemberStatus.FAILED, MemberStatus.EMPTY, MemberStatus.TIMEOUT
 RULES = Rules(total=3, quorum=2, grace_s=None, deadline_s=300)

@@ -13,8 +13,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tasks.council.ballots import sheets
-from tasks.council.tally import Ballot, Candidate, Rule, Tally, Tie, decided_early, tally
+from tasks.council.voting.ballots import sheets
+from tasks.council.voting.tally import Ballot, Candidate, Rule, Tally, Tie, decided_early, tally
 from tests.conftest import cases
 
 RULES: tuple[Rule, ...] = get_args(Rule)

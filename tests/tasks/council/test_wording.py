@@ -7,12 +7,10 @@ from typing import Any
 
 import pytest
 
+from tasks.council.answer import Usage
 from tasks.council.decisions import Ballots, ItemResult, StageCost, Synthesis
-from tasks.council.majority import Majority
 from tasks.council.models import MemberStatus
-from tasks.council.proposals import Usage
-from tasks.council.tally import Ballot, Candidate, tally
-from tasks.council.wording import (
+from tasks.council.report.wording import (
     answer_in_words,
     how_decided,
     in_short,
@@ -22,6 +20,8 @@ from tasks.council.wording import (
     skipped_in_words,
     statuses,
 )
+from tasks.council.voting.majority import Majority
+from tasks.council.voting.tally import Ballot, Candidate, tally
 
 CANDIDATES = [Candidate("m1", 0.9), Candidate("m2", 0.8), Candidate("m3", 0.8)]
 

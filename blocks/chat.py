@@ -1,0 +1,201 @@
+"""The wire format of `/v1/chat/completions`: what is sent, and what of the answer can be trusted.
+
+Pure functions over bytes and dicts. Observed with vLLM 0.32: `[DONE]` is no proof of success, an error can
+come inside a stream with HTTP 200, and a server that is stopped answers 200 with `finish_reason: abort`.
+Source of the fields: vLLM `entrypoints/openai/chat_completion/protocol.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from blocks.exceptions import ModelServerError, ModelServerRefused, ModelServerUnavailable
+from tasks.council.answer import Usage
+from tasks.council.plain import one_line, sound
+
+if TYPE_CHECKING:
+    import aiohttp
+
+INTERRUPTED = ("abort", "error")
+"""Finish reasons of an answer that the server broke off: worth another attempt."""
+RETRYABLE = (408, 425, 429)
+"""HTTP statuses below 500 that are worth another attempt."""
+SHOWN_BYTES = 64 * 1024
+MAX_NAME = 200
+"""Characters of a model's name, and of another word of the server's about its answer."""
+MAX_COUNT = 1 << 53
+"""Above it, readers of JSON disagree about a whole number."""
+
+_MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError)
+"""What reading a body of another shape raises, be it deeply nested or with an infinite number in it."""
+
+
+@dataclass(frozen=True)
+class ChatCall:
+    """One call of `/v1/chat/completions`."""
+
+    messages: list[dict[str, str]]
+    request_id: str
+    seed: int
+    temperature: float
+    max_tokens: int
+    model: str | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One answer of a model, as the server gave it."""
+
+    content: str | None
+    reasoning: str | None
+    finish_reason: str | None
+    usage: Usage
+    model: str
+    engine: str
+
+
+def chat_payload(
+    call: ChatCall, model: str, priority: int | None, stream: bool, extra: dict[str, Any]
+) -> dict[str, Any]:
+    """Body of the request; a priority is sent only if set, since vLLM refuses one without its policy."""
+    payload: dict[str, Any] = {
+        **extra,
+        **call.extra,
+        "model": model,
+        "messages": call.messages,
+        "seed": call.seed,
+        "temperature": call.temperature,
+        "max_tokens": call.max_tokens,
+    }
+    if priority is not None:
+        payload["priority"] = priority
+    if stream:
+        payload |= {"stream": True, "stream_options": {"include_usage": True}}
+    return payload
+
+
+def read_completion(body: bytes, model: str, engine: str) -> Completion:
+    """Completion from a body; raises ModelServerUnavailable where it is none, or was broken off."""
+    try:
+        answer = json.loads(body)
+        choice = answer["choices"][0]
+        message = choice["message"]
+        completion = Completion(
+            content=_text(message.get("content")),
+            reasoning=_text(message.get("reasoning") or message.get("reasoning_content")),
+            finish_reason=read_name(choice.get("finish_reason")) or None,
+            usage=_usage(answer.get("usage")),
+            model=read_name(answer.get("model")) or model,
+            engine=_engine(answer, engine),
+        )
+    except _MALFORMED:
+        raise ModelServerUnavailable(f"the answer is no completion: {_shown(body)}") from None
+    return _whole(completion)
+
+
+async def read_stream(response: aiohttp.ClientResponse, model: str, engine: str, max_bytes: int) -> Completion:
+    """Completion from server-sent events; raises ModelServerUnavailable on an error inside the stream."""
+    content: list[str] = []
+    reasoning: list[str] = []
+    finish_reason, usage = None, Usage()
+    async for line in _lines(response, max_bytes):
+        data = line.strip().removeprefix(b"data:").strip()
+        if not line.startswith(b"data:") or data == b"[DONE]":
+            continue
+        try:
+            chunk = json.loads(data)
+            if not chunk.get("error"):
+                usage = _usage(chunk["usage"]) if chunk.get("usage") else usage
+                model, engine = read_name(chunk.get("model")) or model, _engine(chunk, engine)
+                for choice in chunk.get("choices") or []:
+                    delta = choice.get("delta") or {}
+                    content.append(_piece(delta.get("content")))
+                    reasoning.append(_piece(delta.get("reasoning") or delta.get("reasoning_content")))
+                    finish_reason = read_name(choice.get("finish_reason")) or finish_reason
+                continue
+        except _MALFORMED:
+            raise ModelServerUnavailable(f"the stream carries no completion: {_shown(data)}") from None
+        raise _error_inside(chunk["error"], data)
+    if finish_reason is None:
+        raise ModelServerUnavailable("the stream ended without a finish_reason")
+    thoughts = sound("".join(reasoning)) or None
+    return _whole(Completion(sound("".join(content)), thoughts, finish_reason, usage, model, engine))
+
+
+def read_error(body: bytes) -> str:
+    """Message of an error body, one line; vLLM's is an object, its 401 a plain string, FastAPI's `detail`."""
+    try:
+        answer = json.loads(body)
+        error = answer.get("error", answer.get("detail", answer)) if isinstance(answer, dict) else answer
+        message = error.get("message", error) if isinstance(error, dict) else error
+        return one_line(sound(str(message)), SHOWN_BYTES)
+    except (ValueError, RecursionError):
+        return _shown(body)
+
+
+async def _lines(response: aiohttp.ClientResponse, max_bytes: int) -> AsyncGenerator[bytes, None]:
+    """Lines of any length up to `max_bytes` in all; aiohttp's own reading of lines bounds each by its buffer."""
+    rest, size = b"", 0
+    async for data in response.content.iter_any():
+        size += len(data)
+        if size > max_bytes:
+            raise ModelServerUnavailable(f"the answer is longer than {max_bytes} bytes")
+        *lines, rest = (rest + data).split(b"\n")
+        for line in lines:
+            yield line
+    yield rest
+
+
+def _error_inside(error: Any, data: bytes) -> ModelServerError:
+    code = error.get("code") if isinstance(error, dict) else None
+    final = isinstance(code, int) and 400 <= code < 500 and code not in RETRYABLE
+    return (ModelServerRefused if final else ModelServerUnavailable)(f"error inside the stream: {read_error(data)}")
+
+
+def _whole(completion: Completion) -> Completion:
+    if completion.finish_reason in INTERRUPTED:
+        raise ModelServerUnavailable(f"the server broke off: finish_reason {completion.finish_reason}")
+    return completion
+
+
+def _usage(usage: dict[str, Any] | None) -> Usage:
+    usage = usage or {}
+    details = usage.get("prompt_tokens_details") or {}
+    return Usage(
+        prompt_tokens=_count(usage.get("prompt_tokens")),
+        completion_tokens=_count(usage.get("completion_tokens")),
+        cached_tokens=_count(details.get("cached_tokens")),
+    )
+
+
+def _count(value: Any) -> int:
+    return min(max(0, int(value or 0)), MAX_COUNT)
+
+
+def _engine(answer: dict[str, Any], engine: str) -> str:
+    return "simulator" if answer.get("system_fingerprint") == "conclave-simulator" else engine
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else sound(_piece(value))
+
+
+def _piece(value: Any) -> str:
+    """A piece of a text, which may end within a character."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    raise TypeError("content is not text")
+
+
+def read_name(value: Any) -> str:
+    """A word of the server's about its answer; empty where there is none."""
+    return one_line(sound(_piece(value)), MAX_NAME)
+
+
+def _shown(body: bytes) -> str:
+    """The body in one line; `VLLM` takes the key out of it and cuts it."""
+    return repr(body[:SHOWN_BYTES].decode(errors="replace"))

@@ -1,0 +1,125 @@
+"""Blocks by name, and their versions, so that a council does not ask Prefect for its server once a member.
+
+Names are as users type them; what Prefect has them under is `blocks/names.py`'s.
+
+The driver asks Prefect for a server's block in every run and hands its version to the agent tasks; a host that
+has that version asks nobody. So an edit takes effect in the next run, and no secret travels with a task.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import httpx
+from prefect.blocks.core import Block
+from prefect.client.orchestration import get_client
+from prefect.exceptions import ObjectNotFound
+from pydantic import ValidationError
+
+from blocks import names
+from blocks.connections import Close, prefect_named, shared
+from blocks.council import Council
+from blocks.exceptions import BlockMissing, BlockUnusable
+from blocks.jetstream import JetStream
+from blocks.ownership import check, other_prefixes
+from blocks.record.events import Record
+from blocks.record.leases import Leases
+
+B = TypeVar("B", bound=Block)
+
+DEFAULT = "default"
+
+
+async def load(kind: type[B], name: str = DEFAULT, version: str | None = None) -> B:
+    """The block of that kind and name, from memory if it has that version. Raises BlockMissing."""
+    kept: dict[Any, tuple[str, B]] = await shared("blocks", _keep)
+    if (kind, name) not in kept or kept[kind, name][0] != version:
+        kept[kind, name] = await versioned(kind, name)
+    return kept[kind, name][1]
+
+
+async def fresh(kind: type[B], name: str = DEFAULT) -> B:
+    """The block as Prefect holds it now. Raises BlockMissing."""
+    return (await versioned(kind, name))[1]
+
+
+async def versioned(kind: type[B], name: str) -> tuple[str, B]:
+    """The block as Prefect holds it now, and its version. Raises BlockMissing or PrefectUnavailable."""
+    slug = kind.get_block_type_slug()
+    with prefect_named():
+        async with get_client() as client:
+            try:
+                document = await client.read_block_document_by_name(names.stored(name), slug)
+            except ObjectNotFound as error:
+                raise BlockMissing(f"no block {slug}/{names.stored(name)}; `conclave up` makes the defaults") from error
+    try:
+        return f"{document.id}:{document.updated}", kind.model_validate(kind._from_block_document(document))
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise BlockUnusable(f"block {slug}/{names.stored(name)}: {where}: {first['msg']}") from None
+
+
+async def save(block: Block, name: str) -> None:
+    """Save a block under its name, over the one that stands there.
+
+    Raises BlockUnusable where the name begins as those of another installation in this Prefect.
+    """
+    full = names.stored(name)
+    for other in await other_prefixes():
+        if full.startswith(names.carrying(other, "")):
+            raise BlockUnusable(f"{name!r}: names that begin with {other}- are another installation's in this Prefect")
+    await block.save(full, overwrite=True)
+
+
+async def open_record() -> Record:
+    """The record of the default JetStream block, which a process reads once, and whose mark it compares once.
+
+    Raises OtherInstallation where Prefect's names belong to another installation than the record.
+    """
+    return await shared("record", _open_record)
+
+
+async def open_leases() -> Leases:
+    """The leases that this loop's work holds, renewed from a thread of their own."""
+    return await shared("leases", _open_leases)
+
+
+async def council_names() -> list[str]:
+    """Names of all councils of ours that Prefect holds. Raises PrefectUnavailable or PrefectRefused."""
+    with prefect_named():
+        async with get_client() as client:
+            try:
+                documents = await client.read_block_documents_by_type(Council.get_block_type_slug())
+            except httpx.HTTPStatusError as error:
+                if error.response.status_code != httpx.codes.NOT_FOUND:
+                    raise
+                return []
+    found = [document.name for document in documents if document.name]
+    others = () if names.prefix() else [names.carrying(one, "") for one in await other_prefixes()]
+    ours = [names.shown(name) for name in found if not name.startswith(tuple(others))]
+    return sorted(name for name in ours if name)
+
+
+async def _read_jetstream() -> tuple[JetStream, Close]:
+    return await fresh(JetStream), _nothing
+
+
+async def _open_record() -> tuple[Record, Close]:
+    record = await (await shared("jetstream", _read_jetstream)).record()
+    await check(record)
+    return record, _nothing
+
+
+async def _open_leases() -> tuple[Leases, Close]:
+    leases = Leases((await shared("jetstream", _read_jetstream)).record)
+    await leases.open()
+    return leases, leases.close
+
+
+async def _keep() -> tuple[dict[Any, Any], Close]:
+    return {}, _nothing
+
+
+async def _nothing() -> None:
+    """Nothing to close."""

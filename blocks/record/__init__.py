@@ -1,0 +1,1 @@
+"""The record on NATS JetStream: events, status, leases, the work queue."""

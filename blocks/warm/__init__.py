@@ -1,0 +1,1 @@
+"""A Prefect task runner on Ray whose hosts stay."""

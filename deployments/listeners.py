@@ -1,0 +1,195 @@
+"""Listening: an event on a subject of somebody else's becomes a deliberation.
+
+A file names the listeners (`CONCLAVE_LISTENERS`, docs/examples/listeners.yaml); every worker listens, and each event
+comes to one of them. An event that comes again asks for the same deliberation again, and is one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import uuid
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from blocks.exceptions import RecordError, RecordUnavailable
+from blocks.files import read_regular
+from blocks.record.events import Record
+from blocks.record.subscriptions import Incoming, kept, passing, stream_of
+from tasks.council.base import Name
+from tasks.council.models import InvalidRequest
+from tasks.council.plain import SHOWN_INPUT, shortened
+from tasks.deliberations.event_mapping import Asked, Mapping, MappingError
+from tasks.deliberations.submit import Request, enqueue
+
+NAMESPACE = uuid.UUID("5c0d2a4e-9a2f-5d0e-8a57-0d2f3b5f6c11")
+"""Of ids of deliberations that an event asks for without naming one (UUIDv5 of listener and event)."""
+MAX_BYTES = 1 << 20
+MAX_FILE = 4 << 20
+"""Bytes of a file of listeners."""
+AGAIN_S = 5.0
+WAIT_S = 20.0
+"""How long an event is held while JetStream is away, before it goes back to its stream, if it has one."""
+MAPPING_S = 30.0
+"""What an expression may take for an event; it runs beside the loop."""
+
+Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
+Subject = Annotated[str, StringConstraints(pattern=r"^[^\s.]+(\.[^\s.]+)*$", max_length=255)]
+
+
+class ListenersError(ValueError):
+    """A file of listeners that cannot be used; the text names the file, the key and what would be right."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(shortened(text))
+
+
+class _Entry(BaseModel):
+    """One listener as it stands in the file."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Name
+    subject: Subject
+    stream: Name | None = None
+    when: Any = None
+    id: Any = None
+    request: dict[str, Any]
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    listeners: tuple[_Entry, ...] = Field(min_length=1, max_length=100)
+
+
+@dataclass(frozen=True)
+class Listener:
+    """A subject, and how its events become requests."""
+
+    name: str
+    subject: str
+    stream: str | None
+    mapping: Mapping
+
+
+def read_listeners(path: Path) -> list[Listener]:
+    """The listeners of a file. Raises ListenersError."""
+    try:
+        entries = _File.model_validate(yaml.safe_load(read_regular(path, MAX_FILE))).listeners
+    except OSError as error:
+        raise ListenersError(f"{path}: {error.strerror or error}") from error
+    except yaml.YAMLError as error:
+        raise ListenersError(f"{path} is not YAML: {shortened(str(error))}") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise ListenersError(f"{path}: {where}: {first['msg']}") from error
+    names = [entry.name for entry in entries]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ListenersError(f"{path}: listeners: {twice[0]!r} stands there twice; names are theirs alone")
+    return [_listener(path, entry) for entry in entries]
+
+
+def _listener(path: Path, entry: _Entry) -> Listener:
+    try:
+        mapping = Mapping.read(entry.request, entry.when, entry.id)
+    except MappingError as error:
+        raise ListenersError(f"{path}: listener {entry.name!r}: {error}") from error
+    return Listener(entry.name, entry.subject, entry.stream, mapping)
+
+
+async def listen(record: Record, listeners: Sequence[Listener], log: Log) -> None:
+    """Listen for all of them until cancelled; what goes away is listened to again."""
+    await asyncio.gather(*(_listen(record, listener, log) for listener in listeners))
+
+
+async def _listen(record: Record, listener: Listener, log: Log) -> None:
+    """Listen for one; whatever ends it ends no other, and it begins again."""
+    told = None
+    while True:
+        try:
+            async with aclosing(await _events(record, listener, log)) as events:
+                async for event in events:
+                    told = None
+                    await _take(record, listener, event, log)
+        except Exception as error:  # noqa: BLE001  # the others go on
+            said = str(error) if isinstance(error, RecordError) else _said(error)
+            if told != said:
+                log.warning("listener %s: %s", listener.name, said)
+            told = said
+        await asyncio.sleep(AGAIN_S)
+
+
+async def _events(record: Record, listener: Listener, log: Log) -> AsyncGenerator[Incoming, None]:
+    stream = listener.stream or await stream_of(record, listener.subject)
+    if stream is not None:
+        return kept(record, listener.name, listener.subject, stream)
+    log.warning(
+        "listener %s: no stream keeps %s, so an event that comes while no worker is there is lost",
+        listener.name,
+        listener.subject,
+    )
+    return passing(record, listener.name, listener.subject)
+
+
+async def _take(record: Record, listener: Listener, event: Incoming, log: Log) -> None:
+    """Put what an event asks for into the queue; what can never be a request is said, and let go."""
+    name, event_id = listener.name, shortened(event.id, SHOWN_INPUT)
+    try:
+        async with asyncio.timeout(MAPPING_S):
+            asked = await asyncio.to_thread(_asked, listener, event)
+        if asked is not None:
+            one = asked.id or str(uuid.uuid5(NAMESPACE, f"{name}:{event.id}"))
+            new = await _enqueued(record, Request(id=one, parameters=asked.fields, door="planning"))
+            log.info("listener %s: event %s asks for %s%s", name, event_id, one, "" if new else ", again")
+    except InvalidRequest as error:
+        log.error("listener %s: event %s is no request: %s", name, event_id, error)
+        await event.refuse()
+    except RecordError as error:
+        log.warning("listener %s: event %s waits: %s", name, event_id, error)
+        await event.again(WAIT_S)
+    except Exception as error:  # noqa: BLE001  # the next events go on
+        log.error("listener %s: event %s cannot be taken: %s", name, event_id, _said(error))
+        await event.refuse()
+    else:
+        await event.done()
+
+
+async def _enqueued(record: Record, request: Request) -> bool:
+    """`enqueue`, tried again for a while where JetStream does not answer: plain NATS brings no event twice."""
+    away: RecordError | None = None
+    try:
+        async with asyncio.timeout(WAIT_S):
+            while True:
+                try:
+                    return await enqueue(record, request)
+                except RecordError as error:
+                    away = error
+                await asyncio.sleep(AGAIN_S)
+    except TimeoutError:
+        raise away or RecordUnavailable(f"JetStream did not answer for {WAIT_S:g} s") from None
+
+
+def _asked(listener: Listener, event: Incoming) -> Asked | None:
+    return listener.mapping.asked(_body(event))
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {shortened(str(error), SHOWN_INPUT)}"
+
+
+def _body(event: Incoming) -> Any:
+    if len(event.data) > MAX_BYTES:
+        raise InvalidRequest("body", f"has {len(event.data):,} bytes; {MAX_BYTES:,} are taken")
+    try:
+        return json.loads(event.data)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest("body", "is no JSON") from error

@@ -1,0 +1,1 @@
+"""What an installation needs in Prefect: blocks, councils, deployments."""

@@ -1,0 +1,145 @@
+"""Councils from a file into Prefect's blocks, idempotently, and what is wrong with a file in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic_core import ErrorDetails
+
+from blocks.connections import connections
+from blocks.council import Council
+from blocks.documents import council_names, fresh, save
+from blocks.exceptions import BlockMissing
+from blocks.ownership import claim
+from deployments.provisioning.ownership import own_record
+from deployments.settings import Settings
+from tasks.council.base import NAME_RULE
+from tasks.council.models import CouncilSpec, Member
+from tasks.council.plain import SHOWN_INPUT, shortened
+
+DEFAULTS = Path(__file__).with_name("councils.yaml")
+BLOCK_NAME_RULE = "1 to 64 of a-z, 0-9 and '-', as Prefect's blocks are"
+
+BlockName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,64}$")]
+
+
+class CouncilFileError(ValueError):
+    """A council file that cannot be applied; the text names the file, the key and what would be right."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(shortened(text))
+
+
+class _Entry(BaseModel):
+    """One council as it stands in a file; the block of the same fields checks how they go together."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    members: tuple[Member, ...]
+    strategy: str = "rank"
+    rounds: int = 0
+    chairman: Member | None = None
+    quorum: int | None = None
+    grace_s: float | None = None
+    deadline_s: float = 300.0
+
+
+class _File(BaseModel):
+    """A file of councils."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    councils: dict[BlockName, _Entry] = Field(min_length=1)
+
+
+def read_councils(path: Path) -> dict[str, Council]:
+    """The councils of a file. Raises CouncilFileError."""
+    try:
+        content = yaml.safe_load(path.read_bytes())
+    except OSError as error:
+        raise CouncilFileError(f"{path}: {error.strerror or error}") from error
+    except (yaml.YAMLError, RecursionError) as error:
+        raise CouncilFileError(f"{path} is not YAML: {error}") from error
+    try:
+        entries = _File.model_validate(content).councils
+    except ValidationError as error:
+        raise CouncilFileError(f"{path}: {_explained(error)}") from error
+    return {name: _council(path, name, entry) for name, entry in entries.items()}
+
+
+async def apply_councils(councils: dict[str, Council], overwrite: bool) -> dict[str, str]:
+    """Save councils that are missing or, with `overwrite`, differ; what was done for each.
+
+    Returns name -> created | updated | unchanged | kept (differs, and was left as it is).
+    """
+    return {name: await _apply(name, council, overwrite) for name, council in councils.items()}
+
+
+async def apply_own_councils(councils: dict[str, Council], settings: Settings) -> dict[str, str]:
+    """Save the councils of the installation that the settings name.
+
+    Raises OtherInstallation, before anything is written, where the names in Prefect belong to another.
+    """
+    async with connections():
+        await claim(await own_record(settings))
+    return await apply_councils(councils, overwrite=True)
+
+
+async def stored_councils() -> dict[str, CouncilSpec]:
+    """The councils that Prefect holds, by name."""
+    return {name: (await fresh(Council, name)).spec(name) for name in await council_names()}
+
+
+def as_file(councils: dict[str, Council]) -> str:
+    """The text of a file that `read_councils` takes, with these councils in it."""
+    entries = {name: _Entry.model_validate(_content(council)) for name, council in councils.items()}
+    shown = {name: entry.model_dump(mode="json", exclude_defaults=True) for name, entry in entries.items()}
+    return yaml.safe_dump({"councils": shown}, sort_keys=False, allow_unicode=True, width=110)
+
+
+async def _apply(name: str, council: Council, overwrite: bool) -> str:
+    try:
+        present: dict[str, Any] | None = _content(await fresh(Council, name))
+    except BlockMissing:
+        present = None
+    if present == _content(council):
+        return "unchanged"
+    if present is not None and not overwrite:
+        return "kept"
+    await save(council, name)
+    return "created" if present is None else "updated"
+
+
+def _content(council: Council) -> dict[str, Any]:
+    """What a council is made of, without what Prefect adds to a block."""
+    return {name: getattr(council, name) for name in Council.model_fields}
+
+
+def _council(path: Path, name: str, entry: _Entry) -> Council:
+    try:
+        return Council.model_validate(entry.model_dump())
+    except ValidationError as error:
+        raise CouncilFileError(f"{path}: {_explained(error, ('councils', name))}") from error
+
+
+def _explained(error: ValidationError, within: tuple[str, ...] = ()) -> str:
+    return "; ".join(_line((*within, *item["loc"]), item) for item in error.errors()[:5])
+
+
+def _line(key: tuple[str | int, ...], item: ErrorDetails) -> str:
+    where = shortened(".".join(str(part) for part in key if part != "[key]"), SHOWN_INPUT) or "the file"
+    match item["type"]:
+        case "extra_forbidden":
+            known = {1: _File.model_fields, 3: _Entry.model_fields}.get(len(key), Member.model_fields)
+            return f"{where}: unknown key; the keys are {', '.join(known)}"
+        case "string_pattern_mismatch" if key[-1] == "[key]":
+            return f"{where}: a council is named with {BLOCK_NAME_RULE}"
+        case "string_pattern_mismatch":
+            return f"{where}: {shortened(repr(item['input']), SHOWN_INPUT)} is no name; one is {NAME_RULE}"
+        case "model_type" | "dict_type":
+            inside = {0: "councils: {name: {members: [...]}}", 1: "{name: {members: [...]}}"}
+            return f"{where}: must be keys with values: {inside.get(len(key), '{agent_id: ..., role: ...}')}"
+    return f"{where}: {item['msg'].removeprefix('Value error, ')}"

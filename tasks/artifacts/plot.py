@@ -1,0 +1,135 @@
+"""The picture of a tally: who ranked whom where, as an SVG that a report can carry.
+
+Matplotlib is imported when the first picture is drawn, since that takes about a second. Its settings are global,
+so one picture is drawn at a time.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from tasks.council.voting.tally import Tally
+
+MAX_PROPOSALS, MAX_VOTERS = 20, 24
+"""What is drawn, the best proposals and the first voters; the picture says where there are more."""
+
+_SETTINGS = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "conclave",
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 10,
+}
+_CELL_W, _CELL_H, _BARS, _MARGIN, _TITLE, _CUT = 0.62, 0.36, 0.9, 0.2, 0.3, 3.2
+_CHARACTER, _SLANTED = 0.085, 0.055
+"""Inches, the last ones of a character's width, and of its height in a slanted word."""
+_LONGEST = 24
+_INK, _DIM, _BAR = "#1f2328", "#59636e", "#2f6fb2"
+_LIGHT, _DARK, _EMPTY = (0.90, 0.95, 1.0), (0.10, 0.33, 0.60), (0.94, 0.94, 0.94)
+_DARKISH = 1.8
+"""Sum of red, green and blue below which white is read better."""
+_drawing = threading.Lock()
+
+
+def tally_picture(tally: Tally) -> str:
+    """The tally as an address that begins with `data:`; the same tally gives the same. Raises ImportError."""
+    return f"data:image/svg+xml;base64,{base64.b64encode(tally_svg(tally).encode()).decode()}"
+
+
+def cells(tally: Tally) -> int:
+    """How many ranks the picture shows."""
+    return min(len(tally.order), MAX_PROPOSALS) * min(len(tally.ranks), MAX_VOTERS)
+
+
+def tally_svg(tally: Tally) -> str:
+    """A row for each voter, a column for each proposal, best first, and above it the proposal's votes."""
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    authors, voters = tally.order[:MAX_PROPOSALS], _voters(tally)[:MAX_VOTERS]
+    below = _MARGIN + _SLANTED * max(len(_short(author)) for author in authors)
+    left = max(below, _MARGIN + _CHARACTER * max(len(_short(voter)) for voter in voters))
+    wide, high = _CELL_W * len(authors), _CELL_H * len(voters)
+    cut = _cut(tally, authors, voters)
+    size = (left + max(wide, _CUT if cut else 0) + _MARGIN, below + high + _BARS + (_TITLE if cut else 0))
+
+    def box(bottom: float, height: float) -> tuple[float, float, float, float]:
+        return left / size[0], bottom / size[1], wide / size[0], height / size[1]
+
+    with _drawing, matplotlib.rc_context(_SETTINGS):
+        figure = Figure(figsize=size, facecolor="white")
+        FigureCanvasSVG(figure)
+        _matrix(figure.add_axes(box(below, high)), tally, authors, voters)
+        _bars(figure.add_axes(box(below + high + 0.1, _BARS - 0.35)), tally, authors)
+        if cut:
+            figure.text(_MARGIN / size[0], 1 - 0.2 / size[1], cut, color=_DIM)
+        svg = io.StringIO()
+        figure.savefig(svg, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    return re.sub(r"\s*\n\s*", " ", svg.getvalue())
+
+
+def _voters(tally: Tally) -> list[str]:
+    """Who voted, in the order of their own proposals."""
+    return [*(one for one in tally.order if one in tally.ranks), *sorted(set(tally.ranks) - set(tally.order))]
+
+
+def _matrix(axes: Any, tally: Tally, authors: Sequence[str], voters: Sequence[str]) -> None:
+    last = max(len(tally.order) - 1, 2)
+    colours = []
+    for row, voter in enumerate(voters):
+        for column, author in enumerate(authors):
+            rank = tally.ranks[voter].get(author)
+            said = "own" if author == voter else "-" if rank is None else str(rank)
+            colours.append(_EMPTY if rank is None else _colour((rank - 1) / (last - 1)))
+            ink = _DIM if rank is None else "white" if sum(colours[-1]) < _DARKISH else _INK
+            axes.text(column + 0.5, row + 0.5, said, ha="center", va="center", color=ink, gid=f"rank {voter} {author}")
+    rows = [colours[start : start + len(authors)] for start in range(0, len(colours), len(authors))]
+    axes.pcolormesh(rows, edgecolors="white", linewidth=1)
+    axes.set(xlim=(0, len(authors)), ylim=(len(voters), 0))
+    axes.set_xticks([place + 0.5 for place in range(len(authors))], [_short(one) for one in authors], rotation=45)
+    axes.set_yticks([place + 0.5 for place in range(len(voters))], [_short(one) for one in voters])
+    for label in axes.get_xticklabels():
+        label.set(ha="right", rotation_mode="anchor")
+    _bare(axes)
+
+
+def _bars(axes: Any, tally: Tally, authors: Sequence[str]) -> None:
+    for column, author in enumerate(authors):
+        votes = tally.scores[author]
+        axes.bar(column + 0.5, votes, width=0.7, color=_BAR if column == 0 else _DIM)
+        axes.text(column + 0.5, votes + 0.06, f"{votes:.2f}", ha="center", color=_INK, gid=f"votes {author}")
+    axes.set(xlim=(0, len(authors)), ylim=(0, 1.0), xticks=[])
+    axes.set_yticks([0.5], ["votes"])
+    _bare(axes)
+
+
+def _bare(axes: Any) -> None:
+    """No frame and no tick marks."""
+    axes.tick_params(length=0, colors=_INK)
+    for side in axes.spines.values():
+        side.set_visible(False)
+
+
+def _colour(place: float) -> tuple[float, ...]:
+    """From dark for the first to light for the last."""
+    return tuple(dark + (light - dark) * place for light, dark in zip(_LIGHT, _DARK, strict=True))
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 3]}..."
+
+
+def _cut(tally: Tally, authors: Sequence[str], voters: Sequence[str]) -> str:
+    """What is left out, in words."""
+    told = []
+    if len(authors) < len(tally.order):
+        told.append(f"the best {len(authors)} of {len(tally.order)} proposals")
+    if len(voters) < len(tally.ranks):
+        told.append(f"the first {len(voters)} of {len(tally.ranks)} ballots")
+    return " and ".join(told)

@@ -1,0 +1,1 @@
+"""The driver's side: the collection task, and how a deliberation ends."""

@@ -1,0 +1,330 @@
+"""Collecting: reads the record, applies the rules of `tasks/council/progress/completion.py`, and publishes decisions.
+
+An item goes through its strategy's stages on its own, so that stages of different items overlap. The end of each
+stage is said on the record, with what counts and who is called next (`tasks/council/progress/item.py` knows). Runs in
+the driver. It believes the stream and not Ray's return values, and it alone writes `timeout` and `cancelled` for a
+member. One bounded inbox brings everything that can change a verdict; the clock is the only other source.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from blocks.documents import open_leases
+from blocks.record.events import Body, Event, Record
+from tasks.collect.inbox import Left, from_record
+from tasks.council.answer import Answer
+from tasks.council.decisions import ItemResult
+from tasks.council.models import MemberStatus, Status
+from tasks.council.outcome import Outcome
+from tasks.council.progress.completion import Rules, Verdict, judge
+from tasks.council.progress.item import ENDED_EARLY, Course, Turn
+from tasks.council.progress.result import item_result
+from tasks.council.progress.stage_end import Closing, closed_subject
+from tasks.council.stages import PROPOSE
+from tasks.deliberations.plan import Session
+from tasks.deliberations.read import answers_of
+from tasks.stages.member_stage import WINDOW, final_answer
+
+
+@dataclass
+class OpenItem:
+    """An item that waits for its members in one of its stages."""
+
+    course: Course
+    started_at: float
+    stage: str
+    quorum_at: float | None = None
+    wake_at: float | None = None
+    entered_at: float = 0.0
+    """When this stage began; `started_at` is when the first one did."""
+    aside: list[Answer] = field(default_factory=list)
+    """Answers of later stages that came before this one was closed."""
+
+    @property
+    def id(self) -> str:
+        """The item's id."""
+        return self.course.item.id
+
+    @property
+    def called(self) -> tuple[str, ...]:
+        """Who is waited for in this stage."""
+        return self.course.called[self.stage]
+
+    @property
+    def answers(self) -> dict[str, Answer]:
+        """The answers in this stage."""
+        return self.course.answers[self.stage]
+
+    @property
+    def missing(self) -> list[str]:
+        """Who has not answered in this stage."""
+        return [agent_id for agent_id in self.called if agent_id not in self.answers]
+
+    @property
+    def ok(self) -> int:
+        """Answers of this stage that can be used."""
+        return sum(answer.status is MemberStatus.OK for answer in self.answers.values())
+
+    def statuses(self) -> dict[str, MemberStatus]:
+        """Final statuses so far."""
+        return {agent_id: answer.status for agent_id, answer in self.answers.items()}
+
+    def reasons(self) -> dict[str, str]:
+        """Why members failed."""
+        return {agent_id: answer.error for agent_id, answer in self.answers.items() if answer.error}
+
+    def enter(self, stage: str, turn: Turn, now: float) -> None:
+        """Begin a stage."""
+        self.stage, self.entered_at, self.quorum_at = stage, now, None
+        self.course.enter(stage, turn)
+
+
+class Collector:
+    """Takes every item through its stages and decides it.
+
+    With `over` nobody is waited for: what stands on the record decides, as after the deadline.
+    """
+
+    def __init__(self, session: Session, record: Record, inbox: asyncio.Queue[Any], over: bool = False) -> None:
+        self._plan, self._record, self._inbox = session.plan, record, inbox
+        self._members = tuple(member.agent_id for member in self._plan.council.members)
+        self._engine, self._started, self._session = session.engine, session.started, session
+        self._waiting = {item.id: item for item in reversed(self._plan.agenda)}
+        self._open: dict[str, OpenItem] = {}
+        self._early: dict[str, list[Answer]] = {}
+        self._over = over
+        self._unread = set(self._waiting) if over else set[str]()
+        self._left: dict[tuple[str, str], str | None] = {}
+        self._cancelled = False
+        self.outcome = Outcome()
+
+    async def run(self) -> Outcome:
+        """Decide every item; the outcome. Items with a decision on the record are taken as they stand."""
+        await self._take_standing()
+        async with from_record(self._record, self._plan.id, self._inbox):
+            touched = await self._open_items()
+            while touched or self._open:
+                for item_id in touched:
+                    await self._decide(item_id)
+                touched = await self._open_items()
+                if self._open and not touched:
+                    touched = await self._next()
+        return self.outcome
+
+    # --- what comes in ----------------------------------------------------------------------------
+
+    async def _take_standing(self) -> None:
+        """Take what an earlier run left: its decisions, and whether it was asked to stop."""
+        after = 0
+        while (event := await self._record.next(f"decisions.{self._plan.id}.*", after, direct=False)) is not None:
+            after = event.sequence
+            result = ItemResult.from_record(event.body)
+            self.outcome.add(result)
+            self.outcome.answers += len(self._plan.posts)
+            self._waiting.pop(result.item, None)
+        status = await self._record.read_status(self._plan.id) or {}
+        self._cancelled = bool(status.get("cancel_requested"))
+
+    async def _next(self) -> list[str]:
+        """Wait for the next thing that can change a verdict; the items that it touches."""
+        wakes = [item.wake_at for item in self._open.values() if item.wake_at is not None]
+        try:
+            async with asyncio.timeout_at(min(wakes, default=None)):
+                news = await self._inbox.get()
+        except TimeoutError:
+            return list(self._open)
+        if isinstance(news, Exception):
+            raise news
+        if isinstance(news, Answer):
+            return self._take(news)
+        if isinstance(news, Left):
+            self._left[news.agent_id, news.stage] = news.failure
+            for item in self._open.values():
+                await self._write_left(item)
+        else:
+            self._cancelled = True
+        return list(self._open)
+
+    def _take(self, answer: Answer) -> list[str]:
+        item = self._open.get(answer.item)
+        if item is None:
+            self._put_aside(answer)
+            return []
+        if answer.stage != item.stage:
+            if self._plan.stages.index(answer.stage) > self._plan.stages.index(item.stage):
+                item.aside.append(answer)
+            return []
+        self.outcome.answers += item.course.take(answer)
+        if item.quorum_at is None and item.ok >= self._enough(item):
+            item.quorum_at = self._now()
+        return [answer.item]
+
+    def _put_aside(self, answer: Answer) -> None:
+        """Keep an answer to an item that is not open yet, or remember to read it when memory is full."""
+        if answer.item not in self._waiting:
+            return
+        if len(self._early) < WINDOW:
+            self._early.setdefault(answer.item, []).append(answer)
+        else:
+            self._unread.add(answer.item)
+
+    # --- items ------------------------------------------------------------------------------------
+
+    async def _open_items(self) -> list[str]:
+        """Open as many items as there is room for, with what is known of them; their ids."""
+        opened = []
+        while self._waiting and len(self._open) < WINDOW:
+            item_id, item = self._waiting.popitem()
+            # The first items begin with their members, which were sent to work before this task began.
+            started = self._started if self._over or not self.outcome.lines else self._now()
+            self._open[item_id] = opening = OpenItem(Course(self._plan, item), started, PROPOSE)
+            opening.enter(PROPOSE, Turn(self._members), started)
+            for answer in self._early.pop(item_id, []):
+                self._take(answer)
+            if item_id in self._unread:
+                await self._read(item_id)
+            await self._write_left(opening)
+            opened.append(item_id)
+        return opened
+
+    async def _read(self, item_id: str) -> None:
+        self._unread.remove(item_id)
+        answers = await answers_of(self._record, self._plan.id, item_id)
+        for stage in self._plan.stages:
+            for answer in answers.get(stage, {}).values():
+                self._take(answer)
+
+    async def _decide(self, item_id: str) -> None:
+        """Judge an item as it stands: close its stage, or decide it, or wait on."""
+        while (item := self._open.get(item_id)) is not None:
+            early = None if self._cancelled else item.course.early_end(item.stage)
+            verdict = Verdict(Status.COMPLETED) if early else self._judge(item)
+            item.wake_at = verdict.wake_at
+            if not verdict.status.final:
+                return
+            verdict = await self._complete(item, verdict, early)
+            following = self._plan.next_stage(item.stage)
+            if following is None or verdict.status is not Status.COMPLETED or item.course.agreed():
+                await self._settle(item, verdict)
+            else:
+                await self._go_on(item, following)
+
+    def _enough(self, item: OpenItem) -> int:
+        """Answers from which on the grace runs: the quorum; in later stages more than half of those called."""
+        return self._plan.quorum if item.stage == PROPOSE else len(item.called) // 2 + 1
+
+    def _rules(self, item: OpenItem) -> Rules:
+        """A council needs its quorum of proposals; later it takes what comes, since proposals can stand alone."""
+        plan = self._plan
+        if item.stage == PROPOSE:
+            return Rules(len(item.called), plan.quorum, plan.grace_s, plan.deadline_s)
+        return Rules(len(item.called), 0, plan.grace_s if item.quorum_at is not None else None, plan.deadline_s)
+
+    def _judge(self, item: OpenItem) -> Verdict:
+        return judge(
+            self._rules(item),
+            item.statuses(),
+            now=self._now(),
+            started_at=item.started_at,
+            quorum_at=item.quorum_at,
+            cancelled=self._cancelled,
+            reasons=item.reasons(),
+        )
+
+    async def _complete(self, item: OpenItem, verdict: Verdict, early: str | None) -> Verdict:
+        """Write who is missing in this stage; the verdict with an answer that may have come before our word for it."""
+        status, reason = (MemberStatus.CANCELLED, early) if early else self._missing(item, verdict)
+        for agent_id in item.missing:
+            await self._write(item, agent_id, status, reason, ENDED_EARLY if early else status.value)
+        final = self._judge(item)
+        return final if final.status is Status.COMPLETED and verdict.status is not Status.CANCELLED else verdict
+
+    async def _go_on(self, item: OpenItem, following: str) -> None:
+        """Close the stage on the record, and wait for those who are called in the next one."""
+        closing = item.course.closing(item.stage, item.course.turn(following), self._session.epoch)
+        subject = closed_subject(self._plan.id, item.id, item.stage)
+        event_id = f"{self._plan.id}:{item.id}:{item.stage}:closed"
+        first = await self._publish_final(subject, event_id, "stage.closed", closing.model_dump(mode="json"))
+        if first is not None:
+            closing = Closing.from_record(first.body)
+        item.enter(following, Turn(closing.called, closing.skipped), self._now())
+        aside, item.aside = item.aside, []
+        for answer in aside:
+            self._take(answer)
+        await self._write_left(item)
+
+    # --- the end ----------------------------------------------------------------------------------
+
+    async def _write_left(self, item: OpenItem) -> None:
+        """Write the final answers of members whose agent tasks ended without one."""
+        for agent_id in item.missing:
+            if (agent_id, item.stage) not in self._left:
+                continue
+            failure = self._left[agent_id, item.stage]
+            if failure is None:
+                reason = f"no answer within the deadline of {self._plan.deadline_s:g} s"
+                await self._write(item, agent_id, MemberStatus.TIMEOUT, reason, "DeadlineExceeded")
+            else:
+                await self._write(item, agent_id, MemberStatus.FAILED, f"agent task {failure}", "AgentDied")
+
+    async def _settle(self, item: OpenItem, verdict: Verdict) -> None:
+        """Close an item: publish what it came to."""
+        duration_ms = int((self._now() - item.started_at) * 1000)
+        await self._publish(item_result(item.course, verdict, duration_ms, datetime.now(UTC)))
+        self.outcome.unneeded += len(self._plan.posts) - sum(map(len, item.course.answers.values()))
+        del self._open[item.id]
+
+    def _missing(self, item: OpenItem, verdict: Verdict) -> tuple[MemberStatus, str]:
+        if verdict.status is Status.CANCELLED:
+            return MemberStatus.CANCELLED, "the deliberation was cancelled"
+        if verdict.status is Status.FAILED:
+            return MemberStatus.CANCELLED, "the quorum could no longer be reached"
+        grace_s = self._rules(item).grace_s
+        if verdict.status is Status.TIMEOUT or grace_s is None:
+            return MemberStatus.TIMEOUT, f"no answer within the deadline of {self._plan.deadline_s:g} s"
+        return MemberStatus.TIMEOUT, f"no answer within {grace_s:g} s after the quorum"
+
+    async def _write(self, item: OpenItem, agent_id: str, status: MemberStatus, reason: str, error_type: str) -> None:
+        """Write a member's final answer in its place; if its own came first, take that."""
+        member = self._plan.asked(agent_id, item.stage)
+        fields: dict[str, Any] = {"status": status, "error": reason, "error_type": error_type}
+        fields |= {"duration_ms": int((self._now() - item.entered_at) * 1000), "engine": self._engine}
+        answer = final_answer(self._plan, item.id, item.stage, member, **fields)
+        subject = f"answers.{self._plan.id}.{item.id}.{item.stage}.{agent_id}"
+        body = answer.model_dump(mode="json")
+        if self._session.lease is not None:  # this word for a member is not fenced: its own answer may come first
+            await (await open_leases()).check(self._session.lease)
+        first = await self._record.publish_final(subject, answer.id, "answer", body)
+        if first is None:
+            await self._record.announce("agent.response.failed", body)
+        self._take(answer if first is None else Answer.from_record(first.body))
+
+    async def _publish(self, result: ItemResult) -> None:
+        """Publish a decision; the first one on an item stands."""
+        body = result.model_dump(mode="json")
+        subject = f"decisions.{result.id}.{result.item}"
+        first = await self._publish_final(subject, f"{result.id}:{result.item}:decision", "decision", body)
+        if first is not None:
+            result = ItemResult.from_record(first.body)
+        self.outcome.add(result)
+        await self._record.merge_status(
+            f"{result.id}.{result.item}",
+            {
+                "status": result.status.value,
+                "degraded": result.degraded,
+                "winner_id": result.winner_id,
+                "completed_at": result.completed_at and result.completed_at.isoformat(),
+            },
+        )
+
+    async def _publish_final(self, subject: str, event_id: str, kind: str, body: Body) -> Event | None:
+        """As the holder of the lease. Raises Superseded where this run is not that any more."""
+        return await self._record.publish_final(subject, event_id, kind, body, self._session.fence)
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()

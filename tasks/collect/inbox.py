@@ -1,0 +1,58 @@
+"""What comes in while a council is at work: one bounded inbox for everything that can change a verdict."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from blocks.background import background
+from blocks.exceptions import RecordError, RecordUnreadable
+from blocks.record.events import Body, Event, Record
+from tasks.council.answer import Answer
+
+MAX_SAID = 500
+INBOX = 1024
+"""News that may wait; whoever brings more waits with it."""
+
+
+@dataclass(frozen=True)
+class Left:
+    """A member's agent task for a stage has ended; `failure` says why, None where it ran to its end."""
+
+    agent_id: str
+    stage: str
+    failure: str | None
+
+
+@dataclass(frozen=True)
+class CancelAsked:
+    """Somebody set `cancel_requested`."""
+
+
+@asynccontextmanager
+async def from_record(record: Record, deliberation_id: str, inbox: asyncio.Queue[Any]) -> AsyncGenerator[None, None]:
+    """Bring the answers, the wish to cancel, or the RecordError that ended either, into the inbox."""
+    answers = record.follow(f"answers.{deliberation_id}.>")
+    wishes = record.follow_status(deliberation_id)
+    async with background(_bring(answers, Answer.from_record, inbox), _bring(wishes, _wish, inbox)):
+        yield
+
+
+async def _bring(events: AsyncGenerator[Event, None], read: Callable[[Body], Any], inbox: asyncio.Queue[Any]) -> None:
+    subject = ""
+    try:
+        async for event in events:
+            subject = event.subject
+            if (news := read(event.body)) is not None:
+                await inbox.put(news)
+    except RecordError as error:
+        await inbox.put(error)
+    except ValueError as error:  # an answer of another form: whoever collects must not wait for what follows it
+        await inbox.put(RecordUnreadable(f"{subject} cannot be read: {str(error)[:MAX_SAID]}"))
+
+
+def _wish(status: Body) -> CancelAsked | None:
+    return CancelAsked() if status.get("cancel_requested") else None

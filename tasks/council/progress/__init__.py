@@ -1,0 +1,1 @@
+"""How far an item is, when a stage ends, and what comes out."""

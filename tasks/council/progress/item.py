@@ -1,0 +1,224 @@
+"""The course of one item: what was answered in its stages so far, what stands, and who is called next.
+
+Pure bookkeeping over final answers. Every member that is called for a stage has one final answer to it by the time
+the stage is closed, so the same record always gives the same order and the same decision, live and after a crash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import NamedTuple
+
+from tasks.council.answer import Answer
+from tasks.council.decisions import Ballots, DecidedBy, RankedProposal
+from tasks.council.models import Deliberation, Item, MemberStatus
+from tasks.council.progress.stage_end import Closing
+from tasks.council.stages import REVIEW, REVISE, SYNTHESIZE, kind_of
+from tasks.council.voting.ballots import Review
+from tasks.council.voting.checks import rank_proposals
+from tasks.council.voting.majority import Majority, majority
+from tasks.council.voting.tally import Candidate, decided_early, tally
+
+ALONE = "there is only one proposal"
+ENDED_EARLY = "EndedEarly"
+"""Type of the error of a ballot that was not waited for, because it could not change the winner."""
+UNUSABLE = (MemberStatus.INVALID, MemberStatus.TRUNCATED, MemberStatus.EMPTY)
+"""Of a ballot: it came, and cannot be counted."""
+
+
+class Turn(NamedTuple):
+    """Who is called for a stage; `skipped` says why nobody is."""
+
+    called: tuple[str, ...]
+    skipped: str | None = None
+
+
+class Decided(NamedTuple):
+    """Proposals in the order that stands, by what, and the votes that it rests on."""
+
+    ranked: tuple[RankedProposal, ...]
+    by: DecidedBy
+    ballots: Ballots | None
+    majority: Majority | None
+
+
+@dataclass
+class Course:
+    """Answers by stage and member, who was called, why a stage was not held, and why others were not waited for."""
+
+    plan: Deliberation
+    item: Item
+    answers: dict[str, dict[str, Answer]] = field(default_factory=dict)
+    called: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    early: dict[str, str] = field(default_factory=dict)
+    _ranked: tuple[RankedProposal, ...] | None = None
+
+    @classmethod
+    def read(cls, plan: Deliberation, item: Item, answers: Mapping[str, Mapping[str, Answer]]) -> Course:
+        """The course that the answers of a record tell, by stage and member; a stage without a call has none."""
+        course = cls(plan, item)
+        for stage in plan.stages:
+            if stage in answers:
+                course.enter(stage, Turn(tuple(answers[stage])))
+                for answer in answers[stage].values():
+                    course.take(answer)
+        return course
+
+    def enter(self, stage: str, turn: Turn) -> None:
+        """Begin a stage."""
+        self.answers[stage] = {}
+        self.called[stage] = turn.called
+        if turn.skipped:
+            self.skipped[stage] = turn.skipped
+
+    def take(self, answer: Answer) -> bool:
+        """Add the final answer of one who was called for its stage; whether it is the first."""
+        if answer.agent_id not in self.called[answer.stage] or answer.agent_id in self.answers[answer.stage]:
+            return False
+        self.answers[answer.stage][answer.agent_id] = answer
+        if answer.error and answer.error_type == ENDED_EARLY:
+            self.early[answer.stage] = answer.error
+        if answer.proposal and answer.stage != SYNTHESIZE:
+            self._ranked = None
+        return True
+
+    # --- what stands ------------------------------------------------------------------------------
+
+    @property
+    def first(self) -> Mapping[str, Answer]:
+        """The answers to the first stage, by member."""
+        return self.answers.get(self.plan.stages[0], {})
+
+    def standing(self) -> dict[str, Answer]:
+        """By author the last answer with a text that counts: a proposal, or its revision."""
+        authors = {author: answer for author, answer in self.first.items() if answer.status is MemberStatus.OK}
+        for stage, given in self.answers.items():
+            if kind_of(stage) == REVISE:
+                authors |= {author: answer for author, answer in given.items() if answer.status is MemberStatus.OK}
+        return authors
+
+    def ranked(self) -> tuple[RankedProposal, ...]:
+        """The texts that stand, in the order of the checks, then the truncated ones, counted on."""
+        if self._ranked is None:
+            standing = self.standing()
+            ok = [standing[one.agent_id].proposal for one in self.plan.council.members if one.agent_id in standing]
+            cut = [one.proposal for one in self.first.values() if one.status is MemberStatus.TRUNCATED]
+            first, rest = (
+                rank_proposals([one for one in some if one and one.content], self.item, self.plan.id)
+                for some in (ok, cut)
+            )
+            behind = (one.model_copy(update={"rank": one.rank + len(first)}) for one in rest)
+            self._ranked = (*first, *behind)
+        return self._ranked
+
+    def candidates(self) -> tuple[Candidate, ...]:
+        """The proposals that can win, in the order of the checks, which breaks every tie."""
+        standing = self.standing()
+        ranked = ((one.proposal.author_id, one.score) for one in self.ranked())
+        return tuple(Candidate(author, score) for author, score in ranked if author in standing)
+
+    def majority(self) -> Majority | None:
+        """The vote of closed answers; None where the task is open, or no answer can be read."""
+        if self.item.answer_format is None:
+            return None
+        texts = {one.proposal.author_id: one.proposal.content for one in self.ranked()}
+        return majority([candidate.id for candidate in self.candidates()], texts, self.item.answer_format)
+
+    def agreed(self) -> str | None:
+        """Why nobody needs to judge: all proposals give the same closed answer."""
+        vote = self.majority()
+        if vote is None or not vote.unanimous or len(self.standing()) < 2:
+            return None
+        return f"all {len(self.standing())} proposals give the same answer: {vote.answer}"
+
+    def last_review(self) -> str | None:
+        """The last stage of ballots that has begun."""
+        reviews = [stage for stage in self.answers if kind_of(stage) == REVIEW]
+        return reviews[-1] if reviews else None
+
+    def ballots(self) -> list[Review]:
+        """The valid ballots of the last review."""
+        given = self.answers.get(self.last_review() or "", {})
+        return [answer.ballot for answer in given.values() if answer.ballot]
+
+    def decided(self) -> Decided:
+        """The order that stands: by ballots, where one counts; else by the votes of closed answers, else the checks."""
+        ranked, vote, ballots = self.ranked(), self.majority(), self._tallied()
+        if ballots and ballots.tally.ballots:
+            scores = ballots.tally.scores
+            told = [one.model_copy(update={"votes": scores.get(one.proposal.author_id)}) for one in ranked]
+            return Decided(_placed(told, ballots.tally.order), "ballots", ballots, vote)
+        if vote:
+            order = [*chain.from_iterable(vote.votes.values()), *vote.silent]
+            return Decided(_placed(ranked, order), "majority", ballots, vote)
+        return Decided(ranked, "checks", ballots, vote)
+
+    def best_first(self, decided: Decided) -> list[str]:
+        """Authors whose texts stand, in that order."""
+        standing = self.standing()
+        return [one.proposal.author_id for one in decided.ranked if one.proposal.author_id in standing]
+
+    def _tallied(self) -> Ballots | None:
+        """The tally of the last review; None where the strategy does not end with one."""
+        reviews = [stage for stage in self.plan.stages if kind_of(stage) == REVIEW]
+        candidates = self.candidates()
+        if not candidates or not reviews or self.feeds_revision(stage := reviews[-1]):
+            return None
+        given = list(self.answers.get(stage, {}).values())
+        valid = [answer.ballot for answer in given if answer.ballot]
+        discarded = sum(answer.status in UNUSABLE for answer in given)
+        why = self.skipped.get(stage) or self.early.get(stage) or (None if given else self.agreed())
+        outcome = tally(candidates, valid, discarded=discarded)
+        return Ballots(expected=len(given), counted=len(valid), ended_early=why, tally=outcome)
+
+    # --- what follows -----------------------------------------------------------------------------
+
+    def turn(self, stage: str) -> Turn:
+        """Who is called for the next stage, as things stand."""
+        authors = tuple(candidate.id for candidate in self.candidates())
+        if len(authors) < 2:
+            return Turn((), ALONE)
+        kind = kind_of(stage)
+        if kind == SYNTHESIZE:
+            return Turn((self.plan.council.chair.agent_id,))
+        if kind == REVISE:
+            judged = {author for ballot in self.ballots() for author in ballot.opinions}
+            called = tuple(author for author in authors if author in judged)
+            return Turn(called) if called else Turn((), "no critique could be counted")
+        needless = None if self.feeds_revision(stage) else decided_early(self.candidates(), [], authors)
+        return Turn((), needless) if needless else Turn(authors)
+
+    def feeds_revision(self, stage: str) -> bool:
+        """Whether a review is held for its critiques, so that every ballot of it matters."""
+        return kind_of(self.plan.next_stage(stage) or "") == REVISE
+
+    def early_end(self, stage: str) -> str | None:
+        """Why the ballots that are missing need not be waited for, if so."""
+        if kind_of(stage) != REVIEW or self.feeds_revision(stage):
+            return None
+        missing = [agent_id for agent_id in self.called[stage] if agent_id not in self.answers[stage]]
+        return decided_early(self.candidates(), self.ballots(), missing)
+
+    def closing(self, stage: str, turn: Turn, epoch: int) -> Closing:
+        """The event by which the run of an epoch closes a stage."""
+        standing = self.standing()
+        return Closing(
+            task_id=self.plan.id,
+            item=self.item.id,
+            stage=stage,
+            proposals={author: standing[author].stage for author in self.best_first(self.decided())},
+            ballots=tuple(ballot.voter for ballot in self.ballots()),
+            called=turn.called,
+            skipped=turn.skipped,
+            epoch=epoch,
+        )
+
+
+def _placed(ranked: Sequence[RankedProposal], order: Sequence[str]) -> tuple[RankedProposal, ...]:
+    """The proposals of an order first, the others as they were, numbered anew."""
+    place = {author: number for number, author in enumerate(order)}
+    ordered = sorted(ranked, key=lambda one: place.get(one.proposal.author_id, len(place)))
+    return tuple(one.model_copy(update={"rank": rank}) for rank, one in enumerate(ordered, 1))

@@ -1,0 +1,138 @@
+"""What an item came to, put together from its course: ranking, outcomes, and who did not answer.
+
+Only answers that are `ok` can win. Truncated ones with a text are shown behind them, so that nothing that
+was received is dropped, and a member without an answer is named with what became of it. Nothing is made up:
+without COMPLETED there is no winner and no decision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from itertools import chain
+
+from tasks.council.answer import Answer, Usage
+from tasks.council.closed_answers import answer_of
+from tasks.council.decisions import ItemResult, MemberOutcome, StageCost, StageOutcome, Synthesis
+from tasks.council.models import Member, MemberStatus, Status
+from tasks.council.progress.completion import Verdict
+from tasks.council.progress.item import ENDED_EARLY, Course, Decided
+from tasks.council.prompts.synthesize import MAX_SOURCES
+from tasks.council.stages import SYNTHESIZE
+
+SIMULATOR = "simulator"
+UNKNOWN = "unknown"
+
+_MISSING = {
+    Status.COMPLETED: (MemberStatus.TIMEOUT, "no answer before the council decided"),
+    Status.TIMEOUT: (MemberStatus.TIMEOUT, "no answer before the deadline"),
+    Status.FAILED: (MemberStatus.CANCELLED, "stopped: the quorum could not be reached any more"),
+    Status.CANCELLED: (MemberStatus.CANCELLED, "stopped: the deliberation was cancelled"),
+}
+"""What became of a member without an answer, by the item's status."""
+
+
+def item_result(course: Course, verdict: Verdict, duration_ms: int, completed_at: datetime | None) -> ItemResult:
+    """The result of an item; while it is in progress what came so far, without members that have not answered."""
+    plan, completed = course.plan, verdict.status is Status.COMPLETED
+    members = plan.council.members
+    received = sum(answer.status is MemberStatus.OK for answer in course.first.values())
+    decided = course.decided()
+    synthesis = _synthesis(course, decided)
+    stages = tuple(_cost(course, stage) for stage in plan.stages if completed or stage in course.answers)
+    winner = decided.ranked[0] if completed and course.candidates() else None
+    written = synthesis.content if winner and synthesis else None
+    decision = written or (winner.proposal.content if winner else None)
+    form = course.item.answer_format
+    return ItemResult(
+        id=plan.id,
+        item=course.item.id,
+        task=course.item.task,
+        status=verdict.status,
+        degraded=verdict.status.final and (received < len(members) or any(stage.short for stage in stages[1:])),
+        council=plan.council.name,
+        engine=engine_of(_given(course)),
+        strategy=plan.strategy,
+        rounds=plan.rounds,
+        total_agents=len(members),
+        received_count=received,
+        failed_count=(len(members) if verdict.status.final else len(course.first)) - received,
+        results=decided.ranked,
+        members=tuple(
+            _outcome(course, one, verdict, duration_ms)
+            for one in members
+            if verdict.status.final or one.agent_id in course.first
+        ),
+        decided_by=("synthesis" if written else decided.by) if winner else None,
+        answer=answer_of(decision, form) if decision and form else None,
+        majority=decided.majority,
+        ballots=decided.ballots if completed else None,
+        synthesis=synthesis,
+        stages=stages,
+        winner_id=winner.proposal.author_id if winner else None,
+        decision=decision,
+        error_message=None if completed else verdict.reason,
+        duration_ms=duration_ms,
+        usage=sum((answer.usage for answer in _given(course)), Usage()),
+        completed_at=completed_at,
+    )
+
+
+def engine_of(answers: Iterable[Answer]) -> str:
+    """What produced the answers; one answer of the simulator makes the whole a rehearsal."""
+    engines = {answer.engine for answer in answers} - {UNKNOWN}
+    return SIMULATOR if SIMULATOR in engines else ",".join(sorted(engines)) or UNKNOWN
+
+
+def _given(course: Course) -> list[Answer]:
+    return list(chain.from_iterable(stage.values() for stage in course.answers.values()))
+
+
+def _synthesis(course: Course, decided: Decided) -> Synthesis | None:
+    """The chairman's answer, where there is one."""
+    given = next(iter(course.answers.get(SYNTHESIZE, {}).values()), None)
+    if given is None:
+        return None
+    whole = given.proposal if given.status is MemberStatus.OK else None
+    return Synthesis(
+        chairman_id=given.agent_id,
+        status=given.status,
+        reason=given.error,
+        content=whole.content if whole else None,
+        model=given.model,
+        sources=tuple(course.best_first(decided))[:MAX_SOURCES],
+    )
+
+
+def _cost(course: Course, stage: str) -> StageCost:
+    given = course.answers.get(stage, {}).values()
+    return StageCost(
+        stage=stage,
+        called=len(course.called.get(stage, ())),
+        ok=sum(answer.status is MemberStatus.OK for answer in given),
+        duration_ms=max((answer.duration_ms for answer in given), default=0),
+        usage=sum((answer.usage for answer in given), Usage()),
+        skipped=course.skipped.get(stage) or (None if stage in course.answers else course.agreed()),
+        ended_early=course.early.get(stage),
+        unneeded=sum(answer.error_type == ENDED_EARLY for answer in given),
+    )
+
+
+def _outcome(course: Course, member: Member, verdict: Verdict, duration_ms: int) -> MemberOutcome:
+    first = course.first.get(member.agent_id)
+    mine = {stage: given[member.agent_id] for stage, given in course.answers.items() if member.agent_id in given}
+    status, reason = (first.status, first.error) if first else _MISSING[verdict.status]
+    return MemberOutcome(
+        agent_id=member.agent_id,
+        role=member.role,
+        status=status,
+        reason=reason,
+        duration_ms=sum(one.duration_ms for one in mine.values()) if mine else duration_ms,
+        usage=sum((one.usage for one in mine.values()), Usage()),
+        model=first.model if first else member.model,
+        stages={
+            stage: StageOutcome(status=one.status, reason=one.error)
+            for stage, one in mine.items()
+            if stage != course.plan.stages[0]
+        },
+    )

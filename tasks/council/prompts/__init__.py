@@ -1,0 +1,1 @@
+"""What a model is asked in each stage, with everything given between delimiters."""

@@ -1,0 +1,1 @@
+"""A deliberation in words, for the report and the terminal."""

@@ -1,0 +1,217 @@
+"""What a result says, in words for a reader who never saw one: plain text, for reports and terminals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from tasks.council.decisions import Ballots, DecidedBy, ItemResult, MemberOutcome, StageCost
+from tasks.council.models import MemberStatus
+from tasks.council.stages import SYNTHESIZE, kind_of
+from tasks.council.voting.majority import Majority
+from tasks.council.voting.tally import Tally
+
+CLOSE, CLEAR = 0.1, 0.3
+"""Margins, in share of the highest score, below which a win is narrow and from which it is clear."""
+NAMED = 12
+"""Members, or answers, that a sentence names."""
+BRIEF = 160
+"""Characters of an answer or a reason inside a sentence."""
+
+
+# --- how it was decided ---------------------------------------------------------------------------
+
+
+def how_decided(result: ItemResult) -> str:
+    """In a sentence or two how the decision came about; empty where nothing was decided."""
+    if result.winner_id is None:
+        return ""
+    written = result.synthesis
+    if written and result.decided_by == "synthesis":
+        by = {"ballots": "ballots", "majority": "answers' votes", "checks": "checks"}[_ordered_by(result)]
+        sources = listed(written.sources)
+        return f"Written by the chairman {written.chairman_id} from the proposals of {sources}, best first by the {by}."
+    return " ".join(filter(None, (f"The proposal of {result.winner_id}, {_why(result)}.", _unwritten(result))))
+
+
+def in_short(result: ItemResult) -> str:
+    """Who decided how, for a title: `synthesis by m1`, `answer 42, 2 of 3`, or the winner."""
+    if result.synthesis and result.decided_by == "synthesis":
+        return f"synthesis by {result.synthesis.chairman_id}"
+    if result.answer is not None and result.majority:
+        votes = len(result.majority.votes.get(result.answer, ()))
+        return f"answer {_brief(result.answer)}, {votes} of {_voters(result.majority)}"
+    return result.winner_id or "nobody"
+
+
+def answer_in_words(result: ItemResult) -> str:
+    """Who gave which closed answer; empty where the task is open, or nobody gave one that can be read."""
+    vote = result.majority
+    if vote is None:
+        return ""
+    gave = [f"{_brief(answer)} by {listed(authors)}" for answer, authors in list(vote.votes.items())[:NAMED]]
+    if len(vote.votes) > NAMED:
+        gave.append(f"{len(vote.votes) - NAMED} other answers")
+    if vote.silent:
+        gave.append(f"none that can be read by {listed(vote.silent)}")
+    told = [f"Answers of the proposals: {'; '.join(gave)}."]
+    if vote.tied:
+        told.append("Of the answers with the most votes the one counts whose proposal the checks put first.")
+    if result.winner_id and result.answer is None:
+        told.append("The decision itself gives no answer that can be read.")
+    elif result.winner_id and result.answer != vote.answer:
+        told.append("That is not the answer that most proposals give.")
+    return " ".join(told)
+
+
+def skipped_in_words(stages: Iterable[StageCost]) -> list[str]:
+    """One line for each reason why stages were not held."""
+    by_reason: dict[str, list[str]] = {}
+    for stage in stages:
+        if stage.skipped:
+            by_reason.setdefault(stage.skipped, []).append(stage.stage)
+    return [f"Not held: {listed(names)}, since {reason}." for reason, names in by_reason.items()]
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names in a sentence: `m1, m2 and m3`."""
+    shown = list(names[:NAMED])
+    if len(names) > NAMED:
+        shown.append(f"{len(names) - NAMED} more")
+    return " and ".join(filter(None, (", ".join(shown[:-1]), *shown[-1:])))
+
+
+def _ordered_by(result: ItemResult) -> DecidedBy:
+    """What the order of the proposals rests on, also where a synthesis was made from them."""
+    if result.ballots and result.ballots.tally.ballots:
+        return "ballots"
+    return "majority" if result.majority else "checks"
+
+
+def _why(result: ItemResult) -> str:
+    """Why this proposal is the decision."""
+    ordered_by = _ordered_by(result)
+    if ordered_by == "ballots":
+        return "which the ballots put first"
+    if result.received_count == 1:
+        return "the only one that can be used"
+    vote, by_checks = result.majority, "which the checks put first"
+    why = f"which the majority gives: {_most(vote)}" if vote else by_checks
+    if result.ballots and result.ballots.expected:
+        return f"{why}, since no ballot could be counted"
+    return why
+
+
+def _most(vote: Majority) -> str:
+    votes, all_ = len(vote.votes[vote.answer]), _voters(vote)
+    return f"{votes} of {all_} proposals answer {_brief(vote.answer)}, and of these the checks put it first"
+
+
+def _unwritten(result: ItemResult) -> str:
+    """Why there is no synthesis, where one was meant to be."""
+    if failed := result.synthesis:
+        why = f"{failed.status.value}: {_brief(failed.reason).rstrip('.')}" if failed.reason else failed.status.value
+        return f"The synthesis of the chairman {failed.chairman_id} failed ({why}), so the best proposal stands."
+    skipped = next((stage.skipped for stage in result.stages if stage.stage == SYNTHESIZE), None)
+    return f"No synthesis was asked for, since {skipped}." if skipped else ""
+
+
+def _voters(vote: Majority) -> int:
+    return sum(map(len, vote.votes.values())) + len(vote.silent)
+
+
+def _brief(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= BRIEF else f"{line[:BRIEF]} [...]"
+
+
+# --- what the ballots say -------------------------------------------------------------------------
+
+
+def in_words(ballots: Ballots) -> str:
+    """Who won by how much, how far the voters agree, and what was not counted."""
+    return f"{_counted(ballots)} {tally_in_words(ballots.tally)}".strip()
+
+
+def tally_in_words(tally: Tally) -> str:
+    """Who won by how much, how far the voters agree, and how ties were broken."""
+    told = [_margin(tally), _condorcet(tally), _agreement(tally)] if tally.ballots else []
+    return " ".join(filter(None, [*told, _ties(tally)]))
+
+
+def _counted(ballots: Ballots) -> str:
+    if ballots.ended_early and not ballots.expected:
+        return f"No ballots were asked for: {ballots.ended_early}."
+    if not ballots.tally.ballots:
+        return f"None of {ballots.expected} ballots could be counted."
+    counted = f"{ballots.counted} of {ballots.expected} ballots were counted ({ballots.tally.rule})"
+    invalid = ballots.tally.discarded
+    discarded = f"; {invalid} {'was' if invalid == 1 else 'were'} invalid" if invalid else ""
+    early = f"; the others were not waited for, since {ballots.ended_early}" if ballots.ended_early else ""
+    return f"{counted}{discarded}{early}."
+
+
+def _margin(tally: Tally) -> str:
+    if tally.margin is None:
+        return ""
+    if tally.margin == 0:
+        return f"{tally.winner} and {tally.order[1]} have the same votes."
+    size = "a clear" if tally.margin >= CLEAR else "a narrow" if tally.margin < CLOSE else "a"
+    return f"{tally.winner} leads {tally.order[1]} by {size} margin of {tally.margin:.2f}."
+
+
+def _condorcet(tally: Tally) -> str:
+    if tally.condorcet is None:
+        return "No proposal beats every other one to one."
+    same = tally.condorcet == tally.winner
+    return "It beats every other one to one." if same else f"One to one, {tally.condorcet} beats every other."
+
+
+def _agreement(tally: Tally) -> str:
+    if tally.agreement is None or tally.agreement_by_chance is None:
+        return ""
+    chance = f"drawing lots gives {tally.agreement_by_chance:.2f}"
+    return f"Agreement of the voters (Kendall's W) is {tally.agreement:.2f}; {chance}."
+
+
+def _ties(tally: Tally) -> str:
+    how = {"checks": "the checks", "hash": "a hash"}
+    told = [f"{listed(tie.candidates)} by {how[tie.broken_by]}" for tie in tally.ties]
+    return f"Ties were broken: {'; '.join(told)}." if told else ""
+
+
+# --- what became of members -----------------------------------------------------------------------
+
+
+def later_kinds(result: ItemResult) -> list[str]:
+    """Kinds of stages after the first in which members were called: `review`, `revise`, `synthesize`."""
+    given = {kind_of(stage) for member in result.members for stage in member.stages}
+    return [kind for kind in dict.fromkeys(kind_of(stage.stage) for stage in result.stages) if kind in given]
+
+
+def statuses(member: MemberOutcome, kind: str, stages: Sequence[StageCost]) -> str:
+    """What became of a member's answers in the stages of a kind: `ok`, or what was not, or `-` for none waited for."""
+    early = {stage.stage: stage.ended_early for stage in stages if stage.ended_early}
+    told = [
+        one.status
+        for stage, one in member.stages.items()
+        if kind_of(stage) == kind and (stage not in early or one.reason != early[stage])
+    ]
+    wrong = dict.fromkeys(status.value for status in told if status is not MemberStatus.OK)
+    return ", ".join(wrong) or (told[0].value if told else "-")
+
+
+def reasons(member: MemberOutcome, stages: Sequence[StageCost]) -> list[str]:
+    """Why answers of a member are missing, stage by stage; not those that were not waited for."""
+    early = {stage.stage: stage.ended_early for stage in stages}
+    later = ((stage, one.reason) for stage, one in member.stages.items() if one.reason != early.get(stage))
+    first = [member.reason] if member.reason else []
+    return [*first, *(f"{stage}: {reason}" for stage, reason in later if reason)]
+
+
+def missing_in_words(result: ItemResult) -> list[str]:
+    """Why answers are missing: a line for each reason, with those whose answers they are."""
+    by_reason: dict[str, list[str]] = {}
+    for member in result.members:
+        for reason in reasons(member, result.stages):
+            by_reason.setdefault(reason, []).append(member.agent_id)
+    return [f"{listed(members)}: {reason}" for reason, members in by_reason.items()]

@@ -1,0 +1,1 @@
+"""Ballots, checks and how they are tallied."""

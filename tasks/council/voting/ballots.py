@@ -1,0 +1,249 @@
+"""What a reviewer is shown, and how its ballot is read; what it is asked is in `tasks/council/prompts/review.py`.
+
+A reviewer sees the others' proposals under labels, its own left out, and never a name. Labels are drawn from a
+digest, one draw for all reviewers of an item, so that two orders, forward and reverse, serve a whole council:
+those who see the same order share the start of their prompt, and the model server computes it once. Whoever
+wrote a proposal in the second half is shown the forward order, the others the reverse one: what is left out is
+then always in the half that comes last, and each half of the reviewers shares at least half of the proposals.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from string import ascii_uppercase
+from typing import Annotated, Any, Literal, NoReturn
+
+from pydantic import Field, StrictInt, StringConstraints, ValidationError
+
+from tasks.council.base import Frozen, Name, digest
+from tasks.council.plain import SHOWN_INPUT, shortened
+from tasks.council.replies import fenced_blocks
+from tasks.council.voting.tally import Ballot
+
+Order = Literal["forward", "reverse"]
+
+MIN_SCORE, MAX_SCORE = 1, 10
+MAX_REASON = 240
+"""Characters of the reason for one score."""
+MAX_CRITIQUE = 800
+"""Characters of the critique of one proposal."""
+MAX_BALLOT = 400_000
+"""Characters of an answer that is read as a ballot; more is refused unread."""
+MAX_CRITERIA = 8
+
+
+class Criterion(Frozen):
+    """One thing that proposals are scored by: the key in the ballot, and what it means."""
+
+    key: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]{1,48}$")]
+    text: str
+
+
+DEFAULT_CRITERIA = (
+    Criterion(key="correctness", text="What it says and does is right, and would work as it stands."),
+    Criterion(key="completeness", text="It answers the whole task and every requirement."),
+    Criterion(key="clarity", text="It can be put to work without asking back."),
+)
+
+_LIST_ITEM = re.compile(r"^\s*(?:[-*+\u2022]|\d{1,3}[.)])\s+(.+)$")
+
+
+def criteria_of(rubric: str | None) -> tuple[Criterion, ...]:
+    """The criteria of a rubric: each entry of a list in it, up to 8; a rubric without a list is one criterion."""
+    if rubric is None:
+        return DEFAULT_CRITERIA
+    entries = [found[1].strip() for line in rubric.splitlines() if (found := _LIST_ITEM.match(line))]
+    texts = entries[:MAX_CRITERIA] or [rubric.strip()]
+    criteria: dict[str, Criterion] = {}
+    for number, text in enumerate(texts, start=1):
+        words = re.findall(r"[a-z0-9]+", text.lower())[:4]
+        key = "_".join(words)[:40].strip("_") or f"criterion_{number}"
+        key = f"{key}_{number}" if key in criteria else key
+        criteria[key] = Criterion(key=key, text=text)
+    return tuple(criteria.values())
+
+
+# --- who is shown what ----------------------------------------------------------------------------
+
+
+class Sheet(Frozen):
+    """What one reviewer is shown: the labels in their order, each with the author that only we know."""
+
+    voter: Name
+    order: Order
+    shown: tuple[tuple[str, Name], ...]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels, in the order shown."""
+        return tuple(label for label, _ in self.shown)
+
+    @property
+    def authors(self) -> tuple[str, ...]:
+        """The authors, in the order shown."""
+        return tuple(author for _, author in self.shown)
+
+
+def labels(count: int) -> tuple[str, ...]:
+    """The first labels: A to Z, then AA, AB and so on."""
+    named = []
+    for number in range(count):
+        label, rest = "", number + 1
+        while rest:
+            rest, letter = divmod(rest - 1, len(ascii_uppercase))
+            label = ascii_uppercase[letter] + label
+        named.append(label)
+    return tuple(named)
+
+
+def label_authors(authors: Iterable[str], salt: str) -> dict[str, str]:
+    """Author by label, in the forward order; `salt` names the deliberation, item and stage.
+
+    Drawn by a digest that is not the one which breaks ties, so that no label stands for a better chance.
+    """
+    drawn = sorted(authors, key=lambda author: digest(["label", salt, author]))
+    return dict(zip(labels(len(drawn)), drawn, strict=True))
+
+
+def sheets(authors: Iterable[str], voters: Iterable[str], salt: str) -> dict[str, Sheet]:
+    """The sheet of each voter; those without a proposal of their own fill the smaller half."""
+    labelled = label_authors(authors, salt)
+    forward = tuple(labelled.items())
+    late = set(tuple(labelled.values())[len(forward) // 2 :])
+    early = set(labelled.values()) - late
+    listed = sorted(voters, key=lambda voter: digest(["order", salt, voter]))
+    ahead = sum(voter in late for voter in listed)
+    behind = sum(voter in early for voter in listed)
+    drawn: dict[str, Sheet] = {}
+    for voter in listed:
+        order: Order = "forward" if voter in late else "reverse"
+        if voter not in late and voter not in early:
+            order = "forward" if ahead <= behind else "reverse"
+            ahead, behind = ahead + (order == "forward"), behind + (order == "reverse")
+        shown = forward if order == "forward" else forward[::-1]
+        drawn[voter] = Sheet(voter=voter, order=order, shown=tuple(one for one in shown if one[1] != voter))
+    return drawn
+
+
+# --- the answer -----------------------------------------------------------------------------------
+
+
+class InvalidBallot(ValueError):
+    """An answer that is no ballot; `field` names what is wrong, `problem` says what would be right."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        self.field, self.problem = shortened(field, SHOWN_INPUT), shortened(problem)
+        super().__init__(self.field, self.problem)
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.problem}"
+
+
+class Score(Frozen):
+    """A score for one criterion, with its reason."""
+
+    score: Annotated[StrictInt, Field(ge=MIN_SCORE, le=MAX_SCORE)]
+    reason: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_REASON)]
+
+
+class Opinion(Frozen):
+    """What a reviewer thinks of one proposal: scores by criterion, and what would improve it."""
+
+    scores: dict[str, Score]
+    critique: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_CRITIQUE)]
+
+
+class Review(Ballot):
+    """A ballot as it goes on the record: by authors and no longer by labels, with its opinions."""
+
+    order: Order
+    opinions: dict[Name, Opinion]
+
+
+class _Answer(Frozen):
+    """The form of an answer; which labels and criteria it has is checked against the sheet."""
+
+    opinions: dict[str, Opinion]
+    ranking: tuple[str, ...]
+
+
+def read_ballot(text: str, sheet: Sheet, criteria: Sequence[Criterion]) -> Review:
+    """The review in a model's answer, without its thinking; nothing is repaired.
+
+    A ranking may leave labels out, but not all. A JSON object alone or in the answer's one code fence is read.
+    Raises InvalidBallot.
+    """
+    try:
+        answer = _Answer.model_validate(_json_of(text))
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part)[:48] for part in first["loc"]) or "ballot"
+        raise InvalidBallot(field, first["msg"][:200]) from error
+    known = dict(sheet.shown)
+    _same_keys("opinions", answer.opinions, sheet.labels)
+    for label, opinion in answer.opinions.items():
+        _same_keys(f"opinions.{label}.scores", opinion.scores, [one.key for one in criteria])
+    for number, label in enumerate(answer.ranking):
+        if label not in known:
+            raise InvalidBallot(f"ranking.{number}", _unknown(label, sheet.labels))
+        if label in answer.ranking[:number]:
+            raise InvalidBallot(f"ranking.{number}", f"{label!r} is ranked twice")
+    if not answer.ranking:
+        raise InvalidBallot("ranking", "it is empty")
+    return Review(
+        voter=sheet.voter,
+        order=sheet.order,
+        shown=sheet.authors,
+        ranking=tuple(known[label] for label in answer.ranking),
+        opinions={author: answer.opinions[label] for label, author in sheet.shown},
+    )
+
+
+def _same_keys(field: str, found: Mapping[str, Any], wanted: Sequence[str]) -> None:
+    for key in found:
+        if key not in wanted:
+            raise InvalidBallot(field, _unknown(key, wanted))
+    if missing := [key for key in wanted if key not in found]:
+        raise InvalidBallot(f"{field}.{missing[0]}", "it is missing")
+
+
+def _unknown(key: str, wanted: Sequence[str]) -> str:
+    return f"{key[:48]!r} is none of {', '.join(wanted)}"
+
+
+def _json_of(text: str) -> Any:
+    """The JSON value of an answer, its strings without control characters."""
+    if len(text) > MAX_BALLOT:
+        raise InvalidBallot("ballot", f"it has {len(text)} characters, more than {MAX_BALLOT}")
+    source = text.strip()
+    if not source.startswith("{"):
+        blocks, _ = fenced_blocks(source)
+        if len(blocks) != 1:
+            raise InvalidBallot("ballot", "it is not one JSON object")
+        source = blocks[0].code
+    try:
+        return json.loads(source, strict=False, object_pairs_hook=_unique, parse_constant=_no_number)
+    except InvalidBallot:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise InvalidBallot("ballot", f"it is not one JSON object: {str(error)[:120]}") from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise InvalidBallot(key[:48], "it is given twice")
+        found[key] = _plain(value) if isinstance(value, str) else value
+    return found
+
+
+def _plain(text: str) -> str:
+    """Text without control characters and lone surrogates; xgrammar lets a model write them into strings."""
+    return "".join(char for char in text if char.isprintable() or char in "\n\t\u200c\u200d\u00a0\u3000")
+
+
+def _no_number(constant: str) -> NoReturn:
+    raise InvalidBallot("ballot", f"{constant} is no number of JSON")

@@ -1,0 +1,1 @@
+"""What every door calls: plan, submit, read and end a deliberation, and whose it is."""

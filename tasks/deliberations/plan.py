@@ -1,0 +1,253 @@
+"""Convening: a request becomes a plan that stands on the record, and everything later reads it from there.
+
+The plan (the resolved council and agenda) is a fenced event, `deliberations.<id>.plan`. Whoever runs the
+deliberation, first or again after a crash, works from the plan that stands, whatever was edited since.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from blocks.council import Council
+from blocks.documents import council_names, fresh, versioned
+from blocks.exceptions import BlockMissing, ModelServerError
+from blocks.record.events import Event, Fence, Record
+from blocks.record.leases import Lease
+from blocks.vllm_server import VLLM
+from tasks.council.models import (
+    CouncilSpec,
+    Deliberation,
+    DeliberationRequest,
+    InvalidRequest,
+    Member,
+    Status,
+    check_id,
+)
+from tasks.deliberations.finish import begin_epoch
+from tasks.deliberations.read import taken
+
+KEPT_PLANS = 64
+KEPT_BYTES = 128 << 20
+"""Of all plans that a process keeps, as JSON; the newest is kept whatever it weighs."""
+MAX_REQUEST_IN_STATUS = 64 * 1024
+PROBE_S = 2.0
+UNKNOWN = "unknown"
+
+_plans: OrderedDict[str, tuple[Deliberation, int]] = OrderedDict()
+
+
+class Server(NamedTuple):
+    """A model server as the driver found it: the version of its block, and what stands behind it."""
+
+    version: str | None
+    engine: str
+
+
+@dataclass(frozen=True)
+class Session:
+    """A deliberation that has begun: its plan, its model servers by name, and how far an earlier run came."""
+
+    plan: Deliberation
+    servers: dict[str, Server]
+    started: float
+    """Reading of the event loop's clock, seconds."""
+    finished: bool = False
+    lease: Lease | None = None
+    """What it runs under."""
+    fence: Fence | None = None
+    """Refuses its final writes once a later run has begun."""
+
+    @property
+    def epoch(self) -> int:
+        """What this run has begun under its lease; higher than that of every earlier run."""
+        return self.fence.epoch if self.fence else 0
+
+    @property
+    def engine(self) -> str:
+        """What stands behind the council; one simulator makes the whole a rehearsal."""
+        engines = {server.engine for server in self.servers.values()}
+        return "simulator" if "simulator" in engines else ",".join(sorted(engines)) or UNKNOWN
+
+    @property
+    def absent(self) -> tuple[tuple[Member, str], ...]:
+        """Who has to be called in, and for which stage: nobody once all is decided."""
+        return () if self.finished else self.plan.posts
+
+
+async def plan_of(record: Record, deliberation_id: str) -> Deliberation:
+    """The plan that stands on the record. Plans never change, so the last few are kept."""
+    if deliberation_id not in _plans:
+        event = await record.last(f"deliberations.{deliberation_id}.plan", direct=False)
+        if event is None:
+            raise InvalidRequest("id", f"no deliberation {deliberation_id!r} is on the record")
+        _keep(Deliberation.from_record(event.body["plan"]))
+    return _plans[deliberation_id][0]
+
+
+async def council_spec(name: str) -> CouncilSpec:
+    """The council as its block stands now. Raises InvalidRequest that lists the known ones."""
+    try:
+        return (await fresh(Council, name)).spec(name)
+    except BlockMissing as error:
+        known = ", ".join(await council_names()) or "none; `conclave up` applies the defaults"
+        raise InvalidRequest("council", f"{name!r} is unknown; known are {known}") from error
+
+
+async def convene(
+    record: Record, deliberation_id: str, request: DeliberationRequest, run_url: str | None = None
+) -> Session:
+    """Put the plan on the record, or take the one that stands there. Raises InvalidRequest."""
+    started = asyncio.get_running_loop().time()
+    check_id(deliberation_id, "deliberation_id")
+    plan = await standing_plan(record, deliberation_id, request)
+    if plan is None:
+        plan = Deliberation.plan(deliberation_id, request, await council_spec(request.council))
+        servers = await _servers(plan)
+        body = {"plan": plan.model_dump(mode="json"), "request": request.model_dump(mode="json")}
+        first = await record.publish_final(
+            f"deliberations.{deliberation_id}.plan", f"{deliberation_id}:plan", "deliberation.plan", body
+        )
+        session = Session(plan, servers, started)
+        if first is not None:
+            session = replace(session, plan=_same(first, deliberation_id, request))
+    elif await record.last(f"deliberations.{deliberation_id}.finished", direct=False) is not None:
+        return Session(plan, {}, started, finished=True)
+    else:
+        session = Session(plan, await _servers(plan, must_exist=False), started)
+    _keep(session.plan)
+    await _announce_start(record, session, request, run_url)
+    return session
+
+
+async def resume(record: Record, deliberation_id: str) -> Session | None:
+    """The plan that stands on the record as a session, whoever asked for it; None where there is none."""
+    started = asyncio.get_running_loop().time()
+    event = await record.last(f"deliberations.{deliberation_id}.plan", direct=False)
+    if event is None:
+        return None
+    plan = Deliberation.from_record(event.body["plan"])
+    if await record.last(f"deliberations.{deliberation_id}.finished", direct=False) is not None:
+        return Session(plan, {}, started, finished=True)
+    session = Session(plan, await _servers(plan, must_exist=False), started)
+    await _announce_start(record, session, DeliberationRequest.from_record(event.body["request"]), None)
+    return session
+
+
+async def begin(record: Record, session: Session, lease: Lease, run: str | None) -> Session:
+    """The session under its lease: from here on an earlier run of the deliberation decides nothing any more.
+
+    `run` names the flow run. What an earlier run left counts, so it is looked for again. Raises Superseded.
+    """
+    if await record.last(f"deliberations.{session.plan.id}.finished", direct=False) is not None:
+        return replace(session, lease=lease, finished=True)
+    fence = await begin_epoch(record, session.plan.id, lease, run)
+    started = asyncio.get_running_loop().time() if lease.waited else session.started
+    return replace(session, lease=lease, fence=fence, started=started)
+
+
+async def standing_plan(record: Record, deliberation_id: str, request: DeliberationRequest) -> Deliberation | None:
+    """The plan on the record, None if there is none yet.
+
+    Raises InvalidRequest where another request has the id: it has a plan, or was accepted and waits for one.
+    """
+    event, status = await asyncio.gather(
+        record.last(f"deliberations.{deliberation_id}.plan", direct=False), record.read_status(deliberation_id)
+    )
+    if event is not None:
+        return _same(event, deliberation_id, request)
+    if (status or {}).get("request_digest") not in (None, request.digest):
+        raise taken(deliberation_id, "deliberation_id")
+    return None
+
+
+def _same(event: Event, deliberation_id: str, request: DeliberationRequest) -> Deliberation:
+    plan = Deliberation.from_record(event.body["plan"])
+    if plan.request_digest != request.digest:
+        raise taken(deliberation_id, "deliberation_id")
+    return plan
+
+
+async def check_servers(plan: Deliberation) -> None:
+    """Ask each member's model server for its models. Raises InvalidRequest that names the server."""
+    for name in plan.servers:
+        field = f"council.{plan.council.name}.members.server"
+        try:
+            server = await fresh(VLLM, name)
+            info = await server.info()
+        except BlockMissing as error:
+            raise InvalidRequest(field, f"{name!r}: {error}") from error
+        except ModelServerError as error:
+            raise InvalidRequest(field, f"{name!r} does not answer: {error}") from error
+        wanted = {member.model or server.model for member, _ in plan.posts if member.server == name} - {None}
+        if missing := sorted(str(model) for model in wanted - set(info.models)):
+            served = ", ".join(info.models) or "none"
+            raise InvalidRequest(field, f"{name!r} does not serve {', '.join(missing)}; it serves {served}")
+
+
+async def _servers(plan: Deliberation, must_exist: bool = True) -> dict[str, Server]:
+    """The council's model servers, each asked what it is: `unknown` where one does not answer yet.
+
+    A run that is taken up again does not ask for the blocks: its members say what is missing.
+    """
+
+    async def ask(name: str) -> Server:
+        version = None
+        try:
+            version, server = await versioned(VLLM, name)
+            async with asyncio.timeout(PROBE_S):
+                return Server(version, (await server.info()).engine)
+        except (ModelServerError, TimeoutError):
+            return Server(version, UNKNOWN)
+        except BlockMissing as error:
+            if must_exist:
+                raise InvalidRequest(f"council.{plan.council.name}.members.server", str(error)) from error
+            return Server(version, UNKNOWN)
+
+    return dict(zip(plan.servers, await asyncio.gather(*map(ask, plan.servers)), strict=True))
+
+
+async def _announce_start(record: Record, session: Session, request: DeliberationRequest, run_url: str | None) -> None:
+    plan, now = session.plan, datetime.now(UTC).isoformat()
+    told = {
+        "status": Status.IN_PROGRESS.value,
+        "engine": session.engine,
+        "council": plan.council.name,
+        "counts": {"items": len(plan.agenda), "decided": 0},
+        "started_at": now,
+    }
+    await _set_status(record, session, request, told, run_url)
+    body = {"task_id": plan.id, "total_agents": len(plan.council.members), "flow_run_url": run_url, **told}
+    await record.publish_final(f"deliberations.{plan.id}.started", f"{plan.id}:started", "deliberation.started", body)
+    await record.announce("deliberation.started", body)
+
+
+async def _set_status(
+    record: Record, session: Session, request: DeliberationRequest, told: dict[str, Any], run_url: str | None
+) -> None:
+    """The key of the deliberation: made here, or completed where somebody else or an earlier run made it."""
+    plan = session.plan
+    status: dict[str, Any] = {
+        "id": plan.id,
+        "request_digest": plan.request_digest,
+        "council_digest": plan.council_digest,
+        "flow_run_url": run_url,
+        "unattended_since": None,
+        **told,
+    }
+    asked = request.model_dump(mode="json", exclude_defaults=True)
+    if len(str(asked)) <= MAX_REQUEST_IN_STATUS:
+        status["request"] = asked
+    if not await record.create_status(plan.id, status):
+        present = await record.read_status(plan.id) or {}
+        kept = {name: present[name] for name in ("counts", "started_at") if name in present}
+        await record.merge_status(plan.id, {**status, **kept})
+
+
+def _keep(plan: Deliberation) -> None:
+    _plans[plan.id] = plan, len(plan.model_dump_json())
+    while len(_plans) > 1 and (len(_plans) > KEPT_PLANS or sum(size for _, size in _plans.values()) > KEPT_BYTES):
+        _plans.popitem(last=False)

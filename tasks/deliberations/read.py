@@ -1,0 +1,56 @@
+"""Reading what stands on the record."""
+
+from __future__ import annotations
+
+from blocks.record.events import Body, Record
+from tasks.council.answer import Answer
+from tasks.council.finished import Finished
+from tasks.council.models import InvalidRequest, Status
+
+OF_START = ("council", "started_at", "flow_run_url")
+
+
+async def answers_of(record: Record, deliberation_id: str, item_id: str) -> dict[str, dict[str, Answer]]:
+    """The final answers to an item, by stage and member, as the leader has them. Raises RecordError."""
+    found: dict[str, dict[str, Answer]] = {}
+    after = 0
+    while (event := await record.next(f"answers.{deliberation_id}.{item_id}.>", after, direct=False)) is not None:
+        after = event.sequence
+        answer = Answer.from_record(event.body)
+        found.setdefault(answer.stage, {})[answer.agent_id] = answer
+    return found
+
+
+async def status_of(record: Record, deliberation_id: str) -> Body | None:
+    """The status of a deliberation: its key, or what the streams say of one whose key was let go after its end.
+
+    Its `status` is always one of `Status`: a key that has none, as older versions could leave behind, is PENDING unless
+    the streams know better. None for an id that is unknown. Raises RecordError.
+    """
+    key = await record.read_status(deliberation_id)
+    if key is not None and key.get("status") in set(Status):
+        return key
+    finished = await record.last(f"deliberations.{deliberation_id}.finished")
+    if finished is None:
+        return None if key is None else {"id": deliberation_id, **key, "status": Status.PENDING.value}
+    ended = Finished.from_record(finished.body).model_dump(mode="json", exclude_unset=True)
+    plan = await record.last(f"deliberations.{deliberation_id}.plan")
+    started = await record.last(f"deliberations.{deliberation_id}.started")
+    begun = {name: started.body[name] for name in OF_START if name in started.body} if started else {}
+    digests = {"request_digest": plan.body["plan"]["request_digest"]} if plan else {}
+    return {**(key or {}), "id": deliberation_id, **begun, **digests, **ended}
+
+
+async def require_same(record: Record, deliberation_id: str, digest: str | None, status: Body | None) -> None:
+    """Raise InvalidRequest where the id is another request's: its key, or else its plan, has another digest."""
+    standing = (status or {}).get("request_digest")
+    if standing is None:
+        plan = await record.last(f"deliberations.{deliberation_id}.plan", direct=False)
+        standing = plan.body["plan"]["request_digest"] if plan else None
+    if standing not in (None, digest):
+        raise taken(deliberation_id)
+
+
+def taken(deliberation_id: str, field: str = "id") -> InvalidRequest:
+    """What is said where an id is another request's."""
+    return InvalidRequest(field, f"{deliberation_id!r} was already asked with another request")

@@ -1,0 +1,186 @@
+"""Asking for a run: every door puts a request into the one queue that the workers take from."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime
+from typing import Any, Literal, Self
+from uuid import UUID
+
+from pydantic import ValidationError, field_validator
+
+from blocks.exceptions import NewerVersion, RecordError, RecordUnreadable
+from blocks.record.events import STATUS_BUCKET, Body, Record
+from blocks.record.queue import LANES, Lane, request_subject
+from tasks.council.base import NAME_PATTERN, Frozen, Name
+from tasks.council.models import DeliberationRequest, InvalidRequest, Status
+from tasks.council.plain import SHOWN_INPUT, shortened
+from tasks.deliberations.plan import MAX_REQUEST_IN_STATUS
+from tasks.deliberations.read import require_same, status_of
+
+DELIBERATE = "flows.deliberate.deliberate"
+"""Entrypoint of the flow; what a request runs is named as in prefect.yaml."""
+Door = Literal["prefect", "gateway", "planning", "webhook", "housekeeping"]
+
+
+class Request(Frozen):
+    """Body of `requests.<id>`: a flow to run, once. `run` is its flow run in Prefect, where there is one already."""
+
+    id: Name
+    flow: str = DELIBERATE
+    parameters: dict[str, Any]
+    run: str | None = None
+    door: Door
+    lane: Lane = "interactive"
+
+    @field_validator("run")
+    @classmethod
+    def _is_a_run(cls, value: str | None) -> str | None:
+        return None if value is None else str(UUID(value))
+
+    @classmethod
+    def of_message(cls, deliberation_id: str, body: Body) -> Self:
+        """The request that a message on `requests.<deliberation_id>` brought. Raises InvalidRequest."""
+        try:
+            request = cls.from_record(body)
+        except ValidationError as error:
+            first = error.errors(include_input=False, include_url=False)[0]
+            field = ".".join(map(str, first["loc"])) or "body"
+            raise InvalidRequest(shortened(field, SHOWN_INPUT), shortened(first["msg"])) from None
+        if request.id != deliberation_id:
+            raise InvalidRequest("id", "is not that of the message's subject")
+        return request
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What a council is asked: the parameters without the id."""
+        return {name: value for name, value in self.parameters.items() if name != "deliberation_id"}
+
+    @property
+    def digest(self) -> str | None:
+        """Identity of what is asked, None where no council can be asked that."""
+        return digest_of(self.parameters)
+
+
+def digest_of(parameters: dict[str, Any]) -> str | None:
+    """Identity of what parameters ask, None where no council can be asked that."""
+    try:
+        asked = {name: value for name, value in parameters.items() if name != "deliberation_id"}
+        return DeliberationRequest.read(asked).digest
+    except InvalidRequest:
+        return None
+
+
+def id_of(parameters: dict[str, Any], run: str) -> str:
+    """The id that a flow run deliberates under: the one that it was given, else its own."""
+    given = parameters.get("deliberation_id")
+    return given if isinstance(given, str) and re.fullmatch(NAME_PATTERN, given) else run
+
+
+async def enqueue(record: Record, request: Request, again: bool = False) -> bool:
+    """Put a request into the queue; False where its deliberation has ended, or waits there already.
+
+    `again`: it was accepted before, and its run was lost.
+
+    First its key of the status bucket is made, which says what was asked, then the message is published: what is left
+    between the two, housekeeping finds. Raises InvalidRequest where the id was asked with another request, and
+    RecordError.
+    """
+    if request.flow == DELIBERATE and not again and not await _accepted(record, request):
+        return False
+    body = request.model_dump(mode="json")
+    await record.publish(request_subject(request.id, request.lane), f"{request.id}:request", "request", body)
+    return True
+
+
+async def ask_to_cancel(record: Record, deliberation_id: str) -> None:
+    """Set the flag that whoever runs it hears; it is kept for one that has not begun, too. Raises RecordError."""
+    asked = {"cancel_requested": True}
+    if not await record.merge_status(deliberation_id, asked):
+        await record.merge_status(deliberation_id, {"id": deliberation_id, "status": Status.PENDING.value, **asked})
+
+
+async def queued_request(record: Record, deliberation_id: str) -> Request | None:
+    """The request that waits in the queue, or is being worked on; None where there is none that can be read.
+
+    Raises RecordError.
+    """
+    for lane in LANES:
+        try:
+            event = await record.last(request_subject(deliberation_id, lane), direct=False)
+            if event is not None:
+                return Request.of_message(deliberation_id, event.body)
+        except (InvalidRequest, RecordUnreadable, NewerVersion):  # whoever takes it from the queue sees to it
+            continue
+    return None
+
+
+async def queued(record: Record, deliberation_id: str, lane: Lane = "interactive") -> bool:
+    """Whether a request waits in the queue, or is being worked on. Raises RecordError."""
+    try:
+        return await record.last(request_subject(deliberation_id, lane), direct=False) is not None
+    except (RecordUnreadable, NewerVersion):
+        return True
+
+
+async def is_accepted(record: Record, deliberation_id: str) -> bool:
+    """Whether a deliberation has a plan or a key, so that somebody waits for its end. Raises RecordError."""
+    if await record.exists(f"deliberations.{deliberation_id}.plan"):
+        return True
+    return await record.exists(f"$KV.{STATUS_BUCKET}.{deliberation_id}")
+
+
+async def asked_of(record: Record, status: Body) -> Body | None:
+    """What was asked, as the key of the deliberation says it; None where it does not. Raises RecordError."""
+    asked = status.get("request")
+    if isinstance(asked, dict):
+        return asked
+    reference = status.get(REQUEST_BODY)
+    if not isinstance(reference, str):
+        return None
+    try:
+        asked = json.loads(await record.read_body(reference))
+    except ValueError as error:
+        raise RecordError("what was asked cannot be read") from error
+    return asked if isinstance(asked, dict) else None
+
+
+REQUEST_BODY = "request_body"
+"""Name in the object store of a request that is too large for its key."""
+
+
+async def _accepted(record: Record, request: Request) -> bool:
+    asked = {name: value for name, value in request.asked.items() if value is not None}
+    digest = DeliberationRequest.read(asked).digest if request.run is None else request.digest
+    status: Body = {
+        "id": request.id,
+        "status": Status.PENDING.value,
+        "request_digest": digest,
+        "door": request.door,
+        "lane": request.lane,
+        "run": request.run,
+        "requested_at": datetime.now(UTC).isoformat(),
+    }
+    standing = await status_of(record, request.id)
+    await require_same(record, request.id, digest, standing)
+    if standing is None:
+        status |= await _noted(record, request.id, asked)
+        if await record.create_status(request.id, status):
+            return True
+        standing = await status_of(record, request.id) or {}
+        await require_same(record, request.id, digest, standing)
+    elif "request_digest" not in standing and not Status(standing["status"]).final:  # made by a cancel, before
+        status |= await _noted(record, request.id, asked)
+        await record.merge_status(request.id, {name: status[name] for name in status if name not in standing})
+    if request.run is not None:
+        return True
+    return not Status(standing["status"]).final and not await queued(record, request.id, request.lane)
+
+
+async def _noted(record: Record, deliberation_id: str, asked: Body) -> Body:
+    """What was asked, for the key; where it is too large for that it is stored first, and the key says where."""
+    text = json.dumps(asked, ensure_ascii=False)
+    if len(text) <= MAX_REQUEST_IN_STATUS:
+        return {"request": asked}
+    return {REQUEST_BODY: await record.keep_body(deliberation_id, text.encode())}

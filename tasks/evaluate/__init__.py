@@ -1,0 +1,1 @@
+"""The steps of an evaluation: its questions, its checks, its report."""

@@ -1,0 +1,105 @@
+"""The steps of an evaluation: its questions from a file, their scores from the record, and what Prefect shows of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from itertools import islice
+from typing import Any
+
+from prefect import task
+from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.settings.context import get_current_settings
+from prefect.states import Completed
+
+from blocks.documents import open_record
+from blocks.record.events import Record
+from tasks.artifacts.keys import artifact_key
+from tasks.council.decisions import ItemResult
+from tasks.council.evaluation.arms import Arm, Evaluation, Reached, Scoresheet, reached
+from tasks.council.evaluation.report import arm_table, report
+from tasks.council.models import Deliberation, InvalidRequest, Item, Status
+from tasks.council.progress.item import Course
+from tasks.council.progress.result import SIMULATOR
+from tasks.deliberations.plan import plan_of
+from tasks.deliberations.read import answers_of
+from tasks.evaluate.question_files import QuestionFile
+
+OTHER_PARAMETERS = 4096
+"""Bytes that are left for the parameters of a run beside its agenda."""
+READ_AT_ONCE = 64
+"""Items whose answers are read from the record side by side."""
+
+
+async def check_size(questions: QuestionFile) -> None:
+    """Whether Prefect takes them as parameters of one run. Raises InvalidRequest."""
+    limit, size = get_current_settings().server.api.max_parameter_size, await asyncio.to_thread(_size, questions)
+    if 0 < limit < size + OTHER_PARAMETERS:
+        raise InvalidRequest(
+            "questions",
+            f"{questions.path.name} comes to {size:,} bytes, and Prefect takes {limit:,} for one run: split the file, "
+            "or set PREFECT_SERVER_API_MAX_PARAMETER_SIZE for its server and here",
+        )
+
+
+def _size(questions: QuestionFile) -> int:
+    return len(json.dumps(questions.items))
+
+
+async def is_answered(deliberation_id: str, state: State[Any]) -> bool:
+    """Whether the deliberation came to its end, or False where it was cancelled. Raises what ended it otherwise."""
+    finished = await (await open_record()).last(f"deliberations.{deliberation_id}.finished")
+    if finished is None:
+        await state.aresult()
+        raise RuntimeError(f"the deliberation ended without a result: {state.message}")
+    return Status(finished.body["status"]) is not Status.CANCELLED
+
+
+@task(name="score", retries=0, cache_policy=NO_CACHE, persist_result=False)
+async def score(deliberation_id: str, questions: QuestionFile) -> tuple[Evaluation, Scoresheet]:
+    """Score every arm on every question, from the answers and decisions on the record."""
+    record = await open_record()
+    plan = await plan_of(record, deliberation_id)
+    asked = {question.id: question for question in questions.by_line.values()}
+    sheet, numbered = Scoresheet(), enumerate(plan.agenda)
+    async with questions.checker() as checker:
+        while some := list(islice(numbered, READ_AT_ONCE)):
+            read = await asyncio.gather(*(_read(record, plan, item, number) for number, item in some))
+            for (_, item), (result, arms) in zip(some, read, strict=True):
+                # The same text gets the same verdict in every arm.
+                texts = dict.fromkeys(one.text for one in arms.values() if one.text is not None)
+                verdicts = {text: await checker.verdict(asked[item.id], text) for text in texts}
+                sheet.add(item.id, result, arms, verdicts)
+    return sheet.evaluation(plan), sheet
+
+
+@task(name="show", retries=2, retry_delay_seconds=1, cache_policy=NO_CACHE, persist_result=False)
+async def show(evaluation: Evaluation) -> None:
+    """Write the report and the table of the arms."""
+    what = f"council {evaluation.council}" + (", simulated" if evaluation.engine == SIMULATOR else "")
+    await acreate_markdown_artifact(
+        report(evaluation), key=artifact_key("evaluation", evaluation.id), description=f"Evaluation of {what}"
+    )
+    await acreate_table_artifact(
+        arm_table(evaluation), key=artifact_key("arms", evaluation.id), description=f"Arms of {what}"
+    )
+
+
+def evaluated(evaluation: Evaluation, sheet: Scoresheet) -> State[Any]:
+    """What Prefect shows of an evaluation that has ended: how often each arm was right."""
+    simulated = "simulated, " if evaluation.engine == SIMULATOR else ""
+    right = (f"{arm.arm} {arm.accuracy.count} of {arm.accuracy.of}" for arm in evaluation.arms if arm.accuracy)
+    name = "Degraded" if evaluation.undecided or evaluation.degraded else "Completed"
+    return Completed(message=f"{simulated}right: {', '.join(right)}", name=name, data=(evaluation, sheet))
+
+
+async def _read(
+    record: Record, plan: Deliberation, item: Item, number: int
+) -> tuple[ItemResult | None, dict[Arm, Reached]]:
+    """The item's decision, None without one, and what the arms came to."""
+    answers = await answers_of(record, plan.id, item.id)
+    decision = await record.last(f"decisions.{plan.id}.{item.id}")
+    result = ItemResult.from_record(decision.body) if decision else None
+    return result, reached(Course.read(plan, item, answers), result, number)

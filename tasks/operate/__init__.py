@@ -1,0 +1,1 @@
+"""Keeping an installation well: diagnosis, retention, what nobody runs."""

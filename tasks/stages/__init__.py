@@ -1,0 +1,1 @@
+"""The agents' side: one member answers the items of one stage."""

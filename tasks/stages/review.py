@@ -1,0 +1,76 @@
+"""A review: each author ranks the others' proposals, without knowing whose they are."""
+
+from __future__ import annotations
+
+import asyncio
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from blocks.chat import Completion
+from tasks.council.models import Item, MemberStatus
+from tasks.council.progress.stage_end import salt_of
+from tasks.council.prompts.review import ask_again, ballot_schema, review_messages
+from tasks.council.replies import read_reply
+from tasks.council.voting.ballots import Criterion, InvalidBallot, Sheet, criteria_of, read_ballot, sheets
+from tasks.stages.desk import answer_after
+from tasks.stages.member_stage import Desk, Fields, Question
+from tasks.stages.stage_gate import Closings
+
+
+@task(task_run_name="{stage} {agent_id}", retries=0, cache_policy=NO_CACHE, persist_result=False)
+async def review(
+    deliberation_id: str,
+    agent_id: str,
+    stage: str,
+    epoch: int,
+    server_version: str | None,
+    engine: str,
+    installation: str,
+) -> dict[str, int]:
+    """One member's ballots on every item, each as soon as the item's texts are in; inputs as for `propose`."""
+    return await answer_after(Reviewing, deliberation_id, agent_id, stage, epoch, server_version, engine, installation)
+
+
+class Reviewing:
+    """What a member is shown and asked for its ballot, and how it is read."""
+
+    def __init__(self, desk: Desk, closings: Closings) -> None:
+        self._desk, self._closings = desk, closings
+        self._sheets: dict[str, tuple[Sheet, tuple[Criterion, ...]]] = {}
+
+    async def question(self, item: Item) -> Question | None:
+        """The others' proposals under labels; None for a member without one of its own."""
+        closing, desk = await self._closings.of(item), self._desk
+        if desk.member.agent_id not in closing.called:
+            return None
+        salt = salt_of(desk.plan.id, item.id, desk.stage)
+        sheet = sheets(closing.proposals, closing.called, salt)[desk.member.agent_id]
+        criteria = criteria_of(item.rubric)
+        self._sheets[item.id] = (sheet, criteria)
+        stands = closing.proposals.items()
+        texts = await asyncio.gather(*(desk.text_of(item, stage, author) for author, stage in stands))
+        proposals = dict(zip(closing.proposals, texts, strict=True))
+        schema = {"name": "ballot", "schema": ballot_schema(sheet.labels, criteria), "strict": True}
+        return Question(
+            review_messages(desk.member, item, sheet, proposals, criteria, salt),
+            {"response_format": {"type": "json_schema", "json_schema": schema}},
+        )
+
+    def read(self, item: Item, completion: Completion) -> Fields:
+        """The ballot, validated again: structured output is not to be trusted."""
+        reply = read_reply(completion.content, completion.finish_reason, completion.reasoning)
+        if reply.status is not MemberStatus.OK:
+            return {"status": reply.status, "error": reply.reason, "error_type": reply.status.value}
+        try:
+            return {"status": MemberStatus.OK, "ballot": read_ballot(reply.content, *self._sheets[item.id])}
+        except InvalidBallot as error:
+            return {"status": MemberStatus.INVALID, "error": str(error), "error_type": "InvalidBallot"}
+
+    def again(self, question: Question, completion: Completion, fields: Fields) -> Question | None:
+        """The same chat with the answer and what is wrong with it, where it was no ballot."""
+        if fields["status"] is MemberStatus.OK:
+            return None
+        field, _, problem = str(fields["error"]).partition(": ")
+        told = InvalidBallot(field, problem or field)
+        return Question(ask_again(question.messages, completion.content or "", told), question.extra)

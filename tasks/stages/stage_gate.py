@@ -1,0 +1,72 @@
+"""Waiting for the stage before one's own: its closing, item by item, as the record tells it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+
+from blocks.background import background
+from blocks.exceptions import Deserted, RecordError
+from blocks.record.events import Record
+from tasks.council.models import Deliberation, Item
+from tasks.council.progress.stage_end import Closing, closed_subject
+
+DESERTED_S = 30.0
+"""How often a task that waits looks whether anybody runs its deliberation; it leaves when nobody does twice."""
+
+
+class Closings:
+    """The closings of the stage before `stage`: from each one on, only what it names counts for its item.
+
+    A run that was killed leaves its agent tasks waiting. Those leave when nobody runs the deliberation any more; and
+    when a later run, of a higher `epoch`, closes a stage, they are not among those called: its own tasks are.
+    """
+
+    def __init__(self, record: Record, plan: Deliberation, stage: str, epoch: int) -> None:
+        self._record, self._plan, self._epoch = record, plan, epoch
+        self._pattern = closed_subject(plan.id, "*", plan.stages[plan.stages.index(stage) - 1])
+        self._closed: dict[str, asyncio.Future[Closing]] = {}
+        self._lost: Exception | None = None
+
+    @asynccontextmanager
+    async def heard(self) -> AsyncGenerator[None, None]:
+        """Listen while the block runs."""
+        async with background(self._or_give_up(self._hear()), self._or_give_up(self._look_after())):
+            yield
+
+    async def of(self, item: Item) -> Closing:
+        """The closing of an item, once there is one. Raises RecordError and Deserted."""
+        if self._lost:
+            raise self._lost
+        return await self._closing(item.id)
+
+    async def _hear(self) -> None:
+        async with aclosing(self._record.follow(self._pattern)) as events:
+            async for event in events:
+                closed = Closing.from_record(event.body)
+                if closed.epoch > self._epoch:
+                    closed = closed.model_copy(update={"called": ()})
+                if not (closing := self._closing(closed.item)).done():
+                    closing.set_result(closed)
+
+    async def _look_after(self) -> None:
+        missed = 0
+        while missed < 2:
+            await asyncio.sleep(DESERTED_S)
+            missed = 0 if await self._record.held(self._plan.id) else missed + 1
+        raise Deserted(f"nobody runs deliberation {self._plan.id} any more")
+
+    async def _or_give_up(self, work: Coroutine[Any, Any, None]) -> None:
+        """What ends this work ends everybody's wait."""
+        try:
+            await work
+        except (RecordError, Deserted, ValueError) as error:  # a ValueError: a closing of another form
+            self._lost = error
+            for closing in self._closed.values():
+                if not closing.done():
+                    closing.set_exception(error)
+
+    def _closing(self, item_id: str) -> asyncio.Future[Closing]:
+        return self._closed.setdefault(item_id, asyncio.get_running_loop().create_future())

@@ -1,0 +1,40 @@
+"""A text that a member wrote, read strictly: a proposal, its revision, or the synthesis."""
+
+from __future__ import annotations
+
+from blocks.chat import Completion
+from tasks.council.answer import Proposal
+from tasks.council.models import Member
+from tasks.council.replies import read_reply
+from tasks.stages.member_stage import Fields, Question
+
+
+class Writing:
+    """What the crafts of writing stages share: the text with thinking kept apart; without a text there is none."""
+
+    def __init__(self, member: Member) -> None:
+        self._member = member
+
+    def written(self, completion: Completion, revisions: tuple[str, ...] = ()) -> Fields:
+        """The fields of the final answer; `revisions` are the earlier texts, oldest first."""
+        reply = read_reply(completion.content, completion.finish_reason, completion.reasoning)
+        proposal = Proposal(
+            author_id=self._member.agent_id,
+            author_role=self._member.role,
+            content=reply.content,
+            model=completion.model,
+            tokens=completion.usage.completion_tokens,
+            finish_reason=completion.finish_reason or "none",
+            reasoning=reply.reasoning,
+            revisions=revisions,
+        )
+        return {
+            "status": reply.status,
+            "proposal": proposal if reply.content else None,
+            "error": reply.reason,
+            "error_type": None if reply.reason is None else reply.status.value,
+        }
+
+    def again(self, _question: Question, _completion: Completion, _fields: Fields) -> Question | None:
+        """A text stands as it came."""
+        return None
