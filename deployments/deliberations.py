@@ -12,28 +12,23 @@ from typing import Any, cast, get_args
 from prefect import tags
 from prefect.client.schemas.objects import State
 
-from blocks.background import background, end
+from blocks.background import background
 from blocks.connections import connections, prefect_clients, prefect_named
-from blocks.documents import fresh, open_leases, open_record
+from blocks.documents import fresh, open_record
 from blocks.exceptions import PrefectUnavailable
 from blocks.names import tag_of
 from blocks.ray_agents import RayAgents
-from blocks.record.events import LEASE_S, Body, Record
-from deployments.results import result_of, retallied
-from deployments.terminal import Watcher
+from blocks.record.events import Body, Record
 from flows.deliberate import deliberate
-from tasks.collect.end import end as end_deliberation
-from tasks.council.answer import Answer
+from tasks.collect.cancel import cancel
 from tasks.council.models import Deliberation, DeliberationRequest, InvalidRequest, check_id
 from tasks.council.voting.tally import Rule, Tally
 from tasks.deliberations.plan import check_servers, council_spec, plan_of, standing_plan
-from tasks.deliberations.read import status_of
-from tasks.deliberations.submit import ask_to_cancel, queued_request
+from tasks.deliberations.result import result_of, retallied
+from tasks.deliberations.submit import ask_to_cancel
+from tasks.deliberations.watch import Watcher, end_of, watching
 
 Starts = AbstractAsyncContextManager[Callable[[], None]]
-
-CANCEL_S = 60.0
-"""How long a cancel is waited for where somebody runs the deliberation; two seconds are usual."""
 
 
 async def run_deliberation(fields: dict[str, Any], deliberation_id: str, watcher: Watcher, starts: Starts) -> Body:
@@ -107,7 +102,7 @@ async def watch_deliberation(deliberation_id: str, watcher: Watcher) -> Body | N
         record = await open_record()
         plan = await plan_of(record, check_id(deliberation_id))
         async with watching(record, plan, watcher):
-            ended = await _ending(record, plan.id)
+            ended = await end_of(record, plan.id)
         return await result_of(record, plan.id) if ended else None
 
 
@@ -117,48 +112,7 @@ async def cancel_deliberation(deliberation_id: str) -> tuple[str | None, str | N
     None stands for no final status yet. Raises InvalidRequest for an unknown id.
     """
     async with connections():
-        record = await open_record()
-        if await status_of(record, check_id(deliberation_id)) is None:
-            raise InvalidRequest("id", f"no deliberation {deliberation_id!r} is on the record")
-        finished = await record.last(f"deliberations.{deliberation_id}.finished")
-        if finished is not None:
-            return finished.body["status"], finished.body["status"]
-        await ask_to_cancel(record, deliberation_id)
-        await _end_queued(record, deliberation_id)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CANCEL_S):
-                return None, await _ending(record, deliberation_id)
-        return None, None
-
-
-async def _end_queued(record: Record, deliberation_id: str) -> None:
-    """End what waits in the queue, here and now; what somebody runs hears of it by itself."""
-    request = await queued_request(record, deliberation_id)
-    if request is None:
-        return
-    leases = await open_leases()
-    lease = await leases.take(deliberation_id)
-    if lease is None:
-        return
-    try:
-        await end_deliberation(record, deliberation_id, lease, request.asked)
-    finally:
-        await leases.release(lease)
-
-
-async def _ending(record: Record, deliberation_id: str) -> str | None:
-    """Wait for the end of a deliberation: its final status, None when nobody has held its lease for a while."""
-    missed = 0
-    async with aclosing(record.follow(f"deliberations.{deliberation_id}.finished")) as events:
-        finished = asyncio.ensure_future(anext(events))
-        try:
-            while missed < 2:
-                if (await asyncio.wait([finished], timeout=LEASE_S))[0]:
-                    return str((await finished).body["status"])
-                missed = 0 if await record.held(deliberation_id) else missed + 1
-        finally:
-            await end([finished])
-    return None
+        return await cancel(await open_record(), deliberation_id)
 
 
 async def planned(record: Record, fields: dict[str, Any], deliberation_id: str) -> Deliberation:
@@ -174,27 +128,11 @@ async def planned(record: Record, fields: dict[str, Any], deliberation_id: str) 
 
 
 @asynccontextmanager
-async def watching(record: Record, plan: Deliberation, watcher: Watcher) -> AsyncGenerator[None, None]:
-    """Tell the watcher of every answer while the block runs."""
-
-    async def watch() -> None:
-        async for event in record.follow(f"answers.{plan.id}.>"):
-            watcher.answered(Answer.from_record(event.body))
-
-    watcher.began(plan)
-    try:
-        async with background(watch()):
-            yield
-    finally:
-        watcher.ended()
-
-
-@asynccontextmanager
 async def cancellable(record: Record, deliberation_id: str, watcher: Watcher) -> AsyncGenerator[None, None]:
     """The first Ctrl-C asks for the cancel, so that members stop and the record says so; the second one aborts."""
     loop, asked = asyncio.get_running_loop(), asyncio.Event()
 
-    async def cancel() -> None:
+    async def ask() -> None:
         await asked.wait()
         loop.remove_signal_handler(signal.SIGINT)
         watcher.say("cancelling; press Ctrl-C again to leave at once")
@@ -202,7 +140,7 @@ async def cancellable(record: Record, deliberation_id: str, watcher: Watcher) ->
 
     loop.add_signal_handler(signal.SIGINT, asked.set)
     try:
-        async with background(cancel()):
+        async with background(ask()):
             yield
     finally:
         with contextlib.suppress(ValueError, RuntimeError):

@@ -19,8 +19,8 @@ from blocks.background import background
 from blocks.connections import connections, prefect_clients, prefect_named
 from blocks.documents import open_record
 from blocks.names import tag_of
-from deployments.deliberations import Starts, begun, cancellable, planned, watching
-from deployments.terminal import Watcher, stderr
+from deployments.deliberations import Starts, begun, cancellable, planned
+from deployments.terminal import stderr
 from flows.evaluate import evaluate
 from tasks.council.answer import Answer
 from tasks.council.evaluation.arms import Evaluation, Scoresheet
@@ -29,6 +29,7 @@ from tasks.council.models import Deliberation
 from tasks.council.plain import plain
 from tasks.council.progress.result import SIMULATOR
 from tasks.council.stages import PROPOSE, kind_of
+from tasks.deliberations.watch import Watcher, watching
 from tasks.evaluate.question_files import QuestionFile, handed_over
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import Protocol
 
 from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderableType, RenderHook, RenderResult
 from rich.control import Control
@@ -48,15 +47,6 @@ MAX_ROWS = 20
 """Members that are shown while they answer."""
 WIDE = 4
 """Stages from which on roles and reasons are not shown with them."""
-
-
-class Watcher(Protocol):
-    """Who is told while a deliberation runs."""
-
-    def began(self, plan: Deliberation) -> None: ...  # noqa: D102
-    def answered(self, answer: Answer) -> None: ...  # noqa: D102
-    def ended(self) -> None: ...  # noqa: D102
-    def say(self, text: str) -> None: ...  # noqa: D102
 
 
 class TerminalWatcher:

@@ -21,9 +21,9 @@ from blocks.exceptions import Superseded
 from blocks.ray_agents import RayAgents, waiting_only
 from tasks.artifacts.artifacts import record_artifacts
 from tasks.collect.agents import Post, attendance
+from tasks.collect.cancel import end_cancelled
 from tasks.collect.collect import collect
 from tasks.collect.inbox import INBOX
-from tasks.collect.on_cancel import end_cancelled
 from tasks.collect.states import final_state, left_to
 from tasks.council.base import Name, Text
 from tasks.council.form import AnswerForm, ItemForm, JsonForm

@@ -18,7 +18,7 @@ from blocks.connections import connections
 from blocks.documents import fresh
 from blocks.ray_agents import RayAgents
 from flows.deliberate import deliberate
-from tasks.collect.on_cancel import end_cancelled
+from tasks.collect.cancel import end_cancelled
 from tasks.council.base import Name
 from tasks.council.models import Deadline, Members, Rounds
 from tasks.evaluate.question_files import questions_named

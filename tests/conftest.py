@@ -169,8 +169,8 @@ async def make_council(connected: Any) -> Callable[..., Awaitable[str]]:
 @pytest.fixture
 def deliberate(connected: Any, new_id: str) -> Callable[..., Awaitable[tuple[Any, dict[str, Any]]]]:
     """Run the flow in this process: `state, result = await deliberate(task=..., council=...)`."""
-    from deployments.results import result_of
     from flows.deliberate import deliberate as flow
+    from tasks.deliberations.result import result_of
 
     async def run(**fields: Any) -> tuple[Any, dict[str, Any]]:
         deliberation_id = fields.setdefault("deliberation_id", new_id)

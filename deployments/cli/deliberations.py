@@ -185,7 +185,7 @@ def bench(context: typer.Context) -> None:
 
 
 def _present(found: Body, as_json: bool) -> NoReturn:
-    from deployments.results import exit_code
+    from deployments.cli.support import exit_code
     from deployments.terminal import show_result, stdout
 
     if as_json:

@@ -21,6 +21,19 @@ FAILED, WRONG_USE, NOT_UP = 1, 2, 6
 T = TypeVar("T")
 
 
+def exit_code(result: dict[str, Any]) -> int:
+    """0 decided, 3 degraded or not decided (yet, or some items), 4 timeout, 5 cancelled, 1 failed."""
+    from tasks.council.models import Status
+
+    status = Status(result["status"])
+    if not status.final:
+        return 3
+    if status is Status.COMPLETED:
+        undecided = [item for item in result.get("items", ()) if item["status"] != Status.COMPLETED]
+        return 3 if result["degraded"] or undecided else 0
+    return {Status.TIMEOUT: 4, Status.CANCELLED: 5}.get(status, 1)
+
+
 def examples(*lines: str) -> str:
     """The end of a verb's help: how it is typed."""
     return "\n\n".join(["[bold]Examples[/]", *(f"  {line}" for line in lines)])

@@ -17,10 +17,11 @@ from blocks.exceptions import RecordError, RecordUnavailable
 from deployments.worker.flow_runs import tell_prefect
 from deployments.worker.pools import of_our_type
 from deployments.worker.runs import Runs
+from tasks.collect.cancel import end_queued
 from tasks.council.models import Status
 from tasks.deliberations.ownership import ours_in_prefect, runs_under
 from tasks.deliberations.read import status_of
-from tasks.deliberations.submit import DELIBERATE, id_of, queued_request
+from tasks.deliberations.submit import DELIBERATE, ask_to_cancel, id_of, queued_request
 
 EVERY_S = 1.0
 SAID = 300
@@ -65,27 +66,14 @@ async def _cancel(runs: Runs, run: FlowRun) -> None:
     goes_on = status is not None and not Status(status["status"]).final
     its_own = goes_on and await runs_under(runs.record, one, run)
     if its_own and status is not None and not status.get("cancel_requested"):
-        await runs.record.merge_status(one, {"cancel_requested": True})
+        await ask_to_cancel(runs.record, one)
     if work is not None and not its_own:
         work.cancel()
     elif work is None and its_own:
-        await _end_queued(runs, run, one)
+        if await end_queued(runs.record, one):
+            await tell_prefect(own, Cancelled(message="Cancelled while nobody ran it."))
     elif work is None:
         await _end_flow_run(runs, run, one, goes_on)
-
-
-async def _end_queued(runs: Runs, run: FlowRun, deliberation_id: str) -> None:
-    """End a deliberation that waits in the queue at once, and not when its turn comes."""
-    request = await queued_request(runs.record, deliberation_id)
-    if request is None or request.flow != DELIBERATE:
-        return
-    lease = await runs.leases.take(deliberation_id)
-    if lease is None:  # somebody runs it, and hears the flag
-        return
-    try:
-        await runs.cancelled(request, run, lease)
-    finally:
-        await runs.leases.release(lease)
 
 
 async def _end_flow_run(runs: Runs, run: FlowRun, deliberation_id: str, goes_on: bool) -> None:

@@ -49,7 +49,7 @@ from tasks.council.plain import one_line
 from tasks.deliberations.finish import MAX_REASON, end_without_plan
 from tasks.deliberations.ownership import is_second_run, runs_under
 from tasks.deliberations.read import require_same, status_of
-from tasks.deliberations.submit import DELIBERATE, Request, is_accepted
+from tasks.deliberations.submit import DELIBERATE, Request, ask_to_cancel, is_accepted
 
 Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
@@ -394,7 +394,7 @@ class Runs:
 
     async def cancelled(self, request: Request, run: FlowRun, lease: Lease) -> None:
         """End a deliberation that is to stop and that nobody runs."""
-        await self.record.merge_status(request.id, {"cancel_requested": True})
+        await ask_to_cancel(self.record, request.id)
         await self._end(request, lease, "cancelled before it began")
         await tell_prefect(str(run.id), Cancelled(message="Cancelled while nobody ran it."))
 

@@ -35,7 +35,7 @@ from tasks.council.models import InvalidRequest, Status
 from tasks.council.report.markup import cell
 from tasks.deliberations.ownership import begun_under, ours_in_prefect
 from tasks.deliberations.read import status_of
-from tasks.deliberations.submit import Request, asked_of, enqueue, id_of, queued
+from tasks.deliberations.submit import Request, ask_to_cancel, asked_of, enqueue, id_of, queued
 
 T = TypeVar("T")
 
@@ -178,7 +178,7 @@ async def _resume(record: Record, one: str, status: Body, run: FlowRun | None) -
 async def _end(record: Record, one: str, status: Body, run: FlowRun | None, stopped: bool) -> None:
     get_run_logger().warning("%s is run by nobody, and is ended with what stands on the record", one)
     if stopped:
-        await record.merge_status(one, {"cancel_requested": True})
+        await ask_to_cancel(record, one)
     try:
         asked = await _parameters(record, one, status, run)
     except (InvalidRequest, RecordUnreadable):  # as of a command that was stopped before it had asked

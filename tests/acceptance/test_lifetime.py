@@ -20,7 +20,7 @@ def place(status: str | None) -> int:
 
 async def test_a_deliberation_can_be_polled(deliberate: Any, record: Any, rehearsal: Any, new_id: str) -> None:
     """Its status only goes on and its answers only grow; `conclave result` says what the record says by then."""
-    from deployments.results import result_of
+    from tasks.deliberations.result import result_of
 
     seen: list[tuple[int, int, int]] = []
 

@@ -117,7 +117,7 @@ async def test_a_replica_that_lags_repeats_nothing(
 ) -> None:
     """What is read by direct get is not there yet: the same id again tells the decision that stands, without a call."""
     from blocks.record.events import Record
-    from deployments.results import result_of
+    from tasks.deliberations.result import result_of
 
     def lagging(read: Any) -> Any:
         async def asked(self: Any, subject: str, *args: Any, direct: bool = True, **others: Any) -> Any:

@@ -68,7 +68,7 @@ async def test_results_outlive_their_status(
 ) -> None:
     """A finished key goes for good; result, cancel and the same id again tell the same, without a call."""
     from deployments.deliberations import cancel_deliberation
-    from deployments.results import result_of
+    from tasks.deliberations.result import result_of
 
     council = await make_council(3)
     state, result = await deliberate(task=TASK, council=council)
@@ -291,7 +291,7 @@ async def test_what_waits_too_long_is_ended_with_what_stands(
     left_behind: Any, keep_house: Any, record: Any, shown: Any, recorded: Any, new_id: str
 ) -> None:
     """Nobody is there to run it: two of three stand, so it is decided, degraded, and Prefect shows that."""
-    from deployments.results import result_of
+    from tasks.deliberations.result import result_of
 
     await keep_house()
     assert (await record.read_status(new_id))["status"] == "IN_PROGRESS"
@@ -369,8 +369,9 @@ async def test_the_cancel_of_what_was_never_asked_ends(keep_house: Any, record: 
 
     from rich.console import Console
 
-    from deployments.results import exit_code, result_of
+    from deployments.cli.support import exit_code
     from deployments.terminal import show_result
+    from tasks.deliberations.result import result_of
     from tasks.deliberations.submit import ask_to_cancel
 
     async def shown() -> tuple[int, str]:
@@ -392,7 +393,8 @@ async def test_the_cancel_of_what_was_never_asked_ends(keep_house: Any, record: 
 
 async def test_a_key_without_a_status_is_pending_for_everybody(keep_house: Any, record: Any, new_id: str) -> None:
     """As older versions left it behind: it is read, fails nobody else, and comes to an end."""
-    from deployments.results import exit_code, result_of
+    from deployments.cli.support import exit_code
+    from tasks.deliberations.result import result_of
 
     await record.create_status(new_id, {"cancel_requested": True})
     result = await result_of(record, new_id)

@@ -191,7 +191,7 @@ async def test_the_ballots_on_record_are_tallied_again(
     deliberate: Any, record: Any, simulator: Any, three: str, new_id: str
 ) -> None:
     """By each rule, without a call; borda says what the decision says."""
-    from deployments.results import retallied
+    from tasks.deliberations.result import retallied
 
     _, result = await deliberate(task=TASK, council=three, strategy="rank")
     calls = await simulator.calls(new_id)
@@ -203,8 +203,8 @@ async def test_the_ballots_on_record_are_tallied_again(
 
 async def test_without_ballots_there_is_nothing_to_tally(deliberate: Any, record: Any, three: str, new_id: str) -> None:
     """The strategy is named."""
-    from deployments.results import retallied
     from tasks.council.models import InvalidRequest
+    from tasks.deliberations.result import retallied
 
     await deliberate(task=TASK, council=three)
     with pytest.raises(InvalidRequest, match="has no ballots: its strategy is propose"):

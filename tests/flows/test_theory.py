@@ -52,8 +52,8 @@ async def test_each_arm_of_an_evaluation_is_as_right_as_theory_says(
     connected: Any, simulator: Any, make_council: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Within 99.9 % of the binomial; the reviewers' bias shows in how often the one shown first has won."""
-    from deployments.results import retallied
     from flows.evaluate import evaluate
+    from tasks.deliberations.result import retallied
 
     answers = ["yes", "no"]
     lines, key = [], []

@@ -64,17 +64,6 @@ async def _so_far(record: Record, deliberation_id: str, status: dict[str, Any]) 
     return item_result(course, Verdict(Status(status["status"])), took_ms, None).model_dump(mode="json")
 
 
-def exit_code(result: Body) -> int:
-    """0 decided, 3 degraded or not decided (yet, or some items), 4 timeout, 5 cancelled, 1 failed."""
-    status = Status(result["status"])
-    if not status.final:
-        return 3
-    if status is Status.COMPLETED:
-        undecided = [item for item in result.get("items", ()) if item["status"] != Status.COMPLETED]
-        return 3 if result["degraded"] or undecided else 0
-    return {Status.TIMEOUT: 4, Status.CANCELLED: 5}.get(status, 1)
-
-
 async def _items(record: Record, deliberation_id: str) -> list[Body]:
     """One line for each decided item."""
     lines: list[Body] = []

@@ -1,0 +1,53 @@
+"""Watching a deliberation that somebody runs, on the record: each answer as it comes, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, asynccontextmanager
+from typing import Protocol
+
+from blocks.background import background, end
+from blocks.record.events import LEASE_S, Record
+from tasks.council.answer import Answer
+from tasks.council.models import Deliberation
+
+
+class Watcher(Protocol):
+    """Who is told while a deliberation runs."""
+
+    def began(self, plan: Deliberation) -> None: ...  # noqa: D102
+    def answered(self, answer: Answer) -> None: ...  # noqa: D102
+    def ended(self) -> None: ...  # noqa: D102
+    def say(self, text: str) -> None: ...  # noqa: D102
+
+
+@asynccontextmanager
+async def watching(record: Record, plan: Deliberation, watcher: Watcher) -> AsyncGenerator[None, None]:
+    """Tell the watcher of every answer while the block runs."""
+
+    async def watch() -> None:
+        async for event in record.follow(f"answers.{plan.id}.>"):
+            watcher.answered(Answer.from_record(event.body))
+
+    watcher.began(plan)
+    try:
+        async with background(watch()):
+            yield
+    finally:
+        watcher.ended()
+
+
+async def end_of(record: Record, deliberation_id: str) -> str | None:
+    """Wait for the end of a deliberation: its final status, None when nobody has held its lease for a while."""
+    missed = 0
+    async with aclosing(record.follow(f"deliberations.{deliberation_id}.finished")) as events:
+        finished = asyncio.ensure_future(anext(events))
+        try:
+            while missed < 2:
+                if (await asyncio.wait([finished], timeout=LEASE_S))[0]:
+                    return str((await finished).body["status"])
+                missed = 0 if await record.held(deliberation_id) else missed + 1
+        finally:
+            await end([finished])
+    return None
