@@ -18,6 +18,7 @@ from blocks.documents import fresh, open_record
 from blocks.exceptions import PrefectUnavailable
 from blocks.names import tag_of
 from blocks.ray_agents import RayAgents
+from blocks.record import subjects
 from blocks.record.events import Body, Record
 from flows.deliberate import deliberate
 from tasks.collect.cancel import cancel
@@ -48,7 +49,7 @@ async def run_deliberation(fields: dict[str, Any], deliberation_id: str, watcher
                     ended = await _ended(flow(**fields, deliberation_id=plan.id, return_state=True))
         if isinstance(ended, InvalidRequest):
             raise ended
-        if await record.last(f"deliberations.{plan.id}.finished") is None:
+        if await record.last(subjects.finished(plan.id)) is None:
             watcher.say(f"not decided; what was answered is on the record: --id {plan.id} goes on from there")
             raise ended or RuntimeError("the flow ended without a result")
         if isinstance(ended, PrefectUnavailable):
@@ -60,7 +61,7 @@ async def run_deliberation(fields: dict[str, Any], deliberation_id: str, watcher
 
 async def begun(record: Record, deliberation_id: str, started: Callable[[], None]) -> None:
     """Say when the deliberation has started, as the record tells."""
-    async with aclosing(record.follow(f"deliberations.{deliberation_id}.started")) as events:
+    async with aclosing(record.follow(subjects.started(deliberation_id))) as events:
         await anext(events)
     started()
 

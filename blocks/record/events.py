@@ -39,12 +39,12 @@ from nats.js.kv import KeyValue
 from nats.js.object_store import ObjectStore
 
 from blocks.exceptions import NewerVersion, RecordError, RecordUnavailable, RecordUnreadable, Superseded
+from blocks.record import subjects
 from tasks.council.base import NAME_PATTERN, NAME_RULE
 
 T = TypeVar("T")
 Body = dict[str, Any]
 
-STATUS_BUCKET = "conclave-deliberations"
 BODIES_BUCKET = "conclave-bodies"
 LEASES_BUCKET = "conclave-leases"
 STREAM_OF = {
@@ -54,7 +54,7 @@ STREAM_OF = {
     "decisions": "CONCLAVE_DECISIONS",
     "deliberations": "CONCLAVE_DECISIONS",
     "dead": "CONCLAVE_DEAD",
-    "$KV": f"KV_{STATUS_BUCKET}",
+    "$KV": f"KV_{subjects.STATUS_BUCKET}",
 }
 VERSION_HEADER = "ce-schemaversion"
 SCHEMA_VERSION = 1
@@ -257,6 +257,13 @@ class Record:
 
         return await self.outlast(get)
 
+    async def stored(self, pattern: str, direct: bool = True) -> AsyncGenerator[Event, None]:
+        """The events that stand on subjects of `pattern`, in their order; `direct=False` asks the leader."""
+        after = 0
+        while (event := await self.next(pattern, after, direct)) is not None:
+            yield event
+            after = event.sequence
+
     async def follow(self, pattern: str, after: int = 0) -> AsyncGenerator[Event, None]:
         """Every event on subjects of `pattern`, stored ones first, then as they come; never ends.
 
@@ -372,7 +379,7 @@ class Record:
 
     def follow_status(self, key: str) -> AsyncGenerator[Event, None]:
         """Every change of a key from its present value on; never ends."""
-        return self.follow(f"$KV.{STATUS_BUCKET}.{key}")
+        return self.follow(subjects.status(key))
 
     # --- leases -----------------------------------------------------------------------------------
 
@@ -418,7 +425,7 @@ class Record:
         Who holds the lease begins an epoch above every earlier one, whatever their numbers are: those of a lease begin
         anew with its bucket. Without a lease `epoch` has to be above the standing one. Raises Superseded.
         """
-        subject = f"deliberations.{deliberation_id}.epoch"
+        subject = subjects.epoch(deliberation_id)
 
         async def begin() -> Fence:
             if check is not None:

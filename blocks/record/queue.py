@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import nats.errors
 from nats.aio.msg import Msg
@@ -18,12 +18,12 @@ from nats.js.api import AckPolicy, ConsumerConfig
 from nats.js.errors import NoKeysError, NotFoundError
 
 from blocks.exceptions import RecordError
+from blocks.record import subjects
 from blocks.record.dead_letters import bury
 from blocks.record.events import TRANSIENT, Body, Record, words
+from blocks.record.subjects import Lane
 
-Lane = Literal["interactive", "batch"]
 LANES: tuple[Lane, ...] = ("interactive", "batch")
-FILTERS: dict[Lane, str] = {"interactive": "requests.*", "batch": "requests.*.batch"}
 STREAM = "CONCLAVE_REQUESTS"
 ACK_WAIT_S = 60.0
 """So long a request of a killed worker waits for the next one."""
@@ -118,7 +118,7 @@ class WorkQueue:
     async def _subscribe(self) -> JetStreamContext.PullSubscription:
         config = ConsumerConfig(
             durable_name=self._durable,
-            filter_subject=FILTERS[self._lane],
+            filter_subject=subjects.request("*", self._lane),
             ack_policy=AckPolicy.EXPLICIT,
             ack_wait=self._ack_wait_s,
             max_ack_pending=MAX_IN_WORK,
@@ -163,8 +163,3 @@ async def backlog(record: Record) -> Backlog:
         counts = (info.num_pending or 0, info.num_ack_pending or 0, info.num_redelivered or 0)
         found = Backlog(*map(sum, zip(found, counts, strict=True)))
     return found
-
-
-def request_subject(deliberation_id: str, lane: Lane = "interactive") -> str:
-    """Where a request waits."""
-    return f"requests.{deliberation_id}.batch" if lane == "batch" else f"requests.{deliberation_id}"

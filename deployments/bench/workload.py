@@ -9,8 +9,8 @@ from typing import Any
 
 import aiohttp
 
-from blocks.chat import chat_payload
-from blocks.vllm_server import KEEPALIVE_S, ChatCall
+from blocks.chat import ChatCall, chat_payload
+from blocks.vllm_server import KEEPALIVE_S
 from deployments.bench.samples import Sample
 from tasks.council.answer import seed_of
 from tasks.council.models import DeliberationRequest, Item, Member

@@ -35,6 +35,7 @@ from blocks.exceptions import (
     RecordUnreadable,
     Superseded,
 )
+from blocks.record import subjects
 from blocks.record.events import LEASE_S, Body, Record
 from blocks.record.leases import Lease, Leases
 from blocks.record.queue import Delivery
@@ -269,7 +270,7 @@ class Runs:
         if not await self.record.merge_status(request.id, began):
             await self.record.merge_status(request.id, _new_status(request) | began)
         state = await self._execute(work, await self._flow_runs.with_agents(flow), run, request, lease)
-        if await self.record.last(f"deliberations.{request.id}.finished") is None:
+        if await self.record.last(subjects.finished(request.id)) is None:
             failure = await state.aresult(raise_on_failure=False)
             known = isinstance(failure, ConclaveError | InvalidRequest)
             raise failure if known else Unfinished(state.message or state.name)

@@ -15,6 +15,7 @@ from prefect.logging import get_run_logger
 
 from blocks.documents import open_record
 from blocks.exceptions import RecordError
+from blocks.record import subjects
 from tasks.artifacts.keys import artifact_key
 from tasks.artifacts.plot import cells, tally_picture
 from tasks.artifacts.progress import move_bar
@@ -88,7 +89,7 @@ async def _ballots(plan: Deliberation, result: ItemResult) -> dict[str, tuple[Re
         told = ((member.agent_id, member.stages.get(stage)) for member in result.members)
         voters = [agent_id for agent_id, outcome in told if outcome and outcome.status is MemberStatus.OK]
         if voters:
-            subjects = (f"answers.{plan.id}.{result.item}.{stage}.{voter}" for voter in voters[:MAX_BALLOTS])
+            subjects = (subjects.answer(plan.id, result.item, stage, voter) for voter in voters[:MAX_BALLOTS])
             events = await asyncio.gather(*map(record.last, subjects))
             answers = (Answer.from_record(event.body) for event in events if event)
             found[stage] = tuple(answer.ballot for answer in answers if answer.ballot)

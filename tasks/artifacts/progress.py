@@ -13,6 +13,7 @@ from prefect.logging import get_run_logger
 
 from blocks.background import background
 from blocks.exceptions import RecordError
+from blocks.record import subjects
 from blocks.record.events import Record
 from tasks.artifacts.keys import artifact_key
 from tasks.council.models import Deliberation, Status
@@ -47,7 +48,7 @@ async def _tell(record: Record, plan: Deliberation, outcome: Outcome, engine: st
             },
         }
         try:
-            await record.publish(f"deliberations.{plan.id}.progress", f"{plan.id}:progress:{told}", "progress", body)
+            await record.publish(subjects.progress(plan.id), f"{plan.id}:progress:{told}", "progress", body)
             await record.merge_status(plan.id, {"counts": body["counts"]})
             await _show(plan, engine, outcome)
         except (RecordError, httpx.HTTPError, PrefectException) as error:

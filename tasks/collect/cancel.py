@@ -15,6 +15,7 @@ from prefect.client.schemas.objects import FlowRun, State
 
 from blocks.connections import connections
 from blocks.documents import open_leases, open_record
+from blocks.record import subjects
 from blocks.record.events import Record
 from tasks.collect.end import end
 from tasks.council.models import InvalidRequest, Status, check_id
@@ -36,7 +37,7 @@ async def cancel(record: Record, deliberation_id: str) -> tuple[str | None, str 
     """
     if await status_of(record, check_id(deliberation_id)) is None:
         raise InvalidRequest("id", f"no deliberation {deliberation_id!r} is on the record")
-    finished = await record.last(f"deliberations.{deliberation_id}.finished")
+    finished = await record.last(subjects.finished(deliberation_id))
     if finished is not None:
         return finished.body["status"], finished.body["status"]
     await ask_to_cancel(record, deliberation_id)

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from blocks.documents import open_leases
+from blocks.record import subjects
 from blocks.record.events import Body, Event, Record
 from tasks.collect.inbox import Left, from_record
 from tasks.council.answer import Answer
@@ -23,7 +24,7 @@ from tasks.council.outcome import Outcome
 from tasks.council.progress.completion import Rules, Verdict, judge
 from tasks.council.progress.item import ENDED_EARLY, Course, Turn
 from tasks.council.progress.result import item_result
-from tasks.council.progress.stage_end import Closing, closed_subject
+from tasks.council.progress.stage_end import Closing
 from tasks.council.stages import PROPOSE
 from tasks.deliberations.plan import Session
 from tasks.deliberations.read import answers_of
@@ -119,9 +120,7 @@ class Collector:
 
     async def _take_standing(self) -> None:
         """Take what an earlier run left: its decisions, and whether it was asked to stop."""
-        after = 0
-        while (event := await self._record.next(f"decisions.{self._plan.id}.*", after, direct=False)) is not None:
-            after = event.sequence
+        async for event in self._record.stored(subjects.decision(self._plan.id, "*"), direct=False):
             result = ItemResult.from_record(event.body)
             self.outcome.add(result)
             self.outcome.answers += len(self._plan.posts)
@@ -246,7 +245,7 @@ class Collector:
     async def _go_on(self, item: OpenItem, following: str) -> None:
         """Close the stage on the record, and wait for those who are called in the next one."""
         closing = item.course.closing(item.stage, item.course.turn(following), self._session.epoch)
-        subject = closed_subject(self._plan.id, item.id, item.stage)
+        subject = subjects.closed(self._plan.id, item.id, item.stage)
         event_id = f"{self._plan.id}:{item.id}:{item.stage}:closed"
         first = await self._publish_final(subject, event_id, "stage.closed", closing.model_dump(mode="json"))
         if first is not None:
@@ -294,7 +293,7 @@ class Collector:
         fields: dict[str, Any] = {"status": status, "error": reason, "error_type": error_type}
         fields |= {"duration_ms": int((self._now() - item.entered_at) * 1000), "engine": self._engine}
         answer = final_answer(self._plan, item.id, item.stage, member, **fields)
-        subject = f"answers.{self._plan.id}.{item.id}.{item.stage}.{agent_id}"
+        subject = subjects.answer(self._plan.id, item.id, item.stage, agent_id)
         body = answer.model_dump(mode="json")
         if self._session.lease is not None:  # this word for a member is not fenced: its own answer may come first
             await (await open_leases()).check(self._session.lease)
@@ -306,7 +305,7 @@ class Collector:
     async def _publish(self, result: ItemResult) -> None:
         """Publish a decision; the first one on an item stands."""
         body = result.model_dump(mode="json")
-        subject = f"decisions.{result.id}.{result.item}"
+        subject = subjects.decision(result.id, result.item)
         first = await self._publish_final(subject, f"{result.id}:{result.item}:decision", "decision", body)
         if first is not None:
             result = ItemResult.from_record(first.body)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+from blocks.record import subjects
 from blocks.record.events import Body, Record
 from blocks.record.leases import Lease
 from tasks.collect.collect import finish
@@ -43,7 +44,7 @@ async def refuse(
 
     `digest` is the request's own, None where it cannot be read. Raises RecordError.
     """
-    if await record.last(f"deliberations.{deliberation_id}.plan", direct=False) is not None:
+    if await record.last(subjects.plan(deliberation_id), direct=False) is not None:
         return False
     status = await record.read_status(deliberation_id) or {}
     standing = status.get("request_digest", digest)
@@ -55,7 +56,7 @@ async def refuse(
 
 async def _over(record: Record, convened: Session) -> Session:
     """The session after its deadline. Model servers that are away now are what they were at the start."""
-    servers, begun = convened.servers, await record.last(f"deliberations.{convened.plan.id}.started")
+    servers, begun = convened.servers, await record.last(subjects.started(convened.plan.id))
     if begun is not None and convened.engine == UNKNOWN:
         servers = {name: server._replace(engine=begun.body["engine"]) for name, server in servers.items()}
     started = asyncio.get_running_loop().time() - convened.plan.deadline_s

@@ -10,6 +10,7 @@ from typing import Any
 
 from blocks.background import background
 from blocks.exceptions import RecordError, RecordUnreadable
+from blocks.record import subjects
 from blocks.record.events import Body, Event, Record
 from tasks.council.answer import Answer
 
@@ -35,7 +36,7 @@ class CancelAsked:
 @asynccontextmanager
 async def from_record(record: Record, deliberation_id: str, inbox: asyncio.Queue[Any]) -> AsyncGenerator[None, None]:
     """Bring the answers, the wish to cancel, or the RecordError that ended either, into the inbox."""
-    answers = record.follow(f"answers.{deliberation_id}.>")
+    answers = record.follow(subjects.answers(deliberation_id))
     wishes = record.follow_status(deliberation_id)
     async with background(_bring(answers, Answer.from_record, inbox), _bring(wishes, _wish, inbox)):
         yield

@@ -9,6 +9,7 @@ from prefect.exceptions import Abort
 from prefect.states import Cancelled, Completed, Failed
 
 from blocks.exceptions import Superseded
+from blocks.record import subjects
 from blocks.record.events import Body, Record
 from tasks.collect.collect import status_of
 from tasks.council.models import Deliberation, Status
@@ -52,6 +53,6 @@ def ended_state(ended: Body) -> State[Any]:
 async def left_to(record: Record, deliberation_id: str, error: Superseded, run: str) -> BaseException:
     """How a run ends whose deliberation somebody else runs now: silently where that one tells of the same flow run."""
     begun = error.run
-    if begun is None and (event := await record.last(f"deliberations.{deliberation_id}.epoch")) is not None:
+    if begun is None and (event := await record.last(subjects.epoch(deliberation_id))) is not None:
         begun = event.body.get("run")
     return TakenOver(str(error)) if begun == run else error

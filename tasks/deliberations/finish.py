@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from blocks.documents import open_leases
+from blocks.record import subjects
 from blocks.record.events import Fence, Record
 from blocks.record.leases import Lease
 from tasks.council.finished import Finished
@@ -37,7 +38,7 @@ async def write_end(record: Record, finished: Finished, fence: Fence | None) -> 
     """
     one = finished.task_id
     body = finished.model_dump(mode="json")
-    subject, event_id = f"deliberations.{one}.finished", f"{one}:finished"
+    subject, event_id = subjects.finished(one), f"{one}:finished"
     first = await record.publish_final(subject, event_id, "deliberation.finished", body, fence)
     standing = finished if first is None else Finished.from_record(first.body)
     told = standing.model_dump(mode="json", include=IN_STATUS, exclude_unset=first is not None)

@@ -15,6 +15,7 @@ from prefect.logging import get_logger
 
 from blocks.exceptions import RecordError, RecordUnavailable
 from blocks.names import is_tag, tag_of
+from blocks.record import subjects
 from blocks.record.events import Record
 from blocks.record.installation import pools
 from tasks.deliberations.read import status_of
@@ -134,7 +135,7 @@ async def _named(record: Record, deliberation_id: str) -> set[str]:
 
 async def begun_under(record: Record, deliberation_id: str) -> str | None:
     """The flow run that a deliberation ran under last, None where the record names none. Raises RecordError."""
-    epoch = await record.last(f"deliberations.{deliberation_id}.epoch", direct=False)
+    epoch = await record.last(subjects.epoch(deliberation_id), direct=False)
     run = epoch.body.get("run") if epoch else None
     return run if isinstance(run, str) else None
 

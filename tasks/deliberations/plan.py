@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from blocks.council import Council
 from blocks.documents import council_names, fresh, versioned
 from blocks.exceptions import BlockMissing, ModelServerError
+from blocks.record import subjects
 from blocks.record.events import Event, Fence, Record
 from blocks.record.leases import Lease
 from blocks.vllm_server import VLLM
@@ -81,7 +82,7 @@ class Session:
 async def plan_of(record: Record, deliberation_id: str) -> Deliberation:
     """The plan that stands on the record. Plans never change, so the last few are kept."""
     if deliberation_id not in _plans:
-        event = await record.last(f"deliberations.{deliberation_id}.plan", direct=False)
+        event = await record.last(subjects.plan(deliberation_id), direct=False)
         if event is None:
             raise InvalidRequest("id", f"no deliberation {deliberation_id!r} is on the record")
         _keep(Deliberation.from_record(event.body["plan"]))
@@ -109,12 +110,12 @@ async def convene(
         servers = await _servers(plan)
         body = {"plan": plan.model_dump(mode="json"), "request": request.model_dump(mode="json")}
         first = await record.publish_final(
-            f"deliberations.{deliberation_id}.plan", f"{deliberation_id}:plan", "deliberation.plan", body
+            subjects.plan(deliberation_id), f"{deliberation_id}:plan", "deliberation.plan", body
         )
         session = Session(plan, servers, started)
         if first is not None:
             session = replace(session, plan=_same(first, deliberation_id, request))
-    elif await record.last(f"deliberations.{deliberation_id}.finished", direct=False) is not None:
+    elif await record.last(subjects.finished(deliberation_id), direct=False) is not None:
         return Session(plan, {}, started, finished=True)
     else:
         session = Session(plan, await _servers(plan, must_exist=False), started)
@@ -126,11 +127,11 @@ async def convene(
 async def resume(record: Record, deliberation_id: str) -> Session | None:
     """The plan that stands on the record as a session, whoever asked for it; None where there is none."""
     started = asyncio.get_running_loop().time()
-    event = await record.last(f"deliberations.{deliberation_id}.plan", direct=False)
+    event = await record.last(subjects.plan(deliberation_id), direct=False)
     if event is None:
         return None
     plan = Deliberation.from_record(event.body["plan"])
-    if await record.last(f"deliberations.{deliberation_id}.finished", direct=False) is not None:
+    if await record.last(subjects.finished(deliberation_id), direct=False) is not None:
         return Session(plan, {}, started, finished=True)
     session = Session(plan, await _servers(plan, must_exist=False), started)
     await _announce_start(record, session, DeliberationRequest.from_record(event.body["request"]), None)
@@ -142,7 +143,7 @@ async def begin(record: Record, session: Session, lease: Lease, run: str | None)
 
     `run` names the flow run. What an earlier run left counts, so it is looked for again. Raises Superseded.
     """
-    if await record.last(f"deliberations.{session.plan.id}.finished", direct=False) is not None:
+    if await record.last(subjects.finished(session.plan.id), direct=False) is not None:
         return replace(session, lease=lease, finished=True)
     fence = await begin_epoch(record, session.plan.id, lease, run)
     started = asyncio.get_running_loop().time() if lease.waited else session.started
@@ -155,7 +156,7 @@ async def standing_plan(record: Record, deliberation_id: str, request: Deliberat
     Raises InvalidRequest where another request has the id: it has a plan, or was accepted and waits for one.
     """
     event, status = await asyncio.gather(
-        record.last(f"deliberations.{deliberation_id}.plan", direct=False), record.read_status(deliberation_id)
+        record.last(subjects.plan(deliberation_id), direct=False), record.read_status(deliberation_id)
     )
     if event is not None:
         return _same(event, deliberation_id, request)
@@ -221,7 +222,7 @@ async def _announce_start(record: Record, session: Session, request: Deliberatio
     }
     await _set_status(record, session, request, told, run_url)
     body = {"task_id": plan.id, "total_agents": len(plan.council.members), "flow_run_url": run_url, **told}
-    await record.publish_final(f"deliberations.{plan.id}.started", f"{plan.id}:started", "deliberation.started", body)
+    await record.publish_final(subjects.started(plan.id), f"{plan.id}:started", "deliberation.started", body)
     await record.announce("deliberation.started", body)
 
 

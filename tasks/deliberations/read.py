@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from blocks.record import subjects
 from blocks.record.events import Body, Record
 from tasks.council.answer import Answer
 from tasks.council.finished import Finished
@@ -13,9 +14,7 @@ OF_START = ("council", "started_at", "flow_run_url")
 async def answers_of(record: Record, deliberation_id: str, item_id: str) -> dict[str, dict[str, Answer]]:
     """The final answers to an item, by stage and member, as the leader has them. Raises RecordError."""
     found: dict[str, dict[str, Answer]] = {}
-    after = 0
-    while (event := await record.next(f"answers.{deliberation_id}.{item_id}.>", after, direct=False)) is not None:
-        after = event.sequence
+    async for event in record.stored(subjects.answers(deliberation_id, item_id), direct=False):
         answer = Answer.from_record(event.body)
         found.setdefault(answer.stage, {})[answer.agent_id] = answer
     return found
@@ -30,12 +29,12 @@ async def status_of(record: Record, deliberation_id: str) -> Body | None:
     key = await record.read_status(deliberation_id)
     if key is not None and key.get("status") in set(Status):
         return key
-    finished = await record.last(f"deliberations.{deliberation_id}.finished")
+    finished = await record.last(subjects.finished(deliberation_id))
     if finished is None:
         return None if key is None else {"id": deliberation_id, **key, "status": Status.PENDING.value}
     ended = Finished.from_record(finished.body).model_dump(mode="json", exclude_unset=True)
-    plan = await record.last(f"deliberations.{deliberation_id}.plan")
-    started = await record.last(f"deliberations.{deliberation_id}.started")
+    plan = await record.last(subjects.plan(deliberation_id))
+    started = await record.last(subjects.started(deliberation_id))
     begun = {name: started.body[name] for name in OF_START if name in started.body} if started else {}
     digests = {"request_digest": plan.body["plan"]["request_digest"]} if plan else {}
     return {**(key or {}), "id": deliberation_id, **begun, **digests, **ended}
@@ -45,7 +44,7 @@ async def require_same(record: Record, deliberation_id: str, digest: str | None,
     """Raise InvalidRequest where the id is another request's: its key, or else its plan, has another digest."""
     standing = (status or {}).get("request_digest")
     if standing is None:
-        plan = await record.last(f"deliberations.{deliberation_id}.plan", direct=False)
+        plan = await record.last(subjects.plan(deliberation_id), direct=False)
         standing = plan.body["plan"]["request_digest"] if plan else None
     if standing not in (None, digest):
         raise taken(deliberation_id)

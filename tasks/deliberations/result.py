@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from blocks.record import subjects
 from blocks.record.events import Body, Record
 from tasks.council.models import InvalidRequest, Status, check_id
 from tasks.council.progress.completion import Verdict
@@ -24,9 +25,9 @@ async def result_of(record: Record, deliberation_id: str) -> Body | None:
         return None
     known = {name: status[name] for name in STATUS_FIELDS if name in status}
     result: Body = {"id": deliberation_id, "degraded": False, "engine": UNKNOWN, "counts": {}, **known}
-    finished = await record.last(f"deliberations.{deliberation_id}.finished")
+    finished = await record.last(subjects.finished(deliberation_id))
     if (status.get("counts") or {}).get("items") == 1:
-        decision = await record.next(f"decisions.{deliberation_id}.*", 0)
+        decision = await record.next(subjects.decision(deliberation_id, "*"), 0)
         body = decision.body if decision else await _so_far(record, deliberation_id, status)
         result |= body | {"counts": result.get("counts", {})}
     else:
@@ -67,9 +68,7 @@ async def _so_far(record: Record, deliberation_id: str, status: dict[str, Any]) 
 async def _items(record: Record, deliberation_id: str) -> list[Body]:
     """One line for each decided item."""
     lines: list[Body] = []
-    after = 0
-    while (event := await record.next(f"decisions.{deliberation_id}.*", after)) is not None:
-        after = event.sequence
+    async for event in record.stored(subjects.decision(deliberation_id, "*")):
         body = event.body
         lines.append({name: body.get(name) for name in ("item", "status", "degraded", "winner_id", "duration_ms")})
     return lines

@@ -11,8 +11,9 @@ from uuid import UUID
 from pydantic import ValidationError, field_validator
 
 from blocks.exceptions import NewerVersion, RecordError, RecordUnreadable
-from blocks.record.events import STATUS_BUCKET, Body, Record
-from blocks.record.queue import LANES, Lane, request_subject
+from blocks.record import subjects
+from blocks.record.events import Body, Record
+from blocks.record.queue import LANES, Lane
 from tasks.council.base import NAME_PATTERN, Frozen, Name
 from tasks.council.models import DeliberationRequest, InvalidRequest, Status
 from tasks.council.plain import SHOWN_INPUT, shortened
@@ -90,7 +91,7 @@ async def enqueue(record: Record, request: Request, again: bool = False) -> bool
     if request.flow == DELIBERATE and not again and not await _accepted(record, request):
         return False
     body = request.model_dump(mode="json")
-    await record.publish(request_subject(request.id, request.lane), f"{request.id}:request", "request", body)
+    await record.publish(subjects.request(request.id, request.lane), f"{request.id}:request", "request", body)
     return True
 
 
@@ -108,7 +109,7 @@ async def queued_request(record: Record, deliberation_id: str) -> Request | None
     """
     for lane in LANES:
         try:
-            event = await record.last(request_subject(deliberation_id, lane), direct=False)
+            event = await record.last(subjects.request(deliberation_id, lane), direct=False)
             if event is not None:
                 return Request.of_message(deliberation_id, event.body)
         except (InvalidRequest, RecordUnreadable, NewerVersion):  # whoever takes it from the queue sees to it
@@ -119,16 +120,16 @@ async def queued_request(record: Record, deliberation_id: str) -> Request | None
 async def queued(record: Record, deliberation_id: str, lane: Lane = "interactive") -> bool:
     """Whether a request waits in the queue, or is being worked on. Raises RecordError."""
     try:
-        return await record.last(request_subject(deliberation_id, lane), direct=False) is not None
+        return await record.last(subjects.request(deliberation_id, lane), direct=False) is not None
     except (RecordUnreadable, NewerVersion):
         return True
 
 
 async def is_accepted(record: Record, deliberation_id: str) -> bool:
     """Whether a deliberation has a plan or a key, so that somebody waits for its end. Raises RecordError."""
-    if await record.exists(f"deliberations.{deliberation_id}.plan"):
+    if await record.exists(subjects.plan(deliberation_id)):
         return True
-    return await record.exists(f"$KV.{STATUS_BUCKET}.{deliberation_id}")
+    return await record.exists(subjects.status(deliberation_id))
 
 
 async def asked_of(record: Record, status: Body) -> Body | None:

@@ -8,6 +8,7 @@ from contextlib import aclosing, asynccontextmanager
 from typing import Protocol
 
 from blocks.background import background, end
+from blocks.record import subjects
 from blocks.record.events import LEASE_S, Record
 from tasks.council.answer import Answer
 from tasks.council.models import Deliberation
@@ -27,7 +28,7 @@ async def watching(record: Record, plan: Deliberation, watcher: Watcher) -> Asyn
     """Tell the watcher of every answer while the block runs."""
 
     async def watch() -> None:
-        async for event in record.follow(f"answers.{plan.id}.>"):
+        async for event in record.follow(subjects.answers(plan.id)):
             watcher.answered(Answer.from_record(event.body))
 
     watcher.began(plan)
@@ -41,7 +42,7 @@ async def watching(record: Record, plan: Deliberation, watcher: Watcher) -> Asyn
 async def end_of(record: Record, deliberation_id: str) -> str | None:
     """Wait for the end of a deliberation: its final status, None when nobody has held its lease for a while."""
     missed = 0
-    async with aclosing(record.follow(f"deliberations.{deliberation_id}.finished")) as events:
+    async with aclosing(record.follow(subjects.finished(deliberation_id))) as events:
         finished = asyncio.ensure_future(anext(events))
         try:
             while missed < 2:

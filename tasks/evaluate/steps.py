@@ -15,6 +15,7 @@ from prefect.settings.context import get_current_settings
 from prefect.states import Completed
 
 from blocks.documents import open_record
+from blocks.record import subjects
 from blocks.record.events import Record
 from tasks.artifacts.keys import artifact_key
 from tasks.council.decisions import ItemResult
@@ -50,7 +51,7 @@ def _size(questions: QuestionFile) -> int:
 
 async def is_answered(deliberation_id: str, state: State[Any]) -> bool:
     """Whether the deliberation came to its end, or False where it was cancelled. Raises what ended it otherwise."""
-    finished = await (await open_record()).last(f"deliberations.{deliberation_id}.finished")
+    finished = await (await open_record()).last(subjects.finished(deliberation_id))
     if finished is None:
         await state.aresult()
         raise RuntimeError(f"the deliberation ended without a result: {state.message}")
@@ -100,6 +101,6 @@ async def _read(
 ) -> tuple[ItemResult | None, dict[Arm, Reached]]:
     """The item's decision, None without one, and what the arms came to."""
     answers = await answers_of(record, plan.id, item.id)
-    decision = await record.last(f"decisions.{plan.id}.{item.id}")
+    decision = await record.last(subjects.decision(plan.id, item.id))
     result = ItemResult.from_record(decision.body) if decision else None
     return result, reached(Course.read(plan, item, answers), result, number)

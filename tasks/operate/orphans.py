@@ -26,7 +26,8 @@ from prefect.states import Cancelled, Completed
 from blocks.documents import open_leases, open_record
 from blocks.exceptions import RecordUnreadable
 from blocks.jetstream import Retention
-from blocks.record.events import LEASE_S, STATUS_BUCKET, Body, Record
+from blocks.record import subjects
+from blocks.record.events import LEASE_S, Body, Record
 from blocks.record.installation import note, pools, read_note, server_time
 from blocks.record.queue import LANES, workers
 from tasks.collect.end import end
@@ -242,7 +243,7 @@ async def _parameters(record: Record, one: str, status: Body, run: FlowRun | Non
         return {name: value for name, value in run.parameters.items() if name != "deliberation_id"}
     if (asked := await asked_of(record, status)) is not None:
         return asked
-    plan = await record.last(f"deliberations.{one}.plan")
+    plan = await record.last(subjects.plan(one))
     if plan is None:
         raise InvalidRequest("id", f"nothing says what {one!r} was asked")
     return {name: value for name, value in plan.body["request"].items() if value is not None}
@@ -299,7 +300,7 @@ async def _open_on_record(record: Record) -> AsyncIterator[str]:
     after, around = begin, False
     for _ in range(MAX_LOOKED_AT):
         # Items have a dot, and are not looked at.
-        event = await record.next(f"$KV.{STATUS_BUCKET}.*", after, lenient=True)
+        event = await record.next(subjects.status("*"), after, lenient=True)
         if event is None and not around:
             after, around = 0, True
             continue

@@ -22,7 +22,8 @@ from blocks.documents import fresh, open_record
 from blocks.jetstream import JetStream, Retention
 from blocks.names import tag_of
 from blocks.ownership import check_same
-from blocks.record.events import STATUS_BUCKET, Event, Record
+from blocks.record import subjects
+from blocks.record.events import Event, Record
 from blocks.record.installation import note, read_note, server_time
 from tasks.council.models import InvalidRequest, Status
 from tasks.deliberations.ownership import named_as_ours, of_our_names
@@ -56,7 +57,7 @@ async def let_go_of_statuses(cleanup_s: float) -> int:
     before = await server_time(record) - timedelta(seconds=cleanup_s)
     gone = after = 0
     for _ in range(MAX_KEYS):
-        event = await record.next(f"$KV.{STATUS_BUCKET}.>", after, lenient=True)
+        event = await record.next(subjects.status(">"), after, lenient=True)
         if event is None:
             break
         after = event.sequence

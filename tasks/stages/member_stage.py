@@ -21,12 +21,12 @@ from typing import Any, Protocol
 
 from blocks.chat import ChatCall, Completion
 from blocks.exceptions import Deserted, ModelServerError, RecordError
+from blocks.record import subjects
 from blocks.record.events import Body, Record
 from blocks.vllm_server import VLLM
 from tasks.council.answer import Answer, Attempt, Usage, answer_id, seed_of
 from tasks.council.models import Deliberation, Item, Member, MemberStatus
 from tasks.council.plain import one_line, sound
-from tasks.council.progress.stage_end import closed_subject
 from tasks.council.prompts.propose import temperature_of
 
 WINDOW = 256
@@ -74,8 +74,8 @@ class Desk:
 
     async def answer_all(self, craft: Craft) -> dict[str, int]:
         """Answer every item of a stage; how many ended in which status. Raises RecordError."""
-        decided = await self.record.listen(f"decisions.{self.plan.id}.*", self._heard_decision)
-        closed = await self.record.listen(closed_subject(self.plan.id, "*", self.stage), self._heard_closing)
+        decided = await self.record.listen(subjects.decision(self.plan.id, "*"), self._heard_decision)
+        closed = await self.record.listen(subjects.closed(self.plan.id, "*", self.stage), self._heard_closing)
         window, statuses = asyncio.Semaphore(WINDOW), Counter[str]()
         try:
             async with asyncio.TaskGroup() as group:
@@ -95,7 +95,7 @@ class Desk:
 
         The leader is asked: a replica may lag behind, and the call would be made again.
         """
-        event = await self.record.last(f"answers.{self.plan.id}.{item.id}.{stage}.{agent_id}", direct=False)
+        event = await self.record.last(subjects.answer(self.plan.id, item.id, stage, agent_id), direct=False)
         return Answer.from_record(event.body) if event else None
 
     async def text_of(self, item: Item, stage: str, agent_id: str) -> str:
@@ -150,7 +150,7 @@ class Desk:
         return await self._publish(item, answer)
 
     async def _publish(self, item: Item, answer: Answer) -> MemberStatus:
-        subject = f"answers.{self.plan.id}.{item.id}.{self.stage}.{self.member.agent_id}"
+        subject = subjects.answer(self.plan.id, item.id, self.stage, self.member.agent_id)
         body = answer.model_dump(mode="json")
         first = await self.record.publish_final(subject, answer.id, "answer", body)
         if first is not None:
@@ -228,7 +228,7 @@ class Desk:
             engine=self.engine,
             timestamp=datetime.now(UTC),
         )
-        subject = f"attempts.{note.task_id}.{note.item}.{note.stage}.{note.agent_id}"
+        subject = subjects.attempt(note.task_id, note.item, note.stage, note.agent_id)
         event_id = f"{self._id(item)}:attempt:{attempt}"
         await self.record.publish(subject, event_id, "attempt", note.model_dump(mode="json"))
 

@@ -9,9 +9,10 @@ from typing import Any
 
 from blocks.background import background
 from blocks.exceptions import Deserted, RecordError
+from blocks.record import subjects
 from blocks.record.events import Record
 from tasks.council.models import Deliberation, Item
-from tasks.council.progress.stage_end import Closing, closed_subject
+from tasks.council.progress.stage_end import Closing
 
 DESERTED_S = 30.0
 """How often a task that waits looks whether anybody runs its deliberation; it leaves when nobody does twice."""
@@ -26,7 +27,7 @@ class Closings:
 
     def __init__(self, record: Record, plan: Deliberation, stage: str, epoch: int) -> None:
         self._record, self._plan, self._epoch = record, plan, epoch
-        self._pattern = closed_subject(plan.id, "*", plan.stages[plan.stages.index(stage) - 1])
+        self._pattern = subjects.closed(plan.id, "*", plan.stages[plan.stages.index(stage) - 1])
         self._closed: dict[str, asyncio.Future[Closing]] = {}
         self._lost: Exception | None = None
 

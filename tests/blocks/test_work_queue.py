@@ -21,9 +21,9 @@ async def own(nats_server: Any, own_connections: None) -> AsyncGenerator[Any, No
 
 
 async def _put(record: Any, one: str, lane: Any = "interactive") -> None:
-    from blocks.record.queue import request_subject
+    from blocks.record import subjects
 
-    await record.publish(request_subject(one, lane), f"{one}:request", "request", {"id": one})
+    await record.publish(subjects.request(one, lane), f"{one}:request", "request", {"id": one})
 
 
 async def test_each_lane_brings_its_own_once(own: Any) -> None:

@@ -165,8 +165,9 @@ async def test_tasks_of_a_run_that_is_gone_leave(
 ) -> None:
     """Nobody holds the lease: who waits for a stage gives up, and is not called by a later run."""
     from blocks.exceptions import Deserted
+    from blocks.record import subjects
     from tasks.council.models import Deliberation, DeliberationRequest
-    from tasks.council.progress.stage_end import Closing, closed_subject
+    from tasks.council.progress.stage_end import Closing
     from tasks.deliberations.plan import council_spec
     from tasks.stages import stage_gate as hearing
 
@@ -174,7 +175,7 @@ async def test_tasks_of_a_run_that_is_gone_leave(
     request = DeliberationRequest(items=[{"id": "a", "task": TASK}, {"id": "b", "task": TASK}], strategy="rank")
     plan = Deliberation.plan(new_id, request, await council_spec(await make_council(3)))
     closing = Closing(task_id=new_id, item="a", stage="propose-0", proposals={}, called=("m1", "m2"), epoch=7)
-    subject = closed_subject(new_id, "a", "propose-0")
+    subject = subjects.closed(new_id, "a", "propose-0")
     await record.publish_final(subject, f"{new_id}:a:closed", "stage.closed", closing.model_dump(mode="json"))
     of_same_run, of_earlier_run = (hearing.Closings(record, plan, "review-0", epoch) for epoch in (7, 6))
     async with asyncio.timeout(60), of_same_run.heard(), of_earlier_run.heard():

@@ -12,6 +12,7 @@ from prefect.client.orchestration import get_client
 
 from blocks.documents import fresh, open_record
 from blocks.ray_agents import RayAgents
+from blocks.record import subjects
 from blocks.record.events import Record
 from deployments.bench.peers import Bench
 from deployments.bench.samples import Sample, now
@@ -49,7 +50,7 @@ class Flow:
                 decided.set_result(now())
 
         await self._bench.server.forget()
-        listening = await self._record.listen(f"decisions.{deliberation_id}.*", heard)
+        listening = await self._record.listen(subjects.decision(deliberation_id, "*"), heard)
         flow = deliberate.with_options(task_runner=self._runner())
         called = now()
         state = await flow(

@@ -23,11 +23,6 @@ class Closing(Frozen):
     epoch: int
 
 
-def closed_subject(deliberation_id: str, item_id: str, stage: str) -> str:
-    """Subject of the event that closes an item's stage."""
-    return f"deliberations.{deliberation_id}.closed.{item_id}.{stage}"
-
-
 def salt_of(deliberation_id: str, item_id: str, stage: str) -> str:
     """What labels, marks and orders of one item's stage are drawn with."""
     return f"{deliberation_id}:{item_id}:{stage}"

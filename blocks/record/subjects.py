@@ -1,0 +1,75 @@
+"""The subjects of the record; docs/architecture.md says what they carry.
+
+A deliberation's, item's, stage's or member's name may be `*`, where a pattern is wanted.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Lane = Literal["interactive", "batch"]
+
+ANNOUNCED_ANSWER = "agent.response"
+"""Announced on core NATS under `.completed`, `.failed` and the like; nothing of it is kept."""
+ANNOUNCED_DELIBERATION = "deliberation"
+STATUS_BUCKET = "conclave-deliberations"
+
+
+def plan(deliberation: str) -> str:
+    """The plan of a deliberation: what was asked, of whom, by which rules."""
+    return f"deliberations.{deliberation}.plan"
+
+
+def started(deliberation: str) -> str:
+    """Its first run has begun."""
+    return f"deliberations.{deliberation}.started"
+
+
+def epoch(deliberation: str) -> str:
+    """A run has begun under its lease; final writes of an earlier one are refused."""
+    return f"deliberations.{deliberation}.epoch"
+
+
+def progress(deliberation: str) -> str:
+    """How far it is."""
+    return f"deliberations.{deliberation}.progress"
+
+
+def finished(deliberation: str) -> str:
+    """Its end, once."""
+    return f"deliberations.{deliberation}.finished"
+
+
+def closed(deliberation: str, item: str, stage: str) -> str:
+    """The end of an item's stage."""
+    return f"deliberations.{deliberation}.closed.{item}.{stage}"
+
+
+def answer(deliberation: str, item: str, stage: str, member: str) -> str:
+    """The final answer of a member, once; with the deliberation's prefix also the id of the call."""
+    return f"answers.{deliberation}.{item}.{stage}.{member}"
+
+
+def answers(deliberation: str, item: str | None = None) -> str:
+    """The pattern of all answers of a deliberation, or of one item."""
+    return f"answers.{deliberation}.>" if item is None else f"answers.{deliberation}.{item}.>"
+
+
+def attempt(deliberation: str, item: str, stage: str, member: str) -> str:
+    """A call that failed and is made again."""
+    return f"attempts.{deliberation}.{item}.{stage}.{member}"
+
+
+def decision(deliberation: str, item: str) -> str:
+    """What was decided for an item, once."""
+    return f"decisions.{deliberation}.{item}"
+
+
+def request(deliberation: str, lane: Lane = "interactive") -> str:
+    """Where a request waits for a worker."""
+    return f"requests.{deliberation}.batch" if lane == "batch" else f"requests.{deliberation}"
+
+
+def status(deliberation: str) -> str:
+    """The key of its status, as a subject of the bucket's stream."""
+    return f"$KV.{STATUS_BUCKET}.{deliberation}"
