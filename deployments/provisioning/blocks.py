@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
+from pydantic import SecretStr
+
+from blocks import names
 from blocks.connections import connections
+from blocks.council import Council
 from blocks.documents import DEFAULT, fresh, save
 from blocks.exceptions import BlockMissing
 from blocks.jetstream import JetStream
 from blocks.ownership import claim
 from blocks.ray_agents import RayAgents
+from blocks.record.events import Record
+from blocks.record.installation import note, read_note
+from blocks.urls import without_credentials
 from blocks.vllm_server import VLLM
 from deployments.provisioning.councils import DEFAULTS, apply_councils, read_councils
 from deployments.provisioning.deploying import deploy
@@ -20,36 +28,33 @@ from deployments.stack import StackStatus, environment
 from deployments.stack.parts import model_key
 from deployments.stack.places import Places, read_key
 
+NOTED = "server."
+"""Notes of an installation on the model servers' blocks that it made: a digest of the address that it gave them."""
+
 B = TypeVar("B", JetStream, VLLM, RayAgents)
+D = TypeVar("D", JetStream, VLLM, RayAgents, None)
 Report = Callable[[str], None]
 
 
 async def furnish(status: StackStatus, settings: Settings, report: Report, take_over: bool = False) -> RayAgents:
     """Point the default blocks at this stack, and save the councils that are missing; the agents' block.
 
-    What a user set in a block beside its address stays. Raises OtherInstallation, before anything is written, where
+    What a user set in a block beside its address stays, and so does a model server that a user made or pointed
+    elsewhere. Raises OtherInstallation, before anything is written, where
     the names in Prefect belong to another installation and are not to be taken over.
     """
     councils = read_councils(DEFAULTS)
     for council in councils.values():
         council.deadline_s = settings.deadline_s
-    access = environment(status)
     found = await _found(JetStream, JetStream())
     if found.password and found.password.get_secret_value() == read_key(Places.of(status.home).nats_password):
         found.user = found.password = None  # it is for our own server alone
-    jetstream = found.at(access["NATS_URL"].split(","))
+    jetstream = found.at(environment(status)["NATS_URL"].split(","))
     async with connections():
         record = await jetstream.record()
         await claim(record, take_over)
-    await save(jetstream, DEFAULT)
-    specs = [council.spec(name) for name, council in councils.items()]
-    for name in sorted({one.server for spec in specs for one in spec.everyone}):
-        server = await _found(VLLM, VLLM(base_url=access["VLLM_URL"]), name)
-        key = model_key(settings, status.parts["llm"].state == "external")
-        if key or server.base_url != access["VLLM_URL"]:
-            server.api_key = key  # a key is for one address: another never gets to see it
-        server.base_url, server.model = access["VLLM_URL"], status.model
-        await save(server, name)
+        await save(jetstream, DEFAULT)
+        await _point_servers(record, councils, status, settings, report, take_over)
     agents = await _found(RayAgents, RayAgents())
     await save(agents, DEFAULT)
     done = await apply_councils(councils, overwrite=False)
@@ -58,7 +63,48 @@ async def furnish(status: StackStatus, settings: Settings, report: Report, take_
     return agents
 
 
-async def _found(kind: type[B], otherwise: B, name: str = DEFAULT) -> B:
+async def _point_servers(
+    record: Record,
+    councils: Mapping[str, Council],
+    status: StackStatus,
+    settings: Settings,
+    report: Report,
+    take_over: bool,
+) -> None:
+    """Point the model servers of the default councils at this stack's, but those that a user made or pointed."""
+    specs = [council.spec(name) for name, council in councils.items()]
+    url = environment(status)["VLLM_URL"]
+    key = model_key(settings, status.parts["llm"].state == "external")
+    for name in sorted({member.server for spec in specs for member in spec.everyone}):
+        server = await _found(VLLM, None, name)
+        if server is not None and not take_over and not await _is_ours(record, name, server):
+            report(f"model server {name} stays at {without_credentials(server.base_url)}, which a user gave it")
+            continue
+        await _point(server or VLLM(base_url=url), name, url, status.model, key)
+        await note(record, NOTED + names.stored(name), _digest(url))
+
+
+async def _is_ours(record: Record, name: str, server: VLLM) -> bool:
+    """Whether `up` made a model server's block, and it still points where `up` pointed it.
+
+    The default one is also ours where nothing is noted: an older version made it.
+    """
+    noted = await read_note(record, NOTED + names.stored(name))
+    return name == DEFAULT if noted is None else noted == _digest(server.base_url)
+
+
+async def _point(server: VLLM, name: str, url: str, model: str | None, key: SecretStr | None) -> None:
+    if key or server.base_url != url:
+        server.api_key = key  # a key is for one address: another never gets to see it
+    server.base_url, server.model = url, model
+    await save(server, name)
+
+
+def _digest(url: str) -> str:
+    return hashlib.sha256(url.encode()).hexdigest()
+
+
+async def _found(kind: type[B], otherwise: D, name: str = DEFAULT) -> B | D:
     try:
         return await fresh(kind, name)
     except BlockMissing:

@@ -7,7 +7,8 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
-from blocks.record.queue import LANES, Lane
+from blocks.record.queue import LANES
+from blocks.record.subjects import Lane
 
 
 class Places:

@@ -9,7 +9,7 @@ from typing import Any
 from prefect import Flow
 from prefect.client.schemas.objects import FlowRun
 
-from blocks.record.queue import Lane
+from blocks.record.subjects import Lane
 from tasks.council.plain import SHOWN_INPUT, shortened
 from tasks.deliberations.submit import DELIBERATE, Request, id_of
 

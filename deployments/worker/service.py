@@ -23,7 +23,8 @@ from blocks.names import carrying
 from blocks.ownership import check_same, claim
 from blocks.record.events import Record
 from blocks.record.installation import note_pool
-from blocks.record.queue import LANES, PRESENCE, Delivery, Lane, WorkQueue
+from blocks.record.queue import LANES, PRESENCE, Delivery, WorkQueue
+from blocks.record.subjects import Lane
 from deployments.listeners import listen, read_listeners
 from deployments.provisioning.ownership import own_record
 from deployments.settings import Settings

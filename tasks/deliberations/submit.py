@@ -13,7 +13,8 @@ from pydantic import ValidationError, field_validator
 from blocks.exceptions import NewerVersion, RecordError, RecordUnreadable
 from blocks.record import subjects
 from blocks.record.events import Body, Record
-from blocks.record.queue import LANES, Lane
+from blocks.record.queue import LANES
+from blocks.record.subjects import Lane
 from tasks.council.base import NAME_PATTERN, Frozen, Name
 from tasks.council.models import DeliberationRequest, InvalidRequest, Status
 from tasks.council.plain import SHOWN_INPUT, shortened

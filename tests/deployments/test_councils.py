@@ -188,6 +188,37 @@ async def test_furnishing_leaves_what_a_user_set_beside_the_address(
     ]
 
 
+async def test_a_model_server_of_a_users_stays_where_it_is(
+    pointed_back: None, stack: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that a default council names and a user made, and the default one that a user pointed elsewhere.
+
+    Those that `up` made follow it to another port.
+    """
+    from blocks.documents import fresh
+    from blocks.vllm_server import VLLM
+    from deployments.provisioning import blocks, councils
+    from deployments.settings import load_settings
+
+    made = councils.read_councils(councils.DEFAULTS)
+    for council, name in zip(made.values(), ("default", "users-own", "made-by-up"), strict=False):
+        council.members[0] = council.members[0].model_copy(update={"server": name})
+    monkeypatch.setattr(blocks, "read_councils", lambda _file: made)
+    settings, said = load_settings({"CONCLAVE_HOME": stack.home}), list[str]()
+    await VLLM(base_url="http://127.0.0.1:7", model="mine").save("users-own", overwrite=True)
+    await blocks.furnish(stack, settings, print)
+    with recorded_as(stack, "llm", "http://127.0.0.1:9") as told:
+        await blocks.furnish(told, settings, said.append)
+    found = {name: (await fresh(VLLM, name)).base_url for name in ("default", "users-own", "made-by-up")}
+    assert found == {**dict.fromkeys(found, "http://127.0.0.1:9"), "users-own": "http://127.0.0.1:7"}
+    assert any("users-own stays at http://127.0.0.1:7" in line for line in said)
+
+    await VLLM(base_url="http://127.0.0.1:8").save("default", overwrite=True)  # as in Prefect's UI
+    await blocks.furnish(stack, settings, print)
+    assert (await fresh(VLLM, "default")).base_url == "http://127.0.0.1:8"
+    assert (await fresh(VLLM, "made-by-up")).base_url == stack.llm
+
+
 async def test_furnishing_keeps_the_password_of_a_nats_url_secret(
     pointed_back: None, stack: Any, tmp_path: Path
 ) -> None:
