@@ -17,7 +17,7 @@ ConclaveError
 │   ├── NewerVersion              what stands there was written by a later version of Conclave
 │   └── Superseded                somebody else runs the deliberation now
 ├── AgentsUnavailable             no Ray cluster, or no agent host that answers
-└── Deserted                      nobody runs the deliberation that an agent task belongs to
+└── Orphaned                      nobody runs the deliberation that an agent task belongs to
 """
 
 from __future__ import annotations
@@ -99,5 +99,5 @@ class AgentsUnavailable(ConclaveError):
     """There is no Ray cluster at the address, it is gone, or none of its agent hosts answers."""
 
 
-class Deserted(ConclaveError):
+class Orphaned(ConclaveError):
     """Nobody runs the deliberation any more that an agent task waits for."""

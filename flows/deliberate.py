@@ -20,7 +20,7 @@ from blocks.documents import open_leases, open_record
 from blocks.exceptions import Superseded
 from blocks.ray_agents import RayAgents, waiting_only
 from tasks.artifacts.artifacts import record_artifacts
-from tasks.collect.agents import Post, attendance
+from tasks.collect.agents import AgentKey, watch_agents
 from tasks.collect.cancel import end_cancelled
 from tasks.collect.collect import collect
 from tasks.collect.inbox import INBOX
@@ -31,12 +31,13 @@ from tasks.council.models import Deadline, DeliberationRequest, Grace, Members, 
 from tasks.council.outcome import Outcome
 from tasks.council.stages import REVIEW, REVISE, SYNTHESIZE, Strategy, kind_of
 from tasks.deliberations.plan import Session, begin, convene
+from tasks.stages.assignment import Assignment
 from tasks.stages.propose import propose
 from tasks.stages.review import review
 from tasks.stages.revise import revise
 from tasks.stages.synthesize import synthesize
 
-WORK = {"propose": propose, REVIEW: review, REVISE: revise, SYNTHESIZE: synthesize}
+AGENT_TASKS = {"propose": propose, REVIEW: review, REVISE: revise, SYNTHESIZE: synthesize}
 """The agent task of each kind of stage."""
 
 
@@ -120,11 +121,18 @@ async def _deliberated(session: Session, installation: str) -> Outcome:
     """Call the members in, who must work on the record of the same installation, and decide."""
     inbox: asyncio.Queue[Any] = asyncio.Queue(INBOX)
     with waiting_only():
-        agents = {
-            Post(member.agent_id, stage): WORK[kind_of(stage)].submit(
-                session.plan.id, member.agent_id, stage, session.epoch, *session.servers[member.server], installation
+        agents = {}
+        for member, stage in session.absent:
+            server = session.servers[member.server]
+            assignment = Assignment(
+                deliberation_id=session.plan.id,
+                agent_id=member.agent_id,
+                stage=stage,
+                epoch=session.epoch,
+                installation=installation,
+                server_version=server.version,
+                engine=server.engine,
             )
-            for member, stage in session.absent
-        }
-    async with attendance(agents, inbox):
+            agents[AgentKey(member.agent_id, stage)] = AGENT_TASKS[kind_of(stage)].submit(assignment)
+    async with watch_agents(agents, inbox):
         return await collect(session, inbox)

@@ -13,7 +13,7 @@ from prefect.settings.context import get_current_settings
 from pydantic import Field
 
 from blocks.connections import connections
-from tasks.operate.orphans import attend, find_unattended, kept_house, show_done
+from tasks.operate.orphans import find_orphans, handle_orphans, housekeeping_state, show_done
 from tasks.operate.retention import apply_retention, let_go_of_artifacts, let_go_of_statuses, seconds_of
 
 Seconds = Annotated[float, Field(gt=0, le=31_536_000)]
@@ -44,9 +44,9 @@ async def housekeeping(
     keep_s = cleanup_s or seconds_of("DELIBERATION_CLEANUP", 3600.0)
     patience_s = timeout_s or seconds_of("DELIBERATION_TIMEOUT", 300.0)
     async with connections():
-        done = await attend(await find_unattended(), patience_s)
+        done = await handle_orphans(await find_orphans(), patience_s)
         statuses = await let_go_of_statuses(keep_s)
         streams = await apply_retention(shorten_retention)
         artifacts = await let_go_of_artifacts(artifact_days)
         await show_done(done, statuses, artifacts, streams)
-        return kept_house(done, statuses, artifacts)
+        return housekeeping_state(done, statuses, artifacts)

@@ -78,11 +78,11 @@ async def connected(stack: Any) -> AsyncGenerator[Any, None]:
     """The stack furnished with blocks and agent hosts, and this loop's connections open: gives the record."""
     from blocks.connections import connections, prefect_clients
     from blocks.documents import open_record
-    from deployments.provisioning.blocks import furnish
+    from deployments.provisioning.blocks import provision
     from deployments.settings import load_settings
 
     async with prefect_clients(), connections():
-        agents = await furnish(stack, load_settings(), print)
+        agents = await provision(stack, load_settings(), print)
         agents.task_runner().warm()
         yield await open_record()
 

@@ -57,7 +57,7 @@ async def _measure(found: StackStatus, settings: Settings, options: Options, say
     from blocks.connections import connections, prefect_clients
     from deployments.bench.peers import Bench, Peer, PeerMissing, opened
     from deployments.bench.workload import ModelServer
-    from deployments.provisioning.blocks import furnish
+    from deployments.provisioning.blocks import provision
     from tasks.deliberations.plan import council_spec
 
     if PREFECT_API_URL.value() != found.prefect:  # else a temporary server would be measured, and not watched
@@ -69,7 +69,7 @@ async def _measure(found: StackStatus, settings: Settings, options: Options, say
         await scope.enter_async_context(prefect_clients())
         await scope.enter_async_context(connections())
         session = await scope.enter_async_context(ModelServer.session())
-        await furnish(found, settings, say)
+        await provision(found, settings, say)
         server = ModelServer(session, found.llm or "", found.model or "", authorization(found, "llm"))
         bench = Bench(server, await council_spec("dev"), Path(found.home))
         for name in dict.fromkeys(name for name, _ in turns(options, 0)):

@@ -211,11 +211,11 @@ def _furnish(found: StackStatus, chosen: Settings, take_over: bool) -> None:
 
     from blocks.exceptions import ConclaveError
     from deployments.listeners import read_listeners
-    from deployments.provisioning.blocks import furnish
+    from deployments.provisioning.blocks import provision
 
     if chosen.listeners is not None:
         read_listeners(chosen.listeners)  # what the worker would end with
-    agents = run(furnish(found, chosen, say, take_over))
+    agents = run(provision(found, chosen, say, take_over))
     started = time.monotonic()
     try:
         hosts = agents.task_runner().warm() if agents.runner == "warm" else []

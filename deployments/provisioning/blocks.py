@@ -36,7 +36,7 @@ D = TypeVar("D", JetStream, VLLM, RayAgents, None)
 Report = Callable[[str], None]
 
 
-async def furnish(status: StackStatus, settings: Settings, report: Report, take_over: bool = False) -> RayAgents:
+async def provision(status: StackStatus, settings: Settings, report: Report, take_over: bool = False) -> RayAgents:
     """Point the default blocks at this stack, and save the councils that are missing; the agents' block.
 
     What a user set in a block beside its address stays, and so does a model server that a user made or pointed

@@ -30,7 +30,7 @@ _LOCK_TIMEOUT_S = 240.0
 
 
 def up(
-    options: UpOptions, report: Report, settings: Settings | None = None, furnish: Furnish | None = None
+    options: UpOptions, report: Report, settings: Settings | None = None, provision: Furnish | None = None
 ) -> StackStatus:
     """Start what is not there yet and wait until every part answers; what is there already is left alone.
 
@@ -47,12 +47,12 @@ def up(
         record = places.load_record()
         if record is not None and supervised(places) is not None:
             _complete(record, options, settings, places, report)
-            return _ready(settings, places, report, furnish)
+            return _ready(settings, places, report, provision)
         if processes.end(places.home, _patience(settings), report):
             report("ended what an earlier stack had left running")
         try:
             _start(options, settings, places, report)
-            return _ready(settings, places, report, furnish)
+            return _ready(settings, places, report, provision)
         except BaseException:
             with undisturbed():
                 _tear_down(settings, places, report)
@@ -115,13 +115,13 @@ def _core(parts: list[Part]) -> list[Part]:
     return [part for part in parts if part.name != WORKER]
 
 
-def _ready(settings: Settings, places: Places, report: Report, furnish: Furnish | None) -> StackStatus:
+def _ready(settings: Settings, places: Places, report: Report, provision: Furnish | None) -> StackStatus:
     """The stack that has come up, furnished, with its worker at work."""
     told = status(settings)
     if told.simulated:
         report("llm is the SIMULATOR: its answers are made up, for rehearsals and never for decisions")
-    if furnish is not None:
-        furnish(told)
+    if provision is not None:
+        provision(told)
     record = places.load_record()
     worker = record.parts.get(WORKER) if record else None
     if worker is None:

@@ -39,12 +39,12 @@ class Places:
         if self._free:
             self._free -= 1
             return
-        turn = asyncio.get_running_loop().create_future()
-        self._waiting[lane].append(turn)
+        next_stage = asyncio.get_running_loop().create_future()
+        self._waiting[lane].append(next_stage)
         try:
-            await turn
+            await next_stage
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():  # its turn came just now: the next one's it is
+            if next_stage.done() and not next_stage.cancelled():  # its turn came just now: the next one's it is
                 self._passed_on()
             raise
 
@@ -52,8 +52,8 @@ class Places:
         """Give the place to the next who waits, people first."""
         for lane in LANES:
             while self._waiting[lane]:
-                turn = self._waiting[lane].popleft()
-                if not turn.done():
-                    turn.set_result(None)
+                next_stage = self._waiting[lane].popleft()
+                if not next_stage.done():
+                    next_stage.set_result(None)
                     return
         self._free += 1

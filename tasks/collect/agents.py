@@ -13,7 +13,7 @@ from prefect_ray.task_runners import PrefectRayFuture
 from blocks.background import end
 from blocks.exceptions import AgentsUnavailable, OtherInstallation
 from blocks.warm.runner import WarmFuture, settled
-from tasks.collect.inbox import Left
+from tasks.collect.inbox import AgentExited
 
 NOTICE_S = 1.0
 """How long an agent task may take to end by itself after the last decision, which it hears too."""
@@ -23,7 +23,7 @@ LEAVING_S = 10.0
 Work = asyncio.Task[State[Any] | None]
 
 
-class Post(NamedTuple):
+class AgentKey(NamedTuple):
     """A member's place in a stage."""
 
     agent_id: str
@@ -31,8 +31,8 @@ class Post(NamedTuple):
 
 
 @asynccontextmanager
-async def attendance(
-    agents: Mapping[Post, PrefectRayFuture[Any]], inbox: asyncio.Queue[Any]
+async def watch_agents(
+    agents: Mapping[AgentKey, PrefectRayFuture[Any]], inbox: asyncio.Queue[Any]
 ) -> AsyncGenerator[None, None]:
     """Report each agent task that ends, or what ends all, to the inbox; on leaving, send home whoever stays."""
     works = {post: asyncio.create_task(settled(future)) for post, future in agents.items()}
@@ -43,10 +43,10 @@ async def attendance(
         notice = NOTICE_S
     finally:
         await end(reports)
-        await _send_home({work: agents[post] for post, work in works.items()}, notice)
+        await _end_late({work: agents[post] for post, work in works.items()}, notice)
 
 
-async def _report(post: Post, work: Work, inbox: asyncio.Queue[Any]) -> None:
+async def _report(post: AgentKey, work: Work, inbox: asyncio.Queue[Any]) -> None:
     try:
         state = await asyncio.shield(work)
     except AgentsUnavailable as error:
@@ -57,10 +57,10 @@ async def _report(post: Post, work: Work, inbox: asyncio.Queue[Any]) -> None:
         if isinstance(failure, OtherInstallation):  # no member's failure: the deliberation stays open for its own
             await inbox.put(failure)
             return
-    await inbox.put(Left(*post, None if state is None or state.is_completed() else _reason(state)))
+    await inbox.put(AgentExited(*post, None if state is None or state.is_completed() else _reason(state)))
 
 
-async def _send_home(works: Mapping[Work, PrefectRayFuture[Any]], notice: float) -> None:
+async def _end_late(works: Mapping[Work, PrefectRayFuture[Any]], notice: float) -> None:
     if not works:
         return
     _, staying = await asyncio.wait(works, timeout=notice)

@@ -16,13 +16,13 @@ from typing import Any
 from blocks.documents import open_leases
 from blocks.record import subjects
 from blocks.record.events import Body, Event, Record
-from tasks.collect.inbox import Left, from_record
+from tasks.collect.inbox import AgentExited, from_record
 from tasks.council.answer import Answer
 from tasks.council.decisions import ItemResult
 from tasks.council.models import MemberStatus, Status
 from tasks.council.outcome import Outcome
 from tasks.council.progress.completion import Rules, Verdict, judge
-from tasks.council.progress.item import ENDED_EARLY, Course, Turn
+from tasks.council.progress.item import ENDED_EARLY, ItemProgress, NextStage
 from tasks.council.progress.result import item_result
 from tasks.council.progress.stage_end import Closing
 from tasks.council.stages import PROPOSE
@@ -35,7 +35,7 @@ from tasks.stages.member_stage import WINDOW, final_answer
 class OpenItem:
     """An item that waits for its members in one of its stages."""
 
-    course: Course
+    progress: ItemProgress
     started_at: float
     stage: str
     quorum_at: float | None = None
@@ -48,17 +48,17 @@ class OpenItem:
     @property
     def id(self) -> str:
         """The item's id."""
-        return self.course.item.id
+        return self.progress.item.id
 
     @property
     def called(self) -> tuple[str, ...]:
         """Who is waited for in this stage."""
-        return self.course.called[self.stage]
+        return self.progress.called[self.stage]
 
     @property
     def answers(self) -> dict[str, Answer]:
         """The answers in this stage."""
-        return self.course.answers[self.stage]
+        return self.progress.answers[self.stage]
 
     @property
     def missing(self) -> list[str]:
@@ -78,10 +78,10 @@ class OpenItem:
         """Why members failed."""
         return {agent_id: answer.error for agent_id, answer in self.answers.items() if answer.error}
 
-    def enter(self, stage: str, turn: Turn, now: float) -> None:
+    def enter(self, stage: str, next_stage: NextStage, now: float) -> None:
         """Begin a stage."""
         self.stage, self.entered_at, self.quorum_at = stage, now, None
-        self.course.enter(stage, turn)
+        self.progress.enter(stage, next_stage)
 
 
 class Collector:
@@ -140,7 +140,7 @@ class Collector:
             raise news
         if isinstance(news, Answer):
             return self._take(news)
-        if isinstance(news, Left):
+        if isinstance(news, AgentExited):
             self._left[news.agent_id, news.stage] = news.failure
             for item in self._open.values():
                 await self._write_left(item)
@@ -157,7 +157,7 @@ class Collector:
             if self._plan.stages.index(answer.stage) > self._plan.stages.index(item.stage):
                 item.aside.append(answer)
             return []
-        self.outcome.answers += item.course.take(answer)
+        self.outcome.answers += item.progress.take(answer)
         if item.quorum_at is None and item.ok >= self._enough(item):
             item.quorum_at = self._now()
         return [answer.item]
@@ -180,8 +180,8 @@ class Collector:
             item_id, item = self._waiting.popitem()
             # The first items begin with their members, which were sent to work before this task began.
             started = self._started if self._over or not self.outcome.lines else self._now()
-            self._open[item_id] = opening = OpenItem(Course(self._plan, item), started, PROPOSE)
-            opening.enter(PROPOSE, Turn(self._members), started)
+            self._open[item_id] = opening = OpenItem(ItemProgress(self._plan, item), started, PROPOSE)
+            opening.enter(PROPOSE, NextStage(self._members), started)
             for answer in self._early.pop(item_id, []):
                 self._take(answer)
             if item_id in self._unread:
@@ -200,14 +200,14 @@ class Collector:
     async def _decide(self, item_id: str) -> None:
         """Judge an item as it stands: close its stage, or decide it, or wait on."""
         while (item := self._open.get(item_id)) is not None:
-            early = None if self._cancelled else item.course.early_end(item.stage)
+            early = None if self._cancelled else item.progress.early_end(item.stage)
             verdict = Verdict(Status.COMPLETED) if early else self._judge(item)
             item.wake_at = verdict.wake_at
             if not verdict.status.final:
                 return
             verdict = await self._complete(item, verdict, early)
             following = self._plan.next_stage(item.stage)
-            if following is None or verdict.status is not Status.COMPLETED or item.course.agreed():
+            if following is None or verdict.status is not Status.COMPLETED or item.progress.agreed():
                 await self._settle(item, verdict)
             else:
                 await self._go_on(item, following)
@@ -244,13 +244,13 @@ class Collector:
 
     async def _go_on(self, item: OpenItem, following: str) -> None:
         """Close the stage on the record, and wait for those who are called in the next one."""
-        closing = item.course.closing(item.stage, item.course.turn(following), self._session.epoch)
+        closing = item.progress.closing(item.stage, item.progress.next_stage(following), self._session.epoch)
         subject = subjects.closed(self._plan.id, item.id, item.stage)
         event_id = f"{self._plan.id}:{item.id}:{item.stage}:closed"
         first = await self._publish_final(subject, event_id, "stage.closed", closing.model_dump(mode="json"))
         if first is not None:
             closing = Closing.from_record(first.body)
-        item.enter(following, Turn(closing.called, closing.skipped), self._now())
+        item.enter(following, NextStage(closing.called, closing.skipped), self._now())
         aside, item.aside = item.aside, []
         for answer in aside:
             self._take(answer)
@@ -273,8 +273,8 @@ class Collector:
     async def _settle(self, item: OpenItem, verdict: Verdict) -> None:
         """Close an item: publish what it came to."""
         duration_ms = int((self._now() - item.started_at) * 1000)
-        await self._publish(item_result(item.course, verdict, duration_ms, datetime.now(UTC)))
-        self.outcome.unneeded += len(self._plan.posts) - sum(map(len, item.course.answers.values()))
+        await self._publish(item_result(item.progress, verdict, duration_ms, datetime.now(UTC)))
+        self.outcome.unneeded += len(self._plan.posts) - sum(map(len, item.progress.answers.values()))
         del self._open[item.id]
 
     def _missing(self, item: OpenItem, verdict: Verdict) -> tuple[MemberStatus, str]:

@@ -20,7 +20,7 @@ INBOX = 1024
 
 
 @dataclass(frozen=True)
-class Left:
+class AgentExited:
     """A member's agent task for a stage has ended; `failure` says why, None where it ran to its end."""
 
     agent_id: str

@@ -14,7 +14,7 @@ from tasks.council.plain import one_line
 
 MAX_REASON = 2_000
 """Characters of a reason; a refusal may repeat what was sent."""
-SEED_SUBJECTS = {
+LEGACY_SUBJECTS = {
     Status.COMPLETED: "deliberation.completed",
     Status.FAILED: "deliberation.failed",
     Status.TIMEOUT: "deliberation.timeout",
@@ -44,7 +44,7 @@ async def write_end(record: Record, finished: Finished, fence: Fence | None) -> 
     told = standing.model_dump(mode="json", include=IN_STATUS, exclude_unset=first is not None)
     await record.merge_status(one, {name: value for name, value in told.items() if name != "error" or value})
     if first is None:
-        await record.announce(SEED_SUBJECTS[finished.status], body)
+        await record.announce(LEGACY_SUBJECTS[finished.status], body)
     return standing
 
 

@@ -9,7 +9,7 @@ from blocks.record import subjects
 from blocks.record.events import Body, Record
 from tasks.council.models import InvalidRequest, Status, check_id
 from tasks.council.progress.completion import Verdict
-from tasks.council.progress.item import Course
+from tasks.council.progress.item import ItemProgress
 from tasks.council.progress.result import item_result
 from tasks.council.voting.tally import Rule, Tally, tally
 from tasks.deliberations.plan import UNKNOWN, plan_of
@@ -46,9 +46,9 @@ async def retallied(record: Record, deliberation_id: str, rule: Rule) -> dict[st
     plan = await plan_of(record, check_id(deliberation_id))
     tallies = {}
     for item in plan.agenda:
-        course = Course.read(plan, item, await answers_of(record, plan.id, item.id))
-        if ballots := course.ballots():
-            tallies[item.id] = tally(course.candidates(), ballots, rule)
+        progress = ItemProgress.read(plan, item, await answers_of(record, plan.id, item.id))
+        if ballots := progress.ballots():
+            tallies[item.id] = tally(progress.candidates(), ballots, rule)
     if not tallies:
         raise InvalidRequest("id", f"{deliberation_id!r} has no ballots: its strategy is {plan.strategy}")
     return tallies
@@ -58,11 +58,11 @@ async def _so_far(record: Record, deliberation_id: str, status: dict[str, Any]) 
     """What came of a deliberation of one item that is not decided; its duration is up to the last answer."""
     plan = await plan_of(record, deliberation_id)
     item = plan.agenda[0]
-    course = Course.read(plan, item, await answers_of(record, plan.id, item.id))
+    progress = ItemProgress.read(plan, item, await answers_of(record, plan.id, item.id))
     started = datetime.fromisoformat(status["started_at"])
-    last = max((answer.timestamp for given in course.answers.values() for answer in given.values()), default=started)
+    last = max((answer.timestamp for given in progress.answers.values() for answer in given.values()), default=started)
     took_ms = int((last - started).total_seconds() * 1000)
-    return item_result(course, Verdict(Status(status["status"])), took_ms, None).model_dump(mode="json")
+    return item_result(progress, Verdict(Status(status["status"])), took_ms, None).model_dump(mode="json")
 
 
 async def _items(record: Record, deliberation_id: str) -> list[Body]:

@@ -22,7 +22,7 @@ from tasks.council.decisions import ItemResult
 from tasks.council.evaluation.arms import Arm, Evaluation, Reached, Scoresheet, reached
 from tasks.council.evaluation.report import arm_table, report
 from tasks.council.models import Deliberation, InvalidRequest, Item, Status
-from tasks.council.progress.item import Course
+from tasks.council.progress.item import ItemProgress
 from tasks.council.progress.result import SIMULATOR
 from tasks.deliberations.plan import plan_of
 from tasks.deliberations.read import answers_of
@@ -103,4 +103,4 @@ async def _read(
     answers = await answers_of(record, plan.id, item.id)
     decision = await record.last(subjects.decision(plan.id, item.id))
     result = ItemResult.from_record(decision.body) if decision else None
-    return result, reached(Course.read(plan, item, answers), result, number)
+    return result, reached(ItemProgress.read(plan, item, answers), result, number)

@@ -66,7 +66,7 @@ class Done:
 
 
 @dataclass
-class Unattended:
+class Orphans:
     """What nobody sees to: deliberations by id, and flow runs that are to stop and belong to none."""
 
     deliberations: list[str] = field(default_factory=list)
@@ -74,18 +74,18 @@ class Unattended:
 
 
 @task(name="find unattended", retries=0, cache_policy=NO_CACHE, persist_result=False)
-async def find_unattended() -> Unattended:
+async def find_orphans() -> Orphans:
     """What is open on the record or in Prefect, is ours, and is run by nobody. Raises RecordError."""
     record = await open_record()
     first = await _candidates(record)
     if first.deliberations or first.runs:
         await asyncio.sleep(LOOK_AGAIN_S)
-    still = [one for one in first.deliberations if await _told(one, is_unattended(record, one))]
+    still = [one for one in first.deliberations if await _told(one, is_orphan(record, one))]
     runs = [run for run in first.runs if await _told(str(run.id), _is_left(record, run))]
-    return Unattended(still[:MAX_TREATED], runs[:MAX_TREATED])
+    return Orphans(still[:MAX_TREATED], runs[:MAX_TREATED])
 
 
-async def is_unattended(record: Record, deliberation_id: str) -> bool:
+async def is_orphan(record: Record, deliberation_id: str) -> bool:
     """Whether nobody holds its lease, and no request for it is in the queue."""
     if await record.held(deliberation_id):
         return False
@@ -93,16 +93,16 @@ async def is_unattended(record: Record, deliberation_id: str) -> bool:
 
 
 @task(name="attend", retries=0, cache_policy=NO_CACHE, persist_result=False)
-async def attend(unattended: Unattended, timeout_s: float) -> Done:
+async def handle_orphans(orphans: Orphans, timeout_s: float) -> Done:
     """Resume each, or end it where it waits too long already or no worker is there. Raises RecordError.
 
     One that cannot be seen to is told, and keeps nobody from the others.
     """
     record, done = await open_record(), Done()
     anybody, now = await workers(record) > 0, await server_time(record)
-    for one in unattended.deliberations:
-        await _told(one, _attend(record, one, timeout_s, anybody, now, done))
-    for run in unattended.runs:
+    for one in orphans.deliberations:
+        await _told(one, _handle(record, one, timeout_s, anybody, now, done))
+    for run in orphans.runs:
         await _told(str(run.id), _stop(run, done))
     return done
 
@@ -127,7 +127,7 @@ async def show_done(done: Done, statuses: int, artifacts: int, streams: Retentio
     await acreate_table_artifact(rows, key="housekeeping", description="What housekeeping did")
 
 
-def kept_house(done: Done, statuses: int, artifacts: int) -> State[Any]:
+def housekeeping_state(done: Done, statuses: int, artifacts: int) -> State[Any]:
     """What Prefect shows of the run."""
     told = f"{len(done.resumed)} resumed, {len(done.ended)} ended, {len(done.corrected)} flow runs corrected, "
     return Completed(message=told + f"{statuses} statuses and {artifacts} artifacts let go")
@@ -147,7 +147,7 @@ async def _told(one: str, work: Awaitable[T]) -> T | None:
         return None
 
 
-async def _attend(record: Record, one: str, timeout_s: float, anybody: bool, now: datetime, done: Done) -> None:
+async def _handle(record: Record, one: str, timeout_s: float, anybody: bool, now: datetime, done: Done) -> None:
     status = await status_of(record, one) or {}
     run = await _flow_run(record, one, status)
     in_prefect = run.state if run else None
@@ -252,11 +252,11 @@ async def _parameters(record: Record, one: str, status: Body, run: FlowRun | Non
 # --- where they are found -------------------------------------------------------------------------
 
 
-async def _candidates(record: Record) -> Unattended:
-    found, seen = Unattended(), set[str]()
+async def _candidates(record: Record) -> Orphans:
+    found, seen = Orphans(), set[str]()
     async for one in _open_on_record(record):
         seen.add(one)
-        if await _told(one, is_unattended(record, one)):
+        if await _told(one, is_orphan(record, one)):
             found.deliberations.append(one)
     served = await pools(record)
     async for run in ours_in_prefect(record, OPEN):
@@ -278,7 +278,7 @@ async def _is_lost(record: Record, one: str, run: FlowRun, served: Collection[st
         return False
     if await status_of(record, one) is None and await _flow_name(run) != DELIBERATE_FLOW:
         return False
-    return await is_unattended(record, one)
+    return await is_orphan(record, one)
 
 
 async def _is_left(record: Record, run: FlowRun) -> bool:
@@ -286,7 +286,7 @@ async def _is_left(record: Record, run: FlowRun) -> bool:
     if run.state is None or not run.state.is_cancelling() or await _flow_name(run) == DELIBERATE_FLOW:
         return False
     own, one = str(run.id), id_of(run.parameters, str(run.id))
-    return await is_unattended(record, own) and await is_unattended(record, one)
+    return await is_orphan(record, own) and await is_orphan(record, one)
 
 
 async def _flow_name(run: FlowRun) -> str:

@@ -3,7 +3,7 @@
 An answer stands on JetStream before the agent task returns, and what already stands there is never asked
 again. Failed attempts go to a subject of their own. The member works through the items concurrently, and
 stops its call for an item as soon as the decision on that item passes by. What goes wrong with one item is that
-item's failed answer, and the others go on. What it asks and how it reads what comes back is the stage's craft.
+item's failed answer, and the others go on. What it asks and how it reads what comes back is its `StagePrompt`.
 """
 
 from __future__ import annotations
@@ -13,14 +13,17 @@ import logging
 import time
 import traceback
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Protocol
 
 from blocks.chat import ChatCall, Completion
-from blocks.exceptions import Deserted, ModelServerError, RecordError
+from blocks.connections import connections
+from blocks.documents import load, open_record
+from blocks.exceptions import ModelServerError, Orphaned, RecordError
+from blocks.ownership import check_same
 from blocks.record import subjects
 from blocks.record.events import Body, Record
 from blocks.vllm_server import VLLM
@@ -28,6 +31,9 @@ from tasks.council.answer import Answer, Attempt, Usage, answer_id, seed_of
 from tasks.council.models import Deliberation, Item, Member, MemberStatus
 from tasks.council.plain import one_line, sound
 from tasks.council.prompts.propose import temperature_of
+from tasks.deliberations.plan import plan_of
+from tasks.stages.assignment import Assignment
+from tasks.stages.stage_gate import StageGate
 
 WINDOW = 256
 """Items that a member works on at once; further ones begin as these end."""
@@ -46,8 +52,8 @@ class Question:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-class Craft(Protocol):
-    """What one stage asks of one member."""
+class StagePrompt(Protocol):
+    """What one stage asks of one member, and how it reads what comes back."""
 
     async def question(self, item: Item) -> Question | None:
         """What to ask; None where this member has no part in the item's stage. May wait for an earlier stage."""
@@ -60,8 +66,8 @@ class Craft(Protocol):
 
 
 @dataclass
-class Desk:
-    """Where one member answers the items of one stage."""
+class MemberStage:
+    """One member, answering the items of one stage."""
 
     plan: Deliberation
     member: Member
@@ -72,7 +78,7 @@ class Desk:
     _calls: dict[str, asyncio.Task[MemberStatus | None]] = field(default_factory=dict)
     _closed: set[str] = field(default_factory=set)
 
-    async def answer_all(self, craft: Craft) -> dict[str, int]:
+    async def answer_all(self, prompt: StagePrompt) -> dict[str, int]:
         """Answer every item of a stage; how many ended in which status. Raises RecordError."""
         decided = await self.record.listen(subjects.decision(self.plan.id, "*"), self._heard_decision)
         closed = await self.record.listen(subjects.closed(self.plan.id, "*", self.stage), self._heard_closing)
@@ -81,7 +87,7 @@ class Desk:
             async with asyncio.TaskGroup() as group:
                 for item in self.plan.agenda:
                     await window.acquire()
-                    call = group.create_task(self._answer(craft, item))
+                    call = group.create_task(self._answer(prompt, item))
                     self._calls[item.id] = call
                     call.add_done_callback(partial(self._ended, item, window, statuses))
                     if item.id in self._closed:
@@ -125,12 +131,12 @@ class Desk:
         elif call.exception() is None and (status := call.result()) is not None:
             statuses[status] += 1
 
-    async def _answer(self, craft: Craft, item: Item) -> MemberStatus | None:
+    async def _answer(self, prompt: StagePrompt, item: Item) -> MemberStatus | None:
         """Answer an item; raises only where JetStream is away or nobody waits, which ends the others' work too."""
         begun = time.monotonic()
         try:
-            return await self._answered(craft, item)
-        except (RecordError, Deserted):
+            return await self._answered(prompt, item)
+        except (RecordError, Orphaned):
             raise
         except Exception as error:  # noqa: BLE001  # whatever one item brings up must not end the others
             failed = self._failure(item, error, Usage(), _since(begun))
@@ -138,13 +144,13 @@ class Desk:
             _log.warning("item %s is answered as failed: %s: %s\n%s", item.id, failed.error_type, failed.error, where)
             return await self._publish(item, failed)
 
-    async def _answered(self, craft: Craft, item: Item) -> MemberStatus | None:
+    async def _answered(self, prompt: StagePrompt, item: Item) -> MemberStatus | None:
         if (standing := await self.answer_of(item, self.stage, self.member.agent_id)) is not None:
             return standing.status
-        question = await craft.question(item)
+        question = await prompt.question(item)
         if question is None:
             return None
-        answer = await self._ask(craft, item, question)
+        answer = await self._ask(prompt, item, question)
         if answer is None:
             return MemberStatus.TIMEOUT  # the collection task writes it: it alone knows the deadline
         return await self._publish(item, answer)
@@ -159,8 +165,8 @@ class Desk:
         await self.record.announce(f"agent.response.{done}", body)
         return answer.status
 
-    async def _ask(self, craft: Craft, item: Item, question: Question) -> Answer | None:
-        """Ask, and once more where the craft cannot use the answer; None when the deadline comes first."""
+    async def _ask(self, prompt: StagePrompt, item: Item, question: Question) -> Answer | None:
+        """Ask, and once more where the stage cannot use the answer; None when the deadline comes first."""
         started, spent = time.monotonic(), Usage()
         deadline = asyncio.get_running_loop().time() + self.plan.deadline_s
 
@@ -176,8 +182,8 @@ class Desk:
             except ModelServerError as error:
                 return self._failure(item, error, spent, _since(started))
             spent += completion.usage
-            fields = craft.read(item, completion)
-            second = craft.again(question, completion, fields) if attempt == 1 else None
+            fields = prompt.read(item, completion)
+            second = prompt.again(question, completion, fields) if attempt == 1 else None
             if second is None:
                 break
             await self._note_attempt(item, attempt, fields["error_type"], fields["error"], _since(started))
@@ -231,6 +237,30 @@ class Desk:
         subject = subjects.attempt(note.task_id, note.item, note.stage, note.agent_id)
         event_id = f"{self._id(item)}:attempt:{attempt}"
         await self.record.publish(subject, event_id, "attempt", note.model_dump(mode="json"))
+
+
+async def open_member_stage(assignment: Assignment) -> MemberStage:
+    """A member at its stage, with plan, record and model server; needs an open `connections()` scope.
+
+    Raises OtherInstallation where the driver works on another record than this host.
+    """
+    record = await open_record()
+    await check_same(record, assignment.installation)
+    plan = await plan_of(record, assignment.deliberation_id)
+    member = plan.asked(assignment.agent_id, assignment.stage)
+    server = await load(VLLM, member.server, assignment.server_version)
+    return MemberStage(plan, member, assignment.stage, record, server, assignment.engine)
+
+
+async def answer_after(
+    prompt: Callable[[MemberStage, StageGate], StagePrompt], assignment: Assignment
+) -> dict[str, int]:
+    """Answer every item of a later stage, each once the stage before is closed; how many ended in which status."""
+    async with connections():
+        member_stage = await open_member_stage(assignment)
+        gate = StageGate(member_stage.record, member_stage.plan, assignment.stage, assignment.epoch)
+        async with gate.heard():
+            return await member_stage.answer_all(prompt(member_stage, gate))
 
 
 def final_answer(plan: Deliberation, item: str, stage: str, member: Member, **fields: object) -> Answer:

@@ -9,33 +9,20 @@ from blocks.chat import Completion
 from blocks.connections import connections
 from tasks.council.models import Item
 from tasks.council.prompts.propose import propose_messages
-from tasks.stages.desk import desk_of
-from tasks.stages.member_stage import Fields, Question
-from tasks.stages.text_reply import Writing
+from tasks.stages.assignment import Assignment
+from tasks.stages.member_stage import Fields, Question, open_member_stage
+from tasks.stages.text_reply import TextReply
 
 
-@task(task_run_name="{stage} {agent_id}", retries=0, cache_policy=NO_CACHE, persist_result=False)
-async def propose(
-    deliberation_id: str,
-    agent_id: str,
-    stage: str,
-    epoch: int,
-    server_version: str | None,
-    engine: str,
-    installation: str,
-) -> dict[str, int]:
-    """One member's agent task: propose for every item; how many ended in which status.
-
-    Its inputs are names only: the plan is read from the record and the server from its block, so no prompt and
-    no secret is among them. `epoch` is of the run that it belongs to, `engine` what the server was found to be; an
-    answer says so where there is one. `installation` is the driver's, whose record must be this host's.
-    """
+@task(task_run_name="{assignment.stage} {assignment.agent_id}", retries=0, cache_policy=NO_CACHE, persist_result=False)
+async def propose(assignment: Assignment) -> dict[str, int]:
+    """One member's agent task: propose for every item; how many ended in which status."""
     async with connections():
-        desk = await desk_of(deliberation_id, agent_id, stage, server_version, engine, installation)
-        return await desk.answer_all(Proposing(desk.member))
+        member_stage = await open_member_stage(assignment)
+        return await member_stage.answer_all(Proposing(member_stage.member))
 
 
-class Proposing(Writing):
+class Proposing(TextReply):
     """What a member is asked for its proposal."""
 
     async def question(self, item: Item) -> Question:

@@ -13,47 +13,39 @@ from tasks.council.progress.stage_end import salt_of
 from tasks.council.prompts.review import ask_again, ballot_schema, review_messages
 from tasks.council.replies import read_reply
 from tasks.council.voting.ballots import Criterion, InvalidBallot, Sheet, criteria_of, read_ballot, sheets
-from tasks.stages.desk import answer_after
-from tasks.stages.member_stage import Desk, Fields, Question
-from tasks.stages.stage_gate import Closings
+from tasks.stages.assignment import Assignment
+from tasks.stages.member_stage import Fields, MemberStage, Question, answer_after
+from tasks.stages.stage_gate import StageGate
 
 
-@task(task_run_name="{stage} {agent_id}", retries=0, cache_policy=NO_CACHE, persist_result=False)
-async def review(
-    deliberation_id: str,
-    agent_id: str,
-    stage: str,
-    epoch: int,
-    server_version: str | None,
-    engine: str,
-    installation: str,
-) -> dict[str, int]:
-    """One member's ballots on every item, each as soon as the item's texts are in; inputs as for `propose`."""
-    return await answer_after(Reviewing, deliberation_id, agent_id, stage, epoch, server_version, engine, installation)
+@task(task_run_name="{assignment.stage} {assignment.agent_id}", retries=0, cache_policy=NO_CACHE, persist_result=False)
+async def review(assignment: Assignment) -> dict[str, int]:
+    """One member's ballots on every item, each as soon as the item's texts are in."""
+    return await answer_after(Reviewing, assignment)
 
 
 class Reviewing:
     """What a member is shown and asked for its ballot, and how it is read."""
 
-    def __init__(self, desk: Desk, closings: Closings) -> None:
-        self._desk, self._closings = desk, closings
+    def __init__(self, member_stage: MemberStage, gate: StageGate) -> None:
+        self._member_stage, self._gate = member_stage, gate
         self._sheets: dict[str, tuple[Sheet, tuple[Criterion, ...]]] = {}
 
     async def question(self, item: Item) -> Question | None:
         """The others' proposals under labels; None for a member without one of its own."""
-        closing, desk = await self._closings.of(item), self._desk
-        if desk.member.agent_id not in closing.called:
+        closing, member_stage = await self._gate.of(item), self._member_stage
+        if member_stage.member.agent_id not in closing.called:
             return None
-        salt = salt_of(desk.plan.id, item.id, desk.stage)
-        sheet = sheets(closing.proposals, closing.called, salt)[desk.member.agent_id]
+        salt = salt_of(member_stage.plan.id, item.id, member_stage.stage)
+        sheet = sheets(closing.proposals, closing.called, salt)[member_stage.member.agent_id]
         criteria = criteria_of(item.rubric)
         self._sheets[item.id] = (sheet, criteria)
         stands = closing.proposals.items()
-        texts = await asyncio.gather(*(desk.text_of(item, stage, author) for author, stage in stands))
+        texts = await asyncio.gather(*(member_stage.text_of(item, stage, author) for author, stage in stands))
         proposals = dict(zip(closing.proposals, texts, strict=True))
         schema = {"name": "ballot", "schema": ballot_schema(sheet.labels, criteria), "strict": True}
         return Question(
-            review_messages(desk.member, item, sheet, proposals, criteria, salt),
+            review_messages(member_stage.member, item, sheet, proposals, criteria, salt),
             {"response_format": {"type": "json_schema", "json_schema": schema}},
         )
 

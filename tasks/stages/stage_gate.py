@@ -8,17 +8,17 @@ from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 from blocks.background import background
-from blocks.exceptions import Deserted, RecordError
+from blocks.exceptions import Orphaned, RecordError
 from blocks.record import subjects
 from blocks.record.events import Record
 from tasks.council.models import Deliberation, Item
 from tasks.council.progress.stage_end import Closing
 
-DESERTED_S = 30.0
+ORPHANED_S = 30.0
 """How often a task that waits looks whether anybody runs its deliberation; it leaves when nobody does twice."""
 
 
-class Closings:
+class StageGate:
     """The closings of the stage before `stage`: from each one on, only what it names counts for its item.
 
     A run that was killed leaves its agent tasks waiting. Those leave when nobody runs the deliberation any more; and
@@ -38,7 +38,7 @@ class Closings:
             yield
 
     async def of(self, item: Item) -> Closing:
-        """The closing of an item, once there is one. Raises RecordError and Deserted."""
+        """The closing of an item, once there is one. Raises RecordError and Orphaned."""
         if self._lost:
             raise self._lost
         return await self._closing(item.id)
@@ -55,15 +55,15 @@ class Closings:
     async def _look_after(self) -> None:
         missed = 0
         while missed < 2:
-            await asyncio.sleep(DESERTED_S)
+            await asyncio.sleep(ORPHANED_S)
             missed = 0 if await self._record.held(self._plan.id) else missed + 1
-        raise Deserted(f"nobody runs deliberation {self._plan.id} any more")
+        raise Orphaned(f"nobody runs deliberation {self._plan.id} any more")
 
     async def _or_give_up(self, work: Coroutine[Any, Any, None]) -> None:
         """What ends this work ends everybody's wait."""
         try:
             await work
-        except (RecordError, Deserted, ValueError) as error:  # a ValueError: a closing of another form
+        except (RecordError, Orphaned, ValueError) as error:  # a ValueError: a closing of another form
             self._lost = error
             for closing in self._closed.values():
                 if not closing.done():

@@ -9,8 +9,8 @@ from tasks.council.replies import read_reply
 from tasks.stages.member_stage import Fields, Question
 
 
-class Writing:
-    """What the crafts of writing stages share: the text with thinking kept apart; without a text there is none."""
+class TextReply:
+    """What the stages share that write a text: the text with thinking kept apart; without a text there is none."""
 
     def __init__(self, member: Member) -> None:
         self._member = member

@@ -154,14 +154,14 @@ async def test_five_members_take_no_three_times_as_long_as_one(deliberate: Any, 
     if rehearsal:
         await rehearsal.fault("slow", match=new_id, delay_s=0.5)
 
-    async def took(members: int, turn: int) -> float:
+    async def took(members: int, next_stage: int) -> float:
         task = f"Write a function to merge sorted arrays (test with {members} agents)"
-        asked = {"members": members, "strategy": "propose", "deliberation_id": f"{new_id}-{members}-{turn}"}
+        asked = {"members": members, "strategy": "propose", "deliberation_id": f"{new_id}-{members}-{next_stage}"}
         _, result = await deliberate(task=task, council="dev", **asked)
         whole(result, members, "DEV")
         return float(result["duration_ms"] / max(entry["proposal"]["tokens"] for entry in result["results"]))
 
-    turns = [(await took(1, turn), await took(5, turn)) for turn in range(3)]
+    turns = [(await took(1, next_stage), await took(5, next_stage)) for next_stage in range(3)]
     one, five = (median(times) for times in zip(*turns, strict=True))
     assert five / one < 3, turns
 

@@ -38,11 +38,11 @@ async def defaults(connected: Any) -> AsyncGenerator[dict[str, Any], None]:
 @pytest_asyncio.fixture
 async def pointed_back(connected: Any, stack: Any) -> AsyncGenerator[None, None]:
     """The default blocks point at the session's stack again afterwards."""
-    from deployments.provisioning.blocks import furnish
+    from deployments.provisioning.blocks import provision
     from deployments.settings import load_settings
 
     yield
-    await furnish(stack, load_settings(), print, take_over=True)
+    await provision(stack, load_settings(), print, take_over=True)
 
 
 # --- applying -------------------------------------------------------------------------------------
@@ -98,14 +98,14 @@ async def test_an_edited_council_is_kept_by_furnish_and_overwritten_by_apply(
     """`conclave up` respects what a user set; `conclave councils apply` is told to overwrite."""
     from blocks.council import Council
     from blocks.documents import fresh
-    from deployments.provisioning.blocks import furnish
+    from deployments.provisioning.blocks import provision
     from deployments.provisioning.councils import apply_councils
     from deployments.settings import load_settings
 
     edited = await fresh(Council, "data")
     edited.deadline_s = 12
     await edited.save("data", overwrite=True)
-    await furnish(stack, load_settings(), print)
+    await provision(stack, load_settings(), print)
     kept = (await fresh(Council, "data")).deadline_s
     done = await apply_councils(defaults, overwrite=True)
 
@@ -137,18 +137,18 @@ async def test_the_key_of_a_server_of_ours_is_in_its_block(pointed_back: None, s
     from blocks.documents import fresh
     from blocks.jetstream import JetStream
     from blocks.vllm_server import VLLM
-    from deployments.provisioning.blocks import furnish
+    from deployments.provisioning.blocks import provision
     from deployments.settings import load_settings
     from deployments.stack import environment
 
     settings = load_settings({"CONCLAVE_HOME": stack.home})
     with nats_in(tmp_path) as elsewhere, recorded_as(stack, "nats", elsewhere) as told:
-        await furnish(told, settings, print, take_over=True)
+        await provision(told, settings, print, take_over=True)
     abroad = await fresh(JetStream, "default")
     server = await fresh(VLLM, "default")
     server.api_key = "another"
     await server.save("default", overwrite=True)
-    await furnish(stack, settings, print, take_over=True)
+    await provision(stack, settings, print, take_over=True)
     block, at_home = await fresh(VLLM, "default"), await fresh(JetStream, "default")
 
     assert (abroad.servers, abroad.user, abroad.password) == ([elsewhere], None, None)
@@ -162,7 +162,7 @@ async def test_furnishing_leaves_what_a_user_set_beside_the_address(
     """A key for the same address stays, is replaced where the environment has one, and never goes to another."""
     from blocks.documents import fresh
     from blocks.vllm_server import VLLM
-    from deployments.provisioning.blocks import furnish
+    from deployments.provisioning.blocks import provision
     from deployments.settings import load_settings
 
     server = await fresh(VLLM, "default")
@@ -176,7 +176,7 @@ async def test_furnishing_leaves_what_a_user_set_beside_the_address(
     ):
         settings = load_settings({"CONCLAVE_HOME": stack.home, **environ})
         with recorded_as(stack, "llm", llm) as told:
-            await furnish(told, settings, print)
+            await provision(told, settings, print)
         block = await fresh(VLLM, "default")
         key = block.api_key and block.api_key.get_secret_value()
         found.append((block.base_url, key, block.attempts))
@@ -206,15 +206,15 @@ async def test_a_model_server_of_a_users_stays_where_it_is(
     monkeypatch.setattr(blocks, "read_councils", lambda _file: made)
     settings, said = load_settings({"CONCLAVE_HOME": stack.home}), list[str]()
     await VLLM(base_url="http://127.0.0.1:7", model="mine").save("users-own", overwrite=True)
-    await blocks.furnish(stack, settings, print)
+    await blocks.provision(stack, settings, print)
     with recorded_as(stack, "llm", "http://127.0.0.1:9") as told:
-        await blocks.furnish(told, settings, said.append)
+        await blocks.provision(told, settings, said.append)
     found = {name: (await fresh(VLLM, name)).base_url for name in ("default", "users-own", "made-by-up")}
     assert found == {**dict.fromkeys(found, "http://127.0.0.1:9"), "users-own": "http://127.0.0.1:7"}
     assert any("users-own stays at http://127.0.0.1:7" in line for line in said)
 
     await VLLM(base_url="http://127.0.0.1:8").save("default", overwrite=True)  # as in Prefect's UI
-    await blocks.furnish(stack, settings, print)
+    await blocks.provision(stack, settings, print)
     assert (await fresh(VLLM, "default")).base_url == "http://127.0.0.1:8"
     assert (await fresh(VLLM, "made-by-up")).base_url == stack.llm
 
@@ -225,13 +225,13 @@ async def test_furnishing_keeps_the_password_of_a_nats_url_secret(
     """It goes to the field that Prefect keeps secret, not into the address."""
     from blocks.documents import fresh
     from blocks.jetstream import JetStream
-    from deployments.provisioning.blocks import furnish
+    from deployments.provisioning.blocks import provision
     from deployments.settings import load_settings
 
     with nats_in(tmp_path, "--user", "joe", "--pass", "hush") as address:
         url = address.replace("nats://", "nats://joe:hush@")
         with recorded_as(stack, "nats", url) as told:
-            await furnish(told, load_settings({"CONCLAVE_HOME": stack.home}), print, take_over=True)
+            await provision(told, load_settings({"CONCLAVE_HOME": stack.home}), print, take_over=True)
     block = await fresh(JetStream, "default")
     assert (block.servers, block.user) == ([address], "joe")
     assert block.password.get_secret_value() == "hush"

@@ -132,11 +132,11 @@ async def test_up_of_a_second_home_is_refused(
 ) -> None:
     """With both ids, before anything is written: the first one's blocks and deployments are as they were."""
     from blocks.exceptions import OtherInstallation
-    from deployments.provisioning.blocks import furnish
+    from deployments.provisioning.blocks import provision
 
     before = (await block_servers(), (await deployment("deliberate/deliberate")).updated)
     with pytest.raises(OtherInstallation) as refused:
-        await furnish(other_stack, other_settings, print)
+        await provision(other_stack, other_settings, print)
     assert connected.installation in str(refused.value)
     assert other.installation in str(refused.value)
     assert "\n" not in str(refused.value)
@@ -189,13 +189,13 @@ async def test_an_older_prefect_is_claimed_by_the_first_up(connected: Any, stack
     from prefect.client.orchestration import get_client
 
     from blocks.ownership import marked
-    from deployments.provisioning.blocks import furnish
+    from deployments.provisioning.blocks import provision
     from deployments.settings import load_settings
 
     async with get_client() as client:
         await client.delete_variable_by_name("conclave_installation")
     assert await marked() is None
-    await furnish(stack, load_settings(), print)
+    await provision(stack, load_settings(), print)
     assert await marked() == connected.installation
 
 
@@ -204,15 +204,15 @@ async def test_names_are_taken_over_on_demand(
 ) -> None:
     """The mark, the blocks and the deployments' tags change hands, and back."""
     from blocks.ownership import marked
-    from deployments.provisioning.blocks import furnish
+    from deployments.provisioning.blocks import provision
     from deployments.settings import load_settings
 
     try:
-        await furnish(other_stack, other_settings, print, take_over=True)
+        await provision(other_stack, other_settings, print, take_over=True)
         assert (await marked(), await block_servers()) == (other.installation, [other_stack.nats])
         assert f"conclave:{other.installation}" in (await deployment("deliberate/deliberate")).tags
     finally:
-        await furnish(stack, load_settings(), print, take_over=True)
+        await provision(stack, load_settings(), print, take_over=True)
     assert (await marked(), await block_servers()) == (connected.installation, [stack.nats])
     tags = (await deployment("deliberate/deliberate")).tags
     assert set(tags) == {"conclave", f"conclave:{connected.installation}"}
@@ -286,9 +286,9 @@ async def test_blocks_that_were_pointed_elsewhere_end_nothing(
         await asyncio.wait_for(process.wait(), 120)
         told = {one.subject: one async for one in examine(status(load_settings()), load_settings(), ["dev"])}
     finally:
-        from deployments.provisioning.blocks import furnish
+        from deployments.provisioning.blocks import provision
 
-        await furnish(stack, load_settings(), print)
+        await provision(stack, load_settings(), print)
     for record in (connected, other):
         assert await record.last(f"deliberations.{new_id}.finished") is None
         assert await record.last(f"deliberations.{new_id}.plan") is None
@@ -326,14 +326,14 @@ async def test_a_prefix_keeps_two_apart(
 ) -> None:
     """Blocks, councils, pool, deployments and mark carry it; users type `dev`; each decides on its own record."""
     from blocks.documents import council_names
-    from deployments.provisioning.blocks import furnish
+    from deployments.provisioning.blocks import provision
     from deployments.settings import load_settings
 
     ours = await council_names()
     settings = load_settings({"CONCLAVE_HOME": other_stack.home, "CONCLAVE_PREFIX": "staging"})
     with monkeypatch.context() as patched:
         patched.setenv("CONCLAVE_PREFIX", "staging")
-        await furnish(other_stack, settings, print)
+        await provision(other_stack, settings, print)
         theirs = await council_names()
     found = await deployment("deliberate/staging-deliberate")
     assert found.work_pool_name == "staging-conclave"

@@ -55,15 +55,15 @@ def body(plan: Any, failed: dict[tuple[str, str], str] | None = None) -> dict[st
     """The JSON that `result` prints."""
     from tasks.council.models import Status
     from tasks.council.progress.completion import Verdict
-    from tasks.council.progress.item import Course, Turn
+    from tasks.council.progress.item import ItemProgress, NextStage
     from tasks.council.progress.result import item_result
 
-    course = Course(plan, plan.agenda[0])
+    progress = ItemProgress(plan, plan.agenda[0])
     for answer in answers(plan, failed or {}):
-        if answer.stage not in course.answers:
-            course.enter(answer.stage, Turn(tuple(member.agent_id for member in plan.called_for(answer.stage))))
-        course.take(answer)
-    return STATUS | item_result(course, Verdict(Status.COMPLETED), 5000, NOW).model_dump(mode="json")
+        if answer.stage not in progress.answers:
+            progress.enter(answer.stage, NextStage(tuple(member.agent_id for member in plan.called_for(answer.stage))))
+        progress.take(answer)
+    return STATUS | item_result(progress, Verdict(Status.COMPLETED), 5000, NOW).model_dump(mode="json")
 
 
 def shown(result: dict[str, Any], width: int = 80) -> list[str]:

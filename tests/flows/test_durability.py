@@ -198,7 +198,7 @@ async def test_a_run_that_is_taken_up_without_its_server_still_ends(
 
     await simulator.fault("hang", match=f"{new_id}:")
     with monkeypatch.context() as patched, pytest.raises(Killed):
-        patched.setattr(module, "attendance", die)
+        patched.setattr(module, "watch_agents", die)
         await deliberate(task=TASK, council=f"c-{new_id}")
     await VLLM.adelete(f"s-{new_id}")
     state, result = await deliberate(task=TASK, council=f"c-{new_id}")

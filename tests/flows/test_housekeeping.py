@@ -17,10 +17,10 @@ TASK = "Write a function to merge sorted arrays"
 @pytest_asyncio.fixture
 async def keep_house(connected: Any, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[Any, None]:
     """Run the flow: `state = await keep_house(cleanup_s=...)`; what it queues is gone after the test."""
-    import tasks.operate.orphans as unattended
+    import tasks.operate.orphans as orphans
     from flows.housekeeping import housekeeping
 
-    monkeypatch.setattr(unattended, "LOOK_AGAIN_S", 0.5)
+    monkeypatch.setattr(orphans, "LOOK_AGAIN_S", 0.5)
 
     async def run(**parameters: Any) -> Any:
         return await housekeeping(**{"cleanup_s": 3e7, "timeout_s": 300, **parameters}, return_state=True)
@@ -210,13 +210,13 @@ async def test_what_one_run_cannot_look_at_the_next_ones_do(
     keep_house: Any, worker_there: None, record: Any, monkeypatch: pytest.MonkeyPatch, new_id: str
 ) -> None:
     """However many keys come first: each run goes on where the last one ended, and begins anew at the end."""
-    import tasks.operate.orphans as unattended
+    import tasks.operate.orphans as orphans
 
     ids = [f"{new_id}-{number}" for number in range(4)]
     for one in ids:
         await record.create_status(one, {"id": one, "status": "PENDING", "request": {"task": TASK}})
     keys = (await record.jetstream.stream_info("KV_conclave-deliberations")).state.messages
-    monkeypatch.setattr(unattended, "MAX_LOOKED_AT", keys // 2)
+    monkeypatch.setattr(orphans, "MAX_LOOKED_AT", keys // 2)
     for _ in range(4):  # twice around, as each also sees that it came to the end
         assert (await keep_house()).is_completed()
     assert [await record.last(f"requests.{one}") is not None for one in ids] == [True] * 4
@@ -433,7 +433,7 @@ async def test_a_large_request_that_never_came_to_the_queue_goes_there_whole(
 @pytest.fixture
 def server_clock(monkeypatch: pytest.MonkeyPatch) -> Any:
     """`server_clock(hours)`: what housekeeping is told of the server's clock is so far from this host's."""
-    import tasks.operate.orphans as unattended
+    import tasks.operate.orphans as orphans
     import tasks.operate.retention as retention
     from blocks.record.installation import server_time
 
@@ -441,7 +441,7 @@ def server_clock(monkeypatch: pytest.MonkeyPatch) -> Any:
         async def told(record: Any) -> datetime:
             return await server_time(record) + timedelta(hours=hours)
 
-        for module in (retention, unattended):
+        for module in (retention, orphans):
             monkeypatch.setattr(module, "server_time", told)
 
     return set_to

@@ -164,22 +164,22 @@ async def test_tasks_of_a_run_that_is_gone_leave(
     record: Any, monkeypatch: pytest.MonkeyPatch, make_council: Any, new_id: str
 ) -> None:
     """Nobody holds the lease: who waits for a stage gives up, and is not called by a later run."""
-    from blocks.exceptions import Deserted
+    from blocks.exceptions import Orphaned
     from blocks.record import subjects
     from tasks.council.models import Deliberation, DeliberationRequest
     from tasks.council.progress.stage_end import Closing
     from tasks.deliberations.plan import council_spec
-    from tasks.stages import stage_gate as hearing
+    from tasks.stages import stage_gate
 
-    monkeypatch.setattr(hearing, "DESERTED_S", 0.5)
+    monkeypatch.setattr(stage_gate, "ORPHANED_S", 0.5)
     request = DeliberationRequest(items=[{"id": "a", "task": TASK}, {"id": "b", "task": TASK}], strategy="rank")
     plan = Deliberation.plan(new_id, request, await council_spec(await make_council(3)))
     closing = Closing(task_id=new_id, item="a", stage="propose-0", proposals={}, called=("m1", "m2"), epoch=7)
     subject = subjects.closed(new_id, "a", "propose-0")
     await record.publish_final(subject, f"{new_id}:a:closed", "stage.closed", closing.model_dump(mode="json"))
-    of_same_run, of_earlier_run = (hearing.Closings(record, plan, "review-0", epoch) for epoch in (7, 6))
+    of_same_run, of_earlier_run = (stage_gate.StageGate(record, plan, "review-0", epoch) for epoch in (7, 6))
     async with asyncio.timeout(60), of_same_run.heard(), of_earlier_run.heard():
         assert (await of_same_run.of(plan.agenda[0])).called == ("m1", "m2")
         assert (await of_earlier_run.of(plan.agenda[0])).called == ()
-        with pytest.raises(Deserted, match=new_id):
+        with pytest.raises(Orphaned, match=new_id):
             await of_same_run.of(plan.agenda[1])

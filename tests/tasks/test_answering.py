@@ -58,8 +58,8 @@ class Server:
         return Completion("text", None, "stop", Usage(), "m", "vllm")
 
 
-class Craft:
-    """A stage whose craft fails on items in its own way."""
+class StagePrompt:
+    """A stage that fails on items in its own way."""
 
     def __init__(self, **failing: Any) -> None:
         self.failing = failing
@@ -84,24 +84,24 @@ class Craft:
         """Once is enough."""
 
 
-def desk(record: Record, *items: str) -> Any:
-    """The desk of a member with these items."""
+def member_stage(record: Record, *items: str) -> Any:
+    """A member with these items."""
     from tasks.council.models import CouncilSpec, Deliberation, DeliberationRequest, Member
-    from tasks.stages.member_stage import Desk
+    from tasks.stages.member_stage import MemberStage
 
     council = CouncilSpec(name="dev", members=(Member(agent_id="m1", role="DEV"),))
     asked = DeliberationRequest.read({"items": [{"id": item, "task": "t"} for item in items]})
     plan = Deliberation.plan("d", asked, council)
     server: Any = Server()
-    return Desk(plan, plan.council.members[0], "propose-0", record, server, "vllm")
+    return MemberStage(plan, plan.council.members[0], "propose-0", record, server, "vllm")
 
 
 async def test_what_goes_wrong_with_one_item_is_its_failed_answer() -> None:
     """Before, in and after the call, and where the answer cannot be written; the reason is short and plain."""
     record = Record()
     items = ("a", "asked", "read", "odd", "written", "z")
-    craft = Craft(asked=KeyError("x" * 10**6), read=ValueError("\ud800\x1b[2J"))
-    found = await desk(record, *items).answer_all(craft)
+    prompt = StagePrompt(asked=KeyError("x" * 10**6), read=ValueError("\ud800\x1b[2J"))
+    found = await member_stage(record, *items).answer_all(prompt)
     assert found == {"ok": 2, "failed": 4}
     answers = {subject.split(".")[2]: body for subject, body in record.bodies.items()}
     assert [answers[item]["status"] for item in items] == ["ok", "failed", "failed", "failed", "failed", "ok"]
@@ -117,7 +117,7 @@ async def test_a_record_that_is_away_ends_the_task() -> None:
     record = Record()
     record.away = True
     with pytest.raises(ExceptionGroup) as raised:
-        await desk(record, "a", "b").answer_all(Craft())
+        await member_stage(record, "a", "b").answer_all(StagePrompt())
     assert raised.group_contains(RecordUnavailable)
 
 
@@ -126,5 +126,5 @@ async def test_an_answer_of_a_later_version_stands() -> None:
     record = Record()
     subject = "answers.d.a.propose-0.m1"
     record.bodies[subject] = {"status": "ok", "new": 1}
-    assert await desk(record, "a", "b").answer_all(Craft()) == {"ok": 2}
+    assert await member_stage(record, "a", "b").answer_all(StagePrompt()) == {"ok": 2}
     assert record.bodies[subject] == {"status": "ok", "new": 1}

@@ -31,21 +31,21 @@ def worker_stack(latency_s: float, say: Say, database: str | None = None) -> Gen
         settings = load_settings()
         simulator = ("--latency", str(latency_s), "--slots", str(SLOTS))
 
-        def furnish(found: StackStatus) -> None:
+        def provision(found: StackStatus) -> None:
             os.environ.update(environment(found))
             os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
             os.environ.setdefault("DO_NOT_TRACK", "1")
             asyncio.run(_furnish(found, settings, say))
 
         try:
-            yield up(UpOptions(simulate=True, simulator_args=simulator), say, settings, furnish)
+            yield up(UpOptions(simulate=True, simulator_args=simulator), say, settings, provision)
         finally:
             down(settings, say)
 
 
 async def _furnish(found: StackStatus, settings: Any, say: Say) -> None:
     from blocks.connections import connections, prefect_clients
-    from deployments.provisioning.blocks import furnish
+    from deployments.provisioning.blocks import provision
 
     async with prefect_clients(), connections():
-        await furnish(found, settings, say)
+        await provision(found, settings, say)

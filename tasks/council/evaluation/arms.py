@@ -27,7 +27,7 @@ from tasks.council.evaluation.figures import (
 )
 from tasks.council.evaluation.questions import Verdict
 from tasks.council.models import Deliberation, MemberStatus, Status
-from tasks.council.progress.item import ENDED_EARLY, Course
+from tasks.council.progress.item import ENDED_EARLY, ItemProgress
 from tasks.council.progress.result import SIMULATOR, UNKNOWN
 from tasks.council.stages import PROPOSE, SYNTHESIZE
 
@@ -93,21 +93,21 @@ class Evaluation(Frozen):
     problems: tuple[str, ...]
 
 
-def reached(course: Course, result: ItemResult | None, number: int) -> dict[Arm, Reached]:
+def reached(progress: ItemProgress, result: ItemResult | None, number: int) -> dict[Arm, Reached]:
     """What each arm came to on the question of this number, from 0; arms that do not apply are left out.
 
     The single member is `number` modulo the council's size. Without a decision only it can have a text.
     """
-    members = course.plan.council.members
-    alone = course.first.get(members[number % len(members)].agent_id)
+    members = progress.plan.council.members
+    alone = progress.first.get(members[number % len(members)].agent_id)
     decided = result if result and result.status is Status.COMPLETED and result.winner_id else None
     arms: dict[Arm, Reached] = {"single": Reached(_text(alone), *_spent([[alone] if alone else []]))}
-    if course.item.answer_format:
-        arms["majority"] = Reached(_most_voted(course) if decided else None, *_spent([course.first.values()]))
+    if progress.item.answer_format:
+        arms["majority"] = Reached(_most_voted(progress) if decided else None, *_spent([progress.first.values()]))
     ranked = decided.results[0].proposal.content if decided else None
-    before = [given.values() for stage, given in course.answers.items() if stage != SYNTHESIZE]
+    before = [given.values() for stage, given in progress.answers.items() if stage != SYNTHESIZE]
     arms["rank"] = Reached(ranked, *_spent(before))
-    everything = [given.values() for given in course.answers.values()]
+    everything = [given.values() for given in progress.answers.values()]
     arms["synthesize"] = Reached(decided.decision if decided else None, *_spent(everything))
     return arms
 
@@ -186,11 +186,11 @@ def _text(answer: Answer | None) -> str | None:
     return whole.content if whole else None
 
 
-def _most_voted(course: Course) -> str | None:
+def _most_voted(progress: ItemProgress) -> str | None:
     """Of the first proposals the best with the answer that most of them give."""
-    first = Course.read(course.plan, course.item, {PROPOSE: course.first})
+    first = ItemProgress.read(progress.plan, progress.item, {PROPOSE: progress.first})
     vote = first.majority()
-    return _text(course.first[vote.winner_id]) if vote else None
+    return _text(progress.first[vote.winner_id]) if vote else None
 
 
 def _spent(stages: Iterable[Iterable[Answer]]) -> tuple[Usage, int]:

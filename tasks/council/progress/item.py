@@ -28,7 +28,7 @@ UNUSABLE = (MemberStatus.INVALID, MemberStatus.TRUNCATED, MemberStatus.EMPTY)
 """Of a ballot: it came, and cannot be counted."""
 
 
-class Turn(NamedTuple):
+class NextStage(NamedTuple):
     """Who is called for a stage; `skipped` says why nobody is."""
 
     called: tuple[str, ...]
@@ -45,7 +45,7 @@ class Decided(NamedTuple):
 
 
 @dataclass
-class Course:
+class ItemProgress:
     """Answers by stage and member, who was called, why a stage was not held, and why others were not waited for."""
 
     plan: Deliberation
@@ -57,22 +57,22 @@ class Course:
     _ranked: tuple[RankedProposal, ...] | None = None
 
     @classmethod
-    def read(cls, plan: Deliberation, item: Item, answers: Mapping[str, Mapping[str, Answer]]) -> Course:
+    def read(cls, plan: Deliberation, item: Item, answers: Mapping[str, Mapping[str, Answer]]) -> ItemProgress:
         """The course that the answers of a record tell, by stage and member; a stage without a call has none."""
-        course = cls(plan, item)
+        progress = cls(plan, item)
         for stage in plan.stages:
             if stage in answers:
-                course.enter(stage, Turn(tuple(answers[stage])))
+                progress.enter(stage, NextStage(tuple(answers[stage])))
                 for answer in answers[stage].values():
-                    course.take(answer)
-        return course
+                    progress.take(answer)
+        return progress
 
-    def enter(self, stage: str, turn: Turn) -> None:
+    def enter(self, stage: str, next_stage: NextStage) -> None:
         """Begin a stage."""
         self.answers[stage] = {}
-        self.called[stage] = turn.called
-        if turn.skipped:
-            self.skipped[stage] = turn.skipped
+        self.called[stage] = next_stage.called
+        if next_stage.skipped:
+            self.skipped[stage] = next_stage.skipped
 
     def take(self, answer: Answer) -> bool:
         """Add the final answer of one who was called for its stage; whether it is the first."""
@@ -176,20 +176,20 @@ class Course:
 
     # --- what follows -----------------------------------------------------------------------------
 
-    def turn(self, stage: str) -> Turn:
+    def next_stage(self, stage: str) -> NextStage:
         """Who is called for the next stage, as things stand."""
         authors = tuple(candidate.id for candidate in self.candidates())
         if len(authors) < 2:
-            return Turn((), ALONE)
+            return NextStage((), ALONE)
         kind = kind_of(stage)
         if kind == SYNTHESIZE:
-            return Turn((self.plan.council.chair.agent_id,))
+            return NextStage((self.plan.council.chair.agent_id,))
         if kind == REVISE:
             judged = {author for ballot in self.ballots() for author in ballot.opinions}
             called = tuple(author for author in authors if author in judged)
-            return Turn(called) if called else Turn((), "no critique could be counted")
+            return NextStage(called) if called else NextStage((), "no critique could be counted")
         needless = None if self.feeds_revision(stage) else decided_early(self.candidates(), [], authors)
-        return Turn((), needless) if needless else Turn(authors)
+        return NextStage((), needless) if needless else NextStage(authors)
 
     def feeds_revision(self, stage: str) -> bool:
         """Whether a review is held for its critiques, so that every ballot of it matters."""
@@ -202,7 +202,7 @@ class Course:
         missing = [agent_id for agent_id in self.called[stage] if agent_id not in self.answers[stage]]
         return decided_early(self.candidates(), self.ballots(), missing)
 
-    def closing(self, stage: str, turn: Turn, epoch: int) -> Closing:
+    def closing(self, stage: str, next_stage: NextStage, epoch: int) -> Closing:
         """The event by which the run of an epoch closes a stage."""
         standing = self.standing()
         return Closing(
@@ -211,8 +211,8 @@ class Course:
             stage=stage,
             proposals={author: standing[author].stage for author in self.best_first(self.decided())},
             ballots=tuple(ballot.voter for ballot in self.ballots()),
-            called=turn.called,
-            skipped=turn.skipped,
+            called=next_stage.called,
+            skipped=next_stage.skipped,
             epoch=epoch,
         )
 

@@ -16,7 +16,7 @@ from tasks.council.closed_answers import answer_of
 from tasks.council.decisions import ItemResult, MemberOutcome, StageCost, StageOutcome, Synthesis
 from tasks.council.models import Member, MemberStatus, Status
 from tasks.council.progress.completion import Verdict
-from tasks.council.progress.item import ENDED_EARLY, Course, Decided
+from tasks.council.progress.item import ENDED_EARLY, Decided, ItemProgress
 from tasks.council.prompts.synthesize import MAX_SOURCES
 from tasks.council.stages import SYNTHESIZE
 
@@ -32,36 +32,38 @@ _MISSING = {
 """What became of a member without an answer, by the item's status."""
 
 
-def item_result(course: Course, verdict: Verdict, duration_ms: int, completed_at: datetime | None) -> ItemResult:
+def item_result(
+    progress: ItemProgress, verdict: Verdict, duration_ms: int, completed_at: datetime | None
+) -> ItemResult:
     """The result of an item; while it is in progress what came so far, without members that have not answered."""
-    plan, completed = course.plan, verdict.status is Status.COMPLETED
+    plan, completed = progress.plan, verdict.status is Status.COMPLETED
     members = plan.council.members
-    received = sum(answer.status is MemberStatus.OK for answer in course.first.values())
-    decided = course.decided()
-    synthesis = _synthesis(course, decided)
-    stages = tuple(_cost(course, stage) for stage in plan.stages if completed or stage in course.answers)
-    winner = decided.ranked[0] if completed and course.candidates() else None
+    received = sum(answer.status is MemberStatus.OK for answer in progress.first.values())
+    decided = progress.decided()
+    synthesis = _synthesis(progress, decided)
+    stages = tuple(_cost(progress, stage) for stage in plan.stages if completed or stage in progress.answers)
+    winner = decided.ranked[0] if completed and progress.candidates() else None
     written = synthesis.content if winner and synthesis else None
     decision = written or (winner.proposal.content if winner else None)
-    form = course.item.answer_format
+    form = progress.item.answer_format
     return ItemResult(
         id=plan.id,
-        item=course.item.id,
-        task=course.item.task,
+        item=progress.item.id,
+        task=progress.item.task,
         status=verdict.status,
         degraded=verdict.status.final and (received < len(members) or any(stage.short for stage in stages[1:])),
         council=plan.council.name,
-        engine=engine_of(_given(course)),
+        engine=engine_of(_given(progress)),
         strategy=plan.strategy,
         rounds=plan.rounds,
         total_agents=len(members),
         received_count=received,
-        failed_count=(len(members) if verdict.status.final else len(course.first)) - received,
+        failed_count=(len(members) if verdict.status.final else len(progress.first)) - received,
         results=decided.ranked,
         members=tuple(
-            _outcome(course, one, verdict, duration_ms)
+            _outcome(progress, one, verdict, duration_ms)
             for one in members
-            if verdict.status.final or one.agent_id in course.first
+            if verdict.status.final or one.agent_id in progress.first
         ),
         decided_by=("synthesis" if written else decided.by) if winner else None,
         answer=answer_of(decision, form) if decision and form else None,
@@ -73,7 +75,7 @@ def item_result(course: Course, verdict: Verdict, duration_ms: int, completed_at
         decision=decision,
         error_message=None if completed else verdict.reason,
         duration_ms=duration_ms,
-        usage=sum((answer.usage for answer in _given(course)), Usage()),
+        usage=sum((answer.usage for answer in _given(progress)), Usage()),
         completed_at=completed_at,
     )
 
@@ -84,13 +86,13 @@ def engine_of(answers: Iterable[Answer]) -> str:
     return SIMULATOR if SIMULATOR in engines else ",".join(sorted(engines)) or UNKNOWN
 
 
-def _given(course: Course) -> list[Answer]:
-    return list(chain.from_iterable(stage.values() for stage in course.answers.values()))
+def _given(progress: ItemProgress) -> list[Answer]:
+    return list(chain.from_iterable(stage.values() for stage in progress.answers.values()))
 
 
-def _synthesis(course: Course, decided: Decided) -> Synthesis | None:
+def _synthesis(progress: ItemProgress, decided: Decided) -> Synthesis | None:
     """The chairman's answer, where there is one."""
-    given = next(iter(course.answers.get(SYNTHESIZE, {}).values()), None)
+    given = next(iter(progress.answers.get(SYNTHESIZE, {}).values()), None)
     if given is None:
         return None
     whole = given.proposal if given.status is MemberStatus.OK else None
@@ -100,27 +102,27 @@ def _synthesis(course: Course, decided: Decided) -> Synthesis | None:
         reason=given.error,
         content=whole.content if whole else None,
         model=given.model,
-        sources=tuple(course.best_first(decided))[:MAX_SOURCES],
+        sources=tuple(progress.best_first(decided))[:MAX_SOURCES],
     )
 
 
-def _cost(course: Course, stage: str) -> StageCost:
-    given = course.answers.get(stage, {}).values()
+def _cost(progress: ItemProgress, stage: str) -> StageCost:
+    given = progress.answers.get(stage, {}).values()
     return StageCost(
         stage=stage,
-        called=len(course.called.get(stage, ())),
+        called=len(progress.called.get(stage, ())),
         ok=sum(answer.status is MemberStatus.OK for answer in given),
         duration_ms=max((answer.duration_ms for answer in given), default=0),
         usage=sum((answer.usage for answer in given), Usage()),
-        skipped=course.skipped.get(stage) or (None if stage in course.answers else course.agreed()),
-        ended_early=course.early.get(stage),
+        skipped=progress.skipped.get(stage) or (None if stage in progress.answers else progress.agreed()),
+        ended_early=progress.early.get(stage),
         unneeded=sum(answer.error_type == ENDED_EARLY for answer in given),
     )
 
 
-def _outcome(course: Course, member: Member, verdict: Verdict, duration_ms: int) -> MemberOutcome:
-    first = course.first.get(member.agent_id)
-    mine = {stage: given[member.agent_id] for stage, given in course.answers.items() if member.agent_id in given}
+def _outcome(progress: ItemProgress, member: Member, verdict: Verdict, duration_ms: int) -> MemberOutcome:
+    first = progress.first.get(member.agent_id)
+    mine = {stage: given[member.agent_id] for stage, given in progress.answers.items() if member.agent_id in given}
     status, reason = (first.status, first.error) if first else _MISSING[verdict.status]
     return MemberOutcome(
         agent_id=member.agent_id,
@@ -133,6 +135,6 @@ def _outcome(course: Course, member: Member, verdict: Verdict, duration_ms: int)
         stages={
             stage: StageOutcome(status=one.status, reason=one.error)
             for stage, one in mine.items()
-            if stage != course.plan.stages[0]
+            if stage != progress.plan.stages[0]
         },
     )

@@ -11,7 +11,7 @@ from tasks.council.answer import Answer, Proposal, Usage
 from tasks.council.closed_answers import Choice
 from tasks.council.models import CouncilSpec, Deliberation, DeliberationRequest, Member, MemberStatus, Status
 from tasks.council.progress.completion import Verdict
-from tasks.council.progress.item import ENDED_EARLY, Course, Turn
+from tasks.council.progress.item import ENDED_EARLY, ItemProgress, NextStage
 from tasks.council.progress.result import item_result
 from tasks.council.report.wording import missing_in_words, statuses
 from tasks.council.stages import stages_of
@@ -23,14 +23,14 @@ MEMBERS = tuple(Member(agent_id=f"m{number}", role="DEV") for number in (1, 2, 3
 YES_NO = Choice(options=("yes", "no"))
 
 
-def begun(strategy: str = "rank", rounds: int = 0, members: int = 3, **fields: Any) -> Course:
+def begun(strategy: str = "rank", rounds: int = 0, members: int = 3, **fields: Any) -> ItemProgress:
     """A course whose members are called for their proposals."""
     council = CouncilSpec(name="c", members=MEMBERS[:members])
     request = DeliberationRequest(task="Write a queue", strategy=strategy, rounds=rounds, **fields)
     plan = Deliberation.plan("d", request, council)
-    course = Course(plan, plan.agenda[0])
-    course.enter("propose-0", Turn(tuple(member.agent_id for member in council.members)))
-    return course
+    progress = ItemProgress(plan, plan.agenda[0])
+    progress.enter("propose-0", NextStage(tuple(member.agent_id for member in council.members)))
+    return progress
 
 
 def answer(stage: str, agent_id: str, status: MemberStatus = MemberStatus.OK, **fields: Any) -> Answer:
@@ -56,18 +56,18 @@ def vote(stage: str, voter: str, *ranking: str) -> Answer:
     return answer(stage, voter, ballot=ballot, duration_ms=200)
 
 
-def go_on(course: Course, stage: str, *answers: Answer) -> Turn:
+def go_on(progress: ItemProgress, stage: str, *answers: Answer) -> NextStage:
     """Take answers, then enter the next stage as the collector does; who is called for it."""
     for one in answers:
-        assert course.take(one)
-    turn = course.turn(course.plan.next_stage(stage) or "")
-    course.enter(course.plan.next_stage(stage) or "", turn)
-    return turn
+        assert progress.take(one)
+    next_stage = progress.next_stage(progress.plan.next_stage(stage) or "")
+    progress.enter(progress.plan.next_stage(stage) or "", next_stage)
+    return next_stage
 
 
-def ended(course: Course) -> Any:
+def ended(progress: ItemProgress) -> Any:
     """The result of a course that is completed."""
-    return item_result(course, Verdict(Status.COMPLETED), 1000, NOW)
+    return item_result(progress, Verdict(Status.COMPLETED), 1000, NOW)
 
 
 def proposals(*contents: str) -> list[Answer]:
@@ -93,24 +93,24 @@ def test_the_stages_of_each_strategy(strategy: Any, rounds: int, stages: str) ->
 
 def test_a_round_of_revision_and_a_synthesis() -> None:
     """Authors revise their own text, earlier ones are kept, and the chairman's text is the decision."""
-    course = begun("synthesize", rounds=1)
-    assert set(go_on(course, "propose-0", *proposals(GOOD, GOOD, GOOD)).called) == {"m1", "m2", "m3"}
+    progress = begun("synthesize", rounds=1)
+    assert set(go_on(progress, "propose-0", *proposals(GOOD, GOOD, GOOD)).called) == {"m1", "m2", "m3"}
     votes = [vote("review-0", "m1", "m2", "m3"), vote("review-0", "m2", "m1", "m3"), vote("review-0", "m3", "m2", "m1")]
-    assert set(go_on(course, "review-0", *votes).called) == {"m1", "m2", "m3"}
+    assert set(go_on(progress, "review-0", *votes).called) == {"m1", "m2", "m3"}
     revised = [text("revise-1", one, f"{GOOD} Better.", (GOOD,)) for one in ("m1", "m2")]
     cut = answer("revise-1", "m3", MemberStatus.TRUNCATED)
-    assert set(go_on(course, "revise-1", *revised, cut).called) == {"m1", "m2", "m3"}
-    assert {author: one.stage for author, one in course.standing().items()} == {
+    assert set(go_on(progress, "revise-1", *revised, cut).called) == {"m1", "m2", "m3"}
+    assert {author: one.stage for author, one in progress.standing().items()} == {
         "m1": "revise-1",
         "m2": "revise-1",
         "m3": "propose-0",
     }
     again = [vote("review-1", "m1", "m2", "m3"), vote("review-1", "m3", "m2", "m1")]
     early = answer("review-1", "m2", MemberStatus.CANCELLED, error="settled", error_type=ENDED_EARLY)
-    assert go_on(course, "review-1", *again, early).called == ("m1",)
-    assert next(iter(course.closing("review-1", Turn(("m1",)), 1).proposals.items())) == ("m2", "revise-1")
-    course.take(text("synthesize", "m1", "The decision."))
-    done = ended(course)
+    assert go_on(progress, "review-1", *again, early).called == ("m1",)
+    assert next(iter(progress.closing("review-1", NextStage(("m1",)), 1).proposals.items())) == ("m2", "revise-1")
+    progress.take(text("synthesize", "m1", "The decision."))
+    done = ended(progress)
     assert (done.decision, done.decided_by, done.winner_id) == ("The decision.", "synthesis", "m2")
     assert done.results[0].proposal.revisions == (GOOD,)
     assert (done.synthesis.chairman_id, done.synthesis.sources[0]) == ("m1", "m2")
@@ -130,12 +130,12 @@ def test_a_round_of_revision_and_a_synthesis() -> None:
 @pytest.mark.parametrize("status", [MemberStatus.FAILED, MemberStatus.TIMEOUT, MemberStatus.TRUNCATED])
 def test_without_a_synthesis_the_best_proposal_stands(status: MemberStatus) -> None:
     """And the result says so."""
-    course = begun("synthesize")
-    go_on(course, "propose-0", *proposals("one", GOOD, "three"))
+    progress = begun("synthesize")
+    go_on(progress, "propose-0", *proposals("one", GOOD, "three"))
     ballots = (("m1", "m3", "m2"), ("m2", "m3", "m1"), ("m3", "m1", "m2"))
-    go_on(course, "review-0", *(vote("review-0", *ballot) for ballot in ballots))
-    course.take(answer("synthesize", "m1", status))
-    done = ended(course)
+    go_on(progress, "review-0", *(vote("review-0", *ballot) for ballot in ballots))
+    progress.take(answer("synthesize", "m1", status))
+    done = ended(progress)
     assert (done.decision, done.decided_by, done.degraded) == ("three", "ballots", True)
     assert done.headline == "3 of 3, no synthesis: degraded"
     assert (done.synthesis.status, done.synthesis.content) == (status, None)
@@ -143,93 +143,93 @@ def test_without_a_synthesis_the_best_proposal_stands(status: MemberStatus) -> N
 
 def test_closed_answers_that_agree_need_no_review() -> None:
     """The majority decides, and every later stage says why it was not held."""
-    course = begun("synthesize", rounds=1, answer_format=YES_NO)
+    progress = begun("synthesize", rounds=1, answer_format=YES_NO)
     for one in proposals(f"{GOOD}\nANSWER: yes", "ANSWER: Yes", "ANSWER: YES."):
-        course.take(one)
-    assert course.agreed() == "all 3 proposals give the same answer: yes"
-    done = ended(course)
+        progress.take(one)
+    assert progress.agreed() == "all 3 proposals give the same answer: yes"
+    done = ended(progress)
     assert (done.answer, done.decided_by, done.degraded) == ("yes", "majority", False)
     assert {one.skipped for one in done.stages[1:]} == {"all 3 proposals give the same answer: yes"}
-    assert done.ballots.ended_early == course.agreed()
+    assert done.ballots.ended_early == progress.agreed()
 
 
 def test_closed_answers_that_differ_are_decided_by_the_majority_without_ballots() -> None:
     """Whatever the checks say; one that cannot be read comes last."""
-    course = begun("propose", answer_format=YES_NO)
+    progress = begun("propose", answer_format=YES_NO)
     for one in proposals(f"{GOOD}\nANSWER: yes", "ANSWER: no", "ANSWER: no"):
-        course.take(one)
-    done = ended(course)
+        progress.take(one)
+    done = ended(progress)
     assert (done.answer, done.decided_by, done.winner_id in {"m2", "m3"}) == ("no", "majority", True)
     assert done.results[-1].proposal.author_id == "m1"
-    assert course.agreed() is None
+    assert progress.agreed() is None
 
 
 def test_ballots_go_before_the_majority() -> None:
     """The strategy was asked for; the vote is shown beside."""
-    course = begun("rank", answer_format=YES_NO)
-    go_on(course, "propose-0", *proposals("ANSWER: yes", "ANSWER: no", "ANSWER: no"))
+    progress = begun("rank", answer_format=YES_NO)
+    go_on(progress, "propose-0", *proposals("ANSWER: yes", "ANSWER: no", "ANSWER: no"))
     for ballot in (vote("review-0", "m2", "m1", "m3"), vote("review-0", "m3", "m1", "m2")):
-        course.take(ballot)
-    done = ended(course)
+        progress.take(ballot)
+    done = ended(progress)
     assert (done.winner_id, done.answer, done.decided_by) == ("m1", "yes", "ballots")
     assert done.majority.answer == "no"
 
 
 def test_one_proposal_has_nobody_to_judge_or_to_revise_it() -> None:
     """Every further stage is passed, with its reason."""
-    course = begun("synthesize", rounds=1)
+    progress = begun("synthesize", rounds=1)
     failed = [answer("propose-0", one, MemberStatus.FAILED) for one in ("m2", "m3")]
-    turn = go_on(course, "propose-0", text("propose-0", "m1"), *failed)
-    for stage in course.plan.stages[1:-1]:
-        assert turn == Turn((), "there is only one proposal")
-        turn = go_on(course, stage)
-    done = ended(course)
+    next_stage = go_on(progress, "propose-0", text("propose-0", "m1"), *failed)
+    for stage in progress.plan.stages[1:-1]:
+        assert next_stage == NextStage((), "there is only one proposal")
+        next_stage = go_on(progress, stage)
+    done = ended(progress)
     assert (done.decided_by, done.synthesis, done.headline) == ("checks", None, "1 of 3: degraded")
 
 
 def test_two_authors_criticise_and_synthesise_though_they_cannot_rank() -> None:
     """A last review of two would compare nothing; one that feeds a revision is worth its critiques."""
-    course = begun("synthesize", rounds=1, members=2)
-    assert set(go_on(course, "propose-0", *proposals(GOOD, GOOD)).called) == {"m1", "m2"}
+    progress = begun("synthesize", rounds=1, members=2)
+    assert set(go_on(progress, "propose-0", *proposals(GOOD, GOOD)).called) == {"m1", "m2"}
     votes = (vote("review-0", "m1", "m2"), vote("review-0", "m2", "m1"))
-    assert set(go_on(course, "review-0", *votes).called) == {"m1", "m2"}
+    assert set(go_on(progress, "review-0", *votes).called) == {"m1", "m2"}
     revised = [text("revise-1", one, GOOD, (GOOD,)) for one in ("m1", "m2")]
-    turn = go_on(course, "revise-1", *revised)
-    assert (turn.called, turn.skipped) == ((), "the outstanding ballots compare nothing")
-    assert go_on(course, "review-1").called == ("m1",)
+    next_stage = go_on(progress, "revise-1", *revised)
+    assert (next_stage.called, next_stage.skipped) == ((), "the outstanding ballots compare nothing")
+    assert go_on(progress, "review-1").called == ("m1",)
 
 
 def test_without_a_critique_nobody_revises() -> None:
     """The review before it brought no ballot."""
-    course = begun("rank", rounds=1)
-    go_on(course, "propose-0", *proposals(GOOD, GOOD, GOOD))
+    progress = begun("rank", rounds=1)
+    go_on(progress, "propose-0", *proposals(GOOD, GOOD, GOOD))
     invalid = [answer("review-0", member.agent_id, MemberStatus.INVALID) for member in MEMBERS]
-    assert go_on(course, "review-0", *invalid) == Turn((), "no critique could be counted")
-    assert set(go_on(course, "revise-1").called) == {"m1", "m2", "m3"}
-    assert "0 of 3 ballots" in ended(course).headline
+    assert go_on(progress, "review-0", *invalid) == NextStage((), "no critique could be counted")
+    assert set(go_on(progress, "revise-1").called) == {"m1", "m2", "m3"}
+    assert "0 of 3 ballots" in ended(progress).headline
 
 
 def test_a_review_for_critiques_is_not_ended_early() -> None:
     """The last one is, once the lead cannot be overtaken."""
     last, feeding = begun("rank"), begun("rank", rounds=1)
-    for course in (last, feeding):
-        go_on(course, "propose-0", *proposals(GOOD, "b", "c"))
+    for progress in (last, feeding):
+        go_on(progress, "propose-0", *proposals(GOOD, "b", "c"))
         for ballot in (vote("review-0", "m2", "m1", "m3"), vote("review-0", "m3", "m1", "m2")):
-            course.take(ballot)
+            progress.take(ballot)
     assert "m1 cannot be overtaken" in (last.early_end("review-0") or "")
     assert feeding.early_end("review-0") is None
 
 
 def test_a_ballot_that_failed_is_not_excused_by_an_early_end() -> None:
     """Only what was not waited for is not missing."""
-    course = begun("rank")
-    go_on(course, "propose-0", *proposals(GOOD, "b", "c"))
-    course.take(answer("review-0", "m2", MemberStatus.TRUNCATED))
-    course.take(vote("review-0", "m3", "m1", "m2"))
-    settled = course.early_end("review-0")
+    progress = begun("rank")
+    go_on(progress, "propose-0", *proposals(GOOD, "b", "c"))
+    progress.take(answer("review-0", "m2", MemberStatus.TRUNCATED))
+    progress.take(vote("review-0", "m3", "m1", "m2"))
+    settled = progress.early_end("review-0")
     assert settled
-    course.take(answer("review-0", "m1", MemberStatus.CANCELLED, error=settled, error_type=ENDED_EARLY))
-    done = ended(course)
+    progress.take(answer("review-0", "m1", MemberStatus.CANCELLED, error=settled, error_type=ENDED_EARLY))
+    done = ended(progress)
     assert (done.degraded, done.headline) == (True, "3 of 3, 1 of 3 ballots: degraded")
     assert {one.agent_id: statuses(one, "review", done.stages) for one in done.members} == {
         "m1": "-",
@@ -241,11 +241,11 @@ def test_a_ballot_that_failed_is_not_excused_by_an_early_end() -> None:
 
 def test_a_course_is_read_again_from_its_answers() -> None:
     """The record tells the same result."""
-    course = begun("rank")
-    go_on(course, "propose-0", *proposals(GOOD, "b", "c"))
+    progress = begun("rank")
+    go_on(progress, "propose-0", *proposals(GOOD, "b", "c"))
     early = answer("review-0", "m2", MemberStatus.CANCELLED, error="settled", error_type=ENDED_EARLY)
     for one in (vote("review-0", "m1", "m2", "m3"), vote("review-0", "m3", "m2", "m1"), early):
-        course.take(one)
-    again = Course.read(course.plan, course.item, course.answers)
-    assert ended(again) == ended(course)
+        progress.take(one)
+    again = ItemProgress.read(progress.plan, progress.item, progress.answers)
+    assert ended(again) == ended(progress)
     assert not again.take(early)

@@ -20,7 +20,7 @@ from tasks.council.evaluation.questions import Question, Verdict, read_questions
 from tasks.council.evaluation.report import figures, notes, report
 from tasks.council.models import CouncilSpec, Deliberation, DeliberationRequest, InvalidRequest, MemberStatus, Status
 from tasks.council.progress.completion import Verdict as Ruling
-from tasks.council.progress.item import ENDED_EARLY, Course, Turn
+from tasks.council.progress.item import ENDED_EARLY, ItemProgress, NextStage
 from tasks.council.progress.result import item_result
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -281,15 +281,15 @@ def arms_of(
     asked: Deliberation, *answers: Answer, number: int = 0, status: Status = Status.COMPLETED
 ) -> tuple[ItemResult, dict[Arm, Reached]]:
     """The item's result as the collector publishes it, and what each arm came to, read from the answers alone."""
-    course, read = Course(asked, asked.agenda[0]), dict[str, dict[str, Answer]]()
+    progress, read = ItemProgress(asked, asked.agenda[0]), dict[str, dict[str, Answer]]()
     for one in answers:
-        if one.stage not in course.answers:
+        if one.stage not in progress.answers:
             called = tuple(each.agent_id for each in answers if each.stage == one.stage)
-            course.enter(one.stage, Turn(called))
-        course.take(one)
+            progress.enter(one.stage, NextStage(called))
+        progress.take(one)
         read.setdefault(one.stage, {})[one.agent_id] = one
-    result = item_result(course, Ruling(status), 1000, NOW)
-    return result, reached(Course.read(asked, asked.agenda[0], read), result, number)
+    result = item_result(progress, Ruling(status), 1000, NOW)
+    return result, reached(ItemProgress.read(asked, asked.agenda[0], read), result, number)
 
 
 PROPOSALS = (
@@ -381,8 +381,8 @@ def test_without_a_decision_only_the_single_member_has_a_text() -> None:
     assert [arm for arm, one in arms.items() if one.text is not None] == ["single"]
     assert set(arms) == {"single", "majority", "rank", "synthesize"}
     assert arms["majority"].usage.completion_tokens == 30
-    course = Course.read(plan(), plan().agenda[0], {})
-    assert {one.text for one in reached(course, None, 0).values()} == {None}
+    progress = ItemProgress.read(plan(), plan().agenda[0], {})
+    assert {one.text for one in reached(progress, None, 0).values()} == {None}
 
 
 def test_revisions_count_for_the_ranking_and_not_for_the_vote() -> None:

@@ -19,7 +19,7 @@ from tasks.council.decisions import ItemResult
 from tasks.council.models import CouncilSpec, Deliberation, DeliberationRequest, Item, Member, MemberStatus, Status
 from tasks.council.outcome import Outcome
 from tasks.council.progress.completion import Verdict
-from tasks.council.progress.item import Course, Turn
+from tasks.council.progress.item import ItemProgress, NextStage
 from tasks.council.progress.result import item_result
 from tasks.council.report.appendix import Trail
 from tasks.council.report.markup import MAX_SHOWN, cell, escape, fenced, folded
@@ -126,13 +126,13 @@ def planned(text: str, items: int = 1, members: int = 3, **fields: object) -> De
 
 def taken(plan: Deliberation, item: Item, answers: Iterable[Answer]) -> ItemResult:
     """What an item comes to by these answers, each stage called for those who answered."""
-    course = Course(plan, item)
+    progress = ItemProgress(plan, item)
     for one in answers:
-        if one.stage not in course.answers:
-            course.enter(one.stage, Turn(()))
-        course.called[one.stage] += (one.agent_id,)
-        course.take(one)
-    return item_result(course, Verdict(Status.COMPLETED), 1234, datetime(2026, 1, 1, tzinfo=UTC))
+        if one.stage not in progress.answers:
+            progress.enter(one.stage, NextStage(()))
+        progress.called[one.stage] += (one.agent_id,)
+        progress.take(one)
+    return item_result(progress, Verdict(Status.COMPLETED), 1234, datetime(2026, 1, 1, tzinfo=UTC))
 
 
 def deliberation(text: str, items: int = 1) -> tuple[Deliberation, list[ItemResult]]:

@@ -10,7 +10,7 @@ from tasks.council.answer import Answer, Proposal, Usage
 from tasks.council.decisions import ItemResult
 from tasks.council.models import CouncilSpec, Deliberation, DeliberationRequest, Member, MemberStatus, Status
 from tasks.council.progress.completion import Verdict
-from tasks.council.progress.item import Course, Turn
+from tasks.council.progress.item import ItemProgress, NextStage
 from tasks.council.progress.result import item_result
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -50,11 +50,11 @@ def answer(agent_id: str, status: MemberStatus = MemberStatus.OK, content: str =
 
 def result(*answers: Answer, status: Status = Status.COMPLETED, reason: str | None = None) -> ItemResult:
     """The result of these answers; the council has three members."""
-    course = Course(PLAN, ITEM)
-    course.enter("propose-0", Turn(tuple(member.agent_id for member in COUNCIL.members)))
+    progress = ItemProgress(PLAN, ITEM)
+    progress.enter("propose-0", NextStage(tuple(member.agent_id for member in COUNCIL.members)))
     for one in answers:
-        course.take(one)
-    return item_result(course, Verdict(status, reason=reason), 1234, NOW)
+        progress.take(one)
+    return item_result(progress, Verdict(status, reason=reason), 1234, NOW)
 
 
 def test_the_best_proposal_of_a_completed_item_is_its_decision() -> None:

@@ -1,0 +1,29 @@
+"""What an agent task is given: who answers which stage of which deliberation."""
+
+from __future__ import annotations
+
+from tasks.council.base import Frozen
+
+
+class Assignment(Frozen):
+    """The one input of an agent task. It has names only, so that Prefect keeps no prompt and no secret.
+
+    The plan is read from the record, and the server from its block, in the version that the driver found.
+
+    Attributes:
+        deliberation_id: The deliberation.
+        agent_id: The member.
+        stage: The stage, such as `review-0`.
+        epoch: Of the run that the task belongs to.
+        installation: The driver's, whose record must be this host's.
+        server_version: Version of the block of the member's model server; None where nobody keeps it.
+        engine: What that server was found to be; an answer says so where there is one.
+    """
+
+    deliberation_id: str
+    agent_id: str
+    stage: str
+    epoch: int
+    installation: str
+    server_version: str | None
+    engine: str
