@@ -89,8 +89,8 @@ async def _ballots(plan: Deliberation, result: ItemResult) -> dict[str, tuple[Re
         told = ((member.agent_id, member.stages.get(stage)) for member in result.members)
         voters = [agent_id for agent_id, outcome in told if outcome and outcome.status is MemberStatus.OK]
         if voters:
-            subjects = (subjects.answer(plan.id, result.item, stage, voter) for voter in voters[:MAX_BALLOTS])
-            events = await asyncio.gather(*map(record.last, subjects))
+            listed = [subjects.answer(plan.id, result.item, stage, voter) for voter in voters[:MAX_BALLOTS]]
+            events = await asyncio.gather(*map(record.last, listed))
             answers = (Answer.from_record(event.body) for event in events if event)
             found[stage] = tuple(answer.ballot for answer in answers if answer.ballot)
     return found
