@@ -1,6 +1,16 @@
-"""What can go wrong with a connection, each class one sentence; the name says whether trying again helps.
+"""What can go wrong, each class one sentence; the name says whether trying again helps. A fault in the program is none.
 
-ConclaveError
+ConclaveError                     (tasks/council/exceptions.py)
+├── WrongUse                      what somebody gave cannot be used; the text names the field
+│   ├── InvalidRequest            a request (tasks/council/models.py)
+│   ├── InvalidBallot             a model's answer that is no ballot (tasks/council/voting/ballots.py)
+│   ├── MappingError              a listener's expression, or what it makes of an event
+│   ├── PrefixError, SettingsError, CouncilFileError, ListenersError
+│   │                             a setting or a file, by its name
+│   └── UnknownFlow, OtherRun     a message in the queue that names what it may not
+├── StackError                    the local stack (deployments/stack/exceptions.py)
+├── BenchError                    the benchmark
+├── NotDecided                    a run ended without the end of its deliberation; another one goes on
 ├── PrefectUnavailable            Prefect's server does not answer
 ├── PrefectRefused                Prefect's server refuses our key
 ├── BlockMissing                  no block document of that name
@@ -22,9 +32,9 @@ ConclaveError
 
 from __future__ import annotations
 
+from tasks.council.exceptions import ConclaveError, WrongUse
 
-class ConclaveError(Exception):
-    """Base of every error that Conclave raises on purpose."""
+__all__ = ["ConclaveError", "WrongUse"]
 
 
 class PrefectUnavailable(ConclaveError):
@@ -97,6 +107,10 @@ class Superseded(RecordError):
 
 class AgentsUnavailable(ConclaveError):
     """There is no Ray cluster at the address, it is gone, or none of its agent hosts answers."""
+
+
+class NotDecided(ConclaveError):
+    """A run ended without a final status on the record; another try may bring it."""
 
 
 class Orphaned(ConclaveError):

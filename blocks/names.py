@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import re
 
+from tasks.council.exceptions import WrongUse
+
 VARIABLE = "CONCLAVE_PREFIX"
 PATTERN = r"[a-z0-9-]{1,20}"
 RULE = "1 to 20 of a-z, 0-9 and '-', such as staging"
@@ -18,7 +20,7 @@ TAG = "conclave:"
 """Tags of flow runs and deployments that begin so say whose they are."""
 
 
-class PrefixError(ValueError):
+class PrefixError(WrongUse):
     """The prefix is not usable; the text names its variable."""
 
 

@@ -15,7 +15,7 @@ from prefect.client.schemas.objects import State
 from blocks.background import background
 from blocks.connections import connections, prefect_clients, prefect_named
 from blocks.documents import fresh, open_record
-from blocks.exceptions import PrefectUnavailable
+from blocks.exceptions import NotDecided, PrefectUnavailable
 from blocks.names import tag_of
 from blocks.ray_agents import RayAgents
 from blocks.record import subjects
@@ -51,7 +51,7 @@ async def run_deliberation(fields: dict[str, Any], deliberation_id: str, watcher
             raise ended
         if await record.last(subjects.finished(plan.id)) is None:
             watcher.say(f"not decided; what was answered is on the record: --id {plan.id} goes on from there")
-            raise ended or RuntimeError("the flow ended without a result")
+            raise ended or NotDecided("the flow ended without a result")
         if isinstance(ended, PrefectUnavailable):
             watcher.say(f"{ended}: its UI does not show the end of this deliberation, which is on the record")
         result = await result_of(record, plan.id)

@@ -24,6 +24,7 @@ from blocks.files import read_regular
 from blocks.record.events import Record
 from blocks.record.subscriptions import Incoming, kept, passing, stream_of
 from tasks.council.base import Name
+from tasks.council.exceptions import WrongUse
 from tasks.council.models import InvalidRequest
 from tasks.council.plain import SHOWN_INPUT, shortened
 from tasks.deliberations.event_mapping import Asked, Mapping, MappingError
@@ -44,7 +45,7 @@ Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
 Subject = Annotated[str, StringConstraints(pattern=r"^[^\s.]+(\.[^\s.]+)*$", max_length=255)]
 
 
-class ListenersError(ValueError):
+class ListenersError(WrongUse):
     """A file of listeners that cannot be used; the text names the file, the key and what would be right."""
 
     def __init__(self, text: str) -> None:

@@ -15,9 +15,10 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from blocks import names
+from tasks.council.exceptions import WrongUse
 
 
-class SettingsError(ValueError):
+class SettingsError(WrongUse):
     """An environment variable has an unusable value; the text names it and says what would be right."""
 
 

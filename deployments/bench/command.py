@@ -22,6 +22,7 @@ from deployments.bench.options import (
     read_sizes,
 )
 from deployments.bench.targets import MISSED, exit_code
+from tasks.council.exceptions import WrongUse
 
 NOT_UP = 6
 WIDTH = 100
@@ -141,7 +142,7 @@ def _compare(asked: dict[str, Any], quick: bool, against: Path, doors: str | Non
         raise typer.BadParameter("nothing is left to compare but the floor", param_hint="--peers")
     try:
         checkout = checked(against)
-    except ValueError as error:
+    except WrongUse as error:
         raise typer.BadParameter(str(error), param_hint="--against") from None
     return compare(options, chosen, checkout)
 
@@ -168,7 +169,7 @@ def compare(options: Options, doors: tuple[str, ...], checkout: Path) -> int:
 def _read(read: Callable[[str], T], text: str | None, option: str) -> T | None:
     try:
         return None if text is None else read(text)
-    except ValueError as error:
+    except WrongUse as error:
         raise typer.BadParameter(str(error), param_hint=option) from None
 
 

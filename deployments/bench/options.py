@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from tasks.council.exceptions import WrongUse
+
 T = TypeVar("T")
 
 PEERS = ("floor", "conclave", "rank", "synthesize", "stock", "langgraph")
@@ -40,9 +42,9 @@ def read_sizes(text: str) -> tuple[int, ...]:
     try:
         sizes = sorted({int(part) for part in text.split(",")})
     except ValueError:
-        raise ValueError(f"{text!r} should be numbers of members, such as 1,3,64") from None
+        raise WrongUse(f"{text!r} should be numbers of members, such as 1,3,64") from None
     if sizes[0] < 1 or sizes[-1] > 1000:
-        raise ValueError("councils have 1 to 1000 members")
+        raise WrongUse("councils have 1 to 1000 members")
     return tuple(sizes)
 
 
@@ -50,7 +52,7 @@ def read_peers(text: str) -> tuple[str, ...]:
     """Peers such as `conclave,langgraph`; the floor always belongs to them. Raises ValueError."""
     named = {part.strip() for part in text.split(",") if part.strip()}
     if unknown := sorted(named - set(PEERS)):
-        raise ValueError(f"there is no peer {', '.join(unknown)}; there are {', '.join(PEERS)}")
+        raise WrongUse(f"there is no peer {', '.join(unknown)}; there are {', '.join(PEERS)}")
     return tuple(peer for peer in PEERS if peer in named | {"floor"})
 
 
@@ -58,7 +60,7 @@ def read_doors(text: str) -> tuple[str, ...]:
     """Doors such as `ui,cli`; none where the text is empty. Raises ValueError."""
     named = {part.strip() for part in text.split(",") if part.strip()}
     if unknown := sorted(named - set(DOORS)):
-        raise ValueError(f"there is no door {', '.join(unknown)}; there are {', '.join(DOORS)}")
+        raise WrongUse(f"there is no door {', '.join(unknown)}; there are {', '.join(DOORS)}")
     return tuple(door for door in DOORS if door in named)
 
 

@@ -21,6 +21,7 @@ from deployments.bench.report import Report
 from deployments.bench.targets import judge
 from deployments.settings import Settings, load_settings
 from deployments.stack import StackStatus, UpOptions, authorization, down, environment, up
+from tasks.council.exceptions import ConclaveError
 
 Say = Callable[[str], None]
 
@@ -29,7 +30,7 @@ SLOTS = 1024
 FIRST_LOOK_S = 2.0
 
 
-class BenchError(Exception):
+class BenchError(ConclaveError):
     """A sample could not be taken; the text says whose, and why."""
 
 

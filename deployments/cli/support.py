@@ -72,16 +72,17 @@ def use(found: StackStatus) -> None:
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run async work; wrong requests end with code 2, absent parts with code 6."""
+    """Run async work; wrong use ends with code 2, absent parts with code 6. A fault in the program is raised."""
     import httpx
 
-    from blocks.exceptions import ConclaveError, OtherInstallation, RecordUnreadable
-    from tasks.council.models import InvalidRequest
+    from blocks.exceptions import ConclaveError, NotDecided, OtherInstallation, RecordUnreadable, WrongUse
 
     try:
         return asyncio.run(work)
-    except InvalidRequest as error:
-        fail(str(error), WRONG_USE)
+    except WrongUse as error:
+        fail(shortened(str(error)), WRONG_USE)
+    except NotDecided as error:
+        fail(shortened(str(error)), FAILED)
     except OtherInstallation as error:
         fail(str(error), NOT_UP)
     except RecordUnreadable as error:
@@ -93,22 +94,21 @@ def run(work: Coroutine[Any, Any, T]) -> T:
             raise
         fail("Prefect's server refuses our key (PREFECT_API_AUTH_STRING); `conclave doctor` asks it", NOT_UP)
     except RuntimeError as error:
-        fail(shortened(str(error)), NOT_UP if "Failed to reach API" in str(error) else FAILED)
+        if not isinstance(error.__cause__, httpx.TransportError):
+            raise
+        fail(shortened(str(error)), NOT_UP)  # Prefect's client, which says that it cannot reach the API
 
 
 def guarded(call: Callable[[], T]) -> T:
-    """Call; the known errors end with their code and one line."""
-    from pydantic import ValidationError
-
+    """Call; wrong use and what is wrong with the stack end with their code and one line."""
     from deployments.stack import StackError
+    from tasks.council.exceptions import WrongUse
 
     try:
         return call()
-    except ValidationError as error:
-        fail(shortened(str(error)), WRONG_USE)
     except StackError as error:
         fail(str(error), NOT_UP)
-    except ValueError as error:  # SettingsError, InvalidRequest, CouncilFileError
+    except WrongUse as error:
         fail(shortened(str(error)), WRONG_USE)
 
 

@@ -17,6 +17,7 @@ from blocks.ownership import claim
 from deployments.provisioning.ownership import own_record
 from deployments.settings import Settings
 from tasks.council.base import NAME_RULE
+from tasks.council.exceptions import WrongUse
 from tasks.council.models import CouncilSpec, Member
 from tasks.council.plain import SHOWN_INPUT, shortened
 
@@ -26,7 +27,7 @@ BLOCK_NAME_RULE = "1 to 64 of a-z, 0-9 and '-', as Prefect's blocks are"
 BlockName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,64}$")]
 
 
-class CouncilFileError(ValueError):
+class CouncilFileError(WrongUse):
     """A council file that cannot be applied; the text names the file, the key and what would be right."""
 
     def __init__(self, text: str) -> None:

@@ -11,8 +11,10 @@ StackError
 └── NoAnswerError            one question to a part got no usable answer (inside; it is asked again)
 """
 
+from tasks.council.exceptions import ConclaveError
 
-class StackError(Exception):
+
+class StackError(ConclaveError):
     """Base of all errors of the local stack."""
 
 

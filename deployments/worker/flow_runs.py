@@ -25,6 +25,7 @@ from blocks.names import stored, tag_of
 from blocks.ray_agents import RayAgents
 from blocks.record.events import Body, Record
 from blocks.record.leases import Lease, carried
+from tasks.council.exceptions import WrongUse
 from tasks.council.models import DeliberationRequest, InvalidRequest
 from tasks.deliberations.ownership import may_run
 from tasks.deliberations.submit import DELIBERATE, Request, digest_of, id_of
@@ -37,7 +38,7 @@ DEPLOYMENT_KEPT_S = 30.0
 _started: ContextVar[Callable[[], None]] = ContextVar("started")
 
 
-class OtherRun(ValueError):
+class OtherRun(WrongUse):
     """A message names a flow run that is not its own; the text says why it is not."""
 
 

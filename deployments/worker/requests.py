@@ -10,6 +10,7 @@ from prefect import Flow
 from prefect.client.schemas.objects import FlowRun
 
 from blocks.record.subjects import Lane
+from tasks.council.exceptions import WrongUse
 from tasks.council.plain import SHOWN_INPUT, shortened
 from tasks.deliberations.submit import DELIBERATE, Request, id_of
 
@@ -18,7 +19,7 @@ BATCH = "batch"
 FLOWS = re.compile(r"flows\.[a-z_]+\.[a-z_]+")
 
 
-class UnknownFlow(ValueError):
+class UnknownFlow(WrongUse):
     """A deployment or request names a flow that this worker does not run; the text says what would be right."""
 
 

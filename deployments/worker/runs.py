@@ -27,6 +27,7 @@ from blocks.exceptions import (
     BlockUnusable,
     ConclaveError,
     NewerVersion,
+    NotDecided,
     OtherInstallation,
     PrefectRefused,
     PrefectUnavailable,
@@ -103,12 +104,8 @@ class Work:
             self.flow.cancel()
 
 
-class Unfinished(ConclaveError):
-    """A run ended without a final status on the record; another try may bring it."""
-
-
 TRIED_AGAIN = (
-    *(Unfinished, AgentsUnavailable, OtherInstallation, RecordError, BlockMissing, BlockUnusable),
+    *(NotDecided, AgentsUnavailable, OtherInstallation, RecordError, BlockMissing, BlockUnusable),
     *(PrefectUnavailable, PrefectRefused, httpx.HTTPError),
 )
 
@@ -231,7 +228,7 @@ class Runs:
         if isinstance(error, AgentsUnavailable):
             await self._cluster.suspect()
         if _is_of_the_message(error) and self._is_spent(work, error):
-            raise error if isinstance(error, Exception) else Unfinished(str(error) or type(error).__name__)
+            raise error if isinstance(error, Exception) else NotDecided(str(error) or type(error).__name__)
         self._log.warning("%s is tried again (%s): %s", request.id, type(error).__name__, error)
         return AGAIN_S * min(tries, MAX_TRIES)
 
@@ -246,7 +243,7 @@ class Runs:
     async def _deliberation(
         self, work: Work, request: Request, flow: Flow[Any, Any], run: FlowRun, lease: Lease, status: Body
     ) -> int:
-        """Run a deliberation to its end. Raises Unfinished, and what its flow raises."""
+        """Run a deliberation to its end. Raises NotDecided, and what its flow raises."""
         final = "status" in status and Status(status["status"]).final
         in_prefect = run.state
         if final and in_prefect is not None and in_prefect.is_final():
@@ -272,8 +269,8 @@ class Runs:
         state = await self._execute(work, await self._flow_runs.with_agents(flow), run, request, lease)
         if await self.record.last(subjects.finished(request.id)) is None:
             failure = await state.aresult(raise_on_failure=False)
-            known = isinstance(failure, ConclaveError | InvalidRequest)
-            raise failure if known else Unfinished(state.message or state.name)
+            known = isinstance(failure, ConclaveError)
+            raise failure if known else NotDecided(state.message or state.name)
         return tries
 
     async def _other(self, work: Work, request: Request, flow: Flow[Any, Any], run: FlowRun) -> None:
@@ -309,7 +306,7 @@ class Runs:
                     return Cancelled(message="Cancelled while it ran.")
                 if not work.flow.cancelled():  # the worker itself ends
                     raise
-                raise Unfinished(f"Prefect's engine gave the run up: {error}") from error
+                raise NotDecided(f"Prefect's engine gave the run up: {error}") from error
 
     # --- ends -------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from tasks.council.base import Frozen
+from tasks.council.exceptions import WrongUse
 
 MAX_ANSWER = 1000
 """Characters of an answer; a longer line is none."""
@@ -94,14 +95,14 @@ AnswerFormat = Annotated[Choice | Number | TextExact, Field(discriminator="type"
 def format_of(text: str) -> dict[str, Any]:
     """The `answer_format` that a command line means: `number`, `text-exact`, or a choice's options, `yes,no`.
 
-    Raises ValueError.
+    Raises WrongUse.
     """
     if text in (kinds := ("number", "text-exact")):
         return {"type": text}
     options = [option.strip() for option in text.split(",") if option.strip()]
     if len(options) < 2:
         known = f"neither {' nor '.join(kinds)}, nor the options of a choice, such as yes,no"
-        raise ValueError(f"answer_format: {text!r} is {known}")
+        raise WrongUse(f"answer_format: {text!r} is {known}")
     return {"type": "choice", "options": options}
 
 

@@ -29,6 +29,7 @@ from tasks.council.base import (
     size_of,
 )
 from tasks.council.closed_answers import AnswerFormat
+from tasks.council.exceptions import WrongUse
 from tasks.council.plain import SHOWN_INPUT, shortened
 from tasks.council.stages import MAX_ROUNDS, SYNTHESIZE, Strategy, stages_of
 
@@ -49,7 +50,7 @@ Grace = Annotated[float, Field(ge=0, le=86_400)]
 Deadline = Annotated[float, Field(gt=0, le=86_400)]
 
 
-class InvalidRequest(ValueError):
+class InvalidRequest(WrongUse):
     """A request that cannot be run as it stands; `field` names what is wrong, `problem` says what would be right."""
 
     def __init__(self, field: str, problem: str) -> None:

@@ -18,6 +18,7 @@ from jmespath.exceptions import JMESPathError
 from jmespath.parser import ParsedResult
 
 from tasks.council.base import MAX_INTEGER, NAME_PATTERN, NAME_RULE
+from tasks.council.exceptions import WrongUse
 from tasks.council.models import DeliberationRequest, InvalidRequest
 from tasks.council.plain import SHOWN_INPUT, shortened
 
@@ -27,7 +28,7 @@ _FAILING = (JMESPathError, TypeError, ValueError, ArithmeticError, LookupError, 
 """What an expression raises on a value of another type; jmespath checks arguments, but not what operators compare."""
 
 
-class MappingError(ValueError):
+class MappingError(WrongUse):
     """A mapping that cannot be used; `key` names what is wrong, `problem` says what would be right."""
 
     def __init__(self, key: str, problem: str) -> None:

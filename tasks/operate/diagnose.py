@@ -34,7 +34,6 @@ from blocks.record.installation import read_again
 from blocks.record.queue import backlog, workers
 from blocks.vllm_server import VLLM
 from blocks.warm.runner import settled
-from tasks.council.models import InvalidRequest
 from tasks.council.report.markup import cell
 from tasks.deliberations.plan import council_spec
 
@@ -175,7 +174,7 @@ async def councils_answer(wanted: Sequence[str], unwell: Callable[[Model], str])
         async with asyncio.timeout(PATIENCE_S):
             names = list(wanted) or await council_names()
             specs = [await council_spec(name) for name in names]
-    except (ConclaveError, InvalidRequest, httpx.HTTPError, TimeoutError) as error:
+    except (ConclaveError, httpx.HTTPError, TimeoutError) as error:
         yield Finding(subject="councils", state="failed", text=_words(error), advice=UP)
         return
     if not specs:

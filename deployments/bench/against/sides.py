@@ -16,6 +16,7 @@ import deployments
 from deployments.bench.against.side import ORDER_TIMEOUT_S
 from deployments.bench.program import EXTERNAL, BenchError
 from deployments.stack.places import log_tail
+from tasks.council.exceptions import WrongUse
 
 Say = Callable[[str], None]
 
@@ -85,7 +86,7 @@ def checked(checkout: Path) -> Path:
     """The checkout's folder. Raises ValueError where it is none."""
     found = checkout.expanduser().resolve()
     if not (found / "deployments" / "bench" / "worker").is_dir():
-        raise ValueError(f"{found} is no checkout of Conclave that knows `conclave bench worker`")
+        raise WrongUse(f"{found} is no checkout of Conclave that knows `conclave bench worker`")
     return found
 
 

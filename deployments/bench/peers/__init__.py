@@ -10,10 +10,11 @@ from typing import Protocol
 
 from deployments.bench.samples import Sample
 from deployments.bench.workload import ModelServer
+from tasks.council.exceptions import ConclaveError
 from tasks.council.models import CouncilSpec
 
 
-class PeerMissing(Exception):
+class PeerMissing(ConclaveError):
     """A peer that cannot be measured here; the text says why, and how to have it."""
 
 

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, NoReturn
 from pydantic import Field, StrictInt, StringConstraints, ValidationError
 
 from tasks.council.base import Frozen, Name, digest
+from tasks.council.exceptions import WrongUse
 from tasks.council.plain import SHOWN_INPUT, shortened
 from tasks.council.replies import fenced_blocks
 from tasks.council.voting.tally import Ballot
@@ -130,7 +131,7 @@ def sheets(authors: Iterable[str], voters: Iterable[str], salt: str) -> dict[str
 # --- the answer -----------------------------------------------------------------------------------
 
 
-class InvalidBallot(ValueError):
+class InvalidBallot(WrongUse):
     """An answer that is no ballot; `field` names what is wrong, `problem` says what would be right."""
 
     def __init__(self, field: str, problem: str) -> None:
