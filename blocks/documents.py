@@ -65,11 +65,18 @@ async def save(block: Block, name: str) -> None:
 
     Raises BlockUnusable where the name begins as those of another installation in this Prefect.
     """
+    if (other := await prefix_of_others(name)) is not None:
+        raise BlockUnusable(f"{name!r}: names that begin with {other}- are another installation's in this Prefect")
+    await block.save(names.stored(name), overwrite=True)
+
+
+async def prefix_of_others(name: str) -> str | None:
+    """The prefix of another installation in this Prefect that a name begins with; None for one of ours."""
     full = names.stored(name)
-    for other in await other_prefixes():
-        if full.startswith(names.carrying(other, "")):
-            raise BlockUnusable(f"{name!r}: names that begin with {other}- are another installation's in this Prefect")
-    await block.save(full, overwrite=True)
+    if "-" not in full:
+        return None
+    theirs = [other for other in await other_prefixes() if full.startswith(names.carrying(other, ""))]
+    return theirs[0] if theirs else None
 
 
 async def open_record() -> Record:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import itertools
+import logging
 import os
 import signal
 import threading
@@ -61,6 +62,14 @@ QUIET = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING"}
 _CALLS = 1_000_000  # what Ray lets into a host; the host bounds what runs, and must answer while it is full
 
 _connecting = threading.Lock()
+
+
+def _is_news(said: logging.LogRecord) -> bool:
+    """Whether it is not that Ray sets no SIGTERM handler on another thread, where we do not want one (see below)."""
+    return "SIGTERM handler is not set" not in said.getMessage()
+
+
+logging.getLogger("ray._private.worker").addFilter(_is_news)
 
 
 def connect(address: str | None, init_kwargs: dict[str, Any] | None = None) -> None:

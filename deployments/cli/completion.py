@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import urllib.request
 from pathlib import Path
+from typing import Any
+
+from blocks import names
 
 PATIENCE_S = 0.5
 
@@ -19,20 +23,31 @@ def council_names(incomplete: str) -> list[str]:
         settings = load_settings()
         places = Places.of(settings.home)
         record = places.load_record()
+        if record is not None and record.prefix:
+            os.environ.setdefault(names.VARIABLE, record.prefix)
         ours = record is not None and not record.parts["prefect"].external
         url = record.parts["prefect"].url if record is not None else settings.prefect_api_url
         if not url:
             return []
-        key = basic(read_key(places.prefect_auth)) if ours else users_prefect_key()
-        request = urllib.request.Request(
-            f"{url}/block_types/slug/council/block_documents", headers={"Authorization": key} if key else {}
-        )
-        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with direct.open(request, timeout=PATIENCE_S) as answer:
-            names = [str(block["name"]) for block in json.loads(answer.read(1 << 22))]
+        key = basic(read_key(places.prefect_auth)) if ours else users_prefect_key(record.given if record else {})
+        blocks = _asked(f"{url}/block_types/slug/council/block_documents", key)
+        marks = [] if names.prefix() else _asked(f"{url}/variables/filter", key, {})
+        others = [names.prefix_of(str(mark["name"])) for mark in marks]
+        begins = tuple(names.carrying(other, "") for other in others if other)
+        ours = [names.shown(str(block["name"])) for block in blocks if not str(block["name"]).startswith(begins)]
     except (OSError, ValueError, KeyError, TypeError):
         return []
-    return sorted(name for name in names if name.startswith(incomplete))
+    return sorted(name for name in ours if name and name.startswith(incomplete))
+
+
+def _asked(url: str, key: str | None, body: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+    headers = {"Content-Type": "application/json", **({"Authorization": key} if key else {})}
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data=data, headers=headers)
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with direct.open(request, timeout=PATIENCE_S) as answer:
+        found: list[dict[str, Any]] = json.loads(answer.read(1 << 22))
+        return found
 
 
 def part_names(incomplete: str) -> list[str]:

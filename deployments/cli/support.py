@@ -13,10 +13,13 @@ import typer
 from tasks.council.plain import plain, shortened
 
 if TYPE_CHECKING:
+    from blocks.exceptions import ConclaveError
     from deployments.settings import Settings
     from deployments.stack import StackStatus
 
 FAILED, WRONG_USE, NOT_UP = 1, 2, 6
+
+KEYS = "`conclave env` prints the keys of a stack of ours"
 
 T = TypeVar("T")
 
@@ -75,28 +78,51 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     """Run async work; wrong use ends with code 2, absent parts with code 6. A fault in the program is raised."""
     import httpx
 
-    from blocks.exceptions import ConclaveError, NotDecided, OtherInstallation, RecordUnreadable, WrongUse
+    from blocks.exceptions import ConclaveError
 
     try:
         return asyncio.run(work)
-    except WrongUse as error:
-        fail(shortened(str(error)), WRONG_USE)
-    except NotDecided as error:
-        fail(shortened(str(error)), FAILED)
-    except OtherInstallation as error:
-        fail(str(error), NOT_UP)
-    except RecordUnreadable as error:
-        fail(f"what stands on the record cannot be read: {shortened(str(error))}", FAILED)
-    except (ConclaveError, httpx.TransportError) as error:
-        fail(f"{type(error).__name__}: {shortened(str(error))}; `conclave doctor` says which part is away", NOT_UP)
+    except ConclaveError as error:
+        fail(*_told(error))
+    except httpx.TransportError as error:
+        fail(_away(error), NOT_UP)
     except httpx.HTTPStatusError as error:
         if error.response.status_code not in (401, 403):
             raise
-        fail("Prefect's server refuses our key (PREFECT_API_AUTH_STRING); `conclave doctor` asks it", NOT_UP)
+        fail(f"Prefect's server refuses our key (PREFECT_API_AUTH_STRING); {KEYS}", NOT_UP)
     except RuntimeError as error:
         if not isinstance(error.__cause__, httpx.TransportError):
             raise
         fail(shortened(str(error)), NOT_UP)  # Prefect's client, which says that it cannot reach the API
+
+
+def _told(error: ConclaveError) -> tuple[str, int]:
+    """What is said of an error of ours, and the code that the command ends with."""
+    from blocks.exceptions import (
+        NotDecided,
+        OtherInstallation,
+        PrefectRefused,
+        RecordRefused,
+        RecordUnreadable,
+        WrongUse,
+    )
+
+    said = shortened(str(error))
+    if isinstance(error, WrongUse):
+        return said, WRONG_USE
+    if isinstance(error, NotDecided):
+        return said, FAILED
+    if isinstance(error, RecordUnreadable):
+        return f"what stands on the record cannot be read: {said}", FAILED
+    if isinstance(error, OtherInstallation):
+        return str(error), NOT_UP
+    if isinstance(error, PrefectRefused | RecordRefused):
+        return f"{said}; {KEYS}", NOT_UP
+    return _away(error), NOT_UP
+
+
+def _away(error: Exception) -> str:
+    return f"{type(error).__name__}: {shortened(str(error))}; `conclave doctor` says which part is away"
 
 
 def guarded(call: Callable[[], T]) -> T:

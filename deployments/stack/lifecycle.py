@@ -4,6 +4,7 @@ One lock per home orders them. The record on disk is written before anything is 
 interrupted command leaves can be found; what a killed supervisor leaves is found by its mark (`processes`).
 """
 
+import os
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -15,7 +16,7 @@ from deployments.stack.environments import supervisors_environment, write_enviro
 from deployments.stack.exceptions import StackOptionsError
 from deployments.stack.interruption import terminable, undisturbed
 from deployments.stack.models import PartRecord, StackRecord, StackStatus, UpOptions
-from deployments.stack.observation import status, supervised, without_own
+from deployments.stack.observation import KEYS_OF_EXTERNAL, status, supervised, without_own
 from deployments.stack.parts import SIMULATOR_OWNER, WORKER, WORKER_STOP_S, Part, ask_part, nats_config, plan, recall
 from deployments.stack.places import Places, locked, mark_log, private_files, read_key, writable, write_private
 from deployments.stack.probes import in_work
@@ -81,6 +82,9 @@ def _start(options: UpOptions, settings: Settings, places: Places, report: Repor
         database=None if settings.prefect_api_url else "postgresql" if settings.prefect_database else "sqlite",
         prefix=settings.prefix,
     )
+    for part in external:
+        given = KEYS_OF_EXTERNAL.get(part.name, ())
+        record.given |= {name: os.environ[name] for name in given if os.environ.get(name)}
     if settings.llm_api_key and not record.parts["llm"].external:
         record.llm_key = settings.llm_api_key.get_secret_value()
     question = partial(ask_part, settings=settings)

@@ -45,6 +45,14 @@ def status(settings: Settings, ask: bool = True) -> StackStatus:
     )
 
 
+KEYS_OF_EXTERNAL = {
+    "prefect": ("PREFECT_API_AUTH_STRING", "PREFECT_API_KEY"),
+    "ray": ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"),
+}
+"""Variables with keys for parts from outside, which `up` keeps in the home, so that later commands find them.
+
+That of a NATS stands in its URL, that of a model server in its block.
+"""
 MAX_PARAMETERS = 64 * 1024 * 1024
 """Bytes of a flow run's parameters, and so of an agenda."""
 
@@ -76,6 +84,8 @@ def environment(status: StackStatus) -> dict[str, str]:
     if not parts["llm"].external:
         values["CONCLAVE_LLM_API_KEY"] = record.llm_key or read_key(places.llm_key)
     environ = {name: value for name, value in values.items() if value}
+    # A key that the shell has now is newer than the one that `up` was given.
+    environ |= {name: value for name, value in record.given.items() if not os.environ.get(name)}
     if not parts["ray"].external:
         environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(places.ray_token)}
         environ |= {"RAY_AUTH_TOKEN": "", **_RAY_ON_LOOPBACK}  # a token of the user's own would come first

@@ -91,16 +91,24 @@ def ask_part(part: Part, settings: Settings) -> dict[str, str]:
             _refuse_lost_writes(Places.of(settings.home).log(part.name))
     elif part.name == "prefect":
         own = Places.of(settings.home).prefect_auth
-        probes.ask_prefect(part.url, probes.users_prefect_key() if part.external else probes.basic(read_key(own)))
+        users = probes.users_prefect_key(_given(settings))
+        probes.ask_prefect(part.url, users if part.external else probes.basic(read_key(own)))
     elif part.name == "ray":
         own = Places.of(settings.home).ray_token
-        probes.ask_ray(part.url, probes.users_ray_token() if part.external else read_key(own))
+        users = probes.users_ray_token(_given(settings))
+        probes.ask_ray(part.url, users if part.external else read_key(own))
     elif part.name == WORKER:
         probes.ask_worker(part.url)
     elif part.name == "llm":
         key = model_key(settings, external=part.external)
         return probes.ask_llm(part.url, key.get_secret_value() if key else None)
     return {}
+
+
+def _given(settings: Settings) -> dict[str, str]:
+    """Keys for parts from outside that `up` was given."""
+    record = Places.of(settings.home).load_record()
+    return record.given if record else {}
 
 
 def model_key(settings: Settings, external: bool) -> SecretStr | None:

@@ -13,6 +13,7 @@ import os
 import tomllib
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +69,12 @@ def basic(auth: str | None) -> str | None:
     return f"Basic {base64.b64encode(auth.encode()).decode()}" if auth else None
 
 
-def users_prefect_key() -> str | None:
-    """The header that Prefect's own client would send to a server that is not ours, or None."""
-    given = {**_prefect_profile(), **os.environ}
+def users_prefect_key(kept: Mapping[str, str]) -> str | None:
+    """The header that Prefect's own client would send to a server that is not ours, or None.
+
+    `kept` are keys that `up` was given.
+    """
+    given = {**_prefect_profile(), **kept, **os.environ}
     if auth := given.get("PREFECT_API_AUTH_STRING"):
         return basic(auth)
     return f"Bearer {key}" if (key := given.get("PREFECT_API_KEY")) else None
@@ -153,12 +157,12 @@ def _json_of(error: urllib.error.HTTPError) -> dict[str, Any]:
     return told if isinstance(told, dict) else {"waiting_for": f"{error.code} {error.reason}"}
 
 
-def users_ray_token() -> str | None:
-    """The token that Ray itself would find here for a cluster that is not ours, or None."""
-    given = os.environ.get("RAY_AUTH_TOKEN")
-    if given:
-        return given
-    return read_key(Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token"))
+def users_ray_token(kept: Mapping[str, str]) -> str | None:
+    """The token that Ray itself would find here for a cluster that is not ours, or None; `kept`: as above."""
+    given = {**kept, **os.environ}
+    if token := given.get("RAY_AUTH_TOKEN"):
+        return token
+    return read_key(Path(given.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token"))
 
 
 def _get_json(url: str, authorization: str | None = None) -> Any:

@@ -38,24 +38,24 @@ def request_for(flow_run: FlowRun, entrypoint: str | None) -> Request:
     )
 
 
-def known(entrypoint: str | None) -> str:
-    """The entrypoint, if this worker may run it. Raises UnknownFlow."""
+def known(entrypoint: str | None, field: str = "entrypoint") -> str:
+    """The entrypoint, if this worker may run it. Raises UnknownFlow, which names the field that it stands in."""
     if entrypoint is None or FLOWS.fullmatch(entrypoint) is None:
         shown = shortened(repr(entrypoint), SHOWN_INPUT)
         raise UnknownFlow(
-            f"entrypoint: {shown} is none that the warm worker runs; one is dotted and in the package flows, "
+            f"{field}: {shown} is none that the warm worker runs; one is dotted and in the package flows, "
             f"such as {DELIBERATE}. Other flows run on a pool of Prefect's own types"
         )
     return entrypoint
 
 
 def load(entrypoint: str) -> Flow[Any, Any]:
-    """The flow of an entrypoint. Raises UnknownFlow."""
-    module, _, name = known(entrypoint).rpartition(".")
+    """The flow of a request's entrypoint. Raises UnknownFlow."""
+    module, _, name = known(entrypoint, "flow").rpartition(".")
     try:
         found = getattr(importlib.import_module(module), name, None)
     except ImportError as error:
-        raise UnknownFlow(f"entrypoint: {entrypoint!r} cannot be imported: {shortened(str(error))}") from error
+        raise UnknownFlow(f"flow: {entrypoint!r} cannot be imported: {shortened(str(error))}") from error
     if not isinstance(found, Flow):
-        raise UnknownFlow(f"entrypoint: {entrypoint!r} is no flow")
+        raise UnknownFlow(f"flow: {entrypoint!r} is no flow")
     return found

@@ -43,6 +43,9 @@ async def replay(record: Record, number: int) -> str:
         problem = f"dead letter {number} is no request that can be run: {letter.reason}"
         raise InvalidRequest("number", problem) from error
     if request.flow != DELIBERATE:
-        raise InvalidRequest("number", f"dead letter {number} asks for {request.flow}; start that in Prefect again")
+        raise InvalidRequest(
+            "number",
+            f"dead letter {number} asks for {request.flow}; only a deliberation can be asked for again",
+        )
     await enqueue(record, request.model_copy(update={"parameters": request.asked}))
     return request.id

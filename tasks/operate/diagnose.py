@@ -42,7 +42,7 @@ TOKENS = 8
 PATIENCE_S = 30.0
 """For one answer; a model that is cold may take a while."""
 UP = "conclave up --detach"
-DEAD = "conclave dead list; each can be asked for again: conclave dead replay NUMBER"
+DEAD = "conclave dead list; conclave dead replay NUMBER asks again for one that is a request"
 APART = "another CONCLAVE_PREFIX keeps installations apart; `conclave up --detach` points the blocks here again"
 READY = "ready"
 SHOWN = 300

@@ -341,6 +341,27 @@ UNRELATED = (
 """What an operator's shell may have for others, or for parts of ours that run elsewhere."""
 
 
+def test_a_key_for_a_part_from_outside_is_found_by_later_commands(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without asking the user again; one that the shell has comes first, and none is shown."""
+    places = Places.of(settings.home)
+    places.create()
+    parts = {
+        name: PartRecord(url=f"http://127.0.0.1:{port}", external=True)
+        for port, name in enumerate(("nats", "prefect", "ray", "llm"))
+    }
+    record = StackRecord(parts=parts, given={"PREFECT_API_AUTH_STRING": "user:given-to-up"})
+    write_private(places.record, record.model_dump_json())
+    told = status(settings, ask=False)
+    monkeypatch.delenv("PREFECT_API_AUTH_STRING", raising=False)
+    assert environment(told)["PREFECT_API_AUTH_STRING"] == "user:given-to-up"
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", "user:newer")
+    assert "PREFECT_API_AUTH_STRING" not in environment(told)
+    assert "given-to-up" not in told.model_dump_json()
+    places.runtime.rmdir()
+
+
 @pytest.mark.parametrize("given", [True, False], ids=["a key of the user's", "the home's own key"])
 @pytest.mark.parametrize("simulated", [True, False], ids=["simulator", "vllm"])
 def test_no_part_is_given_a_secret_that_it_has_no_use_for(

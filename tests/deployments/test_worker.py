@@ -294,7 +294,7 @@ async def test_garbage_does_not_stop_it(worker: Worker, recorded: Any, make_coun
 
     reasons = {letter.subject.removeprefix(f"requests.{new_id}"): letter.reason for letter in await until(buried)}
     assert "is no JSON" in reasons["-a"]
-    assert reasons["-b"].startswith("entrypoint: 'os.system' is none that the warm worker runs")
+    assert reasons["-b"].startswith("flow: 'os.system' is none that the warm worker runs")
     assert reasons["-c"].startswith("id: ")
     assert reasons["-d"].startswith("run: ")
     assert reasons["-e"] == "id: is not that of the message's subject"

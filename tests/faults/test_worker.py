@@ -150,7 +150,7 @@ async def test_what_is_no_request_leaves_the_queue_and_others_run(broken: Stack,
     listed = json.loads((await broken.run("dead", "list", "--json")).out)
     letters = {letter["id"].removeprefix(new_id): letter for letter in listed}
     assert "is no JSON" in letters["-a"]["reason"]
-    assert letters["-b"]["reason"].startswith("entrypoint: 'os.system' is none that the warm worker runs")
+    assert letters["-b"]["reason"].startswith("flow: 'os.system' is none that the warm worker runs")
     shown = json.loads((await broken.run("dead", "show", str(letters["-b"]["number"]))).out)
     assert shown["body"]["flow"] == "os.system"
     refused = await broken.run("dead", "replay", str(letters["-a"]["number"]))
