@@ -34,10 +34,10 @@ def council_names(incomplete: str) -> list[str]:
         marks = [] if names.prefix() else _asked(f"{url}/variables/filter", key, {})
         others = [names.prefix_of(str(mark["name"])) for mark in marks]
         begins = tuple(names.carrying(other, "") for other in others if other)
-        ours = [names.shown(str(block["name"])) for block in blocks if not str(block["name"]).startswith(begins)]
+        shown = [names.shown(str(block["name"])) for block in blocks if not str(block["name"]).startswith(begins)]
     except (OSError, ValueError, KeyError, TypeError):
         return []
-    return sorted(name for name in ours if name and name.startswith(incomplete))
+    return sorted(name for name in shown if name and name.startswith(incomplete))
 
 
 def _asked(url: str, key: str | None, body: dict[str, Any] | None = None) -> list[dict[str, Any]]:
