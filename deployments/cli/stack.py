@@ -235,7 +235,7 @@ def _show(found: StackStatus) -> None:
         put(f"{name:8} {part.state:9} {part.url or ''}{f'  ({notes})' if notes else ''}")
     put(f"Look at deliberations in Prefect's UI: {found.prefect.removesuffix('/api')}")
     if found.parts["prefect"].state != "external":
-        put(f"It asks once for its key, which is in {found.home}/prefect_auth")
+        put(f"Log in there first: it asks once for its key, which is in {found.home}/prefect_auth")
     if found.simulated:
         typer.secho("The model server is the SIMULATOR: texts are made up, for rehearsals only.", fg="yellow", err=True)
     if not found.is_up:
