@@ -8,6 +8,7 @@ nothing, and whatever door a deliberation came through is run, repeated and canc
 from __future__ import annotations
 
 import asyncio
+import signal
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -30,6 +31,8 @@ QUERY_S = 0.25
 """How often Prefect is asked for flow runs, unless PREFECT_WORKER_QUERY_SECONDS says something else."""
 HAND_OVER_S = 1.0
 """Pause between two tries to put a request into the queue while JetStream is away."""
+SIGINT_IS_IGNORED = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+"""As a script's shell has it for what it starts in the background; told before Prefect sets a handler of its own."""
 
 
 class WarmJobConfiguration(BaseJobConfiguration):
@@ -75,6 +78,8 @@ class ConclaveWorker(BaseWorker[WarmJobConfiguration, BaseVariables, BaseWorkerR
 
     async def start(self, *args: Any, **kwargs: Any) -> None:
         """Start polling, four times a second where nobody says otherwise."""
+        if SIGINT_IS_IGNORED and (work := asyncio.current_task()) is not None:
+            _end_at_sigterm(work)
         asked = PREFECT_WORKER_QUERY_SECONDS.value() != PREFECT_WORKER_QUERY_SECONDS.default()
         with temporary_settings({} if asked else {PREFECT_WORKER_QUERY_SECONDS: QUERY_S}):
             await super().start(*args, **kwargs)
@@ -176,3 +181,14 @@ def _words(error: httpx.HTTPError) -> str:
 
 class WarmResult(BaseWorkerResult):
     """A flow run was handed over."""
+
+
+def _end_at_sigterm(work: asyncio.Task[Any]) -> None:
+    """End as at a SIGINT. Prefect turns SIGTERM into one, which nobody hears where that signal is ignored."""
+    loop = asyncio.get_running_loop()
+
+    def end_it() -> None:
+        loop.remove_signal_handler(signal.SIGTERM)  # a second one ends the process without a drain
+        work.cancel()
+
+    loop.add_signal_handler(signal.SIGTERM, end_it)

@@ -35,6 +35,16 @@ PATIENCE_S = 120.0
 OURS = ("CONCLAVE_", "NATS_", "PREFECT_", "RAY_", "VLLM_")
 
 
+def in_the_foreground() -> None:
+    """SIGINT as a terminal's programs have it, also where these tests run in a script's background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def in_the_background() -> None:
+    """SIGINT as a script's shell has it for what it starts in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 async def until(found: Callable[[], Awaitable[Any]], patience_s: float = PATIENCE_S) -> Any:
     """The first true value that `found` gives."""
     async with asyncio.timeout(patience_s):
@@ -98,9 +108,10 @@ class Stack:
     async def start(self, *arguments: str) -> Command:
         """Begin a command."""
         pipe = asyncio.subprocess.PIPE
-        return Command(
-            await asyncio.create_subprocess_exec(CONCLAVE, *arguments, stdout=pipe, stderr=pipe, env=self.environ)
+        process = await asyncio.create_subprocess_exec(
+            CONCLAVE, *arguments, stdout=pipe, stderr=pipe, env=self.environ, preexec_fn=in_the_foreground
         )
+        return Command(process)
 
     async def run(self, *arguments: str) -> Ended:
         """Run a command to its end."""
@@ -330,13 +341,17 @@ class Stack:
             return found
 
     @asynccontextmanager
-    async def worker(self, **environ: str) -> AsyncGenerator[asyncio.subprocess.Process, None]:
+    async def worker(
+        self, started: Callable[[], Any] = in_the_foreground, **environ: str
+    ) -> AsyncGenerator[asyncio.subprocess.Process, None]:
         """Another worker, as its own process; ready, and ended by SIGKILL if it still runs."""
         address = f"127.0.0.1:{free_port(18090)}"
         given = {**self.environ, **environment(self.status), "CONCLAVE_WORKER_HEALTH": address, **environ}
         command = ("-P", "-m", "prefect", "worker", "start", "--pool", "conclave", "--type", "conclave")
         log = (self.settings.home / f"worker-{uuid.uuid4().hex[:6]}.log").open("w")
-        process = await asyncio.create_subprocess_exec(sys.executable, *command, env=given, stdout=log, stderr=log)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, *command, env=given, stdout=log, stderr=log, preexec_fn=started
+        )
 
         async def ready() -> bool:
             try:

@@ -10,14 +10,14 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from blocks.record.queue import ACK_WAIT_S
-from tests.faults.conftest import TASK, Stack, home_of_a_stack, until
+from tests.faults.conftest import TASK, Stack, home_of_a_stack, in_the_background, in_the_foreground, until
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(400)]
 
@@ -91,13 +91,14 @@ async def test_a_worker_that_stands_still_is_superseded(broken: Stack, new_id: s
         assert other.returncode is None
 
 
-async def test_a_worker_that_is_told_to_end_finishes_what_it_can(broken: Stack) -> None:
+@pytest.mark.parametrize("started", [in_the_foreground, in_the_background])
+async def test_a_worker_that_is_told_to_end_finishes_what_it_can(broken: Stack, started: Callable[[], None]) -> None:
     """SIGTERM: short ones finish in it, long ones are handed back and go on at once elsewhere.
 
     At once is before JetStream would deliver them again by itself. What was not finished is asked again.
     """
     await broken.fault("slow", match=":propose-0:.*3$", delay_s=6)
-    async with broken.worker(CONCLAVE_WORKER_DRAIN="15") as other:
+    async with broken.worker(started, CONCLAVE_WORKER_DRAIN="15") as other:
         async with broken.away("worker"):
             short = await broken.deploy_runs(2)
             await _all_asked(broken, short)
