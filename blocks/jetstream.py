@@ -118,9 +118,7 @@ class JetStream(Block):
     def _credentials(self) -> tuple[str, ...]:
         """All that decides who this is to the servers: who differs in any of it shares no connection."""
         names = ("user", "password", "token", "credentials_file", "tls_ca_file", "tls_cert_file", "tls_key_file")
-        values = [getattr(self, name) for name in names]
-        told = (value.get_secret_value() if isinstance(value, SecretStr) else str(value or "") for value in values)
-        return tuple(f"{name}={value}" for name, value in zip(names, told, strict=True))
+        return tuple(f"{name}={_in_the_open(getattr(self, name))}" for name in names)
 
     async def _connect(self) -> tuple[Record, Close]:
         self._require_files()
@@ -301,6 +299,13 @@ class JetStream(Block):
             await jetstream.add_stream(config)
         except APIError as error:
             raise RecordMisconfigured(f"stream {name} cannot be created: {error.description}") from error
+
+
+def _in_the_open(value: SecretStr | Path | str | None) -> str:
+    """A field as text, a secret one too; empty where it is not set."""
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    return str(value or "")
 
 
 async def _close(client: Client) -> None:

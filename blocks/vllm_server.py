@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -131,9 +131,7 @@ class VLLM(Block):
             listed = [(read_name(model["id"]), read_name(model.get("owned_by"))) for model in body["data"][:MAX_MODELS]]
         except (LookupError, TypeError, AttributeError):
             raise ModelServerUnavailable(f"{self.base_url}/v1/models did not list models") from None
-        owners = {owner for _, owner in listed}
-        engine = "simulator" if "conclave-simulator" in owners else "vllm" if "vllm" in owners else "openai"
-        info = ServerInfo(engine, tuple(model for model, _ in listed))
+        info = ServerInfo(_engine({owner for _, owner in listed}), tuple(model for model, _ in listed))
         cache["info"] = (time.monotonic(), info)
         return info
 
@@ -244,6 +242,13 @@ class VLLM(Block):
         return await shared(key, _open_cache)
 
 
+def _engine(owners: Collection[str | None]) -> str:
+    """What runs a server, by whom its models name as their owner; vLLM names itself, and so does the simulator."""
+    if "conclave-simulator" in owners:
+        return "simulator"
+    return "vllm" if "vllm" in owners else "openai"
+
+
 async def _open_session() -> tuple[aiohttp.ClientSession, Close]:
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S)
     session = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None))
@@ -252,7 +257,7 @@ async def _open_session() -> tuple[aiohttp.ClientSession, Close]:
 
 async def _open_cache() -> tuple[dict[str, Any], Close]:
     async def forget() -> None:
-        """Nothing to close."""
+        """A cache goes with its loop, and holds nothing open."""
 
     return {}, forget
 

@@ -7,7 +7,8 @@ are made here see to that, whatever is shown on them.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderableType, RenderHook, RenderResult
 from rich.control import Control
@@ -47,6 +48,8 @@ MAX_ROWS = 20
 """Members that are shown while they answer."""
 WIDE = 4
 """Stages from which on roles and reasons are not shown with them."""
+UNRANKED = 1000
+"""Where members without a proposal stand, behind every rank."""
 
 
 class TerminalWatcher:
@@ -90,26 +93,35 @@ class TerminalWatcher:
         self._console.print(Text(text))
 
     def _table(self) -> RenderableType:
+        """A row for each member: its role, what it did in each stage, and why an answer is missing."""
         if self._plan is None:
             return Text()
-        plan = self._plan
-        roles = {member.agent_id: member.role for member, _ in plan.posts}
-        alone, brief = len(plan.agenda) == 1, len(plan.stages) < WIDE
-        named = ("", "") if brief else ("",)
-        table = Table(box=None, padding=(0, 1, 0, 0), show_header=alone and len(plan.stages) > 1, header_style="dim")
-        for column in (*named, *(plan.stages if alone else ("",))):
-            table.add_column(column, no_wrap=True)
-        if brief:
-            table.add_column("", no_wrap=True, overflow="ellipsis", ratio=1)
+        roles = {member.agent_id: member.role for member, _ in self._plan.posts}
+        table = _progress_table(self._plan)
         for agent_id in list(roles)[:MAX_ROWS]:
-            answers = self._answers.get(agent_id, {})
-            states = [self._state(agent_id, stage) for stage in plan.stages] if alone else [self._count(agent_id)]
-            failed = [answer for answer in answers.values() if answer.error] if alone else []
-            why = Text(plain(failed[-1].error or "") if failed else "", style="dim")
-            table.add_row(*((agent_id, roles[agent_id], *states, why) if brief else (agent_id, *states)))
+            states = self._states(agent_id)
+            if _with_reasons(self._plan):
+                table.add_row(agent_id, roles[agent_id], *states, Text(self._reason(agent_id), style="dim"))
+            else:
+                table.add_row(agent_id, *states)
         if (more := len(roles) - MAX_ROWS) > 0:
             table.add_row(f"and {more} more")
         return table
+
+    def _states(self, agent_id: str) -> list[RenderableType]:
+        """What a member did: a cell for each stage, or of an agenda one for all."""
+        assert self._plan is not None
+        if len(self._plan.agenda) > 1:
+            return [self._count(agent_id)]
+        return [self._state(agent_id, stage) for stage in self._plan.stages]
+
+    def _reason(self, agent_id: str) -> str:
+        """What the last of a member's failed answers says; nothing for an agenda, since it could be any item's."""
+        assert self._plan is not None
+        if len(self._plan.agenda) > 1:
+            return ""
+        errors = [answer.error for answer in self._answers.get(agent_id, {}).values() if answer.error]
+        return plain(errors[-1]) if errors else ""
 
     def _count(self, agent_id: str) -> Text:
         """How many of its answers to an agenda a member has given."""
@@ -126,17 +138,39 @@ class TerminalWatcher:
             mark, style = MARKS.get(answer.status, (answer.status.value, "red"))
             return Text(mark, style=style).append(f" {answer.duration_ms / 1000:.1f} s", style="default")
         called = any(member.agent_id == agent_id for member in self._plan.called_for(stage))
-        waits = self._live is not None and called and stage == self._present()
-        return self._spinner if waits else Text("-" if called else "", style="dim")
+        if self._live is not None and called and stage == self._present():
+            return self._spinner
+        return Text("-" if called else "", style="dim")
 
     def _present(self) -> str:
         """The stage that the council is in, as far as its answers tell."""
         assert self._plan is not None
-        answered = [stage for given in self._answers.values() for _, stage in given]
+        answered: list[str] = []
+        for given in self._answers.values():
+            answered += [stage for _, stage in given]
         latest = max(map(self._plan.stages.index, answered), default=0)
         called = len(self._plan.called_for(self._plan.stages[latest]))
         over = answered.count(self._plan.stages[latest]) >= called and latest + 1 < len(self._plan.stages)
         return self._plan.stages[latest + over]
+
+
+def _with_reasons(plan: Deliberation) -> bool:
+    """Whether there is room for roles and reasons."""
+    return len(plan.stages) < WIDE
+
+
+def _progress_table(plan: Deliberation) -> Table:
+    """The table of members while they answer, without a row yet; stages are named where there are several."""
+    alone = len(plan.agenda) == 1
+    table = Table(box=None, padding=(0, 1, 0, 0), show_header=alone and len(plan.stages) > 1, header_style="dim")
+    table.add_column("", no_wrap=True)
+    if _with_reasons(plan):
+        table.add_column("", no_wrap=True)  # the role
+    for stage in plan.stages if alone else ("",):
+        table.add_column(stage, no_wrap=True)
+    if _with_reasons(plan):
+        table.add_column("", no_wrap=True, overflow="ellipsis", ratio=1)
+    return table
 
 
 def show_result(result: Body, console: Console, where: list[str]) -> None:
@@ -212,7 +246,11 @@ class _Plainly(RenderHook):
 
     def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
         """Whatever is printed, made plain."""
-        return [one if isinstance(one, Control | Plain) else Plain(one) for one in renderables]
+        return list(map(_made_plain, renderables))
+
+
+def _made_plain(shown: ConsoleRenderable) -> ConsoleRenderable:
+    return shown if isinstance(shown, Control | Plain) else Plain(shown)
 
 
 def stdout() -> Console:
@@ -241,24 +279,26 @@ def _members(result: ItemResult, console: Console) -> Table:
     votes = ["votes"] if any(entry.votes is not None for entry in result.results) else []
     kinds = [kind for kind in later_kinds(result) if kind != SYNTHESIZE]
     first = ["rank", "member", "status", "score", *votes]
-    ranked = {entry.proposal.author_id: entry for entry in result.results}
-    members = sorted(result.members, key=lambda one: ranked[one.agent_id].rank if one.agent_id in ranked else 1000)
     unbounded = console.options.update(max_width=1000)
-    for columns in ([*first, *kinds, "seconds", "tokens"], [*first, "seconds", "tokens"]):
-        table = Table(box=None, padding=(0, 1), collapse_padding=True, pad_edge=False)
-        for column in columns:
-            table.add_column(
-                column,
-                justify="right" if column in NUMBERS else "left",
-                no_wrap=column != "member",
-                overflow="fold",
-            )
-        for member in members:
-            cells = _cells(member, ranked.get(member.agent_id))
-            cells |= {kind: statuses(member, kind, result.stages) for kind in kinds}
-            table.add_row(*(cells[column] for column in columns))
+    for shown in (kinds, []):
+        table = _member_table(result, [*first, *shown, "seconds", "tokens"], shown)
         if Measurement.get(console, unbounded, table).maximum <= console.width:
             break
+    return table
+
+
+def _member_table(result: ItemResult, columns: Sequence[str], kinds: Sequence[str]) -> Table:
+    """These columns, `kinds` of stages among them; members without a proposal come last."""
+    table = Table(box=None, padding=(0, 1), collapse_padding=True, pad_edge=False)
+    for column in columns:
+        justify: Literal["left", "right"] = "right" if column in NUMBERS else "left"
+        table.add_column(column, justify=justify, no_wrap=column != "member", overflow="fold")
+    ranked = {entry.proposal.author_id: entry for entry in result.results}
+    ranks = {author: entry.rank for author, entry in ranked.items()}
+    for member in sorted(result.members, key=lambda member: ranks.get(member.agent_id, UNRANKED)):
+        cells = _cells(member, ranked.get(member.agent_id))
+        cells |= {kind: statuses(member, kind, result.stages) for kind in kinds}
+        table.add_row(*(cells[column] for column in columns))
     return table
 
 

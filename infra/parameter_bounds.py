@@ -32,6 +32,7 @@ MAX_BYTES = 96 << 20
 """Bytes of a body; Prefect bounds the parameters inside by a setting of its own."""
 
 Message = MutableMapping[str, Any]
+Headers = list[tuple[bytes, bytes]]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
@@ -147,12 +148,9 @@ class BodyBounds:
     async def _read(self, scope: MutableMapping[str, Any], receive: Receive) -> bytes | None:
         """The body; None where the sender goes before its end. Raises TooMuch."""
         headers = [(name.lower(), value.lower()) for name, value in scope["headers"]]
-        if any(name == b"content-length" and _number(value) > self._max_bytes for name, value in headers):
+        if _announced_bytes(headers) > self._max_bytes:
             raise self._too_long()
-        types = [value for name, value in headers if name == b"content-type"]
-        checked = scope["path"].rstrip("/").endswith("/create_flow_run") or "/create_flow_run/" in scope["path"]
-        bounds = Bounds(max_nodes=MAX_CHECKED_NODES if checked else MAX_NODES)
-        read_as_json = not types or any(b"json" in one for one in types)
+        bounds = _bounds_of(scope["path"]) if _is_json(headers) else None
         body = bytearray()
         more = True
         while more:
@@ -163,9 +161,9 @@ class BodyBounds:
             body += piece
             if len(body) > self._max_bytes:
                 raise self._too_long()
-            if read_as_json:
+            if bounds is not None:
                 bounds.read(piece)
-        if read_as_json:
+        if bounds is not None:
             bounds.end(body)
         return bytes(body)
 
@@ -217,6 +215,23 @@ def check(body: bytes) -> None:
     bounds = Bounds(max_nodes=MAX_CHECKED_NODES)
     bounds.read(body)
     bounds.end(body)
+
+
+def _announced_bytes(headers: Headers) -> int:
+    """The length that a body is announced with, the largest where there are several; 0 without one."""
+    return max((_number(value) for name, value in headers if name == b"content-length"), default=0)
+
+
+def _is_json(headers: Headers) -> bool:
+    """Whether Prefect reads the body as JSON, as it does one of no type at all."""
+    types = [value for name, value in headers if name == b"content-type"]
+    return not types or any(b"json" in value for value in types)
+
+
+def _bounds_of(path: str) -> Bounds:
+    """Tighter ones where Prefect holds the body against a deployment's schema."""
+    checked = path.rstrip("/").endswith("/create_flow_run") or "/create_flow_run/" in path
+    return Bounds(max_nodes=MAX_CHECKED_NODES if checked else MAX_NODES)
 
 
 async def _refuse(send: Send, status: int, said: str) -> None:

@@ -10,6 +10,7 @@ import random
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 
 from deployments.bench.options import PEERS
 from deployments.bench.samples import Sample
@@ -136,8 +137,7 @@ def rows(measured: Sequence[Measured], floors: Mapping[int, FloorCheck]) -> list
             figures=_figures(series[peer, size]),
             over_floor=difference(_walls(series[peer, size]), _walls(series["floor", size])),
         )
-        for size in floors
-        for peer in PEERS
+        for size, peer in product(floors, PEERS)
         if (peer, size) in series
     ]
 

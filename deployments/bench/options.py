@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import TypeVar
 
@@ -66,12 +67,14 @@ def read_doors(text: str) -> tuple[str, ...]:
 
 def turns(options: Options, number: int) -> list[tuple[str, int]]:
     """Who is measured when in a round: every peer at every size of its own, in an order that rotates by round."""
-    return [
-        (peer, size)
-        for size in _rotated(options.sizes, number)
-        for peer in _rotated(options.peers, number)
-        if size in {"stock": options.stock_sizes, **dict.fromkeys(STAGED, STAGED_SIZES)}.get(peer, options.sizes)
-    ]
+    order = product(_rotated(options.sizes, number), _rotated(options.peers, number))
+    return [(peer, size) for size, peer in order if size in _sizes_of(peer, options)]
+
+
+def _sizes_of(peer: str, options: Options) -> tuple[int, ...]:
+    if peer == "stock":
+        return options.stock_sizes
+    return STAGED_SIZES if peer in STAGED else options.sizes
 
 
 def _rotated(each: Sequence[T], number: int) -> list[T]:

@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import asdict
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deployments.bench.figures import Measured, check_floors, rows
 from deployments.bench.machine import commit, machine, nats_version, versions
@@ -22,6 +23,9 @@ from deployments.bench.targets import judge
 from deployments.settings import Settings, load_settings
 from deployments.stack import StackStatus, UpOptions, authorization, down, environment, up
 from tasks.council.exceptions import ConclaveError
+
+if TYPE_CHECKING:
+    from deployments.bench.peers import Bench, Peer
 
 Say = Callable[[str], None]
 
@@ -56,7 +60,7 @@ async def _measure(found: StackStatus, settings: Settings, options: Options, say
     from prefect.settings import PREFECT_API_URL
 
     from blocks.connections import connections, prefect_clients
-    from deployments.bench.peers import Bench, Peer, PeerMissing, opened
+    from deployments.bench.peers import Bench
     from deployments.bench.workload import ModelServer
     from deployments.provisioning.blocks import provision
     from tasks.deliberations.plan import council_spec
@@ -64,8 +68,6 @@ async def _measure(found: StackStatus, settings: Settings, options: Options, say
     if PREFECT_API_URL.value() != found.prefect:  # else a temporary server would be measured, and not watched
         raise BenchError("Prefect was imported before the stack was up, and does not know it")
     watch = Watch(Path(found.home), found.parts["prefect"].pid)
-    peers: dict[str, Peer] = {}
-    left_out: dict[str, str] = {}
     async with AsyncExitStack() as scope:
         await scope.enter_async_context(prefect_clients())
         await scope.enter_async_context(connections())
@@ -73,24 +75,20 @@ async def _measure(found: StackStatus, settings: Settings, options: Options, say
         await provision(found, settings, say)
         server = ModelServer(session, found.llm or "", found.model or "", authorization(found, "llm"))
         bench = Bench(server, await council_spec("dev"), Path(found.home))
-        for name in dict.fromkeys(name for name, _ in turns(options, 0)):
-            try:
-                peers[name] = await scope.enter_async_context(opened(name, bench))
-            except PeerMissing as missing:
-                left_out[name] = str(missing)
-                say(f"{name} is left out: {missing}")
+        peers, left_out = await _open_peers(scope, bench, options, say)
         at_first = await _first_look(watch, options, say)
         measured = await _rounds(peers, watch, options, say)
         nats = await nats_version(environment(found)["NATS_URL"])
     floors = check_floors(measured, options.latency_s)
     found_rows = rows(measured, floors)
     others = statistics.median(each.others_cores for each in measured)
+    packages = chain.from_iterable(peer.packages for peer in peers.values())
     return Report(
         taken_at=datetime.now(UTC).isoformat(timespec="seconds"),
         latency_s=options.latency_s,
         machine=machine(),
         git=commit(),
-        versions={**versions(package for peer in peers.values() for package in peer.packages), "nats-server": nats},
+        versions={**versions(packages), "nats-server": nats},
         options=_shown(options),
         peers={name: {"title": peer.title, "options": dict(peer.options)} for name, peer in peers.items()},
         left_out=left_out,
@@ -101,6 +99,23 @@ async def _measure(found: StackStatus, settings: Settings, options: Options, say
         samples=measured,
         warnings=_warnings(measured, others, at_first),
     )
+
+
+async def _open_peers(
+    scope: AsyncExitStack, bench: Bench, options: Options, say: Say
+) -> tuple[dict[str, Peer], dict[str, str]]:
+    """The peers of the run, open until the scope ends, and why others are left out."""
+    from deployments.bench.peers import PeerMissing, opened
+
+    peers: dict[str, Peer] = {}
+    left_out: dict[str, str] = {}
+    for name in dict.fromkeys(name for name, _ in turns(options, 0)):
+        try:
+            peers[name] = await scope.enter_async_context(opened(name, bench))
+        except PeerMissing as missing:
+            left_out[name] = str(missing)
+            say(f"{name} is left out: {missing}")
+    return peers, left_out
 
 
 async def _rounds(peers: Mapping[str, Any], watch: Watch, options: Options, say: Say) -> list[Measured]:

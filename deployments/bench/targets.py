@@ -22,11 +22,11 @@ class Medians:
         self.floors = floors
 
     def ours(self, size: int, figure: str = "wall_s") -> float:
-        """Of Conclave."""
+        """Conclave's median, with this many members."""
         return self.of("conclave", size, figure)
 
     def of(self, peer: str, size: int, figure: str = "wall_s") -> float:
-        """Of any peer."""
+        """A peer's median, with this many members."""
         return self._rows[peer, size][figure].median
 
     def over(self, peer: str, size: int, figure: str = "wall_s") -> float:
@@ -94,12 +94,18 @@ def exit_code(judged: Iterable[Judged]) -> int:
 
 
 def _judged(target: Target, found: Medians) -> Judged:
-    bound = None if target.bound is None else f"{'>=' if target.at_least else '<='} {target.bound:g}"
+    bound = _bound(target)
     try:
         figure = target.figure(found)
     except KeyError:
         return Judged(target.name, None, bound, "not measured" if set(target.sizes) <= set(SIZES) else "not asked for")
     return Judged(target.name, round(figure, 4), bound, _verdict(target, figure, found))
+
+
+def _bound(target: Target) -> str | None:
+    if target.bound is None:
+        return None
+    return f"{'>=' if target.at_least else '<='} {target.bound:g}"
 
 
 def _verdict(target: Target, figure: float, found: Medians) -> Verdict:

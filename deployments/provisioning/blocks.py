@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
@@ -75,7 +76,8 @@ async def _point_servers(
     specs = [council.spec(name) for name, council in councils.items()]
     url = environment(status)["VLLM_URL"]
     key = model_key(settings, status.parts["llm"].state == "external")
-    for name in sorted({member.server for spec in specs for member in spec.everyone}):
+    members = chain.from_iterable(spec.everyone for spec in specs)
+    for name in sorted({member.server for member in members}):
         server = await _found(VLLM, None, name)
         if server is not None and not take_over and not await _is_ours(record, name, server):
             report(f"model server {name} stays at {without_credentials(server.base_url)}, which a user gave it")

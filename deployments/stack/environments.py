@@ -40,12 +40,18 @@ class Names:
         return _among(name, self.names) and not _among(name, self.but)
 
     def of(self, environ: Mapping[str, str]) -> dict[str, str]:
-        """Those variables."""
+        """The variables of an environment with one of these names, but for those that no shell takes as a name."""
         return {name: value for name, value in environ.items() if name in self and _NAME.fullmatch(name)}
 
 
 def _among(name: str, patterns: tuple[str, ...]) -> bool:
-    return any(name.startswith(one[:-1]) if one.endswith("*") else name == one for one in patterns)
+    return any(_matches(name, pattern) for pattern in patterns)
+
+
+def _matches(name: str, pattern: str) -> bool:
+    if pattern.endswith("*"):
+        return name.startswith(pattern[:-1])
+    return name == pattern
 
 
 BASE = Names(

@@ -6,7 +6,7 @@ interrupted command leaves can be found; what a killed supervisor leaves is foun
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from blocks.urls import without_credentials
@@ -15,7 +15,7 @@ from deployments.stack import processes
 from deployments.stack.environments import supervisors_environment, write_environments
 from deployments.stack.exceptions import StackOptionsError
 from deployments.stack.interruption import terminable, undisturbed
-from deployments.stack.models import PartRecord, StackRecord, StackStatus, UpOptions
+from deployments.stack.models import Database, PartRecord, StackRecord, StackStatus, UpOptions
 from deployments.stack.observation import KEYS_OF_EXTERNAL, status, supervised, without_own
 from deployments.stack.parts import SIMULATOR_OWNER, WORKER, WORKER_STOP_S, Part, ask_part, nats_config, plan, recall
 from deployments.stack.places import Places, locked, mark_log, private_files, read_key, writable, write_private
@@ -35,8 +35,8 @@ def up(
 ) -> StackStatus:
     """Start what is not there yet and wait until every part answers; what is there already is left alone.
 
-    `furnish` puts into the stack what its users need; it is part of coming up. Raises a `StackError`, or what
-    `furnish` raises. Then, and when interrupted (SIGINT, SIGTERM), nothing that was started here stays.
+    `provision` puts into the stack what its users need; it is part of coming up. Raises a `StackError`, or what
+    `provision` raises. Then, and when interrupted (SIGINT, SIGTERM), nothing that was started here stays.
     """
     settings = settings or load_settings()
     places = Places.of(settings.home)
@@ -73,33 +73,22 @@ def down(settings: Settings, report: Report) -> bool:
 
 
 def _start(options: UpOptions, settings: Settings, places: Places, report: Report) -> None:
+    """Start a stack where none is; parts from outside have to answer before anything is started."""
     parts = plan(settings, options)
     ours = [part for part in parts if not part.external]
     external = [part for part in parts if part.external]
-    record = StackRecord(
-        parts={part.name: PartRecord(url=part.url, external=part.external) for part in parts},
-        simulated=any(part.simulated for part in parts),
-        database=None if settings.prefect_api_url else "postgresql" if settings.prefect_database else "sqlite",
-        prefix=settings.prefix,
-    )
-    for part in external:
-        given = KEYS_OF_EXTERNAL.get(part.name, ())
-        record.given |= {name: os.environ[name] for name in given if os.environ.get(name)}
-    if settings.llm_api_key and not record.parts["llm"].external:
-        record.llm_key = settings.llm_api_key.get_secret_value()
+    record = _record(parts, settings)
     question = partial(ask_part, settings=settings)
     if external:
-        report(f"asking {', '.join(part.name for part in external)}, given from outside")
+        report(f"asking {_listed(external)}, given from outside")
         answers = wait_for(external, question, places, EXTERNAL_TIMEOUT_S, report)
         _note_models(answers, options, settings, record)
     write_private(places.record, record.model_dump_json(indent=2))
     if ours:
-        report(f"starting {', '.join(part.name for part in ours)} in {places.home}")
+        report(f"starting {_listed(ours)} in {places.home}")
     places.clear_runtime()
     if not record.parts["nats"].external:
-        places.adopt_record()
-        password = read_key(places.events_password) or ""
-        write_private(places.nats_config, nats_config(record.parts["nats"].url, settings.nats_sync, password))
+        _prepare_nats(record.parts["nats"].url, settings, places)
     write_environments(settings, places, record)
     start_supervisor(ours, places, supervisors_environment(settings))
     supervisor = Supervisor(places.socket)
@@ -112,6 +101,44 @@ def _start(options: UpOptions, settings: Settings, places: Places, report: Repor
         supervisor.start(WORKER)
     _note_models(answers, options, settings, record)
     write_private(places.record, record.model_dump_json(indent=2))
+
+
+def _record(parts: list[Part], settings: Settings) -> StackRecord:
+    """What is remembered of a new stack; the model is noted once the model server has answered."""
+    record = StackRecord(
+        parts={part.name: PartRecord(url=part.url, external=part.external) for part in parts},
+        simulated=any(part.simulated for part in parts),
+        database=_database(settings),
+        prefix=settings.prefix,
+    )
+    for part in parts:
+        if part.external:
+            record.given |= _given(KEYS_OF_EXTERNAL.get(part.name, ()))
+    if settings.llm_api_key and not record.parts["llm"].external:
+        record.llm_key = settings.llm_api_key.get_secret_value()
+    return record
+
+
+def _given(names: Iterable[str]) -> dict[str, str]:
+    """Those of the variables that have a value now."""
+    return {name: os.environ[name] for name in names if os.environ.get(name)}
+
+
+def _database(settings: Settings) -> Database | None:
+    """What our Prefect keeps its data in; None where Prefect is given from outside."""
+    if settings.prefect_api_url:
+        return None
+    return "postgresql" if settings.prefect_database else "sqlite"
+
+
+def _listed(parts: list[Part]) -> str:
+    return ", ".join(part.name for part in parts)
+
+
+def _prepare_nats(url: str, settings: Settings, places: Places) -> None:
+    places.adopt_record()
+    password = read_key(places.events_password) or ""
+    write_private(places.nats_config, nats_config(url, settings.nats_sync, password))
 
 
 def _core(parts: list[Part]) -> list[Part]:
@@ -137,12 +164,7 @@ def _ready(settings: Settings, places: Places, report: Report, provision: Furnis
 
 def _complete(record: StackRecord, options: UpOptions, settings: Settings, places: Places, report: Report) -> None:
     """Start again what has stopped of a stack that is up, and wait for all of it."""
-    other = options.llm_url and server_root(options.llm_url) != record.parts["llm"].url
-    if other or (options.simulate and not record.simulated):
-        raise StackOptionsError("this home's stack is up with another model server: conclave down comes first")
-    if settings.prefix not in (None, record.prefix):
-        has = f"the prefix {record.prefix!r}" if record.prefix else "no prefix"
-        raise StackOptionsError(f"this home's stack is up with {has} in Prefect: conclave down comes first")
+    _refuse_another(record, options, settings)
     report(f"found the stack of {places.home}")
     supervisor = Supervisor(places.socket)
     for name, seen in supervisor.parts().items():
@@ -155,6 +177,16 @@ def _complete(record: StackRecord, options: UpOptions, settings: Settings, place
     if record.model not in answers["llm"] or options.model not in (None, record.model):
         _note_models(answers, options, settings, record)
         write_private(places.record, record.model_dump_json(indent=2))
+
+
+def _refuse_another(record: StackRecord, options: UpOptions, settings: Settings) -> None:
+    """Raise `StackOptionsError` if the stack that is up is not the one that is asked for."""
+    other = options.llm_url and server_root(options.llm_url) != record.parts["llm"].url
+    if other or (options.simulate and not record.simulated):
+        raise StackOptionsError("this home's stack is up with another model server: conclave down comes first")
+    if settings.prefix not in (None, record.prefix):
+        has = f"the prefix {record.prefix!r}" if record.prefix else "no prefix"
+        raise StackOptionsError(f"this home's stack is up with {has} in Prefect: conclave down comes first")
 
 
 def _note_models(answers: Answers, options: UpOptions, settings: Settings, record: StackRecord) -> None:

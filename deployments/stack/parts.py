@@ -67,7 +67,7 @@ class Part:
 
     @property
     def where(self) -> str:
-        """The URL as it may be shown."""
+        """The URL without credentials, as it may be shown."""
         return without_credentials(self.url)
 
 
@@ -243,25 +243,37 @@ def _worker(settings: Settings) -> Part:
 
 
 def _llm(settings: Settings, options: UpOptions) -> Part:
+    """The model server: one given from outside, else our vLLM, or where there is none the simulator."""
+    _check_llm_options(options)
+    given, source = (options.llm_url, "--llm-url") if options.llm_url else (settings.llm_url, _from("llm_url"))
+    if given and not options.simulate:
+        return Part("llm", server_root(given), source=source)
+    vllm = settings.vllm or shutil.which("vllm")
+    port = free_port(8000)
+    if options.simulate or not vllm:
+        return _simulator(port, options)
+    return _vllm(str(vllm), port, settings, options)
+
+
+def _check_llm_options(options: UpOptions) -> None:
     if options.simulate and options.llm_url:
         raise StackOptionsError("--simulate and --llm-url contradict each other: give one of them")
     if options.llm_url and not options.llm_url.startswith(("http://", "https://")):
         raise StackOptionsError(
             f"--llm-url {without_credentials(options.llm_url)!r} should be a URL such as http://127.0.0.1:8000"
         )
-    given, source = (options.llm_url, "--llm-url") if options.llm_url else (settings.llm_url, _from("llm_url"))
-    if given and not options.simulate:
-        return Part("llm", server_root(given), source=source)
-    vllm = settings.vllm or shutil.which("vllm")
-    port = str(free_port(8000))
-    url = f"http://{_HOST}:{port}"
-    if options.simulate or not vllm:
-        named = ("--model", options.model) if options.model else ()
-        simulator = (*_PYTHON, "infra.simulator", "--host", _HOST, "--port", port, *named)
-        return Part("llm", url, simulator + options.simulator_args, simulated=True, stop_s=5)
+
+
+def _simulator(port: int, options: UpOptions) -> Part:
+    named = ("--model", options.model) if options.model else ()
+    command = (*_PYTHON, "infra.simulator", "--host", _HOST, "--port", str(port), *named)
+    return Part("llm", f"http://{_HOST}:{port}", command + options.simulator_args, simulated=True, stop_s=5)
+
+
+def _vllm(vllm: str, port: int, settings: Settings, options: UpOptions) -> Part:
     model = options.model or settings.llm_model
     if not model:
         raise StackOptionsError(f"{vllm} needs a model: give --model or VLLM_MODEL, or use --simulate")
     alone = ("env", "-u", "PYTHONPATH", "sh", "-c", _WITH_ITS_GROUP, "vllm")
-    serve = (str(vllm), "serve", model, *settings.vllm_args, "--host", _HOST, "--port", port)
-    return Part("llm", url, alone + serve, steady_s=5, stop_s=30)
+    serve = (vllm, "serve", model, *settings.vllm_args, "--host", _HOST, "--port", str(port))
+    return Part("llm", f"http://{_HOST}:{port}", alone + serve, steady_s=5, stop_s=30)

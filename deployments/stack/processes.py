@@ -7,9 +7,10 @@ of the part. So nothing depends on process ids that were written down and may be
 import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
@@ -29,15 +30,17 @@ class Family:
     everyone: set[psutil.Process]
 
 
+class _Marked(NamedTuple):
+    """A process that carries a home's mark, and the part that it belongs to; none for the supervisor."""
+
+    process: psutil.Process
+    part: str | None
+
+
 def family(home: Path) -> Family:
     """All living processes of the stack with this home, except the caller and those it runs under."""
     kin = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
-    marked: dict[int, tuple[psutil.Process, str | None]] = {}
-    for process in psutil.process_iter():
-        with contextlib.suppress(*_GONE, OSError):
-            environ = process.environ()
-            if environ.get(MARK) == str(home) and process.status() != psutil.STATUS_ZOMBIE:
-                marked[process.pid] = (process, environ.get(_PART))
+    marked = _marked(home)
     supervisor, parts, everyone = None, {}, set()
     for process, part in marked.values():
         with contextlib.suppress(*_GONE):
@@ -45,9 +48,20 @@ def family(home: Path) -> Family:
             parent = marked.get(process.ppid())
             if part is None and parent is None:
                 supervisor = process
-            elif part is not None and (parent is None or parent[1] != part):
+            elif part is not None and (parent is None or parent.part != part):
                 parts[part] = process
-    return Family(supervisor, parts, {process for process in everyone if process.pid not in kin and _alive(process)})
+    return Family(supervisor, parts, _living(process for process in everyone if process.pid not in kin))
+
+
+def _marked(home: Path) -> dict[int, _Marked]:
+    """The processes that carry this home's mark, by their ids."""
+    marked = {}
+    for process in psutil.process_iter():
+        with contextlib.suppress(*_GONE, OSError):
+            environ = process.environ()
+            if environ.get(MARK) == str(home) and process.status() != psutil.STATUS_ZOMBIE:
+                marked[process.pid] = _Marked(process, environ.get(_PART))
+    return marked
 
 
 def age_s(pid: int) -> float | None:
@@ -64,13 +78,13 @@ def end(home: Path, patience_s: float, report: Callable[[str], None]) -> bool:
     The supervisor gets `patience_s` seconds to stop its parts; the rest gets SIGTERM, and SIGKILL 5 s later.
     Raises `StackError` if a process survives that.
     """
-    found = family(home)
-    known = found.everyone
-    if found.supervisor is not None:
-        _signal(found.supervisor, psutil.Process.terminate)
-        _wait_gone({found.supervisor}, patience_s)
+    first = family(home)
+    known = first.everyone
+    if first.supervisor is not None:
+        _signal(first.supervisor, psutil.Process.terminate)
+        _wait_gone({first.supervisor}, patience_s)
     for send in (psutil.Process.terminate, psutil.Process.kill):
-        left = {process for process in known | family(home).everyone if _alive(process)}
+        left = _living(known | family(home).everyone)  # looked for again: what is ended may have started others
         if not left:
             break
         report(f"ending {len(left)} left-over processes")
@@ -78,7 +92,7 @@ def end(home: Path, patience_s: float, report: Callable[[str], None]) -> bool:
             _signal(process, send)
         _wait_gone(left, 5.0)
         known |= left
-    left = {process for process in known | family(home).everyone if _alive(process)}
+    left = _living(known | family(home).everyone)
     if left:
         raise StackError(f"these processes could not be ended: {sorted(process.pid for process in left)}")
     return bool(known)
@@ -87,6 +101,10 @@ def end(home: Path, patience_s: float, report: Callable[[str], None]) -> bool:
 def _signal(process: psutil.Process, send: Callable[[psutil.Process], None]) -> None:
     with contextlib.suppress(*_GONE):
         send(process)
+
+
+def _living(processes: Iterable[psutil.Process]) -> set[psutil.Process]:
+    return {process for process in processes if _alive(process)}
 
 
 def _alive(process: psutil.Process) -> bool:

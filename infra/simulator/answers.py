@@ -127,11 +127,11 @@ def generate(
 ) -> tuple[Answer, ...]:
     """The choices; choice i has seed + i. Raises ApiError (400) for a format that cannot be held.
 
-    `fresh_seed` stands in for a missing seed. Temperature 0 is greedy, where vLLM has no use for a seed.
+    `fresh_seed` stands in for a missing seed.
     `limit` is the longest answer, in tokens. `part` is what a player makes of it.
     """
     brief = read_brief(prompt.system, prompt.user)
-    seed = 0 if request.temperature == 0 else fresh_seed if request.seed is None else request.seed
+    seed = _seed(request, fresh_seed)
     fingerprint, answers = prompt.fingerprint, []
     for index in range(request.choices):
         key = f"{fingerprint}:{seed + index}"
@@ -145,6 +145,13 @@ def generate(
             text *= 1 + limit * CHARS_PER_TOKEN // max(1, len(text))
         answers.append(_cut(Answer(text, "stop"), limit))
     return tuple(answers)
+
+
+def _seed(request: ChatRequest, fresh_seed: int) -> int:
+    """What the first choice is drawn with; temperature 0 is greedy, where vLLM has no use for a seed."""
+    if request.temperature == 0:
+        return 0
+    return fresh_seed if request.seed is None else request.seed
 
 
 def event(value: dict[str, Any]) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import chain
 
 from infra.simulator import errors
 from infra.simulator.chat import ChatRequest, Prompt
@@ -47,7 +48,7 @@ def _check_features(request: ChatRequest, settings: SimulatorSettings) -> None:
     if request.tools and request.tool_choice in (None, "auto"):
         raise errors.refused(NO_TOOLS)
     contents = (message.content for message in request.messages)
-    parts = (part for content in contents if isinstance(content, list) for part in content)
+    parts = chain.from_iterable(content for content in contents if isinstance(content, list))
     if any(part.get("type", "text") != "text" for part in parts):
         raise errors.refused(f"{settings.model} is not a multimodal model")
 
@@ -72,23 +73,26 @@ def _check_length(request: ChatRequest, prompt: Prompt, max_model_len: int) -> N
 
 def _check_sampling(request: ChatRequest) -> None:
     """As `SamplingParams._verify_args` of vLLM `sampling_params.py`."""
-    n, limit = request.choices, request.output_limit[1]
-    if n < 1:
-        raise errors.refused(f"n must be at least 1, got {n}.")
-    if n > MAX_CHOICES:
-        raise errors.refused(f"n must be at most {MAX_CHOICES}, got {n}. {MORE_CHOICES}")
+    _check_choices(request.choices)
     for name in ("presence_penalty", "frequency_penalty"):
         if (value := getattr(request, name)) is not None and not -2 <= value <= 2:
             raise errors.refused(f"{name} must be in [-2, 2], got {value}.")
     _check_temperature(request.temperature)
     if request.top_p is not None and not 0 < request.top_p <= 1:
         raise errors.refused_value(f"top_p must be in (0, 1], got {request.top_p}.", "top_p", request.top_p)
-    _check_limit(limit, request.min_tokens)
-    if request.temperature == 0 and n > 1:
-        raise errors.refused(f"n must be 1 when using greedy sampling, got {n}.")
+    _check_limit(request.output_limit[1], request.min_tokens)
+    if request.temperature == 0 and request.choices > 1:
+        raise errors.refused(f"n must be 1 when using greedy sampling, got {request.choices}.")
     if (asked := request.top_logprobs or 0) > MAX_LOGPROBS:
         message = f"Requested sample logprobs of {asked}, which is greater than max allowed: {MAX_LOGPROBS}"
         raise errors.refused_value(message, "logprobs", asked)
+
+
+def _check_choices(n: int) -> None:
+    if n < 1:
+        raise errors.refused(f"n must be at least 1, got {n}.")
+    if n > MAX_CHOICES:
+        raise errors.refused(f"n must be at most {MAX_CHOICES}, got {n}. {MORE_CHOICES}")
 
 
 def _check_limit(limit: int | None, least: int) -> None:

@@ -97,10 +97,14 @@ class Players(BaseModel):
         call = _CALL.fullmatch(request_id) or _CALL.fullmatch(request_id.removesuffix(":again"))
         if call is None or not self.players:
             return None
-        task = task_of(prompt.system, prompt.user)
-        player = next((player for player in self.players if player.match.search(call[1])), None)
-        entry = next((entry for entry in self.key if entry.match in task), None)
+        player, entry = self._player(call[1]), self._entry(task_of(prompt.system, prompt.user))
         return Part(player, entry, call[1], call[2], prompt) if player and entry else None
+
+    def _player(self, call: str) -> Player | None:
+        return next((player for player in self.players if player.match.search(call)), None)
+
+    def _entry(self, task: str) -> KeyEntry | None:
+        return next((entry for entry in self.key if entry.match in task), None)
 
 
 @dataclass(frozen=True)

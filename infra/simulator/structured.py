@@ -22,6 +22,11 @@ MAX_DEPTH = 6
 """Below it only what is required is written, and far below it nothing is."""
 MAX_ITEMS = 1_000
 STRING_CHARS = 120
+ANY_OBJECT: Schema = {
+    "type": "object",
+    "properties": {"simulated": {"const": True}, "answer": {"type": "string"}},
+}
+"""What is written where any object will do."""
 PLAIN_TEXTS = ("A", "a", "1", "A1", "a1", "2026-01-01")
 """What is tried where a pattern takes no sentence."""
 
@@ -30,18 +35,11 @@ def structured_text(
     response_format: ResponseFormat | None, outputs: dict[str, Any] | None, words: list[str], seed: str
 ) -> str | None:
     """The answer that a request's format calls for, None for free text; raises ApiError (400)."""
-    kind, outputs = response_format.type if response_format else None, outputs or {}
+    outputs = outputs or {}
     writer = _Writer(random.Random(seed), words)
     if outputs.get("choice") == []:
         raise refused("Choice '[]' cannot be an empty list")
-    schema = outputs.get("json")
-    if kind == "json_schema" and response_format and response_format.json_schema:
-        schema = response_format.json_schema.get("schema")
-    elif kind == "json_object" and schema is None:
-        schema = {
-            "type": "object",
-            "properties": {"simulated": {"const": True}, "answer": {"type": "string"}},
-        }
+    schema = _schema_of(response_format, outputs)
     try:
         if choices := outputs.get("choice"):
             return str(writer.draw(choices))
@@ -53,6 +51,16 @@ def structured_text(
         return json.dumps(writer.value(writer.root), ensure_ascii=False)
     except (AttributeError, TypeError, ValueError, re.error) as error:
         raise refused(f"Grammar error: Invalid schema: {error}") from error
+
+
+def _schema_of(response_format: ResponseFormat | None, outputs: dict[str, Any]) -> Any:
+    """The schema to hold to, an object or its text; None where neither the format nor `outputs` has one."""
+    kind = response_format.type if response_format else None
+    if kind == "json_schema" and response_format and response_format.json_schema:
+        return response_format.json_schema.get("schema")
+    if kind == "json_object" and outputs.get("json") is None:
+        return ANY_OBJECT
+    return outputs.get("json")
 
 
 class _Writer:
@@ -79,7 +87,9 @@ class _Writer:
         if "enum" in schema:
             return self.draw(schema["enum"])
         kind = schema.get("type") or ("array" if "items" in schema else "object")
-        kind = kind[0] if isinstance(kind, list) else kind
+        return self._of_kind(kind[0] if isinstance(kind, list) else kind, schema, depth)
+
+    def _of_kind(self, kind: Any, schema: Schema, depth: int) -> Any:
         match kind:
             case "object":
                 return self._object(schema, depth)
@@ -138,7 +148,11 @@ class _Writer:
         usual = len(items.get("enum", ())) or max(2, len(first))
         low = schema.get("minItems", 0 if depth >= MAX_DEPTH else usual)
         count = min(max(low, 0), schema.get("maxItems", MAX_ITEMS), MAX_ITEMS)
-        return [self.value(first[i] if i < len(first) else items, depth + 1) for i in range(count)]
+        values = []
+        for place in range(count):
+            schema_there = first[place] if place < len(first) else items
+            values.append(self.value(schema_there, depth + 1))
+        return values
 
     def _string(self, schema: Schema) -> str:
         low = schema.get("minLength", 0)

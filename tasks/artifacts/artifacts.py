@@ -16,6 +16,7 @@ from prefect.logging import get_run_logger
 from blocks.documents import open_record
 from blocks.exceptions import RecordError
 from blocks.record import subjects
+from blocks.record.events import Record
 from tasks.artifacts.keys import artifact_key
 from tasks.artifacts.plot import cells, tally_picture
 from tasks.artifacts.progress import move_bar
@@ -74,26 +75,35 @@ async def trails_of(plan: Deliberation, results: Sequence[ItemResult]) -> dict[s
     except (RecordError, TimeoutError, ValueError) as error:
         unread = str(error) or f"JetStream did not answer within {READ_S:g} s"
         get_run_logger().warning("the report goes without ballots: %s", unread)
-    return {
-        one.item: Trail(ballots.get(one.item, {}), pictures.get(one.item), None if one.item in ballots else unread)
-        for one in results
-    }
+    trails = {}
+    for item in (result.item for result in results):
+        missing = None if item in ballots else unread
+        trails[item] = Trail(ballots.get(item, {}), pictures.get(item), missing)
+    return trails
 
 
 async def _ballots(plan: Deliberation, result: ItemResult) -> dict[str, tuple[Review, ...]]:
     """The valid ballots of an item as they stand on the record, by stage, the first that a report shows."""
-    record, found = await open_record(), {}
+    record = await open_record()
+    ballots = {}
     for stage in plan.stages:
-        if kind_of(stage) != REVIEW:
-            continue
-        told = ((member.agent_id, member.stages.get(stage)) for member in result.members)
-        voters = [agent_id for agent_id, outcome in told if outcome and outcome.status is MemberStatus.OK]
-        if voters:
+        if kind_of(stage) == REVIEW and (voters := _voters(result, stage)):
             listed = [subjects.answer(plan.id, result.item, stage, voter) for voter in voters[:MAX_BALLOTS]]
-            events = await asyncio.gather(*map(record.last, listed))
-            answers = (Answer.from_record(event.body) for event in events if event)
-            found[stage] = tuple(answer.ballot for answer in answers if answer.ballot)
-    return found
+            ballots[stage] = await _read_ballots(record, listed)
+    return ballots
+
+
+def _voters(result: ItemResult, stage: str) -> list[str]:
+    """Who gave a valid ballot in a review."""
+    outcomes = ((member.agent_id, member.stages.get(stage)) for member in result.members)
+    return [agent_id for agent_id, outcome in outcomes if outcome and outcome.status is MemberStatus.OK]
+
+
+async def _read_ballots(record: Record, listed: Sequence[str]) -> tuple[Review, ...]:
+    """The ballots in the answers on these subjects, all asked for at once."""
+    events = await asyncio.gather(*map(record.last, listed))
+    answers = (Answer.from_record(event.body) for event in events if event)
+    return tuple(answer.ballot for answer in answers if answer.ballot)
 
 
 def _pictures(results: Sequence[ItemResult], log: Log) -> dict[str, str]:

@@ -81,22 +81,26 @@ def _voters(tally: Tally) -> list[str]:
 
 def _matrix(axes: Any, tally: Tally, authors: Sequence[str], voters: Sequence[str]) -> None:
     last = max(len(tally.order) - 1, 2)
-    colours = []
+    rows = []
     for row, voter in enumerate(voters):
-        for column, author in enumerate(authors):
-            rank = tally.ranks[voter].get(author)
-            said = "own" if author == voter else "-" if rank is None else str(rank)
-            colours.append(_EMPTY if rank is None else _colour((rank - 1) / (last - 1)))
-            ink = _DIM if rank is None else "white" if sum(colours[-1]) < _DARKISH else _INK
+        ranks = [tally.ranks[voter].get(author) for author in authors]
+        rows.append([_colour(rank, last) for rank in ranks])
+        for column, (author, rank) in enumerate(zip(authors, ranks, strict=True)):
+            said = "own" if author == voter else str(rank or "-")
+            ink = _ink(rank, rows[row][column])
             axes.text(column + 0.5, row + 0.5, said, ha="center", va="center", color=ink, gid=f"rank {voter} {author}")
-    rows = [colours[start : start + len(authors)] for start in range(0, len(colours), len(authors))]
     axes.pcolormesh(rows, edgecolors="white", linewidth=1)
     axes.set(xlim=(0, len(authors)), ylim=(len(voters), 0))
-    axes.set_xticks([place + 0.5 for place in range(len(authors))], [_short(one) for one in authors], rotation=45)
-    axes.set_yticks([place + 0.5 for place in range(len(voters))], [_short(one) for one in voters])
+    axes.set_xticks(_middles(authors), list(map(_short, authors)), rotation=45)
+    axes.set_yticks(_middles(voters), list(map(_short, voters)))
     for label in axes.get_xticklabels():
         label.set(ha="right", rotation_mode="anchor")
     _bare(axes)
+
+
+def _middles(names: Sequence[str]) -> list[float]:
+    """Where the names of rows or columns stand."""
+    return [place + 0.5 for place in range(len(names))]
 
 
 def _bars(axes: Any, tally: Tally, authors: Sequence[str]) -> None:
@@ -116,9 +120,19 @@ def _bare(axes: Any) -> None:
         side.set_visible(False)
 
 
-def _colour(place: float) -> tuple[float, ...]:
-    """From dark for the first to light for the last."""
+def _colour(rank: int | None, last: int) -> tuple[float, ...]:
+    """From dark for the first to light for the last; grey where there is no rank."""
+    if rank is None:
+        return _EMPTY
+    place = (rank - 1) / (last - 1)
     return tuple(dark + (light - dark) * place for light, dark in zip(_LIGHT, _DARK, strict=True))
+
+
+def _ink(rank: int | None, ground: Sequence[float]) -> str:
+    """What a rank is written in, so that it can be read on its ground."""
+    if rank is None:
+        return _DIM
+    return "white" if sum(ground) < _DARKISH else _INK
 
 
 def _short(name: str) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
+from itertools import chain
 from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
@@ -30,7 +32,7 @@ MAX_INTEGER = (1 << 63) - 1
 
 
 class Size(NamedTuple):
-    """How much a JSON value is."""
+    """How many values a JSON value has, at all depths, and its bytes."""
 
     nodes: int
     bytes: int
@@ -62,8 +64,12 @@ def _nodes(value: Any) -> int:
             raise ValueError(f"has more than {MAX_NODES:,} values")
         if not inner:
             return nodes
-        level = [child for one in inner for child in (one.values() if isinstance(one, dict) else one)]
+        level = list(chain.from_iterable(map(_children, inner)))
     raise ValueError(f"is nested more than {MAX_DEPTH} deep")
+
+
+def _children(value: dict[str, Any] | list[Any] | tuple[Any, ...]) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
 
 
 def _check_leaf(value: Any) -> None:

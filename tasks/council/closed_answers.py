@@ -70,7 +70,11 @@ class Number(Frozen):
             value = Decimal(bare.replace(",", "")).normalize(_EXACT)
         except InvalidOperation:
             return None
-        return "0" if value == 0 else f"{value:f}" if abs(value.adjusted()) <= MAX_DIGITS else str(value)
+        if value == 0:
+            return "0"  # and not -0
+        if abs(value.adjusted()) > MAX_DIGITS:
+            return str(value)  # with its exponent, which written out would be any number of zeros
+        return f"{value:f}"
 
 
 class TextExact(Frozen):

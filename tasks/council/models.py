@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from tasks.council.base import (
     MAX_INTEGER,
@@ -277,20 +278,8 @@ class DeliberationRequest(Brief):
             return cls.model_validate({name: value for name, value in fields.items() if value is not None})
         except ValidationError as error:
             first = error.errors()[0]
-            field = ".".join(str(part) for part in first["loc"])
-            problem = first["msg"].removeprefix("Value error, ")
-            if first["type"] == "extra_forbidden":
-                what, model = ("an item", ItemRequest) if first["loc"][0] == "items" else ("a request", cls)
-                problem = f"is no field of {what}; the fields are {', '.join(model.model_fields)}"
-                if "answer_format" in first["loc"]:
-                    problem = "is no field of this format; only a choice has one, options"
-            elif first["loc"][-1:] == ("answer_format",):
-                problem = 'must be {"type": "number"}, {"type": "text-exact"} or {"type": "choice", "options": [...]}'
-            elif first["type"] == "string_pattern_mismatch":
-                problem = f"{shortened(repr(first['input']), SHOWN_INPUT)} is no name; one is {NAME_RULE}"
-            elif "literal" not in first["type"] and isinstance(first["input"], int | float):
-                problem += f", got {_number(first['input'])}"
-            if not field:
+            field, problem = ".".join(str(part) for part in first["loc"]), _problem(first)
+            if not field:  # a rule over several fields, whose message begins with the one that is wrong
                 field, _, problem = problem.partition(": ")
             raise InvalidRequest(field, problem) from error
 
@@ -306,19 +295,43 @@ class DeliberationRequest(Brief):
             return (Item.model_validate({"id": "task", "task": self.task, **shared}),)
         taken = {item.id for item in self.items}
         numbered = (name for number in range(1, 2 * MAX_ITEMS) if (name := f"item-{number:04d}") not in taken)
-        return tuple(
-            Item.model_validate(
-                {
-                    "id": item.id or next(numbered),
-                    "task": item.task,
-                    "rubric": item.rubric or self.rubric,
-                    "requirements": item.requirements or self.requirements,
-                    "context": {**self.context, **item.context},
-                    "answer_format": item.answer_format or self.answer_format,
-                }
-            )
-            for item in self.items
+        return tuple(self._completed(item, item.id or next(numbered)) for item in self.items)
+
+    def _completed(self, item: ItemRequest, item_id: str) -> Item:
+        """An item with the request's brief where it has none of its own; contexts are put together."""
+        return Item.model_validate(
+            {
+                "id": item_id,
+                "task": item.task,
+                "rubric": item.rubric or self.rubric,
+                "requirements": item.requirements or self.requirements,
+                "context": {**self.context, **item.context},
+                "answer_format": item.answer_format or self.answer_format,
+            }
         )
+
+
+def _problem(first: ErrorDetails) -> str:
+    """What is wrong with a field of a request, so that a user knows what would be right."""
+    kind, path, given = first["type"], first["loc"], first["input"]
+    message = first["msg"].removeprefix("Value error, ")
+    if kind == "extra_forbidden":
+        return _unknown_field(path)
+    if path[-1:] == ("answer_format",):
+        return 'must be {"type": "number"}, {"type": "text-exact"} or {"type": "choice", "options": [...]}'
+    if kind == "string_pattern_mismatch":
+        return f"{shortened(repr(given), SHOWN_INPUT)} is no name; one is {NAME_RULE}"
+    if "literal" not in kind and isinstance(given, int | float):
+        return f"{message}, got {_number(given)}"
+    return message
+
+
+def _unknown_field(path: tuple[int | str, ...]) -> str:
+    if "answer_format" in path:
+        return "is no field of this format; only a choice has one, options"
+    if path[0] == "items":
+        return f"is no field of an item; the fields are {', '.join(ItemRequest.model_fields)}"
+    return f"is no field of a request; the fields are {', '.join(DeliberationRequest.model_fields)}"
 
 
 class Deliberation(Frozen):
@@ -344,7 +357,10 @@ class Deliberation(Frozen):
     @property
     def posts(self) -> tuple[tuple[Member, str], ...]:
         """Who is called for which stage, in the order of the stages."""
-        return tuple((member, stage) for stage in self.stages for member in self.called_for(stage))
+        posts: list[tuple[Member, str]] = []
+        for stage in self.stages:
+            posts += [(member, stage) for member in self.called_for(stage)]
+        return tuple(posts)
 
     @property
     def servers(self) -> tuple[str, ...]:

@@ -39,4 +39,10 @@ def sound(text: str) -> str:
 def plain_json(value: Any) -> str:
     """A document for a terminal or a pipe: readable in every script, and what a terminal would act on is escaped."""
     text = json.dumps(value, indent=2, ensure_ascii=False)
-    return "".join(char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text)
+    return "".join(map(_readable, text))
+
+
+def _readable(char: str) -> str:
+    if char.isprintable() or char == "\n":
+        return char
+    return json.dumps(char)[1:-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from itertools import chain
 from typing import Any
 
 from blocks.record import subjects
@@ -60,7 +61,8 @@ async def _so_far(record: Record, deliberation_id: str, status: dict[str, Any]) 
     item = plan.agenda[0]
     progress = ItemProgress.read(plan, item, await answers_of(record, plan.id, item.id))
     started = datetime.fromisoformat(status["started_at"])
-    last = max((answer.timestamp for given in progress.answers.values() for answer in given.values()), default=started)
+    given = chain.from_iterable(stage.values() for stage in progress.answers.values())
+    last = max((answer.timestamp for answer in given), default=started)
     took_ms = int((last - started).total_seconds() * 1000)
     return item_result(progress, Verdict(Status(status["status"])), took_ms, None).model_dump(mode="json")
 

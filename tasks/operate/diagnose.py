@@ -10,7 +10,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import httpx
 from prefect import task
@@ -197,17 +197,9 @@ def look_at(model: Model) -> str:
 @task(name="show findings", retries=2, retry_delay_seconds=1, cache_policy=NO_CACHE, persist_result=False)
 async def show_findings(findings: Sequence[Finding]) -> None:
     """A table in Prefect's UI; what servers said is shown as text."""
-    rows = [
-        {
-            "part": cell(one.subject, SHOWN),
-            "state": one.state,
-            "seconds": None if one.seconds is None else round(one.seconds, 2),
-            "what came back": cell(one.text, SHOWN),
-            "what to do": "" if one.state == "ok" else cell(one.advice or "", SHOWN),
-        }
-        for one in findings
-    ]
-    await acreate_table_artifact(rows, key="diagnostics", description="What every part answered")
+    await acreate_table_artifact(
+        [_row(finding) for finding in findings], key="diagnostics", description="What every part answered"
+    )
 
 
 def health_state(findings: Sequence[Finding]) -> State[None]:
@@ -225,7 +217,7 @@ async def _model(model: Model, members: list[str]) -> str:
     call = ChatCall(QUESTION, request_id, seed=0, temperature=0.0, max_tokens=TOKENS, model=model.model)
 
     async def ignore(_number: int, _error: Exception, _elapsed: int) -> None:
-        """The last error is told."""
+        """Attempts that fail are not told one by one: the last error is, by the call itself."""
 
     deadline = asyncio.get_running_loop().time() + PATIENCE_S
     given = await server.complete(call, deadline, ignore)
@@ -238,3 +230,14 @@ def _words(error: Exception) -> str:
         return f"no answer within {PATIENCE_S:g} s"
     plain = isinstance(error, BlockMissing | Told | OtherInstallation)
     return str(error) if plain else f"{type(error).__name__}: {error}"
+
+
+def _row(finding: Finding) -> dict[str, Any]:
+    """A finding in the table; where all is well there is nothing to do."""
+    return {
+        "part": cell(finding.subject, SHOWN),
+        "state": finding.state,
+        "seconds": None if finding.seconds is None else round(finding.seconds, 2),
+        "what came back": cell(finding.text, SHOWN),
+        "what to do": "" if finding.state == "ok" else cell(finding.advice or "", SHOWN),
+    }

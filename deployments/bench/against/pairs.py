@@ -14,6 +14,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations_with_replacement
 
 CONFIDENCE = 0.95
 LEAST_PAIRS = 6
@@ -47,7 +48,7 @@ def difference(old: Sequence[float], new: Sequence[float], confidence: float = C
 def shift(differences: Sequence[float], confidence: float = CONFIDENCE) -> Estimate:
     """The middle of these differences; an interval without bounds where they are too few for that confidence."""
     count = len(differences)
-    walsh = sorted((differences[i] + differences[j]) / 2 for i in range(count) for j in range(i, count))
+    walsh = sorted((first + second) / 2 for first, second in combinations_with_replacement(differences, 2))
     value = statistics.median(walsh)
     beyond = _beyond(count, 1 - confidence)
     if beyond == 0:

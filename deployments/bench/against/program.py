@@ -32,7 +32,7 @@ DOOR_MEMBERS = 3
 
 @dataclass(frozen=True)
 class Found:
-    """A whole comparison."""
+    """A whole comparison: both sides, what was measured on them, and what that comes to."""
 
     taken_at: str
     machine: dict[str, Any]
@@ -137,11 +137,15 @@ class _Quiet:
         self._watches = [Watch(side.home, side.ready["prefect_pid"]) for side in sides]
 
     async def settle(self, most_s: float) -> bool:
+        """Wait at most so long; whether both are quiet."""
         settled = await asyncio.gather(*(watch.settle(most_s) for watch in self._watches))
         return all(each.quiet for each in settled)
 
     def reading(self) -> Reading:
-        ours = {process.pid: process for side in self._sides for process in family(side.home).everyone}
+        """What the processes of both stacks have used, and those that measure them, each once."""
+        ours: dict[int, psutil.Process] = {}
+        for measured in self._sides:
+            ours |= {process.pid: process for process in family(measured.home).everyone}
         measuring = [psutil.Process(side.pid) for side in self._sides]
         return used_by([*ours.values(), *(one for one in measuring if one.pid not in ours)])
 
@@ -155,12 +159,17 @@ def show(found: Found, console: Console) -> None:
     for figure in found.comparison.figures:
         less = figure.difference_s
         bounds = "" if math.isinf(less.high) else f"{less.low * 1000:+.0f} to {less.high * 1000:+.0f}"
-        mark = "LOSS" if figure.loss else "" if figure.judged else "control"
         cells = (f"{figure.old_s:.3f}", f"{figure.new_s:.3f}", f"{figure.ratio.value:.3f}", interval(figure.ratio))
-        table.add_row(escape(figure.key.title), *cells, f"{less.value * 1000:+.0f}", bounds, mark)
+        table.add_row(escape(figure.key.title), *cells, f"{less.value * 1000:+.0f}", bounds, _mark(figure))
     console.print(table)
     for line in [*found.comparison.sentences(), *_remarks(found)]:
         console.print(line, highlight=False)
+
+
+def _mark(figure: Figure) -> str:
+    if figure.loss:
+        return "LOSS"
+    return "" if figure.judged else "control"
 
 
 def _remarks(found: Found) -> list[str]:
@@ -180,9 +189,13 @@ def _remarks(found: Found) -> list[str]:
 
 
 def _named(told: dict[str, Any]) -> str:
-    git = told["git"]
-    commit = f"{git['commit'][:12]}{', modified' if git['modified'] else ''}" if git else "no commit"
-    return f"{commit} in {told['root']}"
+    return f"{_commit(told['git'])} in {told['root']}"
+
+
+def _commit(git: dict[str, Any] | None) -> str:
+    if not git:
+        return "no commit"
+    return f"{git['commit'][:12]}{', modified' if git['modified'] else ''}"
 
 
 def _shown(options: Options) -> dict[str, Any]:

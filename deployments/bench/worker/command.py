@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from deployments.bench.targets import MISSED
+from deployments.bench.targets import MISSED, NOT_JUDGED, REACHED
 
 NOT_UP = 6
 
@@ -51,8 +51,13 @@ def worker(
         json_.parent.mkdir(parents=True, exist_ok=True)
         json_.write_text(json.dumps({**found, "targets": verdicts}, indent=2) + "\n")
         _say(f"written to {json_}")
-    states = {one["verdict"] for one in verdicts}
-    raise typer.Exit(MISSED if "missed" in states else 3 if "floor weak" in states else 0)
+    raise typer.Exit(_exit_code({each["verdict"] for each in verdicts}))
+
+
+def _exit_code(verdicts: set[str]) -> int:
+    if "missed" in verdicts:
+        return MISSED
+    return NOT_JUDGED if "floor weak" in verdicts else REACHED
 
 
 def _say(text: str) -> None:

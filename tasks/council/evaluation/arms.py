@@ -100,7 +100,7 @@ def reached(progress: ItemProgress, result: ItemResult | None, number: int) -> d
     """
     members = progress.plan.council.members
     alone = progress.first.get(members[number % len(members)].agent_id)
-    decided = result if result and result.status is Status.COMPLETED and result.winner_id else None
+    decided = _decided(result)
     arms: dict[Arm, Reached] = {"single": Reached(_text(alone), *_spent([[alone] if alone else []]))}
     if progress.item.answer_format:
         arms["majority"] = Reached(_most_voted(progress) if decided else None, *_spent([progress.first.values()]))
@@ -110,6 +110,13 @@ def reached(progress: ItemProgress, result: ItemResult | None, number: int) -> d
     everything = [given.values() for given in progress.answers.values()]
     arms["synthesize"] = Reached(decided.decision if decided else None, *_spent(everything))
     return arms
+
+
+def _decided(result: ItemResult | None) -> ItemResult | None:
+    """The result, where there is one with a decision."""
+    if result is None or result.status is not Status.COMPLETED or result.winner_id is None:
+        return None
+    return result
 
 
 class Scoresheet:
@@ -161,23 +168,25 @@ def _figures(arm: Arm, mine: Mapping[str, Score], single: Mapping[str, Score], q
     right = sum(score.right for score in mine.values())
     usage = sum((score.usage for score in mine.values()), Usage())
     durations = [score.duration_ms for score in mine.values()]
-    versus = None
-    if arm != "single":
-        gained = sum(score.right and not single[item].right for item, score in mine.items())
-        lost = sum(single[item].right and not score.right for item, score in mine.items())
-        versus = paired_difference(gained, lost, len(mine))
     return ArmFigures(
         arm=arm,
         questions=len(mine),
         not_applicable=questions - len(mine),
         unanswered=sum(not score.answered for score in mine.values()),
         accuracy=share(right, len(mine)),
-        versus_single=versus,
+        versus_single=None if arm == "single" else _versus_single(mine, single),
         usage=usage,
         tokens_per_right_answer=(usage.prompt_tokens + usage.completion_tokens) / right if right else None,
         latency_median_ms=median(durations),
         latency_p95_ms=percentile_95(durations),
     )
+
+
+def _versus_single(mine: Mapping[str, Score], single: Mapping[str, Score]) -> PairedDifference | None:
+    """What an arm gained and lost against the single proposals, question by question."""
+    gained = sum(score.right and not single[item].right for item, score in mine.items())
+    lost = sum(single[item].right and not score.right for item, score in mine.items())
+    return paired_difference(gained, lost, len(mine))
 
 
 def _text(answer: Answer | None) -> str | None:

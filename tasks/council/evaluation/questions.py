@@ -244,7 +244,17 @@ def _in_words(error: ValidationError, where: str) -> tuple[str, str]:
         path, problem = [*path, "type"], f"is one of {_TYPES[path[-1]]}"
     elif kind == "string_pattern_mismatch":
         problem = f"{first['input']!r} is no id; one is {NAME_RULE}"
-    elif kind == "value_error" and (named := re.match(r"[a-z_.]+(?=: )", problem)):
-        path = path + named[0].split(".") if path[-1:] != [named[0]] else path
-        problem = problem.removeprefix(f"{named[0]}: ")
+    elif kind == "value_error":
+        path, problem = _with_named_field(path, problem)
     return f"{where}: {'.'.join(path)}", problem
+
+
+def _with_named_field(path: list[str], problem: str) -> tuple[list[str], str]:
+    """The path with the field that a rule's message begins with, `check.options: ...`, and the message without it."""
+    named = re.match(r"[a-z_.]+(?=: )", problem)
+    if named is None:
+        return path, problem
+    field = named[0]
+    if path[-1:] != [field]:
+        path = path + field.split(".")
+    return path, problem.removeprefix(f"{field}: ")

@@ -21,25 +21,28 @@ def figures(evaluation: Evaluation) -> dict[str, list[str]]:
 
 
 def arm_table(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """The same as numbers."""
-    return [
-        {
-            "arm": arm.arm,
-            "questions": arm.questions,
-            "right": arm.accuracy.count if arm.accuracy else 0,
-            "accuracy": arm.accuracy.value if arm.accuracy else None,
-            "low": arm.accuracy.low if arm.accuracy else None,
-            "high": arm.accuracy.high if arm.accuracy else None,
-            "difference": arm.versus_single.value if arm.versus_single else None,
-            "p_value": arm.versus_single.p_value if arm.versus_single else None,
-            "unanswered": arm.unanswered,
-            "tokens": arm.usage.prompt_tokens + arm.usage.completion_tokens,
-            "tokens_per_right_answer": arm.tokens_per_right_answer,
-            "latency_median_ms": arm.latency_median_ms,
-            "latency_p95_ms": arm.latency_p95_ms,
-        }
-        for arm in evaluation.arms
-    ]
+    """The same as numbers, a row for each arm."""
+    return [_numbers(arm) for arm in evaluation.arms]
+
+
+def _numbers(arm: ArmFigures) -> dict[str, Any]:
+    """One arm; an arm without a question has none right, and no share of them."""
+    accuracy, versus = arm.accuracy, arm.versus_single
+    return {
+        "arm": arm.arm,
+        "questions": arm.questions,
+        "right": accuracy.count if accuracy else 0,
+        "accuracy": accuracy.value if accuracy else None,
+        "low": accuracy.low if accuracy else None,
+        "high": accuracy.high if accuracy else None,
+        "difference": versus.value if versus else None,
+        "p_value": versus.p_value if versus else None,
+        "unanswered": arm.unanswered,
+        "tokens": arm.usage.prompt_tokens + arm.usage.completion_tokens,
+        "tokens_per_right_answer": arm.tokens_per_right_answer,
+        "latency_median_ms": arm.latency_median_ms,
+        "latency_p95_ms": arm.latency_p95_ms,
+    }
 
 
 def notes(evaluation: Evaluation) -> list[str]:
@@ -98,8 +101,8 @@ def _difference(arm: ArmFigures) -> str:
 
 
 def _difference_interval(arm: ArmFigures) -> str:
-    found = arm.versus_single
-    return f"{100 * found.low:+.1f} to {100 * found.high:+.1f}" if found else "-"
+    versus = arm.versus_single
+    return f"{100 * versus.low:+.1f} to {100 * versus.high:+.1f}" if versus else "-"
 
 
 def _gained_and_lost(arm: ArmFigures) -> str:
@@ -107,8 +110,10 @@ def _gained_and_lost(arm: ArmFigures) -> str:
 
 
 def _p_value(arm: ArmFigures) -> str:
-    found = arm.versus_single
-    return "-" if found is None else "< 0.001" if found.p_value < 0.001 else f"{found.p_value:.3f}"
+    versus = arm.versus_single
+    if versus is None:
+        return "-"
+    return "< 0.001" if versus.p_value < 0.001 else f"{versus.p_value:.3f}"
 
 
 def _tokens(arm: ArmFigures) -> str:

@@ -6,12 +6,12 @@ the stage is closed, so the same record always gives the same order and the same
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import NamedTuple
 
-from tasks.council.answer import Answer
+from tasks.council.answer import Answer, Proposal
 from tasks.council.decisions import Ballots, DecidedBy, RankedProposal
 from tasks.council.models import Deliberation, Item, MemberStatus
 from tasks.council.progress.stage_end import Closing
@@ -68,7 +68,7 @@ class ItemProgress:
         return progress
 
     def enter(self, stage: str, next_stage: NextStage) -> None:
-        """Begin a stage."""
+        """Begin a stage: note who is called for it, or why nobody is."""
         self.answers[stage] = {}
         self.called[stage] = next_stage.called
         if next_stage.skipped:
@@ -104,15 +104,19 @@ class ItemProgress:
         """The texts that stand, in the order of the checks, then the truncated ones, counted on."""
         if self._ranked is None:
             standing = self.standing()
-            ok = [standing[one.agent_id].proposal for one in self.plan.council.members if one.agent_id in standing]
-            cut = [one.proposal for one in self.first.values() if one.status is MemberStatus.TRUNCATED]
-            first, rest = (
-                rank_proposals([one for one in some if one and one.content], self.item, self.plan.id)
-                for some in (ok, cut)
+            members = [member.agent_id for member in self.plan.council.members]
+            whole = self._by_checks(standing[agent_id].proposal for agent_id in members if agent_id in standing)
+            cut = self._by_checks(
+                answer.proposal for answer in self.first.values() if answer.status is MemberStatus.TRUNCATED
             )
-            behind = (one.model_copy(update={"rank": one.rank + len(first)}) for one in rest)
-            self._ranked = (*first, *behind)
+            behind = (entry.model_copy(update={"rank": entry.rank + len(whole)}) for entry in cut)
+            self._ranked = (*whole, *behind)
         return self._ranked
+
+    def _by_checks(self, proposals: Iterable[Proposal | None]) -> tuple[RankedProposal, ...]:
+        """Those of the proposals that have a text, in the order of the checks."""
+        texts = [proposal for proposal in proposals if proposal and proposal.content]
+        return rank_proposals(texts, self.item, self.plan.id)
 
     def candidates(self) -> tuple[Candidate, ...]:
         """The proposals that can win, in the order of the checks, which breaks every tie."""
@@ -170,9 +174,16 @@ class ItemProgress:
         given = list(self.answers.get(stage, {}).values())
         valid = [answer.ballot for answer in given if answer.ballot]
         discarded = sum(answer.status in UNUSABLE for answer in given)
-        why = self.skipped.get(stage) or self.early.get(stage) or (None if given else self.agreed())
+        why = self._why_fewer(stage, asked=bool(given))
         outcome = tally(candidates, valid, discarded=discarded)
         return Ballots(expected=len(given), counted=len(valid), ended_early=why, tally=outcome)
+
+    def _why_fewer(self, stage: str, asked: bool) -> str | None:
+        """Why ballots were not waited for, or none was asked for."""
+        why = self.skipped.get(stage) or self.early.get(stage)
+        if why or asked:
+            return why
+        return self.agreed()
 
     # --- what follows -----------------------------------------------------------------------------
 
@@ -185,9 +196,17 @@ class ItemProgress:
         if kind == SYNTHESIZE:
             return NextStage((self.plan.council.chair.agent_id,))
         if kind == REVISE:
-            judged = {author for ballot in self.ballots() for author in ballot.opinions}
-            called = tuple(author for author in authors if author in judged)
-            return NextStage(called) if called else NextStage((), "no critique could be counted")
+            return self._revisers(authors)
+        return self._reviewers(stage, authors)
+
+    def _revisers(self, authors: Sequence[str]) -> NextStage:
+        """The authors whom a counted ballot told what would improve their proposal."""
+        judged = set(chain.from_iterable(ballot.opinions for ballot in self.ballots()))
+        called = tuple(author for author in authors if author in judged)
+        return NextStage(called) if called else NextStage((), "no critique could be counted")
+
+    def _reviewers(self, stage: str, authors: tuple[str, ...]) -> NextStage:
+        """All authors, or nobody where no ballots could change the winner and no revision needs their critiques."""
         needless = None if self.feeds_revision(stage) else decided_early(self.candidates(), [], authors)
         return NextStage((), needless) if needless else NextStage(authors)
 

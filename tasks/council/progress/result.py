@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 from itertools import chain
+from typing import NamedTuple
 
 from tasks.council.answer import Answer, Usage
 from tasks.council.closed_answers import answer_of
-from tasks.council.decisions import ItemResult, MemberOutcome, StageCost, StageOutcome, Synthesis
+from tasks.council.decisions import DecidedBy, ItemResult, MemberOutcome, StageCost, StageOutcome, Synthesis
 from tasks.council.models import Member, MemberStatus, Status
 from tasks.council.progress.completion import Verdict
 from tasks.council.progress.item import ENDED_EARLY, Decided, ItemProgress
@@ -36,46 +37,39 @@ def item_result(
     progress: ItemProgress, verdict: Verdict, duration_ms: int, completed_at: datetime | None
 ) -> ItemResult:
     """The result of an item; while it is in progress what came so far, without members that have not answered."""
-    plan, completed = progress.plan, verdict.status is Status.COMPLETED
-    members = plan.council.members
-    received = sum(answer.status is MemberStatus.OK for answer in progress.first.values())
+    plan, final, completed = progress.plan, verdict.status.final, verdict.status is Status.COMPLETED
+    everyone, first, given = plan.council.members, progress.first, _given(progress)
+    received = sum(answer.status is MemberStatus.OK for answer in first.values())
     decided = progress.decided()
     synthesis = _synthesis(progress, decided)
-    stages = tuple(_cost(progress, stage) for stage in plan.stages if completed or stage in progress.answers)
-    winner = decided.ranked[0] if completed and progress.candidates() else None
-    written = synthesis.content if winner and synthesis else None
-    decision = written or (winner.proposal.content if winner else None)
-    form = progress.item.answer_format
+    decision = _decision(progress, decided, synthesis) if completed else NO_DECISION
+    stages = _costs(progress, completed)
     return ItemResult(
         id=plan.id,
         item=progress.item.id,
         task=progress.item.task,
         status=verdict.status,
-        degraded=verdict.status.final and (received < len(members) or any(stage.short for stage in stages[1:])),
+        degraded=final and (received < len(everyone) or any(stage.short for stage in stages[1:])),
         council=plan.council.name,
-        engine=engine_of(_given(progress)),
+        engine=engine_of(given),
         strategy=plan.strategy,
         rounds=plan.rounds,
-        total_agents=len(members),
+        total_agents=len(everyone),
         received_count=received,
-        failed_count=(len(members) if verdict.status.final else len(progress.first)) - received,
+        failed_count=(len(everyone) if final else len(first)) - received,
         results=decided.ranked,
-        members=tuple(
-            _outcome(progress, one, verdict, duration_ms)
-            for one in members
-            if verdict.status.final or one.agent_id in progress.first
-        ),
-        decided_by=("synthesis" if written else decided.by) if winner else None,
-        answer=answer_of(decision, form) if decision and form else None,
+        members=_outcomes(progress, verdict, duration_ms),
+        decided_by=decision.by,
+        answer=decision.answer,
         majority=decided.majority,
         ballots=decided.ballots if completed else None,
         synthesis=synthesis,
         stages=stages,
-        winner_id=winner.proposal.author_id if winner else None,
-        decision=decision,
+        winner_id=decision.winner_id,
+        decision=decision.text,
         error_message=None if completed else verdict.reason,
         duration_ms=duration_ms,
-        usage=sum((answer.usage for answer in _given(progress)), Usage()),
+        usage=_usage(given),
         completed_at=completed_at,
     )
 
@@ -88,6 +82,33 @@ def engine_of(answers: Iterable[Answer]) -> str:
 
 def _given(progress: ItemProgress) -> list[Answer]:
     return list(chain.from_iterable(stage.values() for stage in progress.answers.values()))
+
+
+def _usage(answers: Iterable[Answer]) -> Usage:
+    return sum((answer.usage for answer in answers), Usage())
+
+
+class _Decision(NamedTuple):
+    """Whose proposal won, the text that is the decision, what it was decided by, and its closed answer."""
+
+    winner_id: str | None
+    text: str | None
+    by: DecidedBy | None
+    answer: str | None
+
+
+NO_DECISION = _Decision(None, None, None, None)
+
+
+def _decision(progress: ItemProgress, decided: Decided, synthesis: Synthesis | None) -> _Decision:
+    """What a completed item came to: the text of the synthesis where one was written, else the first proposal's."""
+    if not progress.candidates():
+        return NO_DECISION
+    winner, by, text = decided.ranked[0].proposal, decided.by, decided.ranked[0].proposal.content
+    if synthesis and synthesis.content:
+        by, text = "synthesis", synthesis.content
+    form = progress.item.answer_format
+    return _Decision(winner.author_id, text, by, answer_of(text, form) if text and form else None)
 
 
 def _synthesis(progress: ItemProgress, decided: Decided) -> Synthesis | None:
@@ -106,6 +127,11 @@ def _synthesis(progress: ItemProgress, decided: Decided) -> Synthesis | None:
     )
 
 
+def _costs(progress: ItemProgress, completed: bool) -> tuple[StageCost, ...]:
+    """The stages in their order; of an item that was not completed those that have begun."""
+    return tuple(_cost(progress, stage) for stage in progress.plan.stages if completed or stage in progress.answers)
+
+
 def _cost(progress: ItemProgress, stage: str) -> StageCost:
     given = progress.answers.get(stage, {}).values()
     return StageCost(
@@ -113,11 +139,18 @@ def _cost(progress: ItemProgress, stage: str) -> StageCost:
         called=len(progress.called.get(stage, ())),
         ok=sum(answer.status is MemberStatus.OK for answer in given),
         duration_ms=max((answer.duration_ms for answer in given), default=0),
-        usage=sum((answer.usage for answer in given), Usage()),
+        usage=_usage(given),
         skipped=progress.skipped.get(stage) or (None if stage in progress.answers else progress.agreed()),
         ended_early=progress.early.get(stage),
         unneeded=sum(answer.error_type == ENDED_EARLY for answer in given),
     )
+
+
+def _outcomes(progress: ItemProgress, verdict: Verdict, duration_ms: int) -> tuple[MemberOutcome, ...]:
+    """What became of each member; while an item is in progress of those that have answered."""
+    members = progress.plan.council.members
+    shown = [member for member in members if verdict.status.final or member.agent_id in progress.first]
+    return tuple(_outcome(progress, member, verdict, duration_ms) for member in shown)
 
 
 def _outcome(progress: ItemProgress, member: Member, verdict: Verdict, duration_ms: int) -> MemberOutcome:
@@ -129,12 +162,12 @@ def _outcome(progress: ItemProgress, member: Member, verdict: Verdict, duration_
         role=member.role,
         status=status,
         reason=reason,
-        duration_ms=sum(one.duration_ms for one in mine.values()) if mine else duration_ms,
-        usage=sum((one.usage for one in mine.values()), Usage()),
+        duration_ms=sum(answer.duration_ms for answer in mine.values()) if mine else duration_ms,
+        usage=_usage(mine.values()),
         model=first.model if first else member.model,
         stages={
-            stage: StageOutcome(status=one.status, reason=one.error)
-            for stage, one in mine.items()
+            stage: StageOutcome(status=answer.status, reason=answer.error)
+            for stage, answer in mine.items()
             if stage != progress.plan.stages[0]
         },
     )

@@ -52,13 +52,7 @@ def synthesis_messages(
     judged = {label: _judged(author, ballots, salt) for label, author in shown.items()}
     mark = mark_of([*sources.values(), *judged.values()], salt)
     parts = [
-        "\n".join(
-            (
-                f"Rank {rank}, proposal {label}:",
-                fence(label, sources[author], mark),
-                *([fence(label, judged[label], mark, tag="critique")] if judged[label] else []),
-            )
-        )
+        _source(rank, label, sources[author], judged[label], mark)
         for rank, (label, author) in enumerate(shown.items(), 1)
     ]
     user = "\n\n".join(
@@ -69,6 +63,14 @@ def synthesis_messages(
         )
     )
     return [{"role": "system", "content": SYNTHESIS_CHARTER}, {"role": "user", "content": user}]
+
+
+def _source(rank: int, label: str, text: str, critiques: str, mark: str) -> str:
+    """A proposal as the chairman sees it, with what reviewers wrote of it, where they wrote anything."""
+    lines = [f"Rank {rank}, proposal {label}:", fence(label, text, mark)]
+    if critiques:
+        lines.append(fence(label, critiques, mark, tag="critique"))
+    return "\n".join(lines)
 
 
 def _judged(author: str, ballots: Sequence[Review], salt: str) -> str:

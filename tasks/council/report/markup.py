@@ -59,14 +59,24 @@ def folded(summary: str, text: str, *inside: str) -> str:
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table of cells that are Markdown already; a column whose name begins with `>` is flushed right."""
     names = [column.removeprefix(">") for column in columns]
-    rule = ["---:" if column.startswith(">") else "---" for column in columns]
+    rule = [_rule(column) for column in columns]
     return "\n".join(f"| {' | '.join(row)} |" for row in (names, rule, *rows))
+
+
+def _rule(column: str) -> str:
+    return "---:" if column.startswith(">") else "---"
 
 
 def wrapped(text: str) -> str:
     """Text cut to what is shown, its long lines wrapped where they have blanks."""
     cut = text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}\n[...]"
-    return "\n".join(_WRAP.fill(line) if len(line) > WIDTH else line for line in _plain(cut).split("\n"))
+    return "\n".join(map(_wrapped_line, _plain(cut).split("\n")))
+
+
+def _wrapped_line(line: str) -> str:
+    if len(line) <= WIDTH:
+        return line  # as it is: filling would drop blanks at its end
+    return _WRAP.fill(line)
 
 
 def _html(text: str) -> str:

@@ -122,19 +122,32 @@ def _items(lines: Sequence[Line]) -> list[str]:
 
 
 def _item(result: ItemResult, trail: Trail, room: int, alone: bool) -> list[str]:
+    """What an item came to; picture and folded texts share `room` characters."""
     of = "" if alone else f" of {result.item}"
+    picture = _picture(trail, room // 2) if result.ballots else None
     parts = [
         f"## {_VERDICTS.get(result.status, 'No decision: failed')}{of} ({result.headline})",
         f"**Task:** {escape(result.task, 500)}",
         *_decision(result),
     ]
     if result.ballots:
-        picture = trail.picture if trail.picture and len(trail.picture) <= room // 2 else None
-        room -= len(picture or "")
         parts += [f"### The vote{of}", *_vote(result, picture)]
     if result.stages:
         parts += [f"### Cost{of}", *_costs(result)]
     parts += [f"### Members{of} ({result.headline})", *_members(result)]
+    return [*parts, *_texts(result, trail, room - len(picture or ""), of)]
+
+
+def _picture(trail: Trail, most: int) -> str | None:
+    """The tally's picture, if it has at most so many characters."""
+    if trail.picture is None or len(trail.picture) > most:
+        return None
+    return trail.picture
+
+
+def _texts(result: ItemResult, trail: Trail, room: int, of: str) -> list[str]:
+    """Proposals and ballots, folded; where both are there, each has half of the room."""
+    parts: list[str] = []
     reviewed = [stage for stage in trail.ballots if trail.ballots[stage]]
     share = room // 2 if reviewed or trail.unread else room
     if result.results:
@@ -174,11 +187,15 @@ def _vote(result: ItemResult, picture: str | None) -> list[str]:
 
 def _ranks(tally: Tally) -> str:
     authors = tally.order[:MAX_COLUMNS]
-    rows = [
-        (f"**{voter}**", *("own" if author == voter else str(ranks.get(author, "-")) for author in authors))
-        for voter, ranks in list(tally.ranks.items())[:MAX_ROWS]
-    ]
-    return table(("", *authors), [*rows, ("votes", *(f"{tally.scores[author]:.2f}" for author in authors))])
+    rows = []
+    for voter in list(tally.ranks)[:MAX_ROWS]:
+        rows.append((f"**{voter}**", *(_rank(tally, voter, author) for author in authors)))
+    rows.append(("votes", *(f"{tally.scores[author]:.2f}" for author in authors)))
+    return table(("", *authors), rows)
+
+
+def _rank(tally: Tally, voter: str, author: str) -> str:
+    return "own" if author == voter else str(tally.ranks[voter].get(author, "-"))
 
 
 def _costs(result: ItemResult) -> list[str]:

@@ -144,10 +144,15 @@ def _counted(ballots: Ballots) -> str:
     if not ballots.tally.ballots:
         return f"None of {ballots.expected} ballots could be counted."
     counted = f"{ballots.counted} of {ballots.expected} ballots were counted ({ballots.tally.rule})"
-    invalid = ballots.tally.discarded
-    discarded = f"; {invalid} {'was' if invalid == 1 else 'were'} invalid" if invalid else ""
+    discarded = _discarded(ballots.tally.discarded)
     early = f"; the others were not waited for, since {ballots.ended_early}" if ballots.ended_early else ""
     return f"{counted}{discarded}{early}."
+
+
+def _discarded(invalid: int) -> str:
+    if invalid == 0:
+        return ""
+    return f"; {invalid} {'was' if invalid == 1 else 'were'} invalid"
 
 
 def _margin(tally: Tally) -> str:
@@ -155,8 +160,13 @@ def _margin(tally: Tally) -> str:
         return ""
     if tally.margin == 0:
         return f"{tally.winner} and {tally.order[1]} have the same votes."
-    size = "a clear" if tally.margin >= CLEAR else "a narrow" if tally.margin < CLOSE else "a"
-    return f"{tally.winner} leads {tally.order[1]} by {size} margin of {tally.margin:.2f}."
+    return f"{tally.winner} leads {tally.order[1]} by {_sized(tally.margin)} margin of {tally.margin:.2f}."
+
+
+def _sized(margin: float) -> str:
+    if margin >= CLEAR:
+        return "a clear"
+    return "a narrow" if margin < CLOSE else "a"
 
 
 def _condorcet(tally: Tally) -> str:
@@ -184,20 +194,28 @@ def _ties(tally: Tally) -> str:
 
 def later_kinds(result: ItemResult) -> list[str]:
     """Kinds of stages after the first in which members were called: `review`, `revise`, `synthesize`."""
-    given = {kind_of(stage) for member in result.members for stage in member.stages}
-    return [kind for kind in dict.fromkeys(kind_of(stage.stage) for stage in result.stages) if kind in given]
+    called: set[str] = set()
+    for member in result.members:
+        called.update(map(kind_of, member.stages))
+    held = dict.fromkeys(kind_of(stage.stage) for stage in result.stages)
+    return [kind for kind in held if kind in called]
 
 
 def statuses(member: MemberOutcome, kind: str, stages: Sequence[StageCost]) -> str:
     """What became of a member's answers in the stages of a kind: `ok`, or what was not, or `-` for none waited for."""
+    awaited = _awaited(member, kind, stages)
+    wrong = dict.fromkeys(status.value for status in awaited if status is not MemberStatus.OK)
+    return ", ".join(wrong) or (awaited[0].value if awaited else "-")
+
+
+def _awaited(member: MemberOutcome, kind: str, stages: Sequence[StageCost]) -> list[MemberStatus]:
+    """How a member answered in the stages of a kind, without answers that were not waited for.
+
+    Those are known by their reason, which is the one that their stage was ended early for.
+    """
     early = {stage.stage: stage.ended_early for stage in stages if stage.ended_early}
-    told = [
-        one.status
-        for stage, one in member.stages.items()
-        if kind_of(stage) == kind and (stage not in early or one.reason != early[stage])
-    ]
-    wrong = dict.fromkeys(status.value for status in told if status is not MemberStatus.OK)
-    return ", ".join(wrong) or (told[0].value if told else "-")
+    of_kind = ((stage, answer) for stage, answer in member.stages.items() if kind_of(stage) == kind)
+    return [answer.status for stage, answer in of_kind if stage not in early or answer.reason != early[stage]]
 
 
 def reasons(member: MemberOutcome, stages: Sequence[StageCost]) -> list[str]:

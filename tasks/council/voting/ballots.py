@@ -123,9 +123,14 @@ def sheets(authors: Iterable[str], voters: Iterable[str], salt: str) -> dict[str
         if voter not in late and voter not in early:
             order = "forward" if ahead <= behind else "reverse"
             ahead, behind = ahead + (order == "forward"), behind + (order == "reverse")
-        shown = forward if order == "forward" else forward[::-1]
-        drawn[voter] = Sheet(voter=voter, order=order, shown=tuple(one for one in shown if one[1] != voter))
+        drawn[voter] = _sheet(voter, order, forward)
     return drawn
+
+
+def _sheet(voter: str, order: Order, forward: Sequence[tuple[str, str]]) -> Sheet:
+    """What a voter is shown in this order: all proposals but its own."""
+    shown = forward if order == "forward" else forward[::-1]
+    return Sheet(voter=voter, order=order, shown=tuple(pair for pair in shown if pair[1] != voter))
 
 
 # --- the answer -----------------------------------------------------------------------------------
@@ -176,23 +181,12 @@ def read_ballot(text: str, sheet: Sheet, criteria: Sequence[Criterion]) -> Revie
     A ranking may leave labels out, but not all. A JSON object alone or in the answer's one code fence is read.
     Raises InvalidBallot.
     """
-    try:
-        answer = _Answer.model_validate(_json_of(text))
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part)[:48] for part in first["loc"]) or "ballot"
-        raise InvalidBallot(field, first["msg"][:200]) from error
+    answer = _parsed(text)
     known = dict(sheet.shown)
     _same_keys("opinions", answer.opinions, sheet.labels)
     for label, opinion in answer.opinions.items():
         _same_keys(f"opinions.{label}.scores", opinion.scores, [one.key for one in criteria])
-    for number, label in enumerate(answer.ranking):
-        if label not in known:
-            raise InvalidBallot(f"ranking.{number}", _unknown(label, sheet.labels))
-        if label in answer.ranking[:number]:
-            raise InvalidBallot(f"ranking.{number}", f"{label!r} is ranked twice")
-    if not answer.ranking:
-        raise InvalidBallot("ranking", "it is empty")
+    _check_ranking(answer.ranking, sheet.labels)
     return Review(
         voter=sheet.voter,
         order=sheet.order,
@@ -200,6 +194,26 @@ def read_ballot(text: str, sheet: Sheet, criteria: Sequence[Criterion]) -> Revie
         ranking=tuple(known[label] for label in answer.ranking),
         opinions={author: answer.opinions[label] for label, author in sheet.shown},
     )
+
+
+def _parsed(text: str) -> _Answer:
+    try:
+        return _Answer.model_validate(_json_of(text))
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part)[:48] for part in first["loc"]) or "ballot"
+        raise InvalidBallot(field, first["msg"][:200]) from error
+
+
+def _check_ranking(ranking: Sequence[str], shown: Sequence[str]) -> None:
+    """Hold a ranking against the labels that were shown; it may leave some out."""
+    for number, label in enumerate(ranking):
+        if label not in shown:
+            raise InvalidBallot(f"ranking.{number}", _unknown(label, shown))
+        if label in ranking[:number]:
+            raise InvalidBallot(f"ranking.{number}", f"{label!r} is ranked twice")
+    if not ranking:
+        raise InvalidBallot("ranking", "it is empty")
 
 
 def _same_keys(field: str, found: Mapping[str, Any], wanted: Sequence[str]) -> None:

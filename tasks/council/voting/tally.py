@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import combinations, groupby
+from itertools import chain, combinations, groupby, permutations
 from typing import Literal, NamedTuple, Self
 
 from pydantic import model_validator
@@ -162,8 +162,7 @@ def decided_early(
     """
     listed, waiting = tuple(ballots), frozenset(outstanding)
     _check(candidates, listed)
-    if again := sorted(waiting.intersection(ballot.voter for ballot in listed)):
-        raise ValueError(f"outstanding: {', '.join(again)} has voted already")
+    _check_outstanding(waiting, listed)
     if not waiting:
         return None
     ids = [candidate.id for candidate in candidates]
@@ -190,6 +189,11 @@ def _check(candidates: Sequence[Candidate], ballots: Sequence[Ballot]) -> None:
     for ballot in ballots:
         if unknown := sorted(set(ballot.shown) - ids):
             raise ValueError(f"ballots: {ballot.voter} was shown {', '.join(unknown)}, which is no candidate")
+
+
+def _check_outstanding(waiting: frozenset[str], ballots: Sequence[Ballot]) -> None:
+    if again := sorted(waiting.intersection(ballot.voter for ballot in ballots)):
+        raise ValueError(f"outstanding: {', '.join(again)} has voted already")
 
 
 def _rounded(score: Fraction) -> float:
@@ -270,12 +274,14 @@ def _borda(ids: Sequence[str], ballots: Sequence[Ballot]) -> dict[str, Fraction]
             seen[one] += 1
             if one not in ranked:
                 points[one][most] += tied
-    return {
-        one: sum((Fraction(doubled, 2 * most) for most, doubled in points[one].items()), Fraction()) / seen[one]
-        if seen[one]
-        else HALF
-        for one in ids
-    }
+    return {candidate: _mean_share(points[candidate], seen[candidate]) for candidate in ids}
+
+
+def _mean_share(points: Mapping[int, int], ballots: int) -> Fraction:
+    """Of the points on these ballots, doubled and by the most that a ballot gives; one half without a ballot."""
+    if ballots == 0:
+        return HALF
+    return sum((Fraction(doubled, 2 * most) for most, doubled in points.items()), Fraction()) / ballots
 
 
 def _copeland(ids: Sequence[str], ballots: Sequence[Ballot], pairs: _Pairs) -> dict[str, Fraction]:
@@ -291,7 +297,7 @@ def _schulze(ids: Sequence[str], ballots: Sequence[Ballot], pairs: _Pairs) -> di
     from votelib.evaluate.condorcet import Schulze
 
     everyone = range(len(ids))
-    strength = Schulze.widest_paths({(i, j): pairs.wins[i][j] for i in everyone for j in everyone if i != j})
+    strength = Schulze.widest_paths({(i, j): pairs.wins[i][j] for i, j in permutations(everyone, 2)})
     return _shares(ids, lambda i, j: strength.get((i, j), 0) - strength.get((j, i), 0))
 
 
@@ -320,11 +326,13 @@ _RULES: Mapping[Rule, Callable[[Sequence[str], Sequence[Ballot], _Pairs], dict[s
 
 def _ties(order: Sequence[str], scores: Mapping[str, Fraction], checks: Mapping[str, float]) -> tuple[Tie, ...]:
     groups = (tuple(group) for _, group in groupby(order, key=lambda one: scores[one]))
-    return tuple(
-        Tie(candidates=group, broken_by="checks" if len({checks[one] for one in group}) == len(group) else "hash")
-        for group in groups
-        if len(group) > 1
-    )
+    return tuple(_tie(group, checks) for group in groups if len(group) > 1)
+
+
+def _tie(group: tuple[str, ...], checks: Mapping[str, float]) -> Tie:
+    """Equal candidates; the checks put them in order only where no two have the same score there."""
+    told_apart = len({checks[candidate] for candidate in group}) == len(group)
+    return Tie(candidates=group, broken_by="checks" if told_apart else "hash")
 
 
 # --- the end before the last ballot ---------------------------------------------------------------
@@ -354,20 +362,24 @@ def _unbeatable_by_borda(ids: Sequence[str], ballots: Sequence[Ballot], waiting:
     if len(waiting) > len(ballots) + 1:  # a rival may yet win more than a leader that won everything until now
         return None
     scores = _borda(ids, ballots)
-    seen = Counter(one for ballot in ballots for one in ballot.shown)
+    seen = Counter(chain.from_iterable(ballot.shown for ballot in ballots))
 
     def with_all(points: int) -> dict[str, Fraction]:
         """Each candidate's score if every open ballot that can rank it gives it these points."""
-        more = {one: len(waiting - {one}) for one in ids}
         return {
-            one: (scores[one] * seen[one] + points * more[one]) / (seen[one] + more[one])
-            if seen[one] + more[one]
-            else HALF
-            for one in ids
+            candidate: _mean_with(points, len(waiting - {candidate}), scores[candidate], seen[candidate])
+            for candidate in ids
         }
 
     leader = _leader(ids, scores)
     return leader if _holds(ids, leader, with_all(0), with_all(1)) else None
+
+
+def _mean_with(points: int, more: int, score: Fraction, seen: int) -> Fraction:
+    """The mean `score` of `seen` ballots, once as many `more` give these points each; one half without a ballot."""
+    if seen + more == 0:
+        return HALF
+    return (score * seen + points * more) / (seen + more)
 
 
 def _holds(ids: Sequence[str], leader: str, worst: Mapping[str, Fraction], best: Mapping[str, Fraction]) -> bool:
