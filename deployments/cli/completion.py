@@ -25,11 +25,14 @@ def council_names(incomplete: str) -> list[str]:
         record = places.load_record()
         if record is not None and record.prefix:
             os.environ.setdefault(names.VARIABLE, record.prefix)
-        ours = record is not None and not record.parts["prefect"].external
-        url = record.parts["prefect"].url if record is not None else settings.prefect_api_url
+        if record is None:
+            url, key = settings.prefect_api_url, users_prefect_key({})
+        elif record.parts["prefect"].external:
+            url, key = record.parts["prefect"].url, users_prefect_key(record.given)
+        else:
+            url, key = record.parts["prefect"].url, basic(read_key(places.prefect_auth))
         if not url:
             return []
-        key = basic(read_key(places.prefect_auth)) if ours else users_prefect_key(record.given if record else {})
         blocks = _asked(f"{url}/block_types/slug/council/block_documents", key)
         marks = [] if names.prefix() else _asked(f"{url}/variables/filter", key, {})
         others = [names.prefix_of(str(mark["name"])) for mark in marks]
