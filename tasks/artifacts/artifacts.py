@@ -7,7 +7,6 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-import pandas as pd
 from prefect import task
 from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
 from prefect.cache_policies import NO_CACHE
@@ -56,11 +55,11 @@ async def record_artifacts(plan: Deliberation, outcome: Outcome) -> None:
 
 def ranking_rows(outcome: Outcome) -> list[dict[Any, Any]]:
     """The ranking as table rows, best first within each item, members without a proposal last."""
-    rows = pd.DataFrame(ranking(outcome.results))
-    if rows.empty:
-        return []
-    ordered = rows.sort_values(["item", "rank"], na_position="last", kind="stable").astype(object)
-    return [dict(row) for row in ordered.where(ordered.notna(), None).to_dict("records")]
+    return sorted(ranking(outcome.results), key=_by_rank)
+
+
+def _by_rank(row: dict[str, Any]) -> tuple[str, bool, int]:
+    return row["item"], row["rank"] is None, row["rank"] or 0
 
 
 async def trails_of(plan: Deliberation, results: Sequence[ItemResult]) -> dict[str, Trail]:

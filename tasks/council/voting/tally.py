@@ -290,15 +290,25 @@ def _copeland(ids: Sequence[str], ballots: Sequence[Ballot], pairs: _Pairs) -> d
 
 
 def _schulze(ids: Sequence[str], ballots: Sequence[Ballot], pairs: _Pairs) -> dict[str, Fraction]:
-    """Share of the others that a candidate beats by its strongest paths (Schulze, arXiv 1804.02973, winning votes).
+    """Share of the others that a candidate beats by its strongest paths (Schulze, arXiv 1804.02973, winning votes)."""
+    strength = _strongest_paths(pairs)
+    return _shares(ids, lambda i, j: strength[i][j] - strength[j][i])
 
-    The library is given the pairs and not the ballots, so that nobody has to rank itself.
-    """
-    from votelib.evaluate.condorcet import Schulze
 
-    everyone = range(len(ids))
-    strength = Schulze.widest_paths({(i, j): pairs.wins[i][j] for i, j in permutations(everyone, 2)})
-    return _shares(ids, lambda i, j: strength.get((i, j), 0) - strength.get((j, i), 0))
+def _strongest_paths(pairs: _Pairs) -> list[list[int]]:
+    """By pair the strength of the strongest path: that of its weakest link (Floyd and Warshall; section 2.3 there)."""
+    everyone = range(len(pairs.wins))
+    strength = [[0] * len(pairs.wins) for _ in everyone]
+    for i, j in permutations(everyone, 2):
+        if pairs.lead(i, j) > 0:
+            strength[i][j] = pairs.wins[i][j]
+    for via in everyone:
+        onward = strength[via]
+        for paths in strength:
+            reach = paths[via]
+            if reach:
+                paths[:] = [max(known, min(reach, link)) for known, link in zip(paths, onward, strict=True)]
+    return strength
 
 
 def _shares(ids: Sequence[str], lead: Callable[[int, int], int]) -> dict[str, Fraction]:
