@@ -375,6 +375,7 @@ async def test_a_deliberation_that_nobody_runs_is_not_watched_or_cancelled_for_e
     """A plan without a driver: the watcher leaves, and the cancel stands for whoever takes it up."""
     from deployments import deliberations
     from tasks.council.models import Deliberation, DeliberationRequest
+    from tasks.deliberations import watch
     from tasks.deliberations.plan import council_spec
 
     request = DeliberationRequest(task=TASK, council=council)
@@ -382,7 +383,7 @@ async def test_a_deliberation_that_nobody_runs_is_not_watched_or_cancelled_for_e
     body = {"plan": plan.model_dump(mode="json"), "request": request.model_dump(mode="json")}
     await record.publish_final(f"deliberations.{new_id}.plan", f"{new_id}:plan", "deliberation.plan", body)
     await record.create_status(new_id, {"id": new_id, "status": "IN_PROGRESS"})
-    monkeypatch.setattr(deliberations, "LEASE_S", 0.5)
+    monkeypatch.setattr(watch, "LEASE_S", 0.5)
 
     assert await deliberations.watch_deliberation(new_id, Silent()) is None
     assert await deliberations.cancel_deliberation(new_id) == (None, None)
