@@ -23,11 +23,11 @@ from deployments.deliberations import Starts, begun, cancellable, planned
 from deployments.terminal import stderr
 from flows.evaluate import evaluate
 from tasks.council.answer import Answer
+from tasks.council.engines import SIMULATOR
 from tasks.council.evaluation.arms import Evaluation, Scoresheet
 from tasks.council.evaluation.report import SIMULATED, figures, notes
 from tasks.council.models import Deliberation
 from tasks.council.plain import plain
-from tasks.council.progress.result import SIMULATOR
 from tasks.council.stages import PROPOSE, kind_of
 from tasks.deliberations.watch import Watcher, watching
 from tasks.evaluate.question_files import QuestionFile, handed_over

@@ -23,6 +23,7 @@ from rich.text import Text
 from blocks.record.events import Body
 from tasks.council.answer import Answer
 from tasks.council.decisions import ItemResult, MemberOutcome, RankedProposal
+from tasks.council.engines import SIMULATOR
 from tasks.council.models import CouncilSpec, Deliberation, MemberStatus, Status
 from tasks.council.plain import plain
 from tasks.council.report.wording import (
@@ -175,7 +176,7 @@ def _progress_table(plan: Deliberation) -> Table:
 
 def show_result(result: Body, console: Console, where: list[str]) -> None:
     """The decision, who took part, and where to look."""
-    if result["engine"] == "simulator":
+    if result["engine"] == SIMULATOR:
         console.print(Text("SIMULATED: these texts come from the simulator, not from a model.", style="bold yellow"))
     if result.get("items"):
         console.print(_items(result))

@@ -9,9 +9,6 @@ from typing import Literal
 
 Lane = Literal["interactive", "batch"]
 
-ANNOUNCED_ANSWER = "agent.response"
-"""Announced on core NATS under `.completed`, `.failed` and the like; nothing of it is kept."""
-ANNOUNCED_DELIBERATION = "deliberation"
 STATUS_BUCKET = "conclave-deliberations"
 
 
@@ -41,7 +38,7 @@ def finished(deliberation: str) -> str:
 
 
 def closed(deliberation: str, item: str, stage: str) -> str:
-    """The end of an item's stage."""
+    """The end of an item's stage, where another one follows; the last one ends with the decision."""
     return f"deliberations.{deliberation}.closed.{item}.{stage}"
 
 

@@ -164,10 +164,6 @@ def _warnings(measured: list[Measured], others: float, at_first: float) -> list[
     return warnings
 
 
-def _busy(others: float) -> str:
-    return f"other work keeps {others:.1f} of {os.cpu_count()} cores busy"
-
-
 def _shown(options: Options) -> dict[str, Any]:
     """The options for the JSON file, with what is fixed here."""
     asked = {name: value for name, value in asdict(options).items() if name not in ("json", "plot")}

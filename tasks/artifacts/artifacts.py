@@ -21,6 +21,7 @@ from tasks.artifacts.plot import cells, tally_picture
 from tasks.artifacts.progress import move_bar
 from tasks.council.answer import Answer
 from tasks.council.decisions import ItemResult
+from tasks.council.engines import SIMULATOR
 from tasks.council.models import Deliberation, MemberStatus
 from tasks.council.outcome import Outcome
 from tasks.council.report.appendix import MAX_BALLOTS, Trail
@@ -39,7 +40,7 @@ MAX_CELLS = 1000
 @task(name="record", retries=2, retry_delay_seconds=1, cache_policy=NO_CACHE, persist_result=False)
 async def record_artifacts(plan: Deliberation, outcome: Outcome) -> None:
     """Write the report and the ranking, and the last word on the progress."""
-    simulated = any(result.engine == "simulator" for result in outcome.results)
+    simulated = any(result.engine == SIMULATOR for result in outcome.results)
     what = f"council {plan.council.name}" + (", simulated" if simulated else "")
     trails = await trails_of(plan, outcome.results)
     await acreate_markdown_artifact(

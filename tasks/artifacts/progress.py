@@ -16,6 +16,7 @@ from blocks.exceptions import RecordError
 from blocks.record import subjects
 from blocks.record.events import Record
 from tasks.artifacts.keys import artifact_key
+from tasks.council.engines import SIMULATOR
 from tasks.council.models import Deliberation, Status
 from tasks.council.outcome import Outcome
 
@@ -66,7 +67,7 @@ async def _show(plan: Deliberation, engine: str, outcome: Outcome) -> None:
     if outcome.bar is not None:
         await move_bar(plan, outcome)
         return
-    simulated = " (simulated)" if engine == "simulator" else ""
+    simulated = " (simulated)" if engine == SIMULATOR else ""
     description = f"Answers of council {plan.council.name}{simulated}"
     key = artifact_key("progress", plan.id)
     percent = 100 * outcome.answers / _expected(plan, outcome)

@@ -21,7 +21,7 @@ from tasks.collect.end import end
 from tasks.council.models import InvalidRequest, Status, check_id
 from tasks.deliberations.ownership import runs_under
 from tasks.deliberations.read import status_of
-from tasks.deliberations.submit import DELIBERATE, ask_to_cancel, id_of, queued_request
+from tasks.deliberations.submit import DELIBERATE, ask_to_cancel, asked_in, id_of, queued_request
 from tasks.deliberations.watch import end_of
 
 CANCEL_S = 60.0
@@ -74,7 +74,7 @@ async def end_cancelled(flow: Flow[Any, Any], flow_run: FlowRun, state: State[An
     housekeeping ends the deliberation.
     """
     deliberation_id = id_of(flow_run.parameters, str(flow_run.id))
-    asked = {name: value for name, value in flow_run.parameters.items() if name != "deliberation_id"}
+    asked = asked_in(flow_run.parameters)
     async with asyncio.timeout(END_S), connections():
         record = await open_record()
         status = await status_of(record, deliberation_id)

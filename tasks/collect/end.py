@@ -11,9 +11,10 @@ from blocks.record.leases import Lease
 from tasks.collect.collect import finish
 from tasks.collect.collector import Collector
 from tasks.collect.inbox import INBOX
+from tasks.council.engines import UNKNOWN
 from tasks.council.models import DeliberationRequest, InvalidRequest, Status
 from tasks.deliberations.finish import end_without_plan
-from tasks.deliberations.plan import UNKNOWN, Session, begin, convene, resume
+from tasks.deliberations.plan import Session, begin, convene, resume
 
 
 async def end(record: Record, deliberation_id: str, lease: Lease, asked: Body) -> None:

@@ -12,6 +12,7 @@ from blocks.exceptions import Superseded
 from blocks.record import subjects
 from blocks.record.events import Body, Record
 from tasks.collect.collect import status_of
+from tasks.council.engines import SIMULATOR
 from tasks.council.models import Deliberation, Status
 from tasks.council.outcome import Outcome
 
@@ -23,7 +24,7 @@ class TakenOver(Abort):
 def final_state(plan: Deliberation, outcome: Outcome) -> State[Any]:
     """Completed where decided (and says who answered), Cancelled, or Failed with the reason."""
     status = status_of(plan, outcome)
-    simulated = "simulated, " if any(result.engine == "simulator" for result in outcome.results) else ""
+    simulated = "simulated, " if any(result.engine == SIMULATOR for result in outcome.results) else ""
     if len(plan.agenda) == 1:
         line, reason = outcome.lines[0], outcome.results[0].error_message
         message = f"{simulated}{line.headline}" + (f": {reason}" if reason else "")

@@ -108,7 +108,7 @@ class Member(Frozen):
     """One agent of a council. Its model server is named, never embedded, so no secret travels with it."""
 
     agent_id: Name = Field(description="Name of the member, unique in its council.")
-    role: Name = Field(description="What it speaks as, for example DEV; prompts.py knows the seed's five.")
+    role: Name = Field(description="What it speaks as, such as DEV, QA, ARCHITECT, DEVOPS or DATA.")
     server: str = Field("default", min_length=1, description="Name of the VLLM block that it asks.")
     model: str | None = Field(None, description="Model on that server; the server's own where left out.")
     temperature: float = Field(0.7, ge=0, le=2, description="Sampling temperature before diversity.")

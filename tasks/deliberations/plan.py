@@ -19,6 +19,7 @@ from blocks.record import subjects
 from blocks.record.events import Event, Fence, Record
 from blocks.record.leases import Lease
 from blocks.vllm_server import VLLM
+from tasks.council.engines import UNKNOWN, engine_of
 from tasks.council.models import (
     CouncilSpec,
     Deliberation,
@@ -36,7 +37,6 @@ KEPT_BYTES = 128 << 20
 """Of all plans that a process keeps, as JSON; the newest is kept whatever it weighs."""
 MAX_REQUEST_IN_STATUS = 64 * 1024
 PROBE_S = 2.0
-UNKNOWN = "unknown"
 
 _plans: OrderedDict[str, tuple[Deliberation, int]] = OrderedDict()
 
@@ -70,8 +70,7 @@ class Session:
     @property
     def engine(self) -> str:
         """What stands behind the council; one simulator makes the whole a rehearsal."""
-        engines = {server.engine for server in self.servers.values()}
-        return "simulator" if "simulator" in engines else ",".join(sorted(engines)) or UNKNOWN
+        return engine_of(server.engine for server in self.servers.values())
 
     @property
     def absent(self) -> tuple[tuple[Member, str], ...]:

@@ -8,12 +8,13 @@ from typing import Any
 
 from blocks.record import subjects
 from blocks.record.events import Body, Record
+from tasks.council.engines import UNKNOWN
 from tasks.council.models import InvalidRequest, Status, check_id
 from tasks.council.progress.completion import Verdict
 from tasks.council.progress.item import ItemProgress
 from tasks.council.progress.result import item_result
 from tasks.council.voting.tally import Rule, Tally, tally
-from tasks.deliberations.plan import UNKNOWN, plan_of
+from tasks.deliberations.plan import plan_of
 from tasks.deliberations.read import answers_of, status_of
 
 STATUS_FIELDS = ("id", "status", "degraded", "council", "engine", "counts", "started_at", "completed_at", "duration_ms")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal, Self
 from uuid import UUID
@@ -57,7 +58,7 @@ class Request(Frozen):
     @property
     def asked(self) -> dict[str, Any]:
         """What a council is asked: the parameters without the id."""
-        return {name: value for name, value in self.parameters.items() if name != "deliberation_id"}
+        return asked_in(self.parameters)
 
     @property
     def digest(self) -> str | None:
@@ -65,11 +66,15 @@ class Request(Frozen):
         return digest_of(self.parameters)
 
 
+def asked_in(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """What parameters of the flow ask a council: all but the id."""
+    return {name: value for name, value in parameters.items() if name != "deliberation_id"}
+
+
 def digest_of(parameters: dict[str, Any]) -> str | None:
     """Identity of what parameters ask, None where no council can be asked that."""
     try:
-        asked = {name: value for name, value in parameters.items() if name != "deliberation_id"}
-        return DeliberationRequest.read(asked).digest
+        return DeliberationRequest.read(asked_in(parameters)).digest
     except InvalidRequest:
         return None
 

@@ -19,11 +19,11 @@ from blocks.record import subjects
 from blocks.record.events import Record
 from tasks.artifacts.keys import artifact_key
 from tasks.council.decisions import ItemResult
+from tasks.council.engines import SIMULATOR
 from tasks.council.evaluation.arms import Arm, Evaluation, Reached, Scoresheet, reached
 from tasks.council.evaluation.report import arm_table, report
 from tasks.council.models import Deliberation, InvalidRequest, Item, Status
 from tasks.council.progress.item import ItemProgress
-from tasks.council.progress.result import SIMULATOR
 from tasks.deliberations.plan import plan_of
 from tasks.deliberations.read import answers_of
 from tasks.evaluate.question_files import QuestionFile

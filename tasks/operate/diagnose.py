@@ -34,6 +34,7 @@ from blocks.record.installation import read_again
 from blocks.record.queue import backlog, workers
 from blocks.vllm_server import VLLM
 from blocks.warm.runner import settled
+from tasks.council.engines import SIMULATOR
 from tasks.council.report.markup import cell
 from tasks.deliberations.plan import council_spec
 
@@ -221,7 +222,7 @@ async def _model(model: Model, members: list[str]) -> str:
 
     deadline = asyncio.get_running_loop().time() + PATIENCE_S
     given = await server.complete(call, deadline, ignore)
-    simulated = " (the SIMULATOR)" if given.engine == "simulator" else ""
+    simulated = " (the SIMULATOR)" if given.engine == SIMULATOR else ""
     return f"{given.model}{simulated} gave {given.usage.completion_tokens} tokens; {len(members)} members ask it"
 
 

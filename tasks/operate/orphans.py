@@ -36,7 +36,7 @@ from tasks.council.models import InvalidRequest, Status
 from tasks.council.report.markup import cell
 from tasks.deliberations.ownership import begun_under, ours_in_prefect
 from tasks.deliberations.read import status_of
-from tasks.deliberations.submit import Request, ask_to_cancel, asked_of, enqueue, id_of, queued
+from tasks.deliberations.submit import Request, ask_to_cancel, asked_in, asked_of, enqueue, id_of, queued
 
 T = TypeVar("T")
 
@@ -240,7 +240,7 @@ def _since(status: Body, now: datetime) -> datetime:
 async def _parameters(record: Record, one: str, status: Body, run: FlowRun | None) -> dict[str, Any]:
     """What was asked: from the flow run, the status, or the plan."""
     if run is not None:
-        return {name: value for name, value in run.parameters.items() if name != "deliberation_id"}
+        return asked_in(run.parameters)
     if (asked := await asked_of(record, status)) is not None:
         return asked
     plan = await record.last(subjects.plan(one))

@@ -17,6 +17,7 @@ from typing import Literal, NamedTuple, get_args
 from tasks.council.answer import Answer, Usage
 from tasks.council.base import Frozen, Name
 from tasks.council.decisions import ItemResult
+from tasks.council.engines import engine_of
 from tasks.council.evaluation.figures import (
     PairedDifference,
     Share,
@@ -28,7 +29,6 @@ from tasks.council.evaluation.figures import (
 from tasks.council.evaluation.questions import Verdict
 from tasks.council.models import Deliberation, MemberStatus, Status
 from tasks.council.progress.item import ENDED_EARLY, ItemProgress
-from tasks.council.progress.result import SIMULATOR, UNKNOWN
 from tasks.council.stages import PROPOSE, SYNTHESIZE
 
 Arm = Literal["single", "majority", "rank", "synthesize"]
@@ -154,7 +154,7 @@ class Scoresheet:
             council=plan.council.name,
             members=len(plan.council.members),
             rounds=plan.rounds,
-            engine=SIMULATOR if SIMULATOR in self.engines else ",".join(sorted(self.engines)) or UNKNOWN,
+            engine=engine_of(self.engines),
             questions=len(plan.agenda),
             undecided=self.undecided,
             degraded=self.degraded,

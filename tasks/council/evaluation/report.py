@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from tasks.council.engines import SIMULATOR
 from tasks.council.evaluation.arms import ArmFigures, Evaluation
-from tasks.council.progress.result import SIMULATOR
 from tasks.council.report.markup import escape
 
 SIMULATED = (

@@ -15,14 +15,12 @@ from typing import NamedTuple
 from tasks.council.answer import Answer, Usage
 from tasks.council.closed_answers import answer_of
 from tasks.council.decisions import DecidedBy, ItemResult, MemberOutcome, StageCost, StageOutcome, Synthesis
+from tasks.council.engines import engine_of
 from tasks.council.models import Member, MemberStatus, Status
 from tasks.council.progress.completion import Verdict
 from tasks.council.progress.item import ENDED_EARLY, Decided, ItemProgress
 from tasks.council.prompts.synthesize import MAX_SOURCES
 from tasks.council.stages import SYNTHESIZE
-
-SIMULATOR = "simulator"
-UNKNOWN = "unknown"
 
 _MISSING = {
     Status.COMPLETED: (MemberStatus.TIMEOUT, "no answer before the council decided"),
@@ -51,7 +49,7 @@ def item_result(
         status=verdict.status,
         degraded=final and (received < len(everyone) or any(stage.short for stage in stages[1:])),
         council=plan.council.name,
-        engine=engine_of(given),
+        engine=engine_of(answer.engine for answer in given),
         strategy=plan.strategy,
         rounds=plan.rounds,
         total_agents=len(everyone),
@@ -72,12 +70,6 @@ def item_result(
         usage=_usage(given),
         completed_at=completed_at,
     )
-
-
-def engine_of(answers: Iterable[Answer]) -> str:
-    """What produced the answers; one answer of the simulator makes the whole a rehearsal."""
-    engines = {answer.engine for answer in answers} - {UNKNOWN}
-    return SIMULATOR if SIMULATOR in engines else ",".join(sorted(engines)) or UNKNOWN
 
 
 def _given(progress: ItemProgress) -> list[Answer]:

@@ -1,6 +1,7 @@
 """What members are told: one charter for all, then the task, and last what differs between members.
 
-What a task brings along stands fenced (`fence.py`): a text in it can neither end its section nor begin another.
+What a task brings along stands between delimiters (`delimiters.py`): a text in it can neither end its section nor begin
+another.
 
 A model server caches the longest common start of its prompts. So the system message is one constant, the
 task's sections follow in a fixed order, and a member's role and diversity close the message: the members

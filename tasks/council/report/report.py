@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from tasks.council.answer import Usage
 from tasks.council.decisions import ItemResult
+from tasks.council.engines import SIMULATOR
 from tasks.council.models import Deliberation, Status
 from tasks.council.report.appendix import Trail, ballots_of, proposals_of
 from tasks.council.report.markup import cell, escape, fenced, table
@@ -72,7 +73,7 @@ def report(
 ) -> str:
     """The whole report; `results` may hold fewer items than `lines`. `trails` are ballots and pictures by item."""
     parts = [f"# Deliberation of council {escape(plan.council.name)}"]
-    if any(result.engine == "simulator" for result in results):
+    if any(result.engine == SIMULATOR for result in results):
         parts.append(_SIMULATED)
     if len(lines) > 1:
         parts += ["## Items", *_items(lines)]
