@@ -23,6 +23,8 @@ QUIET_CORES = 0.06
 """What Prefect's server uses while it has nothing to do, and a little."""
 QUIET_S = 2.5
 """How long it has to use no more than that: clients send logs and events in batches, 2 s apart."""
+REST_S = 10.0
+"""How long it is watched at rest: its own services come round every few seconds."""
 BUSY_SHARE = 0.1
 """Share of the machine that others may use before its figures are called disturbed."""
 _GONE = (psutil.NoSuchProcess, psutil.AccessDenied)
@@ -58,6 +60,13 @@ class Watch:
         self._home, self._server_pid = home, server_pid
         self._seen_at = self._busy_at = time.monotonic()
         self._server_used_s = self._server_s()
+        self._rest_cores = 0.0
+
+    async def rest(self) -> None:
+        """Learn what the server uses while nothing runs: a worker asks it for runs four times a second."""
+        used, began = self._server_s(), time.monotonic()
+        await asyncio.sleep(REST_S)
+        self._rest_cores = (self._server_s() - used) / (time.monotonic() - began)
 
     async def settle(self, most_s: float) -> Settled:
         """Wait until Prefect's server has worked off the last run: quiet for QUIET_S, `most_s` seconds at most.
@@ -79,7 +88,7 @@ class Watch:
     def _look(self) -> float:
         """Note whether the server worked since the last look."""
         now, used = time.monotonic(), self._server_s()
-        if used - self._server_used_s > QUIET_CORES * (now - self._seen_at):
+        if used - self._server_used_s > (self._rest_cores + QUIET_CORES) * (now - self._seen_at):
             self._busy_at = now
         self._seen_at, self._server_used_s = now, used
         return now

@@ -402,6 +402,34 @@ async def test_settling_waits_for_a_server_that_works_and_ends_at_its_bound(
     assert settled.quiet is calm
 
 
+STEADY = """
+import time
+while True:
+    until = time.process_time() + 0.02
+    while time.process_time() < until:
+        pass
+    time.sleep(0.08)
+"""
+"""Asked all the time, as by a worker."""
+
+
+async def test_a_server_that_is_asked_all_the_time_can_be_quiet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once it is known what it uses at rest; what comes on top of that is work."""
+    monkeypatch.setattr(quiet, "QUIET_S", 1.0)
+    monkeypatch.setattr(quiet, "REST_S", 3.0)
+    with subprocess.Popen([sys.executable, "-S", "-c", STEADY]) as server:
+        try:
+            watch = Watch(tmp_path, server.pid)
+            before = await watch.settle(2.0)
+            await watch.rest()
+            after = await watch.settle(60.0)
+        finally:
+            server.kill()
+    assert (before.quiet, after.quiet) == (False, True)
+
+
 # --- the whole --------------------------------------------------------------------------------------------
 
 

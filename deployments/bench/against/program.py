@@ -106,6 +106,8 @@ async def measure(options: Options, doors: Sequence[str], sides: Sequence[Side],
     first = {key: at % 2 for at, key in enumerate(figures(options, doors, 0))}
     others, unsettled = [], 0
     for number in range(-options.warmup, options.samples):
+        if number == 0:
+            await quiet.rest(options.settle_s)
         say(f"round {number + 1} of {options.samples}" if number >= 0 else "warm-up")
         for key in figures(options, doors, number + options.warmup):
             taken = {}
@@ -140,6 +142,12 @@ class _Quiet:
         """Wait at most so long; whether both are quiet."""
         settled = await asyncio.gather(*(watch.settle(most_s) for watch in self._watches))
         return all(each.quiet for each in settled)
+
+    async def rest(self, most_s: float) -> None:
+        """Learn what both servers use at rest, with their workers; not where nothing is waited for."""
+        if most_s > 0:
+            await self.settle(most_s)
+            await asyncio.gather(*(watch.rest() for watch in self._watches))
 
     def reading(self) -> Reading:
         """What the processes of both stacks have used, and those that measure them, each once."""
