@@ -14,33 +14,45 @@ PATIENCE_S = 0.5
 
 
 def council_names(incomplete: str) -> list[str]:
-    """Names of councils that begin so, from Prefect's API."""
+    """Names of councils of ours that begin so, as users type them, from Prefect's API."""
+    try:
+        url, key = _prefect()
+        if not url:
+            return []
+        blocks = _asked(f"{url}/block_types/slug/council/block_documents", key)
+        begins = _begins_of_others(url, key)
+        stored = [str(block["name"]) for block in blocks]
+        shown = [names.shown(name) for name in stored if not name.startswith(begins)]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return sorted(name for name in shown if name and name.startswith(incomplete))
+
+
+def _prefect() -> tuple[str | None, str | None]:
+    """Where Prefect's API is, and the header with its key; takes on the prefix that the stack was started with."""
     from deployments.settings import load_settings
     from deployments.stack.places import Places, read_key
     from deployments.stack.probes import basic, users_prefect_key
 
-    try:
-        settings = load_settings()
-        places = Places.of(settings.home)
-        record = places.load_record()
-        if record is not None and record.prefix:
-            os.environ.setdefault(names.VARIABLE, record.prefix)
-        if record is None:
-            url, key = settings.prefect_api_url, users_prefect_key({})
-        elif record.parts["prefect"].external:
-            url, key = record.parts["prefect"].url, users_prefect_key(record.given)
-        else:
-            url, key = record.parts["prefect"].url, basic(read_key(places.prefect_auth))
-        if not url:
-            return []
-        blocks = _asked(f"{url}/block_types/slug/council/block_documents", key)
-        marks = [] if names.prefix() else _asked(f"{url}/variables/filter", key, {})
-        others = [names.prefix_of(str(mark["name"])) for mark in marks]
-        begins = tuple(names.carrying(other, "") for other in others if other)
-        shown = [names.shown(str(block["name"])) for block in blocks if not str(block["name"]).startswith(begins)]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
-    return sorted(name for name in shown if name and name.startswith(incomplete))
+    settings = load_settings()
+    places = Places.of(settings.home)
+    record = places.load_record()
+    if record is None:
+        return settings.prefect_api_url, users_prefect_key({})
+    if record.prefix:
+        os.environ.setdefault(names.VARIABLE, record.prefix)
+    prefect = record.parts["prefect"]
+    if prefect.external:
+        return prefect.url, users_prefect_key(record.given)
+    return prefect.url, basic(read_key(places.prefect_auth))
+
+
+def _begins_of_others(url: str, key: str | None) -> tuple[str, ...]:
+    """What names of other installations in this Prefect begin with; nothing where ours carry a prefix themselves."""
+    if names.prefix():
+        return ()
+    marks = [names.prefix_of(str(mark["name"])) for mark in _asked(f"{url}/variables/filter", key, {})]
+    return tuple(names.carrying(prefix, "") for prefix in marks if prefix)
 
 
 def _asked(url: str, key: str | None, body: dict[str, Any] | None = None) -> list[dict[str, Any]]:
