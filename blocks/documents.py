@@ -46,6 +46,8 @@ async def fresh(kind: type[B], name: str = DEFAULT) -> B:
 async def versioned(kind: type[B], name: str) -> tuple[str, B]:
     """The block as Prefect holds it now, and its version. Raises BlockMissing or PrefectUnavailable."""
     slug = kind.get_block_type_slug()
+    if (other := await prefix_of_others(name)) is not None:
+        raise BlockMissing(f"no block {slug}/{name}: names that begin with {other}- are another installation's here")
     with prefect_named():
         async with get_client() as client:
             try:
@@ -72,10 +74,9 @@ async def save(block: Block, name: str) -> None:
 
 async def prefix_of_others(name: str) -> str | None:
     """The prefix of another installation in this Prefect that a name begins with; None for one of ours."""
-    full = names.stored(name)
-    if "-" not in full:
+    if names.prefix() or "-" not in name:  # no prefix may be the beginning of another one
         return None
-    theirs = [other for other in await other_prefixes() if full.startswith(names.carrying(other, ""))]
+    theirs = [other for other in await other_prefixes() if name.startswith(names.carrying(other, ""))]
     return theirs[0] if theirs else None
 
 

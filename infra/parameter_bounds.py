@@ -118,7 +118,7 @@ class BodyBounds:
 
     def __init__(self, app: App, max_bytes: int = MAX_BYTES, auth: str | None = None) -> None:
         self._app, self._max_bytes = app, max_bytes
-        self._key = base64.b64encode(auth.encode()) if auth else None
+        self._key = auth.encode() if auth else None
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Read the body, then let the app read it again."""
@@ -143,7 +143,13 @@ class BodyBounds:
         if self._key is None:
             return True
         given = next((value for name, value in scope["headers"] if name.lower() == b"authorization"), b"")
-        return hmac.compare_digest(given.rpartition(b" ")[2], self._key)
+        # As Prefect reads it (`server/api/server.py`, `token_validation`): whoever it lets in is read here, too.
+        words = given.decode("latin-1").split()
+        try:
+            key = base64.b64decode(words[1])
+        except (IndexError, ValueError):
+            return False
+        return hmac.compare_digest(key, self._key)
 
     async def _read(self, scope: MutableMapping[str, Any], receive: Receive) -> bytes | None:
         """The body; None where the sender goes before its end. Raises TooMuch."""
@@ -190,24 +196,35 @@ def bound_bodies() -> None:
 
 
 def bound_hydration() -> None:
-    """Let Prefect parse no JSON in a string that it would not have taken in a body."""
+    """Let Prefect make nothing out of a body that it would not have taken in one: parsed JSON, rendered templates."""
     from prefect.utilities.schema_tools import hydration
 
-    parse = hydration._handlers["json"]
+    parse, render = hydration._handlers["json"], hydration._handlers["jinja"]
 
     @functools.wraps(parse)
     def bounded(given: dict[str, Any], context: hydration.HydrationContext) -> Any:
         text = given.get("value")
-        if isinstance(text, dict):  # made by another of Prefect's kinds
+        if isinstance(text, dict):  # made by another of Prefect's kinds, once: a template may come out otherwise again
             text = hydration._hydrate(text, context)
+            if not isinstance(text, str):
+                return text
         if isinstance(text, str):
             try:
                 check(text.encode(errors="surrogatepass"))
             except TooMuch as error:
                 return hydration.InvalidJSON(detail=str(error))
+            return parse({**given, "value": text}, context)
         return parse(given, context)
 
+    @functools.wraps(render)
+    def whole(given: dict[str, Any], context: hydration.HydrationContext) -> Any:
+        text = render(given, context)
+        if isinstance(text, str) and any("\ud800" <= char <= "\udfff" for char in text):
+            return hydration.InvalidJinja(detail="has half a character in it")
+        return text
+
     hydration.handler("json")(bounded)
+    hydration.handler("jinja")(whole)
 
 
 def check(body: bytes) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
+import re
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,8 @@ from typing import Any
 from blocks import names
 
 PATIENCE_S = 0.5
+NAME = re.compile(r"[a-z0-9-]{1,100}")
+"""What Prefect lets a block be called; nothing else reaches the shell."""
 
 
 def council_names(incomplete: str) -> list[str]:
@@ -23,9 +27,10 @@ def council_names(incomplete: str) -> list[str]:
         begins = _begins_of_others(url, key)
         stored = [str(block["name"]) for block in blocks]
         shown = [names.shown(name) for name in stored if not name.startswith(begins)]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, http.client.HTTPException):
         return []
-    return sorted(name for name in shown if name and name.startswith(incomplete))
+    usable = [name for name in shown if name and NAME.fullmatch(name)]
+    return sorted(name for name in usable if name.startswith(incomplete))
 
 
 def _prefect() -> tuple[str | None, str | None]:
@@ -56,11 +61,12 @@ def _begins_of_others(url: str, key: str | None) -> tuple[str, ...]:
 
 
 def _asked(url: str, key: str | None, body: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+    from deployments.stack.probes import DIRECT
+
     headers = {"Content-Type": "application/json", **({"Authorization": key} if key else {})}
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data=data, headers=headers)
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with direct.open(request, timeout=PATIENCE_S) as answer:
+    with DIRECT.open(request, timeout=PATIENCE_S) as answer:
         found: list[dict[str, Any]] = json.loads(answer.read(1 << 22))
         return found
 

@@ -21,7 +21,17 @@ from deployments.stack.exceptions import NoAnswerError
 from deployments.stack.places import read_key
 
 TIMEOUT_S = 3.0
-_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy cannot reach our loopback
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Redirects are errors: urllib would take the key along, to wherever they lead."""
+
+    def redirect_request(self, *_arguments: Any, **_named: Any) -> None:
+        """Nowhere."""
+
+
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect)
+"""For questions to parts: no proxy, which cannot reach our loopback, and no redirects."""
 
 
 def ask_nats(url: str) -> None:
@@ -168,7 +178,7 @@ def users_ray_token(kept: Mapping[str, str]) -> str | None:
 def _get_json(url: str, authorization: str | None = None) -> Any:
     headers = {"Authorization": authorization} if authorization else {}
     try:
-        with _DIRECT.open(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_S) as answer:
+        with DIRECT.open(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_S) as answer:
             return json.loads(answer.read(1 << 20))
     except urllib.error.HTTPError as error:
         told = f"{error.code} {error.reason}"

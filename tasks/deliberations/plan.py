@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from blocks.council import Council
-from blocks.documents import council_names, fresh, prefix_of_others, versioned
+from blocks.documents import council_names, fresh, versioned
 from blocks.exceptions import BlockMissing, ModelServerError
 from blocks.record import subjects
 from blocks.record.events import Event, Fence, Record
@@ -91,8 +91,6 @@ async def plan_of(record: Record, deliberation_id: str) -> Deliberation:
 async def council_spec(name: str) -> CouncilSpec:
     """The council as its block stands now. Raises InvalidRequest that lists the known ones."""
     try:
-        if (other := await prefix_of_others(name)) is not None:
-            raise BlockMissing(f"names that begin with {other}- are another installation's")
         return (await fresh(Council, name)).spec(name)
     except BlockMissing as error:
         known = ", ".join(await council_names()) or "none; `conclave up` applies the defaults"

@@ -253,9 +253,10 @@ async def test_names_that_are_anothers_by_their_prefix_are_refused(
     from prefect.client.orchestration import get_client
 
     from blocks.council import Council
-    from blocks.documents import save
-    from blocks.exceptions import BlockUnusable, OtherInstallation
+    from blocks.documents import fresh, save
+    from blocks.exceptions import BlockMissing, BlockUnusable, OtherInstallation
     from blocks.ownership import claim
+    from blocks.vllm_server import VLLM
 
     monkeypatch.setenv("CONCLAVE_PREFIX", "one")
     await claim(other)
@@ -266,6 +267,9 @@ async def test_names_that_are_anothers_by_their_prefix_are_refused(
         monkeypatch.delenv("CONCLAVE_PREFIX")
         with pytest.raises(BlockUnusable, match="one-dev"):
             await save(Council(members=[{"agent_id": "a", "role": "DEV"}]), "one-dev")
+        await VLLM(base_url="http://127.0.0.1:9").save("one-server", overwrite=True)
+        with pytest.raises(BlockMissing, match="another installation"):  # nor is its key used
+            await fresh(VLLM, "one-server")
     finally:
         async with get_client() as client:
             await client.delete_variable_by_name("conclave_installation_one")

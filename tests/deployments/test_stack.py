@@ -9,8 +9,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import psutil
@@ -31,6 +33,7 @@ from deployments.stack.observation import without_own
 from deployments.stack.parts import Part, ask_part, nats_config, plan
 from deployments.stack.places import Places, is_private, locked, log_tail, mark_log, write_private
 from deployments.stack.ports import free_port, is_free
+from deployments.stack.probes import ask_prefect
 from deployments.stack.processes import family
 from deployments.stack.supervision import configuration
 
@@ -339,6 +342,28 @@ UNRELATED = (
     *("PREFECT_API_KEY", "PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING"),
 )
 """What an operator's shell may have for others, or for parts of ours that run elsewhere."""
+
+
+def test_a_key_goes_to_no_server_that_a_part_leads_to() -> None:
+    """A redirect is no answer: urllib would take the key along."""
+    seen: list[str | None] = []
+
+    class Leads(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append(self.headers.get("Authorization"))
+            self.send_response(302)
+            self.send_header("Location", f"http://localhost:{self.server.server_address[1]}/elsewhere")
+            self.end_headers()
+
+        def log_message(self, *_arguments: object) -> None:
+            """Nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Leads) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(NoAnswerError, match="302"):
+            ask_prefect(f"http://127.0.0.1:{server.server_address[1]}/api", "Basic key")
+        server.shutdown()
+    assert seen == ["Basic key"]
 
 
 def test_a_key_for_a_part_from_outside_is_found_by_later_commands(

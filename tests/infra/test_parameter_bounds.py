@@ -189,6 +189,12 @@ async def test_what_prefect_holds_against_a_schema_has_fewer_values() -> None:
     assert (await asked(body, "/api/deployments/1/create_flow_run/bulk"))[0] == 422
 
 
+def by_a_template(template: str) -> str:
+    """A value that Prefect renders."""
+    return json.dumps({"__prefect_kind": "jinja", "template": template})
+
+
+RENDERED = in_a_string("[1]").replace('"[1]"', by_a_template("{{ '[' * 300 + ']' * 300 }}"))
 DEEP, LONG, HALF = "[" * 300 + "]" * 300, "1" + "0" * 40, r'"\ud800"'
 
 
@@ -200,8 +206,11 @@ DEEP, LONG, HALF = "[" * 300 + "]" * 300, "1" + "0" * 40, r'"\ud800"'
         ("as it is", [in_a_string(DEEP)], ["500 500"]),
         (
             "bounded",
-            [DEEP, LONG, HALF, in_a_string(DEEP), in_a_string(LONG), in_a_string(HALF), in_a_string("[1]")],
-            [*["422 200"] * 3, *["400 200"] * 3, "201 200"],
+            [
+                *(DEEP, LONG, HALF, in_a_string(DEEP), in_a_string(LONG), in_a_string(HALF)),
+                *(by_a_template(r"{{ '\ud800' }}"), RENDERED, in_a_string("[1]"), by_a_template("{{ 1 + 1 }}")),
+            ],
+            [*["422 200"] * 3, *["400 200"] * 5, *["201 200"] * 2],
         ),
     ],
     ids=["as it is", "a text, as it is", "bounded"],
@@ -222,7 +231,20 @@ def test_what_only_looks_like_a_number_is_read_in_one_go(piece: bytes) -> None:
         bounds.end(piece)
 
 
-@pytest.mark.parametrize(("given", "read"), [(b"Basic dXNlcjpwdw==", True), (b"Basic d3Jvbmc=", False), (None, False)])
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        (b"Basic dXNlcjpwdw==", True),
+        (b"Basic dXNlcjpwdw==.", True),  # each of these Prefect lets in
+        (b"Basic\tdXNlcjpwdw==", True),
+        (b"Basic\xa0dXNlcjpwdw==", True),
+        (b"Basic .dXNl.cjpwdw==", True),
+        (b"Basic d3Jvbmc=", False),
+        (b"Basic \xe9", False),
+        (b"Basic", False),
+        (None, False),
+    ],
+)
 async def test_the_body_of_a_request_without_the_key_is_not_read(given: bytes | None, read: bool) -> None:
     """The app refuses it; whoever has no key makes nobody hold or scan 96 MiB."""
     received = []
