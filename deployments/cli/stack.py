@@ -89,7 +89,7 @@ def up(
     )
     chosen = settings()
     try:
-        found = guarded(lambda: bring_up(options, say, chosen, lambda stack: _furnish(stack, chosen, take_over)))
+        found = guarded(lambda: bring_up(options, say, chosen, lambda stack: _provision(stack, chosen, take_over)))
     except KeyboardInterrupt:
         say("interrupted: what was started here is ended")
         os._exit(INTERRUPTED)  # gRPC may hang for ever in the destructor of a call that was interrupted
@@ -204,7 +204,7 @@ def _exports(found: StackStatus) -> Iterator[str]:
         yield f"export {name}={shlex.quote(value)}"
 
 
-def _furnish(found: StackStatus, chosen: Settings, take_over: bool) -> None:
+def _provision(found: StackStatus, chosen: Settings, take_over: bool) -> None:
     """Blocks, councils and agent hosts of a stack that has just come up."""
     use(found)
     import ray

@@ -1,4 +1,4 @@
-"""Furnishing: what a stack needs in Prefect before a council can meet, saved as blocks, idempotently."""
+"""Provisioning: what a stack needs in Prefect before a council can meet, saved as blocks, idempotently."""
 
 from __future__ import annotations
 

@@ -24,14 +24,14 @@ from deployments.stack.readiness import EXTERNAL_TIMEOUT_S, Answers, wait_for
 from deployments.stack.supervision import Supervisor, start_supervisor
 
 Report = Callable[[str], None]
-Furnish = Callable[[StackStatus], None]
+Provision = Callable[[StackStatus], None]
 
 _STOP_TIMEOUT_S = 75.0  # all parts' stop_s together, and a little; the worker's drain comes on top
 _LOCK_TIMEOUT_S = 240.0
 
 
 def up(
-    options: UpOptions, report: Report, settings: Settings | None = None, provision: Furnish | None = None
+    options: UpOptions, report: Report, settings: Settings | None = None, provision: Provision | None = None
 ) -> StackStatus:
     """Start what is not there yet and wait until every part answers; what is there already is left alone.
 
@@ -96,7 +96,7 @@ def _start(options: UpOptions, settings: Settings, places: Places, report: Repor
         mark_log(places.log(part.name))
         supervisor.start(part.name)
     answers = wait_for(_core(ours), question, places, settings.start_timeout_s, report)
-    if options.worker:  # it is busy importing while the stack is furnished
+    if options.worker:  # it is busy importing while the stack is provisioned
         mark_log(places.log(WORKER))
         supervisor.start(WORKER)
     _note_models(answers, options, settings, record)
@@ -142,12 +142,12 @@ def _prepare_nats(url: str, settings: Settings, places: Places) -> None:
 
 
 def _core(parts: list[Part]) -> list[Part]:
-    """All but the worker, which is ready once the stack is furnished."""
+    """All but the worker, which is ready once the stack is provisioned."""
     return [part for part in parts if part.name != WORKER]
 
 
-def _ready(settings: Settings, places: Places, report: Report, provision: Furnish | None) -> StackStatus:
-    """The stack that has come up, furnished, with its worker at work."""
+def _ready(settings: Settings, places: Places, report: Report, provision: Provision | None) -> StackStatus:
+    """The stack that has come up, provisioned, with its worker at work."""
     told = status(settings)
     if told.simulated:
         report("llm is the SIMULATOR: its answers are made up, for rehearsals and never for decisions")

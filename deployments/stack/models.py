@@ -23,7 +23,7 @@ class UpOptions(BaseModel):
     model: str | None = Field(default=None, description="The model to ask it for; default: the first it lists.")
     simulate: bool = Field(default=False, description="Use the simulator, whatever else is there.")
     simulator_args: tuple[str, ...] = Field(default=(), description="Further arguments of the simulator.")
-    worker: bool = Field(default=True, description="Start a worker, which needs the stack to be furnished.")
+    worker: bool = Field(default=True, description="Start a worker, which needs the stack to be provisioned.")
 
 
 class PartStatus(BaseModel):

@@ -42,6 +42,8 @@ async def doors(scene: Scene, floor: Floor, rounds: int, latency_s: float, say: 
     floors: list[float] = []
     watch = Watch(Path(scene.found.home), scene.found.parts["prefect"].pid)
     async with scene.decisions() as decided:
+        await watch.settle(SETTLE_S)
+        await watch.rest()
         for number in range(-1, rounds):
             await watch.settle(SETTLE_S)
             plain = await floor.sample(MEMBERS)

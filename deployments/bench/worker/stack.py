@@ -21,7 +21,7 @@ Say = Callable[[str], None]
 
 @contextmanager
 def worker_stack(latency_s: float, say: Say, database: str | None = None) -> Generator[StackStatus, None, None]:
-    """A stack of its own, furnished, with its worker; its variables are set. Raises StackError."""
+    """A stack of its own, provisioned, with its worker; its variables are set. Raises StackError."""
     with tempfile.TemporaryDirectory(prefix="conclave-bench-") as home:
         for name in EXTERNAL:
             os.environ.pop(name, None)
@@ -35,7 +35,7 @@ def worker_stack(latency_s: float, say: Say, database: str | None = None) -> Gen
             os.environ.update(environment(found))
             os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
             os.environ.setdefault("DO_NOT_TRACK", "1")
-            asyncio.run(_furnish(found, settings, say))
+            asyncio.run(_provision(found, settings, say))
 
         try:
             yield up(UpOptions(simulate=True, simulator_args=simulator), say, settings, provision)
@@ -43,7 +43,7 @@ def worker_stack(latency_s: float, say: Say, database: str | None = None) -> Gen
             down(settings, say)
 
 
-async def _furnish(found: StackStatus, settings: Any, say: Say) -> None:
+async def _provision(found: StackStatus, settings: Any, say: Say) -> None:
     from blocks.connections import connections, prefect_clients
     from deployments.provisioning.blocks import provision
 

@@ -1,4 +1,4 @@
-"""The course of one item: what was answered in its stages so far, what stands, and who is called next.
+"""The progress of one item: what was answered in its stages so far, what stands, and who is called next.
 
 Pure bookkeeping over final answers. Every member that is called for a stage has one final answer to it by the time
 the stage is closed, so the same record always gives the same order and the same decision, live and after a crash.
@@ -58,7 +58,7 @@ class ItemProgress:
 
     @classmethod
     def read(cls, plan: Deliberation, item: Item, answers: Mapping[str, Mapping[str, Answer]]) -> ItemProgress:
-        """The course that the answers of a record tell, by stage and member; a stage without a call has none."""
+        """The progress that the answers of a record tell, by stage and member; a stage without a call has none."""
         progress = cls(plan, item)
         for stage in plan.stages:
             if stage in answers:

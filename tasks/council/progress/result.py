@@ -1,4 +1,4 @@
-"""What an item came to, put together from its course: ranking, outcomes, and who did not answer.
+"""What an item came to, put together from its progress: ranking, outcomes, and who did not answer.
 
 Only answers that are `ok` can win. Truncated ones with a text are shown behind them, so that nothing that
 was received is dropped, and a member without an answer is named with what became of it. Nothing is made up:
