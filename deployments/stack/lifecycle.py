@@ -19,6 +19,7 @@ from deployments.stack.models import Database, PartRecord, StackRecord, StackSta
 from deployments.stack.observation import KEYS_OF_EXTERNAL, status, supervised, without_own
 from deployments.stack.parts import SIMULATOR_OWNER, WORKER, WORKER_STOP_S, Part, ask_part, nats_config, plan, recall
 from deployments.stack.places import Places, locked, mark_log, private_files, read_key, writable, write_private
+from deployments.stack.ports import pass_on_claims
 from deployments.stack.probes import in_work
 from deployments.stack.readiness import EXTERNAL_TIMEOUT_S, Answers, wait_for
 from deployments.stack.supervision import Supervisor, start_supervisor
@@ -92,6 +93,7 @@ def _start(options: UpOptions, settings: Settings, places: Places, report: Repor
     write_environments(settings, places, record)
     start_supervisor(ours, places, supervisors_environment(settings))
     supervisor = Supervisor(places.socket)
+    pass_on_claims(supervisor.pid())
     for part in _core(ours):
         mark_log(places.log(part.name))
         supervisor.start(part.name)

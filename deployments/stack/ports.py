@@ -1,6 +1,8 @@
 """Free ports on loopback: the usual one where it is free, else the next above it, so that it can be guessed.
 
-A port is claimed for a while by a file, so that two stacks that start at once do not choose the same one.
+A port is claimed by a file that names a process, for as long as that process lives: the `up` that chose it, then the
+stack's supervisor. So two stacks that start at once do not choose the same one, and the port of a part that is away for
+a moment, or is started again, stays its own.
 """
 
 import fcntl
@@ -17,8 +19,8 @@ from deployments.stack.exceptions import StackError
 from deployments.stack.places import is_private, write_private
 
 _TRIED = 200
-_CLAIM_S = 300.0  # longer than a part takes to listen
 _LOCK_S = 5.0
+_CLOCKS_S = 60.0  # by how much a file's time and a process's start may disagree
 
 
 def is_free(port: int) -> bool:
@@ -40,8 +42,19 @@ def free_port(usual: int) -> int:
     raise StackError(f"no free port among {usual} to {usual + _TRIED - 1}")
 
 
+def pass_on_claims(heir: int) -> None:
+    """Let what this process has claimed be claimed by another one, which lives longer."""
+    folder, own = _claims(), str(os.getpid())
+    if folder is None:
+        return
+    with _one_at_a_time(folder):
+        for claim in folder.iterdir():
+            if claim.name.isdigit() and _owner(claim) == own:
+                write_private(claim, str(heir))
+
+
 def _claim(port: int) -> bool:
-    """Whether this process may have the port: nobody else alive claimed it in the last minutes."""
+    """Whether this process may have the port: nobody else alive has claimed it."""
     folder = _claims()
     if folder is None:
         return True
@@ -80,9 +93,17 @@ def _claims() -> Path | None:
     return folder if is_private(folder) else None
 
 
-def _held(claim: Path) -> bool:
+def _owner(claim: Path) -> str:
     try:
-        owner, age_s = int(claim.read_text()), time.time() - claim.lstat().st_mtime
-        return age_s < _CLAIM_S and owner != os.getpid() and psutil.pid_exists(owner)
-    except (OSError, ValueError, OverflowError):
+        return claim.read_text()
+    except (OSError, ValueError):
+        return ""
+
+
+def _held(claim: Path) -> bool:
+    """Whether it is another's who is alive; a process that began after the claim only has the number of the one."""
+    try:
+        owner, claimed = int(_owner(claim)), claim.lstat().st_mtime
+        return owner != os.getpid() and psutil.Process(owner).create_time() < claimed + _CLOCKS_S
+    except (OSError, ValueError, OverflowError, psutil.Error):
         return False

@@ -126,6 +126,10 @@ class Supervisor:
         """Connect at the first call."""
         self._server = xmlrpc.client.ServerProxy("http://localhost", transport=_UnixTransport(path))
 
+    def pid(self) -> int:
+        """Its own process id."""
+        return int(self._call("getPID"))
+
     def parts(self) -> dict[str, Supervised]:
         """All parts, by name."""
         return {info["name"]: _supervised(info) for info in self._call("getAllProcessInfo")}

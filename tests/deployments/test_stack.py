@@ -32,7 +32,7 @@ from deployments.stack.models import PartRecord, PartStatus, StackRecord, withou
 from deployments.stack.observation import without_own
 from deployments.stack.parts import Part, ask_part, nats_config, plan
 from deployments.stack.places import Places, is_private, locked, log_tail, mark_log, write_private
-from deployments.stack.ports import free_port, is_free
+from deployments.stack.ports import free_port, is_free, pass_on_claims
 from deployments.stack.probes import ask_prefect
 from deployments.stack.processes import family
 from deployments.stack.supervision import configuration
@@ -223,6 +223,34 @@ def test_a_folder_for_claims_that_is_somebody_elses_is_done_without(
     port = free_port(23_400)
     assert free_port(port) == port
     assert list((tmp_path / "conclave-ports").iterdir()) == []
+
+
+CHOOSE = "import sys; from deployments.stack.ports import free_port; print(free_port(int(sys.argv[1])))"
+
+
+def test_a_port_stays_claimed_while_the_one_that_it_was_passed_on_to_lives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stack's supervisor keeps the port of a part that is away; another process with its number does not."""
+    tmp_path.chmod(0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+
+    def chosen() -> int:
+        command = [sys.executable, "-c", CHOOSE, "23500"]
+        return int(subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout)
+
+    with subprocess.Popen(["sleep", "300"]) as supervisor:
+        try:
+            port = free_port(23_500)
+            pass_on_claims(supervisor.pid)
+            assert free_port(23_500) > port
+            assert chosen() > port
+            os.utime(tmp_path / "conclave-ports" / str(port), (0, 0))
+            assert chosen() == port
+            pass_on_claims(supervisor.pid)
+        finally:
+            supervisor.kill()
+    assert chosen() == port
 
 
 AT_ONCE = """

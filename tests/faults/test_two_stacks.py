@@ -8,12 +8,14 @@ import sys
 import tempfile
 from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
 import pytest_asyncio
 
 from deployments.stack import environment
+from deployments.stack.ports import free_port, is_free
 from deployments.stack.processes import family
 from tests.faults.conftest import TASK, Stack, flow_run, home_of_a_stack, result_of
 
@@ -66,6 +68,16 @@ async def test_two_stacks_know_nothing_of_each_other(broken: Stack, other: Stack
         assert set((await stack.calls(new_id)).values()) == {1}
         assert len(await stack.prefect("flow_runs", flow_runs=flow_run(result))) == 1
         assert await elsewhere.prefect("flow_runs", flow_runs=flow_run(result)) == []
+
+
+async def test_the_port_of_a_part_that_is_away_is_not_given_away(broken: Stack) -> None:
+    """Whoever looks for one meanwhile gets the next, and the part comes back to its own."""
+    port = urlsplit(broken.status.nats or "").port
+    assert port is not None
+    async with broken.away("nats"):
+        assert is_free(port)
+        assert free_port(port) > port
+    await broken.answers("nats")
 
 
 async def test_a_full_disk_is_named_and_loses_nothing(other: Stack, disk: Path, new_id: str) -> None:
