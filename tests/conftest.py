@@ -47,6 +47,38 @@ def cases(seeded: int, each: int = 1) -> int:
     return max(seeded, int(os.environ.get("FUZZ_EXAMPLES") or 0) // each)
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest selects by mark
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs no server as `unit`, and run whatever needs the stack first.
+
+    Prefect reads its settings when it is imported, so a process that has imported it without a stack can have none.
+    """
+    with_stack = {item.path for item in items if "stack" in _fixtures(item) or item.get_closest_marker("stack")}
+    for item in items:
+        if item.path not in with_stack:
+            if item.get_closest_marker("servers") is None:
+                item.add_marker("unit")
+        elif item.get_closest_marker("stack") is None:
+            _fixtures(item).insert(0, "stack")
+    items.sort(key=lambda item: item.path not in with_stack)
+
+
+def _fixtures(item: pytest.Item) -> list[str]:
+    return getattr(item, "fixturenames", [])
+
+
+_stacks: list[Any] = []
+"""The session's stack, once it is up."""
+
+
+@pytest.fixture(scope="session")
+def importable_prefect(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Prefect can be imported: it has the stack's settings where one is up, else such as reach no server."""
+    if not _stacks and "prefect" not in sys.modules:
+        nobody = {"PREFECT_API_URL": "http://127.0.0.1:9/api", "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false"}
+        os.environ.update(nobody, PREFECT_HOME=str(tmp_path_factory.mktemp("prefect")))
+
+
 @pytest.fixture(scope="session")
 def stack() -> Generator[Any, None, None]:
     """NATS, Prefect, Ray and the simulator, on loopback, in a home of their own; its variables are set."""
@@ -64,6 +96,7 @@ def stack() -> Generator[Any, None, None]:
         found = up(given if live else simulated, print, settings)
         try:
             os.environ.update(environment(found))
+            _stacks.append(found)
             os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
             yield found
         finally:

@@ -24,12 +24,12 @@ MESSAGES = [{"role": "user", "content": "# Task\nWrite a function to merge sorte
 
 
 @pytest.fixture(autouse=True)
-def _settings_are_there(stack: Any) -> None:
-    """Prefect reads its settings at import, so every test here imports blocks only once there is a stack."""
+def _settings_are_there(importable_prefect: None) -> None:
+    """Prefect reads its settings at import, so every test here imports blocks only in its own time."""
 
 
 @pytest_asyncio.fixture
-async def own_connections(stack: Any, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[None, None]:
+async def own_connections(importable_prefect: None, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[None, None]:
     """A scope of this test's own, closed at its end, though the session's stays open on the same loop."""
     import blocks.connections
 

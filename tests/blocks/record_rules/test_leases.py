@@ -1,4 +1,4 @@
-"""Leases: one holder at a time, renewed beside a busy loop, lost to another; and fences that refuse the one before."""
+"""The rules of leases (one holder at a time, renewed beside a busy loop, lost to another) and of epochs."""
 
 from __future__ import annotations
 
@@ -7,15 +7,6 @@ import time
 from typing import Any
 
 import pytest
-import pytest_asyncio
-
-
-@pytest_asyncio.fixture
-async def leases(connected: Any) -> Any:
-    """The leases of the tests' loop."""
-    from blocks.documents import open_leases
-
-    return await open_leases()
 
 
 async def test_a_lease_is_held_by_one_at_a_time(leases: Any, new_id: str) -> None:
@@ -39,17 +30,15 @@ async def test_a_lease_is_held_by_one_at_a_time(leases: Any, new_id: str) -> Non
 
 
 async def test_a_lease_outlasts_a_loop_that_hangs_and_no_holder_that_is_gone(
-    leases: Any, record: Any, new_id: str
+    broker: Any, leases: Any, record: Any, new_id: str
 ) -> None:
     """The loop stands still for longer than a lease lasts: it stays held. One that is not renewed is forgotten."""
-    from blocks.record.events import LEASE_S
-
     async with leases.hold(new_id):
-        time.sleep(LEASE_S * 1.3)  # the loop is to stand still
+        time.sleep(broker.lease_s * 1.3)  # the loop is to stand still
         assert await record.held(new_id)
         assert await leases.take(new_id) is None
     assert await record.create_lease(new_id, b"killed") is not None
-    async with asyncio.timeout(10 * LEASE_S), leases.hold(new_id) as lease:
+    async with asyncio.timeout(10 * broker.lease_s), leases.hold(new_id) as lease:
         assert lease.waited
     assert not await record.held(new_id)
 
@@ -77,19 +66,17 @@ async def test_a_lease_that_the_server_forgot_is_made_again(leases: Any, record:
         await leases.check(lease)
 
 
-async def test_a_loop_that_hangs_for_good_loses_its_leases(connected: Any, record: Any, new_id: str) -> None:
+async def test_a_loop_that_hangs_for_good_loses_its_leases(broker: Any, record: Any, new_id: str) -> None:
     """A loop that has not turned for the time it is given is not renewed any more."""
-    from blocks.documents import fresh
     from blocks.jetstream import JetStream
-    from blocks.record.events import LEASE_S
     from blocks.record.leases import Leases
 
-    leases = Leases((await fresh(JetStream)).record, stalled_s=0.5)
+    leases = Leases(JetStream(servers=[broker.url]).record, stalled_s=0.1)
     await leases.open()
     try:
         assert await leases.take(new_id) is not None
         assert not leases.stalled
-        time.sleep(LEASE_S * 1.5)  # the loop is to stand still
+        time.sleep(broker.lease_s * 1.5)  # the loop is to stand still
         assert leases.stalled
         assert not await record.held(new_id)
     finally:
