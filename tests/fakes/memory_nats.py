@@ -59,7 +59,7 @@ def matches(pattern: str, subject: str) -> bool:
 
 @dataclass(frozen=True)
 class Stored:
-    """A message of a stream; `at` is the server's clock."""
+    """A message of a stream; `at` is the server's clock, `by` the user whose connection brought it."""
 
     seq: int
     subject: str
@@ -67,6 +67,7 @@ class Stored:
     headers: dict[str, str] | None
     at: float
     time: datetime
+    by: str
 
 
 @dataclass
@@ -115,8 +116,8 @@ class Stream:
         self._expire()
         return self._messages.get(seq)
 
-    def append(self, subject: str, data: bytes, headers: dict[str, str]) -> PubAck:
-        """Store a message, unless its id is known. Raises APIError where another last sequence is expected, id or not."""
+    def append(self, subject: str, data: bytes, headers: dict[str, str], by: str) -> PubAck:
+        """Store a message, unless its id is known. Raises APIError where it expects another last sequence."""
         now, msg_id = self._clock(), headers.get("Nats-Msg-Id")
         self._check_last(subject, headers)
         if msg_id is not None:
@@ -126,7 +127,7 @@ class Stream:
         if headers.get("Nats-Rollup") == "sub":
             self.purge(subject)
         self.seq += 1
-        self._messages[self.seq] = Stored(self.seq, subject, data, headers or None, now, datetime.now(UTC))
+        self._messages[self.seq] = Stored(self.seq, subject, data, headers or None, now, datetime.now(UTC), by)
         if msg_id is not None:
             self._ids[msg_id] = self.seq, now
         most = self.config.max_msgs_per_subject or -1
@@ -339,12 +340,13 @@ class MemoryClient:
     max_payload = MAX_PAYLOAD
 
     def __init__(self, server: MemoryNats) -> None:
-        self.server = server
+        self.server, self.user = server, ""
         self.closed = False
         self._nuid = NUID()
 
-    async def connect(self, **_options: Any) -> None:
+    async def connect(self, user: str = "", **_options: Any) -> None:
         """Open it. Raises NoServersError while the server is away."""
+        self.user = user
         if self.server.away:
             raise nats.errors.NoServersError
 
@@ -376,7 +378,7 @@ class MemoryClient:
                 if name in self.server.streams:
                     self.server.streams[name].acknowledged(consumer, int(seq), int(delivery), payload)
             elif (stream := self.server.stream_of(subject)) is not None:
-                stream.append(subject, payload, dict(headers or {}))
+                stream.append(subject, payload, dict(headers or {}), self.user)
             self.server.pass_on(subject, payload, headers)
         self.server.changed()
 
@@ -442,7 +444,7 @@ class MemoryJetStream:
             stream = self.server.stream_of(subject)
             if stream is None:
                 raise NoStreamResponseError
-            stored = stream.append(subject, bytes(payload), dict(headers or {}))
+            stored = stream.append(subject, bytes(payload), dict(headers or {}), self.client.user)
             if not stored.duplicate:
                 self.server.pass_on(subject, bytes(payload), headers)
         self.server.changed()
