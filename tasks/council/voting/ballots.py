@@ -21,7 +21,7 @@ from tasks.council.base import Frozen, Name, digest
 from tasks.council.exceptions import WrongUse
 from tasks.council.plain import SHOWN_INPUT, shortened
 from tasks.council.replies import fenced_blocks
-from tasks.council.voting.tally import Ballot
+from tasks.council.voting.election import Ballot
 
 Order = Literal["forward", "reverse"]
 

@@ -1,11 +1,7 @@
-"""From ballots to a decision: who is preferred to whom, by which rule, and how far it can be trusted.
+"""From ballots to a decision: the order of the candidates by a rule, and when it cannot change any more.
 
-Pure functions of plain ids. A voter is shown every proposal but its own and ranks them best first. What it
-leaves out counts as tied below what it ranked, with no preference among the rest: the "averaged" reading of
-truncated ballots (Kamwa, Public Choice 192, 2022), which is also how Schulze's paper reads them.
-
-The candidates come in the order that the checks gave them. That order breaks every tie, so that without a
-single usable ballot it is the result. It rests on the checks' score, then on the SHA-256 of
+Pure functions of plain ids. The candidates come in the order that the checks gave them. That order breaks every tie,
+so that without a single usable ballot it is the result. It rests on the checks' score, then on the SHA-256 of
 `rank_proposals`, never on who came first.
 """
 
@@ -13,49 +9,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
-from itertools import chain, combinations, groupby, permutations
-from typing import Literal, NamedTuple, Self
-
-from pydantic import model_validator
+from itertools import chain, groupby, permutations
+from typing import Literal
 
 from tasks.council.base import Frozen, Name
+from tasks.council.voting.election import Ballot, Candidate, check
+from tasks.council.voting.pairs import Pairs, condorcet, pairs_of
+from tasks.council.voting.reliability import DIGITS, PositionBias, agreement_of, position_bias
 
 Rule = Literal["borda", "copeland", "schulze"]
 HALF = Fraction(1, 2)
-DIGITS = 6
-
-
-class Candidate(NamedTuple):
-    """A proposal by its author's id, with the checks' score, 0 to 1."""
-
-    id: str
-    score: float
-
-
-class Ballot(Frozen):
-    """What one voter was shown, in that order, and its ranking of it, best first; it may leave some out."""
-
-    voter: Name
-    shown: tuple[Name, ...]
-    ranking: tuple[Name, ...]
-
-    @model_validator(mode="after")
-    def _sound(self) -> Self:
-        if self.voter in self.shown:
-            raise ValueError(f"shown: {self.voter} does not judge its own proposal")
-        for field, ids in (("shown", self.shown), ("ranking", self.ranking)):
-            if len(set(ids)) < len(ids):
-                raise ValueError(f"{field}: an id appears more than once")
-        if unknown := sorted(set(self.ranking) - set(self.shown)):
-            raise ValueError(f"ranking: {', '.join(unknown)} was not shown")
-        return self
-
-    @property
-    def compares(self) -> bool:
-        """Whether it prefers anything to anything: it ranks something, and was shown at least two."""
-        return bool(self.ranking) and len(self.shown) > 1
 
 
 class Tie(Frozen):
@@ -63,27 +27,6 @@ class Tie(Frozen):
 
     candidates: tuple[Name, ...]
     broken_by: Literal["checks", "hash"]
-
-
-class PositionBias(Frozen):
-    """How far the place in the list, rather than the proposal, decided the comparisons of two proposals.
-
-    A voter sees one order only, so a flip is seen between voters: of two that were shown a pair in opposite
-    orders, both prefer the one in the same place, and so disagree about the proposals. `flip_rate` is the
-    share of such pairs of voters, averaged over the `pairs` of proposals judged in both orders. Honest
-    disagreement is in it too; `baseline` is the same share among voters who were shown the same order, so
-    what `flip_rate` has above it is the position's. `first_share` is the share of all `comparisons` won by
-    the one shown first: one half is no bias, given that labels are drawn and do not follow quality.
-
-    In a council of 3 each pair has one judge, so only `first_share` can be told, over many items.
-    The usual measure swaps the order for the same judge (Shi et al., arXiv 2406.07791), at twice the cost.
-    """
-
-    flip_rate: float | None
-    baseline: float | None
-    first_share: float | None
-    pairs: int
-    comparisons: int
 
 
 class Tally(Frozen):
@@ -124,23 +67,23 @@ def tally(
     Raises ValueError without candidates, for a voter who voted twice, and for a ballot on something else.
     """
     listed = tuple(ballots)
-    _check(candidates, listed)
+    check(candidates, listed)
     counted = [ballot for ballot in listed if ballot.compares]
     ids = [candidate.id for candidate in candidates]
-    pairs = _pairs(ids, counted)
+    pairs = pairs_of(ids, counted)
     scores = _RULES[rule](ids, counted, pairs)
     order = sorted(ids, key=lambda one: -scores[one])
-    agreement, chance = _agreement(pairs, counted)
+    agreement, chance = agreement_of(pairs, counted)
     return Tally(
         rule=rule,
         order=tuple(order),
         scores={one: _rounded(scores[one]) for one in order},
         winner=order[0],
-        condorcet=_condorcet(ids, pairs),
+        condorcet=condorcet(ids, pairs),
         margin=_rounded(scores[order[0]] - scores[order[1]]) if len(order) > 1 else None,
         agreement=agreement,
         agreement_by_chance=chance,
-        position=_position_bias(pairs),
+        position=position_bias(pairs),
         ties=_ties(order, scores, dict(candidates)),
         ranks={ballot.voter: {one: rank for rank, one in enumerate(ballot.ranking, 1)} for ballot in counted},
         ballots=len(counted),
@@ -161,7 +104,7 @@ def decided_early(
     they could be, never wrongly. Raises ValueError as `tally` does.
     """
     listed, waiting = tuple(ballots), frozenset(outstanding)
-    _check(candidates, listed)
+    check(candidates, listed)
     _check_outstanding(waiting, listed)
     if not waiting:
         return None
@@ -177,20 +120,6 @@ def decided_early(
     return f"{leader} cannot be overtaken any more by the {len(waiting)} outstanding ballot{'s' * (len(waiting) > 1)}"
 
 
-def _check(candidates: Sequence[Candidate], ballots: Sequence[Ballot]) -> None:
-    if not candidates:
-        raise ValueError("candidates: there are none")
-    ids = {candidate.id for candidate in candidates}
-    if len(ids) < len(candidates):
-        raise ValueError("candidates: an id appears more than once")
-    voters = [ballot.voter for ballot in ballots]
-    if len(set(voters)) < len(voters):
-        raise ValueError("ballots: a voter appears more than once")
-    for ballot in ballots:
-        if unknown := sorted(set(ballot.shown) - ids):
-            raise ValueError(f"ballots: {ballot.voter} was shown {', '.join(unknown)}, which is no candidate")
-
-
 def _check_outstanding(waiting: frozenset[str], ballots: Sequence[Ballot]) -> None:
     if again := sorted(waiting.intersection(ballot.voter for ballot in ballots)):
         raise ValueError(f"outstanding: {', '.join(again)} has voted already")
@@ -203,53 +132,6 @@ def _rounded(score: Fraction) -> float:
 def _leader(ids: Sequence[str], scores: Mapping[str, Fraction]) -> str:
     """The best; of equal ones the first in the order of the checks."""
     return max(ids, key=lambda one: scores[one])
-
-
-# --- pairs ----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Pairs:
-    """`wins[i][j]`: ballots that prefer candidate i to j; `first[i][j]`: those of them that showed i before j."""
-
-    wins: list[list[int]]
-    first: list[list[int]]
-
-    def compared(self, i: int, j: int) -> int:
-        """Ballots that prefer one of the two."""
-        return self.wins[i][j] + self.wins[j][i]
-
-    def lead(self, i: int, j: int) -> int:
-        """Ballots by which i is ahead of j."""
-        return self.wins[i][j] - self.wins[j][i]
-
-    def each(self) -> Iterable[tuple[int, int]]:
-        """Every pair once."""
-        return combinations(range(len(self.wins)), 2)
-
-
-def _pairs(ids: Sequence[str], ballots: Iterable[Ballot]) -> _Pairs:
-    index = {one: number for number, one in enumerate(ids)}
-    wins = [[0] * len(ids) for _ in ids]
-    first = [[0] * len(ids) for _ in ids]
-    for ballot in ballots:
-        place = {index[one]: number for number, one in enumerate(ballot.shown)}
-        below = dict.fromkeys(place)
-        for one in ballot.ranking:
-            i = index[one]
-            del below[i]
-            shown, wins_of, first_of = place[i], wins[i], first[i]
-            for j in below:
-                wins_of[j] += 1
-                if shown < place[j]:
-                    first_of[j] += 1
-    return _Pairs(wins, first)
-
-
-def _condorcet(ids: Sequence[str], pairs: _Pairs) -> str | None:
-    others = range(len(ids))
-    beats_all = (one for i, one in enumerate(ids) if all(pairs.lead(i, j) > 0 for j in others if j != i))
-    return next(beats_all, None) if len(ids) > 1 else None
 
 
 # --- rules ----------------------------------------------------------------------------------------
@@ -284,18 +166,18 @@ def _mean_share(points: Mapping[int, int], ballots: int) -> Fraction:
     return sum((Fraction(doubled, 2 * most) for most, doubled in points.items()), Fraction()) / ballots
 
 
-def _copeland(ids: Sequence[str], ballots: Sequence[Ballot], pairs: _Pairs) -> dict[str, Fraction]:
+def _copeland(ids: Sequence[str], ballots: Sequence[Ballot], pairs: Pairs) -> dict[str, Fraction]:
     """Share of the pairs that a candidate wins, a draw being half (Copeland, 1951)."""
     return _shares(ids, pairs.lead)
 
 
-def _schulze(ids: Sequence[str], ballots: Sequence[Ballot], pairs: _Pairs) -> dict[str, Fraction]:
+def _schulze(ids: Sequence[str], ballots: Sequence[Ballot], pairs: Pairs) -> dict[str, Fraction]:
     """Share of the others that a candidate beats by its strongest paths (Schulze, arXiv 1804.02973, winning votes)."""
     strength = _strongest_paths(pairs)
     return _shares(ids, lambda i, j: strength[i][j] - strength[j][i])
 
 
-def _strongest_paths(pairs: _Pairs) -> list[list[int]]:
+def _strongest_paths(pairs: Pairs) -> list[list[int]]:
     """By pair the strength of the strongest path: that of its weakest link (Floyd and Warshall; section 2.3 there)."""
     everyone = range(len(pairs.wins))
     strength = [[0] * len(pairs.wins) for _ in everyone]
@@ -327,7 +209,7 @@ def _points(lead: int) -> int:
     return (lead > 0) + (lead >= 0)
 
 
-_RULES: Mapping[Rule, Callable[[Sequence[str], Sequence[Ballot], _Pairs], dict[str, Fraction]]] = {
+_RULES: Mapping[Rule, Callable[[Sequence[str], Sequence[Ballot], Pairs], dict[str, Fraction]]] = {
     "borda": lambda ids, ballots, _pairs: _borda(ids, ballots),
     "copeland": _copeland,
     "schulze": _schulze,
@@ -352,7 +234,7 @@ def _unbeatable(ids: Sequence[str], ballots: Sequence[Ballot], waiting: frozense
     """The leader, if it stays the leader whatever the voters who are waited for do."""
     if rule == "borda":
         return _unbeatable_by_borda(ids, ballots, waiting)
-    pairs = _pairs(ids, ballots)
+    pairs = pairs_of(ids, ballots)
 
     def still_open(i: int, j: int) -> int:
         """Ballots that may yet judge the pair."""
@@ -400,72 +282,3 @@ def _holds(ids: Sequence[str], leader: str, worst: Mapping[str, Fraction], best:
         for rival in ids
         if rival != leader
     )
-
-
-# --- how far it can be trusted --------------------------------------------------------------------
-
-
-def _agreement(pairs: _Pairs, ballots: Sequence[Ballot]) -> tuple[float | None, float | None]:
-    """W and what it is by chance.
-
-    With m(i, j) the mean preference of i over j, -1 to 1, and c(i) its sum over j: W = 3 * sum of c(i)^2 /
-    (n (n^2 - 1)), Durbin's and, where all rank all, Kendall's coefficient. By chance it is (k + 1) / (l (n + 1))
-    for ballots of k and l judges a pair, which is exact where these are the same for all.
-    """
-    count = len(pairs.wins)
-    compared = [pairs.compared(i, j) for i, j in pairs.each()]
-    if not compared or not all(compared):
-        return None, None
-    leads = [0.0] * count
-    for (i, j), judges in zip(pairs.each(), compared, strict=True):
-        mean = pairs.lead(i, j) / judges
-        leads[i] += mean
-        leads[j] -= mean
-    agreement = 3 * sum(lead * lead for lead in leads) / (count * (count * count - 1))
-    size = sum(len(ballot.shown) for ballot in ballots) / len(ballots)
-    chance = (size + 1) / (sum(compared) / len(compared) * (count + 1))
-    return round(agreement, DIGITS), round(min(chance, 1.0), DIGITS)
-
-
-def _position_bias(pairs: _Pairs) -> PositionBias:
-    flips: list[float] = []
-    same: list[float] = []
-    for i, j in pairs.each():
-        ahead, behind = (_shown_first(pairs, i, j), _shown_first(pairs, j, i))
-        if ahead.total and behind.total:
-            flips.append(ahead.share * behind.share + (1 - ahead.share) * (1 - behind.share))
-        same += [group.disagreement for group in (ahead, behind) if group.total > 1]
-    comparisons = sum(map(sum, pairs.wins))
-    return PositionBias(
-        flip_rate=_mean(flips),
-        baseline=_mean(same),
-        first_share=round(sum(map(sum, pairs.first)) / comparisons, DIGITS) if comparisons else None,
-        pairs=len(flips),
-        comparisons=comparisons,
-    )
-
-
-class _Judges(NamedTuple):
-    """Voters who were shown a pair in the same order: how many preferred the one shown first, and of how many."""
-
-    for_first: int
-    total: int
-
-    @property
-    def share(self) -> float:
-        return self.for_first / self.total
-
-    @property
-    def disagreement(self) -> float:
-        """Probability that two of them disagree."""
-        return 2 * self.for_first * (self.total - self.for_first) / (self.total * (self.total - 1))
-
-
-def _shown_first(pairs: _Pairs, i: int, j: int) -> _Judges:
-    """Those who were shown i before j."""
-    for_first = pairs.first[i][j]
-    return _Judges(for_first, for_first + pairs.wins[j][i] - pairs.first[j][i])
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return round(sum(values) / len(values), DIGITS) if values else None

@@ -31,7 +31,8 @@ from tasks.council.voting.ballots import (
     read_ballot,
     sheets,
 )
-from tasks.council.voting.tally import Candidate, tally
+from tasks.council.voting.election import Candidate
+from tasks.council.voting.tally import tally
 
 ITEM = Item(id="i", task="Write a queue", rubric="Clean", requirements=("Use type hints",))
 COUNCIL = [f"m{number}" for number in range(5)]

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tasks.council.voting.ballots import sheets
-from tasks.council.voting.tally import Ballot, Candidate, Rule, Tally, Tie, decided_early, tally
+from tasks.council.voting.election import Ballot, Candidate
+from tasks.council.voting.tally import Rule, Tally, Tie, decided_early, tally
 from tests.conftest import cases
 
 RULES: tuple[Rule, ...] = get_args(Rule)

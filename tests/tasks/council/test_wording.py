@@ -20,8 +20,9 @@ from tasks.council.report.wording import (
     skipped_in_words,
     statuses,
 )
+from tasks.council.voting.election import Ballot, Candidate
 from tasks.council.voting.majority import Majority
-from tasks.council.voting.tally import Ballot, Candidate, tally
+from tasks.council.voting.tally import tally
 
 CANDIDATES = [Candidate("m1", 0.9), Candidate("m2", 0.8), Candidate("m3", 0.8)]
 
