@@ -13,6 +13,7 @@ from typing import NamedTuple, Self
 from pydantic import model_validator
 
 from tasks.council.base import Frozen, Name
+from tasks.council.voting.profile import Profile
 
 
 class Candidate(NamedTuple):
@@ -46,8 +47,17 @@ class Ballot(Frozen):
         return bool(self.ranking) and len(self.shown) > 1
 
 
-def check(candidates: Sequence[Candidate], ballots: Sequence[Ballot]) -> None:
-    """Hold the ballots against the candidates. Raises ValueError."""
+def profile_of(candidates: Sequence[Candidate], ballots: Sequence[Ballot]) -> Profile:
+    """The candidates, and those of the ballots that compare anything.
+
+    Raises ValueError without candidates, for a voter who voted twice, and for a ballot on something else.
+    """
+    _check(candidates, ballots)
+    ids = tuple(candidate.id for candidate in candidates)
+    return Profile(ids, tuple(ballot for ballot in ballots if ballot.compares))
+
+
+def _check(candidates: Sequence[Candidate], ballots: Sequence[Ballot]) -> None:
     if not candidates:
         raise ValueError("candidates: there are none")
     ids = {candidate.id for candidate in candidates}
