@@ -7,7 +7,8 @@ it ranked, with no preference among the rest: the "averaged" reading of truncate
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from typing import NamedTuple, Self
 
 from pydantic import model_validator
@@ -45,6 +46,11 @@ class Ballot(Frozen):
     def compares(self) -> bool:
         """Whether it prefers anything to anything: it ranks something, and was shown at least two."""
         return bool(self.ranking) and len(self.shown) > 1
+
+    @property
+    def grades(self) -> Mapping[str, Fraction]:
+        """What it thinks of each candidate by itself, 0 to 1, whatever its ranking; none where it only ranks."""
+        return {}
 
 
 def profile_of(candidates: Sequence[Candidate], ballots: Sequence[Ballot]) -> Profile:
