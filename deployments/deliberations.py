@@ -7,7 +7,7 @@ import contextlib
 import signal
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
-from typing import Any, cast, get_args
+from typing import Any
 
 from prefect import tags
 from prefect.client.schemas.objects import State
@@ -23,7 +23,8 @@ from blocks.record.events import Body, Record
 from flows.deliberate import deliberate
 from tasks.collect.cancel import cancel
 from tasks.council.models import Deliberation, DeliberationRequest, InvalidRequest, check_id
-from tasks.council.voting.tally import Rule, Tally
+from tasks.council.voting.rules.registry import rule_named
+from tasks.council.voting.tally import Tally
 from tasks.deliberations.plan import check_servers, council_spec, plan_of, standing_plan
 from tasks.deliberations.result import result_of, retallied
 from tasks.deliberations.submit import ask_to_cancel
@@ -87,11 +88,10 @@ async def read_result(deliberation_id: str) -> Body:
 
 
 async def retally(deliberation_id: str, rule: str) -> dict[str, Tally]:
-    """The ballots of an earlier deliberation tallied by a rule, by item. Raises InvalidRequest."""
-    if rule not in (rules := get_args(Rule)):
-        raise InvalidRequest("rule", f"{rule!r} is unknown; the rules are {', '.join(rules)}")
+    """The ballots of an earlier deliberation tallied by a rule, by item. Raises WrongUse for an unknown rule or id."""
+    rule_named(rule)
     async with connections():
-        return await retallied(await open_record(), deliberation_id, cast(Rule, rule))
+        return await retallied(await open_record(), deliberation_id, rule)
 
 
 async def watch_deliberation(deliberation_id: str, watcher: Watcher) -> Body | None:

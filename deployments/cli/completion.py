@@ -71,6 +71,13 @@ def _asked(url: str, key: str | None, body: dict[str, Any] | None = None) -> lis
         return found
 
 
+def rule_names(incomplete: str) -> list[tuple[str, str]]:
+    """Names of tally rules that begin so, with their words."""
+    from tasks.council.voting.rules.registry import RULES
+
+    return [(rule.name, rule.words) for rule in RULES.values() if rule.name.startswith(incomplete)]
+
+
 def part_names(incomplete: str) -> list[str]:
     """Names of logs that begin so."""
     from deployments.settings import load_settings

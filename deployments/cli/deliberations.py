@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperCommand, TyperOption
 
-from deployments.cli.completion import council_names
+from deployments.cli.completion import council_names, rule_names
 from deployments.cli.support import FAILED, NOT_UP, examples, fail, guarded, run, running_stack, say
 from tasks.council.plain import plain_json
 
@@ -39,9 +40,14 @@ def add_to(app: typer.Typer) -> None:
         (watch, "watch", examples("conclave watch ID")),
         (result, "result", examples("conclave result ID", "conclave result ID --json | jq .members")),
         (cancel, "cancel", examples("conclave cancel ID")),
-        (retally, "retally", examples("conclave retally ID --rule schulze")),
     ):
         app.command(name=name, epilog=epilog, rich_help_panel=PANEL)(verb)
+    app.command(
+        cls=_Retally,
+        name="retally",
+        epilog=examples("conclave retally ID --rule schulze"),
+        rich_help_panel=PANEL,
+    )(retally)
     app.command(
         rich_help_panel=MEASURING,
         add_help_option=False,
@@ -158,17 +164,32 @@ def cancel(deliberation_id: Id) -> None:
         raise typer.Exit(FAILED)
 
 
+class _Retally(TyperCommand):
+    """The verb `retally`: its help tells the rules, which are imported where it is shown and not with every verb."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        from tasks.council.voting.rules.registry import DEFAULT, RULES
+
+        for parameter in self.params:
+            if isinstance(parameter, TyperOption) and parameter.name == "rule":
+                told = "; ".join(f"{rule.name}: {rule.words}" for rule in RULES.values())
+                parameter.help = f"What a proposal's score is. {told}."
+                parameter.default = DEFAULT
+        super().format_help(ctx, formatter)
+
+
 def retally(
     deliberation_id: Id,
-    rule: Annotated[str, typer.Option(help="borda, copeland or schulze.")] = "borda",
+    rule: Annotated[str | None, typer.Option(autocompletion=rule_names)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, by item.")] = False,
 ) -> None:
     """Tally the ballots of an earlier deliberation by another rule, without a model call; the decision stands."""
     running_stack()
     from deployments.deliberations import retally as tally_again
     from deployments.terminal import show_tally, stdout
+    from tasks.council.voting.rules.registry import DEFAULT
 
-    found = run(tally_again(deliberation_id, rule))
+    found = run(tally_again(deliberation_id, DEFAULT if rule is None else rule))
     if as_json:
         typer.echo(plain_json({item: outcome.model_dump(mode="json") for item, outcome in found.items()}))
         return

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from itertools import chain
 from typing import Annotated, Any, NamedTuple, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, GetPydanticSchema, StringConstraints
+from pydantic_core import core_schema
 
 from tasks.council.plain import SHOWN_INPUT, shortened
 
@@ -102,6 +103,11 @@ JsonObject = Annotated[dict[str, Any], AfterValidator(_bounded_json)]
 Text = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_TEXT), AfterValidator(without_nul)
 ]
+
+
+def one_of(names: Iterable[str]) -> GetPydanticSchema:
+    """What makes a text one of these names, as a Literal of them would, where they are listed elsewhere."""
+    return GetPydanticSchema(lambda _type, _handler: core_schema.literal_schema([*names]))
 
 
 class Frozen(BaseModel):

@@ -13,7 +13,7 @@ from tasks.council.models import InvalidRequest, Status, check_id
 from tasks.council.progress.completion import Verdict
 from tasks.council.progress.item import ItemProgress
 from tasks.council.progress.result import item_result
-from tasks.council.voting.tally import Rule, Tally, tally
+from tasks.council.voting.tally import Tally, tally
 from tasks.deliberations.plan import plan_of
 from tasks.deliberations.read import answers_of, status_of
 
@@ -40,7 +40,7 @@ async def result_of(record: Record, deliberation_id: str) -> Body | None:
     return result
 
 
-async def retallied(record: Record, deliberation_id: str, rule: Rule) -> dict[str, Tally]:
+async def retallied(record: Record, deliberation_id: str, rule: str) -> dict[str, Tally]:
     """The ballots on record tallied by a rule, by item, without a model call; items without a ballot are left out.
 
     Raises InvalidRequest for an unknown id, and for a deliberation without ballots.

@@ -17,6 +17,7 @@ import pytest_asyncio
 
 from deployments.stack import environment
 from deployments.stack.places import Places, write_private
+from tasks.council.voting.rules.registry import DEFAULT, RULES
 from tests.deployments.commands import CONCLAVE, OF_THE_STACK, conclave, end, start
 
 TASK = "Write a function to merge sorted arrays"
@@ -167,6 +168,7 @@ async def test_wrong_use_is_one_line_that_names_the_field(
         "id: 'a.b' is no id": ["deliberate", TASK, "--council", council, "--id", "a.b"],
         "council.unreachable.members.server: 'closed' does not answer": ["deliberate", TASK, "--council", unreachable],
         f"id: no deliberation '{new_id}' is on the record": ["result", new_id],
+        f"rule: 'guess' is unknown; the rules are {', '.join(RULES)}": ["retally", new_id, "--rule", "guess"],
     }
     before = await record.last("deliberations.*.plan")
     ended = await asyncio.gather(*(conclave(*arguments) for arguments in wrong.values()))
@@ -318,6 +320,22 @@ async def test_help_comes_at_once(tmp_path: Path) -> None:
     assert (top.code, verb.code) == (0, 0)
     assert all(name in top.out for name in ("up", "doctor", "logs", "deliberate", "watch", "cancel", "councils"))
     assert 'conclave deliberate "Design a rate limiter"' in verb.out
+
+
+async def test_the_tally_rules_are_told_by_help_and_completion() -> None:
+    """As the registry lists them, and without the packages that a tally needs."""
+    named = {"_CONCLAVE_COMPLETE": "complete_bash", "COMP_CWORD": "4"}
+    told, offered = await asyncio.gather(
+        conclave("retally", "--help"), conclave(**named, COMP_WORDS="conclave retally some-id --rule ")
+    )
+    words = " ".join(told.out.replace("│", " ").split())
+    for rule in RULES.values():
+        assert f"{rule.name}: {rule.words}" in words
+    assert f"[default: {DEFAULT}]" in words
+    assert offered.out.split() == list(RULES)
+    probe = "import sys, tasks.council.voting.rules.registry; print('pydantic' in sys.modules)"
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", probe, stdout=asyncio.subprocess.PIPE)
+    assert await process.communicate() == (b"False\n", None)
 
 
 async def test_the_shell_completes_councils_and_parts(connected: Any) -> None:

@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from xml.etree import ElementTree
 
 from tasks.artifacts.plot import MAX_PROPOSALS, MAX_VOTERS, cells, tally_picture, tally_svg
-from tasks.council.voting.tally import Ballot, Candidate, Tally, tally
+from tasks.council.voting.election import Ballot, Candidate
+from tasks.council.voting.tally import Tally, tally
 
 SVG = "{http://www.w3.org/2000/svg}"
 

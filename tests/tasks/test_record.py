@@ -15,7 +15,8 @@ def decided() -> tuple[Any, Any]:
     """A plan and the result of its item, with a tally of two ballots."""
     from tasks.council.decisions import Ballots, ItemResult
     from tasks.council.models import CouncilSpec, Deliberation, DeliberationRequest, Member
-    from tasks.council.voting.tally import Ballot, Candidate, tally
+    from tasks.council.voting.election import Ballot, Candidate
+    from tasks.council.voting.tally import tally
 
     seats = tuple(Member(agent_id=name, role="DEV") for name in ("m1", "m2", "m3"))
     request = DeliberationRequest(task="Write a queue", strategy="rank")

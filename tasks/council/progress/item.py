@@ -18,8 +18,10 @@ from tasks.council.progress.stage_end import Closing
 from tasks.council.stages import REVIEW, REVISE, SYNTHESIZE, kind_of
 from tasks.council.voting.ballots import Review
 from tasks.council.voting.checks import rank_proposals
+from tasks.council.voting.early_end import decided_early
+from tasks.council.voting.election import Candidate
 from tasks.council.voting.majority import Majority, majority
-from tasks.council.voting.tally import Candidate, decided_early, tally
+from tasks.council.voting.tally import tally
 
 ALONE = "there is only one proposal"
 ENDED_EARLY = "EndedEarly"

@@ -8,6 +8,7 @@ from tasks.council.decisions import Ballots, DecidedBy, ItemResult, MemberOutcom
 from tasks.council.models import MemberStatus
 from tasks.council.stages import SYNTHESIZE, kind_of
 from tasks.council.voting.majority import Majority
+from tasks.council.voting.rules.registry import BROKEN_BY
 from tasks.council.voting.tally import Tally
 
 CLOSE, CLEAR = 0.1, 0.3
@@ -184,8 +185,7 @@ def _agreement(tally: Tally) -> str:
 
 
 def _ties(tally: Tally) -> str:
-    how = {"checks": "the checks", "hash": "a hash"}
-    told = [f"{listed(tie.candidates)} by {how[tie.broken_by]}" for tie in tally.ties]
+    told = [f"{listed(tie.candidates)} by {BROKEN_BY[tie.broken_by]}" for tie in tally.ties]
     return f"Ties were broken: {'; '.join(told)}." if told else ""
 
 

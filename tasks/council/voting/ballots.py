@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
 from string import ascii_uppercase
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -21,7 +22,7 @@ from tasks.council.base import Frozen, Name, digest
 from tasks.council.exceptions import WrongUse
 from tasks.council.plain import SHOWN_INPUT, shortened
 from tasks.council.replies import fenced_blocks
-from tasks.council.voting.tally import Ballot
+from tasks.council.voting.election import Ballot
 
 Order = Literal["forward", "reverse"]
 
@@ -160,12 +161,23 @@ class Opinion(Frozen):
     scores: dict[str, Score]
     critique: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_CRITIQUE)]
 
+    @property
+    def grade(self) -> Fraction:
+        """The mean of its scores, 0 to 1."""
+        above = sum(one.score - MIN_SCORE for one in self.scores.values())
+        return Fraction(above, (MAX_SCORE - MIN_SCORE) * len(self.scores))
+
 
 class Review(Ballot):
     """A ballot as it goes on the record: by authors and no longer by labels, with its opinions."""
 
     order: Order
     opinions: dict[Name, Opinion]
+
+    @property
+    def grades(self) -> Mapping[str, Fraction]:
+        """By author what its opinion comes to; none of an opinion without a score."""
+        return {author: opinion.grade for author, opinion in self.opinions.items() if opinion.scores}
 
 
 class _Answer(Frozen):

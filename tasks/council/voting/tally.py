@@ -1,89 +1,22 @@
-"""From ballots to a decision: who is preferred to whom, by which rule, and how far it can be trusted.
+"""From ballots to a decision: the order of the candidates by a rule.
 
-Pure functions of plain ids. A voter is shown every proposal but its own and ranks them best first. What it
-leaves out counts as tied below what it ranked, with no preference among the rest: the "averaged" reading of
-truncated ballots (Kamwa, Public Choice 192, 2022), which is also how Schulze's paper reads them.
-
-The candidates come in the order that the checks gave them. That order breaks every tie, so that without a
-single usable ballot it is the result. It rests on the checks' score, then on the SHA-256 of
-`rank_proposals`, never on who came first.
+Pure functions of plain ids. The candidates come in the order that the checks gave them. That order breaks every tie
+that the rule leaves, so that without a single usable ballot it is the result. It rests on the checks' score, then on
+the SHA-256 of `rank_proposals`, never on who came first.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
-from itertools import chain, combinations, groupby, permutations
-from typing import Literal, NamedTuple, Self
+from typing import Annotated
 
-from pydantic import model_validator
-
-from tasks.council.base import Frozen, Name
-
-Rule = Literal["borda", "copeland", "schulze"]
-HALF = Fraction(1, 2)
-DIGITS = 6
-
-
-class Candidate(NamedTuple):
-    """A proposal by its author's id, with the checks' score, 0 to 1."""
-
-    id: str
-    score: float
-
-
-class Ballot(Frozen):
-    """What one voter was shown, in that order, and its ranking of it, best first; it may leave some out."""
-
-    voter: Name
-    shown: tuple[Name, ...]
-    ranking: tuple[Name, ...]
-
-    @model_validator(mode="after")
-    def _sound(self) -> Self:
-        if self.voter in self.shown:
-            raise ValueError(f"shown: {self.voter} does not judge its own proposal")
-        for field, ids in (("shown", self.shown), ("ranking", self.ranking)):
-            if len(set(ids)) < len(ids):
-                raise ValueError(f"{field}: an id appears more than once")
-        if unknown := sorted(set(self.ranking) - set(self.shown)):
-            raise ValueError(f"ranking: {', '.join(unknown)} was not shown")
-        return self
-
-    @property
-    def compares(self) -> bool:
-        """Whether it prefers anything to anything: it ranks something, and was shown at least two."""
-        return bool(self.ranking) and len(self.shown) > 1
-
-
-class Tie(Frozen):
-    """Candidates of equal score, in the order they were put in, and by what."""
-
-    candidates: tuple[Name, ...]
-    broken_by: Literal["checks", "hash"]
-
-
-class PositionBias(Frozen):
-    """How far the place in the list, rather than the proposal, decided the comparisons of two proposals.
-
-    A voter sees one order only, so a flip is seen between voters: of two that were shown a pair in opposite
-    orders, both prefer the one in the same place, and so disagree about the proposals. `flip_rate` is the
-    share of such pairs of voters, averaged over the `pairs` of proposals judged in both orders. Honest
-    disagreement is in it too; `baseline` is the same share among voters who were shown the same order, so
-    what `flip_rate` has above it is the position's. `first_share` is the share of all `comparisons` won by
-    the one shown first: one half is no bias, given that labels are drawn and do not follow quality.
-
-    In a council of 3 each pair has one judge, so only `first_share` can be told, over many items.
-    The usual measure swaps the order for the same judge (Shi et al., arXiv 2406.07791), at twice the cost.
-    """
-
-    flip_rate: float | None
-    baseline: float | None
-    first_share: float | None
-    pairs: int
-    comparisons: int
+from tasks.council.base import Frozen, Name, one_of
+from tasks.council.voting.election import Ballot, Candidate, profile_of
+from tasks.council.voting.pairs import condorcet
+from tasks.council.voting.reliability import DIGITS, PositionBias, agreement_of, position_bias
+from tasks.council.voting.rules.registry import CHECKS, DEFAULT, RULES, rule_named
+from tasks.council.voting.ties import Tie, best_first, ties_of
 
 
 class Tally(Frozen):
@@ -100,7 +33,7 @@ class Tally(Frozen):
     each pair has one judge: 1 then says that the three ballots form no cycle, which lots do 3 times in 4.
     """
 
-    rule: Rule
+    rule: Annotated[str, one_of(RULES)]
     order: tuple[Name, ...]
     scores: dict[Name, float]
     winner: Name
@@ -116,356 +49,36 @@ class Tally(Frozen):
     discarded: int
 
 
-def tally(
-    candidates: Sequence[Candidate], ballots: Iterable[Ballot], rule: Rule = "borda", discarded: int = 0
-) -> Tally:
+def tally(candidates: Sequence[Candidate], ballots: Iterable[Ballot], rule: str = DEFAULT, discarded: int = 0) -> Tally:
     """The outcome of the ballots; `candidates` in the order of the checks, `discarded` ballots are told on.
 
-    Raises ValueError without candidates, for a voter who voted twice, and for a ballot on something else.
+    Raises ValueError without candidates, for a voter who voted twice, for a ballot on something else, and, as WrongUse,
+    for an unknown rule.
     """
     listed = tuple(ballots)
-    _check(candidates, listed)
-    counted = [ballot for ballot in listed if ballot.compares]
-    ids = [candidate.id for candidate in candidates]
-    pairs = _pairs(ids, counted)
-    scores = _RULES[rule](ids, counted, pairs)
-    order = sorted(ids, key=lambda one: -scores[one])
-    agreement, chance = _agreement(pairs, counted)
+    profile = profile_of(candidates, listed)
+    chosen = rule_named(rule)
+    scores = chosen.scores(profile)
+    own = {way.name: way.values(profile) for way in chosen.tie_breaks}
+    order = best_first(profile.ids, scores, own.values())
+    agreement, chance = agreement_of(profile.pairs, profile.ballots)
     return Tally(
-        rule=rule,
+        rule=chosen.name,
         order=tuple(order),
         scores={one: _rounded(scores[one]) for one in order},
         winner=order[0],
-        condorcet=_condorcet(ids, pairs),
+        condorcet=condorcet(profile.ids, profile.pairs),
         margin=_rounded(scores[order[0]] - scores[order[1]]) if len(order) > 1 else None,
         agreement=agreement,
         agreement_by_chance=chance,
-        position=_position_bias(pairs),
-        ties=_ties(order, scores, dict(candidates)),
-        ranks={ballot.voter: {one: rank for rank, one in enumerate(ballot.ranking, 1)} for ballot in counted},
-        ballots=len(counted),
-        abstained=len(listed) - len(counted),
+        position=position_bias(profile.pairs),
+        ties=ties_of(order, scores, {**own, CHECKS: dict(candidates)}),
+        ranks={ballot.voter: {one: rank for rank, one in enumerate(ballot.ranking, 1)} for ballot in profile.ballots},
+        ballots=len(profile.ballots),
+        abstained=len(listed) - len(profile.ballots),
         discarded=discarded,
     )
 
 
-def decided_early(
-    candidates: Sequence[Candidate], ballots: Iterable[Ballot], outstanding: Iterable[str], rule: Rule = "borda"
-) -> str | None:
-    """Why the ballots of the `outstanding` voters need not be waited for, or None if they may change the winner.
-
-    A voter who is outstanding may rank all but its own proposal as it likes, leave some out, or never answer.
-    Exact for borda: the worst for the leader is that a rival comes first and the leader last on every ballot
-    that can say so. For copeland each rival is granted its best outcome in every pair and the leader its worst;
-    for schulze the leader has to be a Condorcet winner that stays one. So these two may be told later than
-    they could be, never wrongly. Raises ValueError as `tally` does.
-    """
-    listed, waiting = tuple(ballots), frozenset(outstanding)
-    _check(candidates, listed)
-    _check_outstanding(waiting, listed)
-    if not waiting:
-        return None
-    ids = [candidate.id for candidate in candidates]
-    if len(ids) == 1:
-        return "there is only one proposal"
-    comparing = frozenset(voter for voter in waiting if len(ids) - (voter in ids) > 1)
-    if not comparing:
-        return "the outstanding ballots compare nothing"
-    leader = _unbeatable(ids, [ballot for ballot in listed if ballot.compares], comparing, rule)
-    if leader is None:
-        return None
-    return f"{leader} cannot be overtaken any more by the {len(waiting)} outstanding ballot{'s' * (len(waiting) > 1)}"
-
-
-def _check(candidates: Sequence[Candidate], ballots: Sequence[Ballot]) -> None:
-    if not candidates:
-        raise ValueError("candidates: there are none")
-    ids = {candidate.id for candidate in candidates}
-    if len(ids) < len(candidates):
-        raise ValueError("candidates: an id appears more than once")
-    voters = [ballot.voter for ballot in ballots]
-    if len(set(voters)) < len(voters):
-        raise ValueError("ballots: a voter appears more than once")
-    for ballot in ballots:
-        if unknown := sorted(set(ballot.shown) - ids):
-            raise ValueError(f"ballots: {ballot.voter} was shown {', '.join(unknown)}, which is no candidate")
-
-
-def _check_outstanding(waiting: frozenset[str], ballots: Sequence[Ballot]) -> None:
-    if again := sorted(waiting.intersection(ballot.voter for ballot in ballots)):
-        raise ValueError(f"outstanding: {', '.join(again)} has voted already")
-
-
 def _rounded(score: Fraction) -> float:
     return round(float(score), DIGITS)
-
-
-def _leader(ids: Sequence[str], scores: Mapping[str, Fraction]) -> str:
-    """The best; of equal ones the first in the order of the checks."""
-    return max(ids, key=lambda one: scores[one])
-
-
-# --- pairs ----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Pairs:
-    """`wins[i][j]`: ballots that prefer candidate i to j; `first[i][j]`: those of them that showed i before j."""
-
-    wins: list[list[int]]
-    first: list[list[int]]
-
-    def compared(self, i: int, j: int) -> int:
-        """Ballots that prefer one of the two."""
-        return self.wins[i][j] + self.wins[j][i]
-
-    def lead(self, i: int, j: int) -> int:
-        """Ballots by which i is ahead of j."""
-        return self.wins[i][j] - self.wins[j][i]
-
-    def each(self) -> Iterable[tuple[int, int]]:
-        """Every pair once."""
-        return combinations(range(len(self.wins)), 2)
-
-
-def _pairs(ids: Sequence[str], ballots: Iterable[Ballot]) -> _Pairs:
-    index = {one: number for number, one in enumerate(ids)}
-    wins = [[0] * len(ids) for _ in ids]
-    first = [[0] * len(ids) for _ in ids]
-    for ballot in ballots:
-        place = {index[one]: number for number, one in enumerate(ballot.shown)}
-        below = dict.fromkeys(place)
-        for one in ballot.ranking:
-            i = index[one]
-            del below[i]
-            shown, wins_of, first_of = place[i], wins[i], first[i]
-            for j in below:
-                wins_of[j] += 1
-                if shown < place[j]:
-                    first_of[j] += 1
-    return _Pairs(wins, first)
-
-
-def _condorcet(ids: Sequence[str], pairs: _Pairs) -> str | None:
-    others = range(len(ids))
-    beats_all = (one for i, one in enumerate(ids) if all(pairs.lead(i, j) > 0 for j in others if j != i))
-    return next(beats_all, None) if len(ids) > 1 else None
-
-
-# --- rules ----------------------------------------------------------------------------------------
-
-
-def _borda(ids: Sequence[str], ballots: Sequence[Ballot]) -> dict[str, Fraction]:
-    """Mean over the ballots that were shown c of (ranked below c + half of those tied with c) / (shown - 1).
-
-    Borda's count with averaged truncation, divided by the ballot's size and by the number of ballots that
-    could rank the candidate, as nobody ranks itself. Nobody's candidate gets one half. With every ballot there
-    and full, this is the mean share of voters won in a candidate's pairs.
-    """
-    points: dict[str, Counter[int]] = {one: Counter() for one in ids}
-    seen: Counter[str] = Counter()
-    for ballot in ballots:
-        most = len(ballot.shown) - 1
-        tied = len(ballot.shown) - len(ballot.ranking) - 1
-        ranked = set(ballot.ranking)
-        for rank, one in enumerate(ballot.ranking):
-            points[one][most] += 2 * (most - rank)
-        for one in ballot.shown:
-            seen[one] += 1
-            if one not in ranked:
-                points[one][most] += tied
-    return {candidate: _mean_share(points[candidate], seen[candidate]) for candidate in ids}
-
-
-def _mean_share(points: Mapping[int, int], ballots: int) -> Fraction:
-    """Of the points on these ballots, doubled and by the most that a ballot gives; one half without a ballot."""
-    if ballots == 0:
-        return HALF
-    return sum((Fraction(doubled, 2 * most) for most, doubled in points.items()), Fraction()) / ballots
-
-
-def _copeland(ids: Sequence[str], ballots: Sequence[Ballot], pairs: _Pairs) -> dict[str, Fraction]:
-    """Share of the pairs that a candidate wins, a draw being half (Copeland, 1951)."""
-    return _shares(ids, pairs.lead)
-
-
-def _schulze(ids: Sequence[str], ballots: Sequence[Ballot], pairs: _Pairs) -> dict[str, Fraction]:
-    """Share of the others that a candidate beats by its strongest paths (Schulze, arXiv 1804.02973, winning votes)."""
-    strength = _strongest_paths(pairs)
-    return _shares(ids, lambda i, j: strength[i][j] - strength[j][i])
-
-
-def _strongest_paths(pairs: _Pairs) -> list[list[int]]:
-    """By pair the strength of the strongest path: that of its weakest link (Floyd and Warshall; section 2.3 there)."""
-    everyone = range(len(pairs.wins))
-    strength = [[0] * len(pairs.wins) for _ in everyone]
-    for i, j in permutations(everyone, 2):
-        if pairs.lead(i, j) > 0:
-            strength[i][j] = pairs.wins[i][j]
-    for via in everyone:
-        onward = strength[via]
-        for paths in strength:
-            reach = paths[via]
-            if reach:
-                paths[:] = [max(known, min(reach, link)) for known, link in zip(paths, onward, strict=True)]
-    return strength
-
-
-def _shares(ids: Sequence[str], lead: Callable[[int, int], int]) -> dict[str, Fraction]:
-    """By candidate the share of the others that it leads, equal ones counting half."""
-    if len(ids) == 1:
-        return {ids[0]: HALF}
-    everyone = range(len(ids))
-    return {
-        one: Fraction(sum(_points(lead(i, j)) for j in everyone if j != i), 2 * (len(ids) - 1))
-        for i, one in enumerate(ids)
-    }
-
-
-def _points(lead: int) -> int:
-    """Two for a win, one for a draw."""
-    return (lead > 0) + (lead >= 0)
-
-
-_RULES: Mapping[Rule, Callable[[Sequence[str], Sequence[Ballot], _Pairs], dict[str, Fraction]]] = {
-    "borda": lambda ids, ballots, _pairs: _borda(ids, ballots),
-    "copeland": _copeland,
-    "schulze": _schulze,
-}
-
-
-def _ties(order: Sequence[str], scores: Mapping[str, Fraction], checks: Mapping[str, float]) -> tuple[Tie, ...]:
-    groups = (tuple(group) for _, group in groupby(order, key=lambda one: scores[one]))
-    return tuple(_tie(group, checks) for group in groups if len(group) > 1)
-
-
-def _tie(group: tuple[str, ...], checks: Mapping[str, float]) -> Tie:
-    """Equal candidates; the checks put them in order only where no two have the same score there."""
-    told_apart = len({checks[candidate] for candidate in group}) == len(group)
-    return Tie(candidates=group, broken_by="checks" if told_apart else "hash")
-
-
-# --- the end before the last ballot ---------------------------------------------------------------
-
-
-def _unbeatable(ids: Sequence[str], ballots: Sequence[Ballot], waiting: frozenset[str], rule: Rule) -> str | None:
-    """The leader, if it stays the leader whatever the voters who are waited for do."""
-    if rule == "borda":
-        return _unbeatable_by_borda(ids, ballots, waiting)
-    pairs = _pairs(ids, ballots)
-
-    def still_open(i: int, j: int) -> int:
-        """Ballots that may yet judge the pair."""
-        return len(waiting - {ids[i], ids[j]})
-
-    everyone = range(len(ids))
-    if rule == "schulze":
-        beats_all = (i for i in everyone if all(pairs.lead(i, j) > still_open(i, j) for j in everyone if j != i))
-        return next((ids[i] for i in beats_all), None)
-    leader = _leader(ids, _copeland(ids, ballots, pairs))
-    worst = _shares(ids, lambda i, j: pairs.lead(i, j) - still_open(i, j))
-    best = _shares(ids, lambda i, j: pairs.lead(i, j) + still_open(i, j))
-    return leader if _holds(ids, leader, worst, best) else None
-
-
-def _unbeatable_by_borda(ids: Sequence[str], ballots: Sequence[Ballot], waiting: frozenset[str]) -> str | None:
-    if len(waiting) > len(ballots) + 1:  # a rival may yet win more than a leader that won everything until now
-        return None
-    scores = _borda(ids, ballots)
-    seen = Counter(chain.from_iterable(ballot.shown for ballot in ballots))
-
-    def with_all(points: int) -> dict[str, Fraction]:
-        """Each candidate's score if every open ballot that can rank it gives it these points."""
-        return {
-            candidate: _mean_with(points, len(waiting - {candidate}), scores[candidate], seen[candidate])
-            for candidate in ids
-        }
-
-    leader = _leader(ids, scores)
-    return leader if _holds(ids, leader, with_all(0), with_all(1)) else None
-
-
-def _mean_with(points: int, more: int, score: Fraction, seen: int) -> Fraction:
-    """The mean `score` of `seen` ballots, once as many `more` give these points each; one half without a ballot."""
-    if seen + more == 0:
-        return HALF
-    return (score * seen + points * more) / (seen + more)
-
-
-def _holds(ids: Sequence[str], leader: str, worst: Mapping[str, Fraction], best: Mapping[str, Fraction]) -> bool:
-    """Whether the leader at its worst stays before every rival at its best; the order of the checks breaks ties."""
-    before = ids[: ids.index(leader)]
-    return all(
-        worst[leader] > best[rival] or (worst[leader] == best[rival] and rival not in before)
-        for rival in ids
-        if rival != leader
-    )
-
-
-# --- how far it can be trusted --------------------------------------------------------------------
-
-
-def _agreement(pairs: _Pairs, ballots: Sequence[Ballot]) -> tuple[float | None, float | None]:
-    """W and what it is by chance.
-
-    With m(i, j) the mean preference of i over j, -1 to 1, and c(i) its sum over j: W = 3 * sum of c(i)^2 /
-    (n (n^2 - 1)), Durbin's and, where all rank all, Kendall's coefficient. By chance it is (k + 1) / (l (n + 1))
-    for ballots of k and l judges a pair, which is exact where these are the same for all.
-    """
-    count = len(pairs.wins)
-    compared = [pairs.compared(i, j) for i, j in pairs.each()]
-    if not compared or not all(compared):
-        return None, None
-    leads = [0.0] * count
-    for (i, j), judges in zip(pairs.each(), compared, strict=True):
-        mean = pairs.lead(i, j) / judges
-        leads[i] += mean
-        leads[j] -= mean
-    agreement = 3 * sum(lead * lead for lead in leads) / (count * (count * count - 1))
-    size = sum(len(ballot.shown) for ballot in ballots) / len(ballots)
-    chance = (size + 1) / (sum(compared) / len(compared) * (count + 1))
-    return round(agreement, DIGITS), round(min(chance, 1.0), DIGITS)
-
-
-def _position_bias(pairs: _Pairs) -> PositionBias:
-    flips: list[float] = []
-    same: list[float] = []
-    for i, j in pairs.each():
-        ahead, behind = (_shown_first(pairs, i, j), _shown_first(pairs, j, i))
-        if ahead.total and behind.total:
-            flips.append(ahead.share * behind.share + (1 - ahead.share) * (1 - behind.share))
-        same += [group.disagreement for group in (ahead, behind) if group.total > 1]
-    comparisons = sum(map(sum, pairs.wins))
-    return PositionBias(
-        flip_rate=_mean(flips),
-        baseline=_mean(same),
-        first_share=round(sum(map(sum, pairs.first)) / comparisons, DIGITS) if comparisons else None,
-        pairs=len(flips),
-        comparisons=comparisons,
-    )
-
-
-class _Judges(NamedTuple):
-    """Voters who were shown a pair in the same order: how many preferred the one shown first, and of how many."""
-
-    for_first: int
-    total: int
-
-    @property
-    def share(self) -> float:
-        return self.for_first / self.total
-
-    @property
-    def disagreement(self) -> float:
-        """Probability that two of them disagree."""
-        return 2 * self.for_first * (self.total - self.for_first) / (self.total * (self.total - 1))
-
-
-def _shown_first(pairs: _Pairs, i: int, j: int) -> _Judges:
-    """Those who were shown i before j."""
-    for_first = pairs.first[i][j]
-    return _Judges(for_first, for_first + pairs.wins[j][i] - pairs.first[j][i])
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return round(sum(values) / len(values), DIGITS) if values else None

@@ -6,6 +6,7 @@ import json
 import os.path
 import re
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from tasks.council.voting.ballots import (
     MAX_BALLOT,
     MAX_CRITERIA,
     MAX_CRITIQUE,
+    MAX_SCORE,
+    MIN_SCORE,
     Criterion,
     InvalidBallot,
     Sheet,
@@ -31,7 +34,8 @@ from tasks.council.voting.ballots import (
     read_ballot,
     sheets,
 )
-from tasks.council.voting.tally import Candidate, tally
+from tasks.council.voting.election import Ballot, Candidate
+from tasks.council.voting.tally import tally
 
 ITEM = Item(id="i", task="Write a queue", rubric="Clean", requirements=("Use type hints",))
 COUNCIL = [f"m{number}" for number in range(5)]
@@ -213,6 +217,14 @@ def test_a_ballot_is_read_by_authors() -> None:
     assert review.opinions["m2"].scores["clarity"].score == 7
     assert type(review).model_validate_json(review.model_dump_json()) == review
     assert tally([Candidate(one, 0.5) for one in ("m0", "m1", "m2", "m3")], [review]).order[0] == "m1"
+
+
+def test_a_ballot_has_a_grade_for_each_that_it_judged() -> None:
+    """The mean of the scores, from 0 for the lowest to 1 for the highest; a rule may go by it."""
+    low = opinion(clarity={"score": MIN_SCORE, "reason": "No."}, correctness={"score": MAX_SCORE, "reason": "Yes."})
+    review = read_ballot(json.dumps(answer(A=low)), SHEET, DEFAULT_CRITERIA)
+    assert review.grades == {"m3": Fraction(2, 3), "m1": Fraction(2, 3), "m2": Fraction(0 + 9 + 6, 27)}
+    assert Ballot(voter="m0", shown=("m1", "m2"), ranking=("m1",)).grades == {}
 
 
 def test_a_ballot_in_the_answers_one_code_fence_is_read_and_one_among_other_text_is_not() -> None:

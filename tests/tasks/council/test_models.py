@@ -42,8 +42,9 @@ from tasks.council.models import (
 )
 from tasks.council.progress.stage_end import Closing
 from tasks.council.voting.ballots import Opinion, Review, Score
+from tasks.council.voting.election import Candidate
 from tasks.council.voting.majority import Majority
-from tasks.council.voting.tally import Candidate, tally
+from tasks.council.voting.tally import tally
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -20,8 +20,9 @@ from tasks.council.report.wording import (
     skipped_in_words,
     statuses,
 )
+from tasks.council.voting.election import Ballot, Candidate
 from tasks.council.voting.majority import Majority
-from tasks.council.voting.tally import Ballot, Candidate, tally
+from tasks.council.voting.tally import tally
 
 CANDIDATES = [Candidate("m1", 0.9), Candidate("m2", 0.8), Candidate("m3", 0.8)]
 
@@ -61,8 +62,9 @@ def test_a_reader_is_told_how_it_went(ballots: list[Ballot], expected: int, ende
 
 def test_ties_are_told_with_what_broke_them() -> None:
     """The checks where their scores differ, else a hash."""
-    told = in_words(Ballots(expected=3, counted=0, tally=tally(CANDIDATES, [])))
-    assert "Ties were broken: " in told
+    for candidates, by in ((CANDIDATES, "a hash"), (CANDIDATES[:2], "the checks")):
+        told = in_words(Ballots(expected=3, counted=0, tally=tally(candidates, [])))
+        assert f"Ties were broken: {listed([one.id for one in candidates])} by {by}." in told
 
 
 # --- how it was decided ---------------------------------------------------------------------------

@@ -1,0 +1,1 @@
+"""The tally rules, one a file; `registry.py` lists them."""
