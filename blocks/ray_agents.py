@@ -2,20 +2,71 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import AsyncGenerator, Generator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from typing import Any, Literal
 
 from prefect.blocks.core import Block
+from prefect.client.schemas.objects import State
 from prefect_ray import RayTaskRunner
 from prefect_ray.context import remote_options
+from prefect_ray.task_runners import PrefectRayFuture
 from pydantic import Field
 
 from blocks import names
-from blocks.warm.pool import NAMESPACE
-from blocks.warm.runner import WarmRayTaskRunner
+from blocks.connections import connections, prefect_clients
+from blocks.exceptions import AgentsUnavailable
+from blocks.warm import exceptions as warm_exceptions
+from blocks.warm import runner as warm_runner
+from blocks.warm.runner import WarmFuture, WarmRayTaskRunner
 
+NAMESPACE = "conclave"
+"""The Ray namespace of what is ours."""
 PACKAGES = ("blocks", "tasks", "flows")
 """The source that agent hosts run; a change of it makes new hosts."""
+PRELOAD = ("flows.deliberate",)
+"""What the first members of a new host would import otherwise, which takes them 0.14 s."""
+
+
+@contextmanager
+def agents_named() -> Generator[None, None, None]:
+    """Raise our AgentsUnavailable in place of the task runner's own."""
+    try:
+        yield
+    except warm_exceptions.AgentsUnavailable as error:
+        raise AgentsUnavailable(str(error)) from error
+
+
+@asynccontextmanager
+async def lifespan() -> AsyncGenerator[None, None]:
+    """What an agent host keeps open: Prefect's API clients, and the connections of blocks."""
+    async with prefect_clients(), connections():
+        yield
+
+
+class AgentTaskRunner(WarmRayTaskRunner):
+    """The warm runner, whose errors are ours."""
+
+    def __enter__(self) -> AgentTaskRunner:
+        with agents_named():
+            super().__enter__()
+        return self
+
+    def submit(self, *args: Any, **kwargs: Any) -> WarmFuture:
+        """Hand a task run to a host; returns at once. Raises AgentsUnavailable when too many wait."""
+        with agents_named():
+            return super().submit(*args, **kwargs)
+
+    def warm(self, timeout_s: float = 60.0) -> list[int]:
+        """Start the hosts, or find them, and wait for each; the process ids. Raises AgentsUnavailable."""
+        with agents_named():
+            return super().warm(timeout_s)
+
+
+async def settled(future: PrefectRayFuture[Any], timeout_s: float | None = None) -> State[Any] | None:
+    """The final state of a task run on either runner; None after `timeout_s`. Raises AgentsUnavailable."""
+    with agents_named():
+        return await warm_runner.settled(future, timeout_s)
 
 
 class RayAgents(Block):
@@ -50,8 +101,15 @@ class RayAgents(Block):
         if self.runner == "stock":
             environment = {"runtime_env": {"env_vars": {names.VARIABLE: names.prefix()}}} if names.prefix() else {}
             return RayTaskRunner(address=self.address, init_kwargs={"namespace": NAMESPACE, **environment})
-        return WarmRayTaskRunner(
-            address=self.address, hosts=self.hosts, concurrency=self.concurrency, packages=PACKAGES
+        return AgentTaskRunner(
+            address=self.address,
+            hosts=self.hosts,
+            concurrency=self.concurrency,
+            packages=PACKAGES,
+            namespace=NAMESPACE,
+            pass_env=(names.VARIABLE,),
+            preload=PRELOAD,
+            lifespan=f"{__name__}:{lifespan.__name__}",
         )
 
 

@@ -1,6 +1,6 @@
 """Cancelling a task's own code inside of Prefect's engine, and keeping in what would end the process.
 
-Belongs to `agent_host`, and like it must not import Prefect.
+Belongs to `host`, and like it must not import Prefect.
 """
 
 from __future__ import annotations

@@ -10,11 +10,13 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
+import importlib
 import os
+import pkgutil
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import AsyncGenerator, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, AsyncExitStack, contextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
 
 MAX_SCOPES = 512
 """Contexts that are kept; beyond, those that were idle longest are dropped. A driver may die without releasing."""
+
+PREFECT_CLIENTS = f"{__name__}:prefect_clients"
+"""The lifespan of a host that has no other."""
 
 Environment = tuple[tuple[str, str], ...]
 """Environment variables, sorted by name."""
@@ -113,11 +118,35 @@ def _leave(hydrating: asyncio.Task[tuple[contextvars.Context, AbstractContextMan
         context.run(hydrated.__exit__, None, None, None)
 
 
-class AgentHost:
-    """Async actor that runs the task runs of any number of flow runs, `concurrency` of them at once."""
+@asynccontextmanager
+async def prefect_clients() -> AsyncGenerator[None, None]:
+    """Keep one Prefect API client of each kind open; without, every flow run builds its own."""
+    from prefect.context import AsyncClientContext, SyncClientContext
 
-    def __init__(self, environment: Environment, concurrency: int) -> None:
+    async with AsyncClientContext.get_or_create():
+        with SyncClientContext.get_or_create():
+            yield
+
+
+class AgentHost:
+    """Async actor that runs the task runs of any number of flow runs, `concurrency` of them at once.
+
+    Args:
+        environment: environment variables, set before Prefect is imported.
+        concurrency: task runs at once.
+        preload: modules that are imported before the host takes work.
+        lifespan: `module:name` of an async context manager in which the host does all its work.
+    """
+
+    def __init__(
+        self,
+        environment: Environment,
+        concurrency: int,
+        preload: tuple[str, ...] = (),
+        lifespan: str = PREFECT_CLIENTS,
+    ) -> None:
         os.environ.update(environment)
+        self._preload, self._lifespan = preload, lifespan
         self._base = contextvars.copy_context()
         self._base.run(host_environment.set, environment)
         self._slots = asyncio.Semaphore(concurrency)
@@ -183,17 +212,14 @@ class AgentHost:
             self._worked_at = time.monotonic()
 
     async def _opened(self) -> None:
-        """Open the process's API clients and connections, once; whatever runs here runs in their context."""
+        """Enter the lifespan, once; whatever runs here runs in its context."""
         if self._opening is None or _failed(self._opening):
             self._opening = asyncio.get_running_loop().create_task(self._open(), context=self._base)
         await asyncio.shield(self._opening)
 
     async def _open(self) -> None:
-        from blocks.connections import connections, prefect_clients
-
-        _load_what_a_task_run_needs()
-        await self._closing.enter_async_context(prefect_clients())
-        await self._closing.enter_async_context(connections())
+        _load_what_a_task_run_needs(self._preload)
+        await self._closing.enter_async_context(pkgutil.resolve_name(self._lifespan)())
 
     def _scope(self, submission: Submission) -> Scope:
         scope = self._scopes.get(submission.scope_id)
@@ -305,14 +331,14 @@ def _failed(task: asyncio.Task[Any]) -> bool:
     return task.done() and (task.cancelled() or task.exception() is not None)
 
 
-def _load_what_a_task_run_needs() -> None:
+def _load_what_a_task_run_needs(preload: Iterable[str]) -> None:
     """Load what the first task run would load, which takes it 1.5 s: a host that answers is warm."""
     from prefect import main, task_engine  # noqa: F401
     from prefect.logging.configuration import ensure_logging_setup
     from prefect.plugins import load_prefect_collections
 
-    import blocks.warm.runner  # noqa: F401  # in the context of every flow run
-
+    for module in preload:
+        importlib.import_module(module)
     ensure_logging_setup()
     load_prefect_collections()
 

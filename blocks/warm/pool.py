@@ -15,6 +15,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -31,11 +32,10 @@ from ray._private.services import canonicalize_bootstrap_address_or_die
 from ray._raylet import GcsClient  # type: ignore[attr-defined]  # compiled
 from ray.actor import ActorHandle
 
-from blocks import names
-from blocks.exceptions import AgentsUnavailable
-from blocks.warm.host import AgentHost, Environment, Submission, host_environment
+from blocks.warm.exceptions import AgentsUnavailable
+from blocks.warm.host import PREFECT_CLIENTS, AgentHost, Environment, Submission, host_environment
 
-NAMESPACE = "conclave"
+NAMESPACE = "agent-hosts"
 MAX_TASK_RETRIES = 2
 """Times that Ray repeats a task run whose host died; with 0 the task run would stay Running for ever."""
 PENDING_PER_SLOT = 10
@@ -72,7 +72,7 @@ def _is_news(said: logging.LogRecord) -> bool:
 logging.getLogger("ray._private.worker").addFilter(_is_news)
 
 
-def connect(address: str | None, init_kwargs: dict[str, Any] | None = None) -> None:
+def connect(address: str | None, init_kwargs: dict[str, Any] | None = None, namespace: str = NAMESPACE) -> None:
     """Connect this process to Ray once and for good; a flow run never shuts it down.
 
     `address` or else `RAY_ADDRESS` names the cluster, without either a local Ray is started. Raises
@@ -82,7 +82,7 @@ def connect(address: str | None, init_kwargs: dict[str, Any] | None = None) -> N
         if ray.is_initialized():
             return
         target = address or os.environ.get("RAY_ADDRESS") or "local"
-        quiet = {"log_to_driver": False, "configure_logging": False, "namespace": NAMESPACE}
+        quiet = {"log_to_driver": False, "configure_logging": False, "namespace": namespace}
         local = {"include_dashboard": False} if target == "local" else {}
         try:
             if target != "local":
@@ -146,16 +146,34 @@ def connected() -> bool:
         return False
 
 
+@dataclass(frozen=True)
+class PoolSettings:
+    """What a runner says of its hosts; runners that say the same share them."""
+
+    hosts: int = 2
+    concurrency: int = 1000
+    namespace: str = NAMESPACE
+    packages: tuple[str, ...] = ()
+    pass_env: tuple[str, ...] = ()
+    preload: tuple[str, ...] = ()
+    lifespan: str = PREFECT_CLIENTS
+
+
 class AgentPool:
     """The actors of one configuration, found or started at first use and shared by all its runners."""
 
-    def __init__(self, count: int, concurrency: int, family: str, code: str, environment: Environment) -> None:
-        self._count, self._concurrency, self._environment = count, concurrency, environment
-        self._family, self._name = family, f"{family}-{code}"
+    def __init__(self, settings: PoolSettings, environment: Environment) -> None:
+        self._settings, self._environment = settings, environment
+        self._family = _family(settings, environment)
+        self._name = f"{self._family}-{_code(settings)}"
         self._handles: list[ActorHandle] = []
         self._retired_others = False
         self._turn = itertools.count()
         self._lock = threading.Lock()
+
+    @property
+    def _pending_limit(self) -> int:
+        return PENDING_PER_SLOT * self._settings.concurrency
 
     def run(self, submission: Submission) -> ray.ObjectRef:
         """Hand a task run to the next host. Raises AgentsUnavailable when too many wait for it."""
@@ -196,7 +214,7 @@ class AgentPool:
         """The actors, found or started."""
         with self._lock:
             if not self._handles:
-                self._handles = [self._host(index) for index in range(self._count)]
+                self._handles = [self._host(index) for index in range(self._settings.hosts)]
                 self._retire_others()
             return self._handles
 
@@ -206,24 +224,26 @@ class AgentPool:
             yield
         except ray.exceptions.PendingCallsLimitExceeded as error:
             raise AgentsUnavailable(
-                f"an agent host has {PENDING_PER_SLOT * self._concurrency} task runs of this process in hand, its"
+                f"an agent host has {self._pending_limit} task runs of this process in hand, its"
                 " limit: allow more hosts or concurrency, or submit less at once"
             ) from error
 
     def _host(self, index: int) -> ActorHandle:
         actor = ray.remote(AgentHost).options(
             name=f"{self._name}-{index}",
-            namespace=NAMESPACE,
+            namespace=self._settings.namespace,
             get_if_exists=True,
             lifetime="detached",
             num_cpus=0,
             max_restarts=-1,
             max_task_retries=MAX_TASK_RETRIES,
             max_concurrency=_CALLS,
-            max_pending_calls=PENDING_PER_SLOT * self._concurrency,
+            max_pending_calls=self._pending_limit,
             scheduling_strategy="SPREAD",
         )
-        return actor.remote(self._environment, self._concurrency)
+        return actor.remote(
+            self._environment, self._settings.concurrency, self._settings.preload, self._settings.lifespan
+        )
 
     def _retire_others(self) -> None:
         """Ask the hosts of this family that run other code to end once idle.
@@ -234,46 +254,59 @@ class AgentPool:
         if self._retired_others:
             return
         self._retired_others = True
+        namespace = self._settings.namespace
         for found in ray.util.list_named_actors(all_namespaces=True):
             name = found["name"]
             ours = name.startswith(f"{self._name}-") or not name.startswith(f"{self._family}-")
-            if found["namespace"] == NAMESPACE and not ours:
+            if found["namespace"] == namespace and not ours:
                 with suppress(ValueError):  # it ended in the meantime
-                    host = ray.get_actor(name, namespace=NAMESPACE)
+                    host = ray.get_actor(name, namespace=namespace)
                     host.retire.options(max_task_retries=0).remote(RETIRE_IDLE_S)
 
 
-def agent_pool(count: int, concurrency: int, packages: tuple[str, ...]) -> AgentPool:
-    """This process's pool of that configuration, under its present Prefect settings and connection to Ray."""
+def agent_pool(settings: PoolSettings) -> AgentPool:
+    """This process's pool of these settings, under its present Prefect settings and connection to Ray."""
     context = ray.get_runtime_context()
     job = f"{context.get_job_id()} {context.get_node_id()}"  # a new cluster counts jobs anew
-    return _pool(job, count, concurrency, packages, _environment())
+    return _pool(job, settings, _environment(settings.pass_env))
 
 
 @lru_cache(maxsize=16)
-def _pool(job: str, count: int, concurrency: int, packages: tuple[str, ...], environment: Environment) -> AgentPool:
-    settings = hashlib.sha256(repr((concurrency, packages, environment)).encode()).hexdigest()
-    return AgentPool(count, concurrency, f"agents-{settings[:12]}", _source_digest(packages)[:12], environment)
+def _pool(job: str, settings: PoolSettings, environment: Environment) -> AgentPool:
+    return AgentPool(settings, environment)
 
 
-_known: tuple[Settings, str, Environment] | None = None
+def _family(settings: PoolSettings, environment: Environment) -> str:
+    """What hosts of the same settings have in common, whatever code they run."""
+    told = repr((settings.concurrency, settings.packages, environment))
+    return f"agents-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
 
 
-def _environment() -> Environment:
-    """This process's Prefect settings, and what its names there carry, as environment variables.
+def _code(settings: PoolSettings) -> str:
+    """What hosts of the same code have in common."""
+    told = repr((_source_digest(settings.packages), settings.preload, settings.lifespan))
+    return hashlib.sha256(told.encode()).hexdigest()[:12]
 
-    Worked out once, since it takes 30 ms.
-    """
-    global _known
+
+_known: tuple[Settings, dict[str, str]] | None = None
+
+
+def _environment(pass_env: tuple[str, ...]) -> Environment:
+    """The environment variables of a host: Prefect's settings and `pass_env`, as this process has them."""
     if given := host_environment.get(None):
         return given
+    passed = {name: os.environ.get(name, "") for name in pass_env}  # an empty one too: Ray's processes may have another
+    return tuple(sorted({**_prefect_settings(), **QUIET, **passed}.items()))
+
+
+def _prefect_settings() -> dict[str, str]:
+    """Those of Prefect's settings that a host needs. Worked out once, since it takes 30 ms."""
+    global _known
     settings = get_current_settings()
-    if _known is None or _known[0] is not settings or _known[1] != names.prefix():
+    if _known is None or _known[0] is not settings:
         variables = settings.to_environment_variables(exclude_unset=True)
-        wanted = {name: value for name, value in variables.items() if not name.startswith(OTHERS)}
-        named = {names.VARIABLE: names.prefix()}  # an empty one too: Ray's own processes may have another
-        _known = (settings, names.prefix(), tuple(sorted((wanted | QUIET | named).items())))
-    return _known[2]
+        _known = (settings, {name: value for name, value in variables.items() if not name.startswith(OTHERS)})
+    return _known[1]
 
 
 @lru_cache(maxsize=16)

@@ -5,8 +5,7 @@ runs to a few named actors (`AgentHost`) that outlive the flow run: they are spr
 restarted by Ray when they die, and bounded in how much they run at once. Task runs, states, names, parents,
 retries and logs show in Prefect's UI as with the stock runner.
 
-Nothing here knows of councils: the runner can be lifted out together with `agent_pool`, `agent_host`,
-`cancellation`, and the `connections` that a host keeps open.
+Nothing in this package knows of the program that uses it: what is the program's comes in by the runner's arguments.
 """
 
 from __future__ import annotations
@@ -40,9 +39,9 @@ from prefect.utilities.engine import emit_task_run_state_change_event
 from prefect_ray import RayTaskRunner
 from prefect_ray.task_runners import PrefectRayFuture
 
-from blocks.exceptions import AgentsUnavailable
-from blocks.warm.host import ScopeId, Submission, host_environment
-from blocks.warm.pool import AgentPool, agent_pool, connect, connected
+from blocks.warm.exceptions import AgentsUnavailable
+from blocks.warm.host import PREFECT_CLIENTS, ScopeId, Submission, host_environment
+from blocks.warm.pool import NAMESPACE, AgentPool, PoolSettings, agent_pool, connect, connected
 
 CANCEL_AGAIN_S = 1.0
 
@@ -160,6 +159,11 @@ class WarmRayTaskRunner(RayTaskRunner[Any]):
         hosts: actors to spread the work over.
         concurrency: task runs at once in one actor. One that waits for task runs of its own holds its place.
         packages: packages whose source is part of the actors' identity.
+        namespace: Ray namespace of the actors.
+        pass_env: environment variables that the actors get as this process has them, as they get Prefect's settings.
+        preload: modules that the actors import before they take work.
+        lifespan: `module:name` of an async context manager in which an actor does all its work; where left out, one
+            that keeps Prefect's API clients open. The actor imports it once it has its environment.
     """
 
     def __init__(
@@ -169,9 +173,15 @@ class WarmRayTaskRunner(RayTaskRunner[Any]):
         hosts: int = 2,
         concurrency: int = 1000,
         packages: tuple[str, ...] = (),
+        namespace: str = NAMESPACE,
+        pass_env: tuple[str, ...] = (),
+        preload: tuple[str, ...] = (),
+        lifespan: str = PREFECT_CLIENTS,
     ) -> None:
         super().__init__(address=address, init_kwargs=init_kwargs)
         self.hosts, self.concurrency, self.packages = hosts, concurrency, packages
+        self.namespace, self.pass_env = namespace, pass_env
+        self.preload, self.lifespan = preload, lifespan
         self._id = uuid4().hex
         self._contexts: dict[Any, tuple[ScopeId, ray.ObjectRef]] = {}
         self._tasks: dict[int, tuple[Task[..., Any], ray.ObjectRef]] = {}
@@ -184,6 +194,10 @@ class WarmRayTaskRunner(RayTaskRunner[Any]):
             "hosts": self.hosts,
             "concurrency": self.concurrency,
             "packages": self.packages,
+            "namespace": self.namespace,
+            "pass_env": self.pass_env,
+            "preload": self.preload,
+            "lifespan": self.lifespan,
         }
 
     def duplicate(self) -> WarmRayTaskRunner:
@@ -201,7 +215,7 @@ class WarmRayTaskRunner(RayTaskRunner[Any]):
 
     def __enter__(self) -> WarmRayTaskRunner:
         TaskRunner.__enter__(self)
-        connect(self.address, self.init_kwargs)
+        self._connect()
         return self
 
     def __exit__(self, *exc_info: Any) -> None:
@@ -241,12 +255,28 @@ class WarmRayTaskRunner(RayTaskRunner[Any]):
 
     def warm(self, timeout_s: float = 60.0) -> list[int]:
         """Start the hosts, or find them, and wait for each; the process ids. Raises AgentsUnavailable."""
-        connect(self.address, self.init_kwargs)
-        return agent_pool(self.hosts, self.concurrency, self.packages).check(timeout_s)
+        self._connect()
+        return self.pool().check(timeout_s)
+
+    def pool(self) -> AgentPool:
+        """The hosts of these settings; the process is connected to Ray."""
+        settings = PoolSettings(
+            hosts=self.hosts,
+            concurrency=self.concurrency,
+            namespace=self.namespace,
+            packages=self.packages,
+            pass_env=self.pass_env,
+            preload=(type(self).__module__, *self.preload),  # the runner is in the context of every flow run
+            lifespan=self.lifespan,
+        )
+        return agent_pool(settings)
+
+    def _connect(self) -> None:
+        connect(self.address, self.init_kwargs, self.namespace)
 
     def _agents(self) -> AgentPool:
         if self._pool is None:
-            self._pool = agent_pool(self.hosts, self.concurrency, self.packages)
+            self._pool = self.pool()
         return self._pool
 
     def _context(self) -> tuple[ScopeId, ray.ObjectRef]:

@@ -12,7 +12,8 @@ from prefect_ray.task_runners import PrefectRayFuture
 
 from blocks.background import end
 from blocks.exceptions import AgentsUnavailable, OtherInstallation
-from blocks.warm.runner import WarmFuture, settled
+from blocks.ray_agents import settled
+from blocks.warm.runner import WarmFuture
 from tasks.collect.inbox import AgentExited
 
 NOTICE_S = 1.0

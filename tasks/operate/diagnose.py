@@ -27,13 +27,12 @@ from blocks.exceptions import BlockMissing, ConclaveError, OtherInstallation
 from blocks.jetstream import JetStream
 from blocks.names import stored
 from blocks.ownership import marked
-from blocks.ray_agents import RayAgents, waiting_only
+from blocks.ray_agents import RayAgents, settled, waiting_only
 from blocks.record.dead_letters import count
 from blocks.record.events import Record
 from blocks.record.installation import read_again
 from blocks.record.queue import backlog, workers
 from blocks.vllm_server import VLLM
-from blocks.warm.runner import settled
 from tasks.council.engines import SIMULATOR
 from tasks.council.report.markup import cell
 from tasks.deliberations.plan import council_spec

@@ -54,7 +54,7 @@ def runner(stack: Any) -> Any:
 @pytest.fixture
 def make_runner(stack: Any) -> Callable[..., Any]:
     """A runner on hosts that no other test has: `runner, pool = make_runner(concurrency=2)`."""
-    from blocks.warm.pool import agent_pool, connect
+    from blocks.warm.pool import connect
     from blocks.warm.runner import WarmRayTaskRunner
 
     pools = []
@@ -64,7 +64,7 @@ def make_runner(stack: Any) -> Callable[..., Any]:
         concurrency = settings.pop("concurrency", 100_000 + uuid.uuid4().int % 100_000)
         connect(None)
         made = WarmRayTaskRunner(hosts=hosts, concurrency=concurrency, **settings)
-        pools.append(agent_pool(hosts, concurrency, made.packages))
+        pools.append(made.pool())
         return made, pools[-1]
 
     yield make
@@ -78,12 +78,11 @@ def make_runner(stack: Any) -> Callable[..., Any]:
 @pytest.fixture(scope="session")
 def lone(stack: Any) -> Any:
     """A runner with one host, for the tests that end it, and its pool."""
-    from blocks.warm.pool import agent_pool
     from blocks.warm.runner import WarmRayTaskRunner
 
     made = WarmRayTaskRunner(hosts=1, concurrency=99)
     made.warm()
-    return made, agent_pool(1, 99, ())
+    return made, made.pool()
 
 
 @pytest.fixture
@@ -358,6 +357,21 @@ async def test_waiting_for_a_while_does_not_end_the_task(in_flow: Any, flows: An
     assert await in_flow(body) == (None, "Completed")
 
 
+async def test_a_host_has_what_its_runner_gives_it(
+    in_flow: Any, flows: Any, make_runner: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Variables of this process, modules, and the context in which all work is done."""
+    monkeypatch.setenv("PASSED", "as it is here")
+    given, _ = make_runner(
+        pass_env=("PASSED", "NOWHERE"), preload=("colorsys",), lifespan="tests.blocks.warm_runner_flows:lifespan"
+    )
+
+    async def body() -> Any:
+        return await results([flows.surroundings.submit()])
+
+    assert await in_flow(body, given) == [("as it is here", "", True, "entered")]
+
+
 # --- cancelling ------------------------------------------------------------------------------------
 
 
@@ -439,7 +453,7 @@ async def test_a_host_runs_as_many_as_it_may_and_says_when_too_many_wait(
     in_flow: Any, flows: Any, make_runner: Any, recorded: Any
 ) -> None:
     """With two slots two run, the others wait and can be cancelled, and too many are refused with a reason."""
-    from blocks.exceptions import AgentsUnavailable
+    from blocks.warm.exceptions import AgentsUnavailable
 
     narrow, pool = make_runner(concurrency=2)
 
@@ -471,9 +485,7 @@ async def test_a_flow_run_that_has_ended_is_forgotten(in_flow: Any, flows: Any, 
     """Whatever contexts it had, with tags and in tasks of tasks, on every host."""
     from prefect import tags
 
-    from blocks.warm.pool import agent_pool
-
-    pool = agent_pool(runner.hosts, runner.concurrency, runner.packages)
+    pool = runner.pool()
 
     async def body() -> int:
         with tags("one"):
@@ -608,12 +620,13 @@ async def test_a_task_that_kills_every_host_ends_crashed(in_flow: Any, flows: An
 # --- who shares hosts ------------------------------------------------------------------------------
 
 
-def _name(packages: tuple[str, ...] = (), concurrency: int = 1) -> str:
+def _name(*packages: str, concurrency: int = 1, **settings: Any) -> str:
     from blocks.warm import pool as agent_pool
+    from blocks.warm.runner import WarmRayTaskRunner
 
     agent_pool._source_digest.cache_clear()
     agent_pool._pool.cache_clear()
-    return str(agent_pool.agent_pool(1, concurrency, packages)._name)
+    return str(WarmRayTaskRunner(hosts=1, concurrency=concurrency, packages=packages, **settings).pool()._name)
 
 
 @pytest.fixture
@@ -626,7 +639,9 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-async def test_other_code_other_settings_or_another_server_mean_other_hosts(runner: Any, package: Path) -> None:
+async def test_other_code_other_settings_or_another_server_mean_other_hosts(
+    runner: Any, package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The name says so; what is the same has the same name, and a package that is not there is an error."""
     from prefect.settings import (
         PREFECT_API_URL,
@@ -635,23 +650,32 @@ async def test_other_code_other_settings_or_another_server_mean_other_hosts(runn
         temporary_settings,
     )
 
-    name = _name((package.name,))
+    name = _name(package.name)
     family, _, code = name.rpartition("-")
-    assert _name((package.name,)) == name
+    assert _name(package.name) == name
     with temporary_settings({PREFECT_WORKER_QUERY_SECONDS: 7.0}):  # a worker's own: it shares the hosts of others
-        assert _name((package.name,)) == name
+        assert _name(package.name) == name
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}):
-        other_server = _name((package.name,)).rpartition("-")
+        other_server = _name(package.name).rpartition("-")
     with temporary_settings({PREFECT_LOGGING_LEVEL: "ERROR"}):
-        other_settings = _name((package.name,)).rpartition("-")
-    other_concurrency = _name((package.name,), concurrency=2).rpartition("-")
+        other_settings = _name(package.name).rpartition("-")
+    other_concurrency = _name(package.name, concurrency=2).rpartition("-")
+    monkeypatch.setenv("HOSTS_OF", "one")
+    with_variable = _name(package.name, pass_env=("HOSTS_OF",)).rpartition("-")
+    monkeypatch.setenv("HOSTS_OF", "another")
+    other_variable = _name(package.name, pass_env=("HOSTS_OF",)).rpartition("-")
+    other_lifespan = _name(package.name, lifespan=f"{package.name}:lifespan").rpartition("-")
+    other_modules = _name(package.name, preload=(package.name,)).rpartition("-")
     (package / "more.py").write_text("")
-    other_code = _name((package.name,)).rpartition("-")
-    assert len({family, other_server[0], other_settings[0], other_concurrency[0]}) == 4
-    assert {other_server[2], other_settings[2], other_concurrency[2]} == {code}
-    assert (other_code[0] == family, other_code[2] == code) == (True, False)
+    other_code = _name(package.name).rpartition("-")
+    other_families = (other_server, other_settings, other_concurrency, with_variable, other_variable)
+    assert len({family, *(other[0] for other in other_families)}) == 6
+    assert {other[2] for other in other_families} == {code}
+    other_codes = (other_code, other_lifespan, other_modules)
+    assert {other[0] for other in other_codes} == {family}
+    assert len({code, *(other[2] for other in other_codes)}) == 4
     with pytest.raises(ModuleNotFoundError, match="no_such_package"):
-        _name(("no_such_package",))
+        _name("no_such_package")
 
 
 async def test_hosts_of_older_code_finish_their_work_and_end(
@@ -706,8 +730,11 @@ async def test_a_runner_is_its_settings(runner: Any) -> None:
     from blocks.warm.runner import WarmRayTaskRunner
 
     one = WarmRayTaskRunner("10.0.0.5:6379", {"log_to_driver": True}, hosts=3, concurrency=7, packages=("blocks",))
+    ours = RayAgents().task_runner()
+    for runner in (one, ours):
+        for same in (runner.duplicate(), pickle.loads(pickle.dumps(runner))):
+            assert (same == runner, same is runner, type(same)) == (True, False, type(runner))
     for same in (one.duplicate(), pickle.loads(pickle.dumps(one))):
-        assert (same == one, same is one, type(same)) == (True, False, WarmRayTaskRunner)
         assert (same.address, same.hosts, same.concurrency) == ("10.0.0.5:6379", 3, 7)
     assert one != WarmRayTaskRunner("10.0.0.5:6379", hosts=3, concurrency=7, packages=("blocks",))
     assert one != RayTaskRunner("10.0.0.5:6379", {"log_to_driver": True})
@@ -745,14 +772,19 @@ async def _in_a_process(program: str, **environment: str) -> Any:
 
 
 async def test_a_cluster_that_is_not_there_is_an_error_that_names_it(stack: Any) -> None:
-    """Soon, for `auto` and for an address, also where something else answers; and the right one works after."""
+    """Soon, for `auto` and for an address, also where something else answers; and the right one works after.
+
+    The runner of our block raises our own error.
+    """
     found = await _in_a_process(
         """
         import functools, json, os, socket
         from ray._private import services
         from blocks.warm import pool as agent_pool
         from blocks.warm.pool import connect
-        from blocks.exceptions import AgentsUnavailable
+        from blocks.warm.exceptions import AgentsUnavailable
+        from blocks.ray_agents import RayAgents
+        import blocks.exceptions
 
         services._cached_find_gcs_addresses = functools.lru_cache(lambda: set())   # whatever else runs here
         services.find_bootstrap_address = lambda folder: None
@@ -766,6 +798,13 @@ async def test_a_cluster_that_is_not_there_is_an_error_that_names_it(stack: Any)
                 told.append(None)
             except AgentsUnavailable as error:
                 told.append(repr(address) in str(error))
+        ours = RayAgents(address="127.0.0.1:1").task_runner()
+        for asked in (ours.warm, ours.__enter__):
+            try:
+                asked()
+                told.append(None)
+            except blocks.exceptions.AgentsUnavailable as error:
+                told.append("127.0.0.1:1" in str(error))
         os.environ["RAY_ADDRESS"] = os.environ["RIGHT"]
         connect(None)
         import ray
@@ -774,7 +813,7 @@ async def test_a_cluster_that_is_not_there_is_an_error_that_names_it(stack: Any)
         """,
         RIGHT=stack.ray,
     )
-    assert found == [True] * 6 + [stack.ray]
+    assert found == [True] * 8 + [stack.ray]
 
 
 async def test_without_a_cluster_a_local_ray_is_started_and_stays(stack: Any) -> None:

@@ -11,16 +11,32 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 from prefect import flow, get_run_logger, task
 
+from blocks.warm.host import prefect_clients
+
 bodies: dict[str, Callable[[], Any]] = {}
 counts: dict[str, int] = {}
 held = asyncio.Event()
+entered: ContextVar[str] = ContextVar("entered", default="no")
+
+
+@contextlib.asynccontextmanager
+async def lifespan() -> AsyncGenerator[None, None]:
+    """What a host of a test's own does its work in."""
+    async with prefect_clients():
+        entered.set("entered")
+        yield
+
+
+def was_entered() -> str:
+    return entered.get()
 
 
 @flow(name="warm-runner-test", persist_result=False)
@@ -165,3 +181,9 @@ async def blocking_parent() -> str:
         child.result()
         return "blocked the host"
     return "refused"
+
+
+@task
+async def surroundings() -> tuple[str | None, str | None, bool, str]:
+    """A passed variable, one that is not set where the runner is, whether a module is loaded, and the lifespan."""
+    return os.environ.get("PASSED"), os.environ.get("NOWHERE"), "colorsys" in sys.modules, was_entered()

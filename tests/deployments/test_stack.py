@@ -123,14 +123,6 @@ def test_a_model_servers_url_may_end_in_v1() -> None:
     assert {load_settings({"VLLM_URL": url}).llm_url for url in given} == {expected}
 
 
-def test_importing_the_stack_imports_neither_prefect_nor_ray() -> None:
-    """The command line starts fast: the heavy libraries are not among the modules."""
-    heavy = "{'prefect', 'ray', 'nats', 'aiohttp', 'grpc'}"
-    code = f"import sys, deployments.settings, deployments.stack; print(sorted({heavy} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout.strip() == "[]"
-
-
 # --- ports, places, configuration -------------------------------------------------------------------------
 
 
