@@ -8,11 +8,14 @@ has that version asks nobody. So an edit takes effect in the next run, and no se
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import httpx
 from prefect.blocks.core import Block
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import BlockDocument
 from prefect.exceptions import ObjectNotFound
 from pydantic import ValidationError
 
@@ -43,19 +46,39 @@ async def fresh(kind: type[B], name: str = DEFAULT) -> B:
     return (await versioned(kind, name))[1]
 
 
+def fresh_default(kind: type[B]) -> B:
+    """The default block as Prefect holds it now, where nothing can be awaited. Raises BlockMissing."""
+    with prefect_named(), _missing_named(kind, DEFAULT), get_client(sync_client=True) as client:
+        document = client.read_block_document_by_name(names.stored(DEFAULT), kind.get_block_type_slug())
+    return _validated(kind, DEFAULT, document)
+
+
 async def versioned(kind: type[B], name: str) -> tuple[str, B]:
     """The block as Prefect holds it now, and its version. Raises BlockMissing or PrefectUnavailable."""
     slug = kind.get_block_type_slug()
     if (other := await prefix_of_others(name)) is not None:
         raise BlockMissing(f"no block {slug}/{name}: names that begin with {other}- are another installation's here")
-    with prefect_named():
+    with prefect_named(), _missing_named(kind, name):
         async with get_client() as client:
-            try:
-                document = await client.read_block_document_by_name(names.stored(name), slug)
-            except ObjectNotFound as error:
-                raise BlockMissing(f"no block {slug}/{names.stored(name)}; `conclave up` makes the defaults") from error
+            document = await client.read_block_document_by_name(names.stored(name), slug)
+    return f"{document.id}:{document.updated}", _validated(kind, name, document)
+
+
+@contextmanager
+def _missing_named(kind: type[Block], name: str) -> Generator[None, None, None]:
+    """Raise BlockMissing where Prefect has no such block."""
     try:
-        return f"{document.id}:{document.updated}", kind.model_validate(kind._from_block_document(document))
+        yield
+    except ObjectNotFound as error:
+        slug = kind.get_block_type_slug()
+        raise BlockMissing(f"no block {slug}/{names.stored(name)}; `conclave up` makes the defaults") from error
+
+
+def _validated(kind: type[B], name: str, document: BlockDocument) -> B:
+    """The block of a document. Raises BlockUnusable."""
+    slug = kind.get_block_type_slug()
+    try:
+        return kind.model_validate(kind._from_block_document(document))
     except ValidationError as error:
         first = error.errors(include_input=False)[0]
         where = ".".join(map(str, first["loc"]))

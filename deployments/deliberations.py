@@ -14,10 +14,9 @@ from prefect.client.schemas.objects import State
 
 from blocks.background import background
 from blocks.connections import connections, prefect_clients, prefect_named
-from blocks.documents import fresh, open_record
+from blocks.documents import open_record
 from blocks.exceptions import NotDecided, PrefectUnavailable
 from blocks.names import tag_of
-from blocks.ray_agents import RayAgents
 from blocks.record import subjects
 from blocks.record.events import Body, Record
 from flows.deliberate import deliberate
@@ -42,12 +41,14 @@ async def run_deliberation(fields: dict[str, Any], deliberation_id: str, watcher
     async with prefect_clients(), connections():
         record = await open_record()
         plan = await planned(record, fields, deliberation_id)
-        agents = await fresh(RayAgents, "default")
-        async with watching(record, plan, watcher), cancellable(record, plan.id, watcher):
-            flow = deliberate.with_options(task_runner=agents.task_runner())
-            async with starts as started, background(begun(record, plan.id, started)):
-                with tags(tag_of(record.installation)):
-                    ended = await _ended(flow(**fields, deliberation_id=plan.id, return_state=True))
+        async with (
+            watching(record, plan, watcher),
+            cancellable(record, plan.id, watcher),
+            starts as started,
+            background(begun(record, plan.id, started)),
+        ):
+            with tags(tag_of(record.installation)):
+                ended = await _ended(deliberate(**fields, deliberation_id=plan.id, return_state=True))
         if isinstance(ended, InvalidRequest):
             raise ended
         if await record.last(subjects.finished(plan.id)) is None:

@@ -18,7 +18,8 @@ from prefect.settings.context import get_current_settings
 from blocks.connections import connections
 from blocks.documents import open_leases, open_record
 from blocks.exceptions import Superseded
-from blocks.ray_agents import RayAgents, waiting_only
+from blocks.ray_agents import waiting_only
+from blocks.task_runner import BlockTaskRunner
 from tasks.artifacts.artifacts import record_artifacts
 from tasks.collect.agents import AgentKey, watch_agents
 from tasks.collect.cancel import end_cancelled
@@ -44,7 +45,7 @@ AGENT_TASKS = {"propose": propose, REVIEW: review, REVISE: revise, SYNTHESIZE: s
 # A result storage that is named keeps Prefect from asking the server for one in every run; nothing is persisted.
 @flow(
     name="deliberate",
-    task_runner=RayAgents().task_runner(),
+    task_runner=BlockTaskRunner(),
     retries=0,
     persist_result=False,
     result_storage=get_current_settings().results.local_storage_path,

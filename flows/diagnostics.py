@@ -12,7 +12,7 @@ from prefect.client.schemas.objects import State
 from prefect.settings.context import get_current_settings
 
 from blocks.connections import connections
-from blocks.ray_agents import RayAgents
+from blocks.task_runner import BlockTaskRunner
 from tasks.council.base import Name
 from tasks.operate.diagnose import (
     APART,
@@ -33,7 +33,7 @@ from tasks.operate.diagnose import (
 # As in `deliberate`: nothing is persisted, and the server is not asked where.
 @flow(
     name="diagnostics",
-    task_runner=RayAgents().task_runner(),
+    task_runner=BlockTaskRunner(),
     retries=0,
     persist_result=False,
     result_storage=get_current_settings().results.local_storage_path,

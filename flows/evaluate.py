@@ -15,8 +15,6 @@ from prefect.runtime import flow_run
 from prefect.settings.context import get_current_settings
 
 from blocks.connections import connections
-from blocks.documents import fresh
-from blocks.ray_agents import RayAgents
 from flows.deliberate import deliberate
 from tasks.collect.cancel import end_cancelled
 from tasks.council.base import Name
@@ -57,8 +55,7 @@ async def evaluate(
     await check_size(asked)
     async with connections():
         await asked.check_predicates()
-        agents = await fresh(RayAgents, "default")
-        answered: State[Any] = await deliberate.with_options(task_runner=agents.task_runner())(
+        answered: State[Any] = await deliberate(
             items=asked.items,
             council=council,
             strategy="synthesize",

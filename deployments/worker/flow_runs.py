@@ -20,9 +20,7 @@ from prefect.states import Pending, to_state_create
 from prefect.utilities.schema_tools.hydration import HydrationContext, HydrationError, hydrate
 from prefect.utilities.schema_tools.validation import CircularSchemaRefError, ValidationError, validate
 
-from blocks.documents import DEFAULT, versioned
 from blocks.names import stored, tag_of
-from blocks.ray_agents import RayAgents
 from blocks.record.events import Body, Record
 from blocks.record.leases import Lease, carried
 from tasks.council.exceptions import WrongUse
@@ -47,8 +45,7 @@ class FlowRuns:
 
     def __init__(self, record: Record) -> None:
         self._record = record
-        self._deliberate: tuple[str, Flow[Any, Any]] | None = None
-        self._others: dict[str, Flow[Any, Any]] = {}
+        self._announcing: dict[str, Flow[Any, Any]] = {}
         self._deployments: dict[str, tuple[float, DeploymentResponse]] = {}
         self._flow_names: dict[UUID, str] = {}
 
@@ -133,19 +130,11 @@ class FlowRuns:
             raise
         return FlowRun.model_validate(made.json())
 
-    async def with_agents(self, flow: Flow[Any, Any]) -> Flow[Any, Any]:
-        """The flow `deliberate` on the agents that their block names now."""
-        version, agents = await versioned(RayAgents, DEFAULT)
-        if self._deliberate is None or self._deliberate[0] != version:
-            chosen = flow.with_options(task_runner=agents.task_runner(), on_running=[_running])
-            self._deliberate = (version, chosen)
-        return self._deliberate[1]
-
-    def as_it_is(self, flow: Flow[Any, Any]) -> Flow[Any, Any]:
-        """Another flow, which says when it has started."""
-        if flow.name not in self._others:
-            self._others[flow.name] = flow.with_options(on_running=[_running])
-        return self._others[flow.name]
+    def announcing(self, flow: Flow[Any, Any]) -> Flow[Any, Any]:
+        """The flow, which says when it has started."""
+        if flow.name not in self._announcing:
+            self._announcing[flow.name] = flow.with_options(on_running=[_running])
+        return self._announcing[flow.name]
 
     async def _noted(self, request: Request) -> str | None:
         """The flow run that an earlier try made."""

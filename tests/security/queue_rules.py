@@ -77,7 +77,7 @@ class Prefect:
             raise ObjectNotFound(http_exc=Exception(run))
         return SimpleNamespace(id=run, state=self.states[run], parameters=self.parameters[run])
 
-    async def with_agents(self, flow: Any) -> Any:
+    def announcing(self, flow: Any) -> Any:
         """As it is."""
         return flow
 

@@ -1,0 +1,46 @@
+"""The task runner of our flows: the one that the block `ray-agents` names, whoever starts the flow.
+
+A flow names its task runner when it is imported, long before anybody has edited the block. This one asks for the block
+when a flow run begins, so that an edit counts for the next run on every kind of worker, and in no other place.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+from prefect.futures import PrefectFuture
+from prefect.task_runners import TaskRunner
+from prefect_ray import RayTaskRunner
+
+from blocks.documents import fresh_default
+from blocks.ray_agents import RayAgents
+
+
+class BlockTaskRunner(TaskRunner[PrefectFuture[Any]]):
+    """Stands in for the block's task runner until a flow run begins; then that one takes its place.
+
+    Prefect's engine works with what `__enter__` returns (`prefect/flow_engine.py`, `setup_run_context`).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._chosen: RayTaskRunner[Any] | None = None
+
+    def duplicate(self) -> BlockTaskRunner:
+        """Another one, for another flow run."""
+        return BlockTaskRunner()
+
+    def __enter__(self) -> RayTaskRunner[Any]:  # type: ignore[override]  # the engine takes whatever it is
+        """The block's task runner, started. Raises BlockMissing, PrefectUnavailable and AgentsUnavailable."""
+        self._chosen = fresh_default(RayAgents).task_runner()
+        entered: RayTaskRunner[Any] = self._chosen.__enter__()
+        return entered
+
+    def __exit__(self, *raised: Any) -> None:
+        """End the block's."""
+        if self._chosen is not None:
+            self._chosen.__exit__(*raised)
+
+    def submit(self, *_arguments: Any, **_options: Any) -> NoReturn:
+        """Nothing is submitted to this one. Raises RuntimeError."""
+        raise RuntimeError("the task runner of the block is the one to submit to, within a flow run")
