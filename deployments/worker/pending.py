@@ -14,13 +14,12 @@ from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, WorkPoolFilter, WorkPoolFilterName
+from prefect.client.schemas.filters import WorkPoolFilter, WorkPoolFilterName
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
 
 from blocks.exceptions import RecordError, RecordUnavailable
-from blocks.names import is_tag, tag_of
 from blocks.record.events import Record
 from blocks.record.installation import pools
 from deployments.worker.flow_runs import tell_prefect
@@ -28,11 +27,10 @@ from deployments.worker.pools import of_our_type
 from deployments.worker.requests import UnknownFlow, request_for
 from deployments.worker.runs import Runs
 from tasks.council.models import InvalidRequest
+from tasks.deliberations.ownership import in_states, listed, ours_by_tag
 from tasks.deliberations.submit import enqueue, id_of, queued_request
 
 EVERY_S = 10.0
-PAGE = 200
-MAX_RUNS = 10_000
 SAID = 300
 """Characters of an error that are told."""
 
@@ -107,19 +105,10 @@ async def _entrypoint(run: FlowRun) -> str | None:
 async def _pending(record: Record) -> AsyncIterator[FlowRun]:
     """Pending runs of ours in the pools of our type: those with our tag, and all of pools that our workers serve."""
     kind, served = await of_our_type(), await pools(record)
-    wanted = WorkPoolFilter(name=WorkPoolFilterName(any_=sorted(kind)))
-    pending = FlowRunFilter.model_validate({"state": {"type": {"any_": [StateType.PENDING]}}})
-    async with get_client() as client:
-        for offset in range(0, MAX_RUNS, PAGE) if kind else ():
-            found = await client.read_flow_runs(
-                flow_run_filter=pending, work_pool_filter=wanted, limit=PAGE, offset=offset
-            )
-            for run in found:
-                if _is_ours(run, tag_of(record.installation), run.work_pool_name in served):
-                    yield run
-            if len(found) < PAGE:
-                return
-
-
-def _is_ours(run: FlowRun, tag: str, served: bool) -> bool:
-    return tag in run.tags or (served and not any(map(is_tag, run.tags)))
+    if not kind:
+        return
+    of_kind = WorkPoolFilter(name=WorkPoolFilterName(any_=sorted(kind)))
+    async for run in listed(in_states([StateType.PENDING]), work_pools=of_kind):
+        ours = ours_by_tag(record, run)
+        if ours or (ours is None and run.work_pool_name in served):
+            yield run

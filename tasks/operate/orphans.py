@@ -28,15 +28,16 @@ from blocks.exceptions import RecordUnreadable
 from blocks.jetstream import Retention
 from blocks.record import subjects
 from blocks.record.events import LEASE_S, Body, Record
-from blocks.record.installation import note, pools, read_note, server_time
+from blocks.record.installation import pools, server_time
 from blocks.record.queue import LANES, workers
 from tasks.collect.end import end
 from tasks.collect.states import ended_state
-from tasks.council.models import InvalidRequest, Status
+from tasks.council.models import InvalidRequest
 from tasks.council.report.markup import cell
 from tasks.deliberations.ownership import begun_under, ours_in_prefect
-from tasks.deliberations.read import status_of
+from tasks.deliberations.read import has_ended, status_of
 from tasks.deliberations.submit import Request, ask_to_cancel, asked_in, asked_of, enqueue, id_of, queued
+from tasks.operate.cursors import note_cursor, read_cursor
 
 T = TypeVar("T")
 
@@ -148,25 +149,35 @@ async def _told(one: str, work: Awaitable[T]) -> T | None:
 
 
 async def _handle(record: Record, one: str, timeout_s: float, anybody: bool, now: datetime, done: Done) -> None:
+    """Resume or end one; where it has ended meanwhile, see to it that Prefect shows it. Raises RecordError."""
     status = await status_of(record, one) or {}
     run = await _flow_run(record, one, status)
-    in_prefect = run.state if run else None
-    if (reached := _status(status)) is not None and reached.final:
-        if run and in_prefect and not in_prefect.is_final():
+    if has_ended(status):
+        if run is not None and _is_shown_as_open(run):
             await _correct(run, status)
             done.corrected.append(one)
         return
-    stopped = bool(status.get("cancel_requested")) or (run is not None and await _is_stopped(run))
+    stopped = await _is_to_stop(status, run)
     since = _since(status, now)
-    if not stopped and anybody and (now - since).total_seconds() < timeout_s:
-        await record.merge_status(one, {"unattended_since": since.isoformat()})
-        await _resume(record, one, status, run)
-        done.resumed.append(one)
-    elif stopped or (now - since).total_seconds() >= timeout_s:
+    if stopped or (now - since).total_seconds() >= timeout_s:
         await _end(record, one, status, run, stopped)
         done.ended.append(one)
-    else:  # nobody is there to resume it: it waits for a worker, until its time is over
-        await record.merge_status(one, {"unattended_since": since.isoformat()})
+        return
+    await record.merge_status(one, {"unattended_since": since.isoformat()})
+    if anybody:  # else it waits for a worker, until its time is over
+        await _resume(record, one, status, run)
+        done.resumed.append(one)
+
+
+def _is_shown_as_open(run: FlowRun) -> bool:
+    return run.state is not None and not run.state.is_final()
+
+
+async def _is_to_stop(status: Body, run: FlowRun | None) -> bool:
+    """Whether somebody asked for its end, on the record or in Prefect."""
+    if status.get("cancel_requested"):
+        return True
+    return run is not None and await _is_stopped(run)
 
 
 async def _resume(record: Record, one: str, status: Body, run: FlowRun | None) -> None:
@@ -220,12 +231,6 @@ async def _is_stopped(run: FlowRun) -> bool:
             except ObjectNotFound:
                 return False
     return False
-
-
-def _status(body: Body) -> Status | None:
-    """The status that a body has; None where it has none that there is."""
-    text = body.get("status")
-    return Status(text) if isinstance(text, str) and text in set(Status) else None
 
 
 def _since(status: Body, now: datetime) -> datetime:
@@ -296,7 +301,7 @@ async def _flow_name(run: FlowRun) -> str:
 
 async def _open_on_record(record: Record) -> AsyncIterator[str]:
     """Open deliberations, from where the last look ended and once around, as far as one look goes."""
-    begin = await _noted_cursor(record)
+    begin = await read_cursor(record, CURSOR)
     after, around = begin, False
     for _ in range(MAX_LOOKED_AT):
         # Items have a dot, and are not looked at.
@@ -307,17 +312,9 @@ async def _open_on_record(record: Record) -> AsyncIterator[str]:
         if event is None or (around and event.sequence > begin):
             break
         after = event.sequence
-        status = _status(event.body)
-        if event.body and (
-            status is None or not status.final
-        ):  # a key without a status is PENDING; a deleted one empty
+        if event.body and not has_ended(event.body):  # a key without a status is PENDING; a deleted one empty
             yield event.subject.rpartition(".")[2]
-    await note(record, CURSOR, str(after))
-
-
-async def _noted_cursor(record: Record) -> int:
-    text = await read_note(record, CURSOR) or ""
-    return int(text) if text.isascii() and text.isdigit() else 0
+    await note_cursor(record, CURSOR, after)
 
 
 async def _flow_run(record: Record, one: str, status: Body) -> FlowRun | None:
