@@ -83,8 +83,16 @@ class Listener:
 
 def read_listeners(path: Path) -> list[Listener]:
     """The listeners of a file. Raises ListenersError."""
+    entries = _entries(path)
+    names = [entry.name for entry in entries]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ListenersError(f"{path}: listeners: {twice[0]!r} stands there twice; names are theirs alone")
+    return [_listener(path, entry) for entry in entries]
+
+
+def _entries(path: Path) -> tuple[_Entry, ...]:
     try:
-        entries = _File.model_validate(yaml.safe_load(read_regular(path, MAX_FILE))).listeners
+        return _File.model_validate(yaml.safe_load(read_regular(path, MAX_FILE))).listeners
     except OSError as error:
         raise ListenersError(f"{path}: {error.strerror or error}") from error
     except yaml.YAMLError as error:
@@ -93,10 +101,6 @@ def read_listeners(path: Path) -> list[Listener]:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise ListenersError(f"{path}: {where}: {first['msg']}") from error
-    names = [entry.name for entry in entries]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ListenersError(f"{path}: listeners: {twice[0]!r} stands there twice; names are theirs alone")
-    return [_listener(path, entry) for entry in entries]
 
 
 def _listener(path: Path, entry: _Entry) -> Listener:
