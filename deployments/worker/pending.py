@@ -27,12 +27,11 @@ from deployments.worker.pools import of_our_type
 from deployments.worker.requests import UnknownFlow, request_for
 from deployments.worker.runs import Runs
 from tasks.council.models import InvalidRequest
+from tasks.council.plain import SHOWN_BRIEFLY, error_line, one_line
 from tasks.deliberations.ownership import in_states, listed, ours_by_tag
 from tasks.deliberations.submit import enqueue, id_of, queued_request
 
 EVERY_S = 10.0
-SAID = 300
-"""Characters of an error that are told."""
 
 Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
 Seen = dict[UUID, UUID | None]
@@ -63,8 +62,7 @@ async def _look(runs: Runs, before: Seen, log: Log) -> Seen:
         except (httpx.TransportError, RecordUnavailable):
             raise
         except Exception as error:  # noqa: BLE001  # whatever one run brings up must not end the watch
-            said = f"{type(error).__name__}: {error}"
-            log.warning("flow run %s is left Pending: %s", run.id, said[:SAID])
+            log.warning("flow run %s is left Pending: %s", run.id, error_line(error))
     return lost
 
 
@@ -90,7 +88,8 @@ async def _take_up(runs: Runs, run: FlowRun, log: Log) -> None:
         log.warning("flow run %s was lost on its way to the queue, and goes there now", run.id)
         await enqueue(runs.record, request_for(run, await _entrypoint(run)))
     except (UnknownFlow, InvalidRequest, ObjectNotFound) as error:  # none: its deployment was deleted
-        await tell_prefect(str(run.id), Crashed(message=f"Refused: {error}"[:SAID]))
+        reason = one_line(str(error), SHOWN_BRIEFLY)
+        await tell_prefect(str(run.id), Crashed(message=f"Refused: {reason}"))
     finally:
         await runs.leases.release(lease)
 

@@ -18,14 +18,13 @@ from blocks.names import is_tag, tag_of
 from blocks.record import subjects
 from blocks.record.events import Record
 from blocks.record.installation import pools
+from tasks.council.plain import error_line
 from tasks.deliberations.read import status_of
 from tasks.deliberations.submit import id_of, queued_request
 
 FLOWS = ("deliberate", "evaluate", "diagnostics", "housekeeping", "roundtrip")
 PAGE = 200
 MAX_RUNS = 10_000
-SAID = 300
-"""Characters of an error that are told."""
 
 
 def ours_by_tag(record: Record, run: FlowRun) -> bool | None:
@@ -87,7 +86,7 @@ async def untagged_is_ours(record: Record, run: FlowRun) -> bool:
     except RecordUnavailable:
         raise
     except (ValueError, TypeError, KeyError, RecordError) as error:
-        get_logger("conclave.ownership").warning("flow run %s is left alone: %s", run.id, str(error)[:SAID])
+        get_logger("conclave.ownership").warning("flow run %s is left alone: %s", run.id, error_line(error))
         return False
 
 

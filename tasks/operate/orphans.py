@@ -33,6 +33,7 @@ from blocks.record.queue import LANES, workers
 from tasks.collect.end import end
 from tasks.collect.states import ended_state
 from tasks.council.models import InvalidRequest
+from tasks.council.plain import error_line
 from tasks.council.report.markup import cell
 from tasks.deliberations.ownership import begun_under, ours_in_prefect
 from tasks.deliberations.read import has_ended, status_of
@@ -51,8 +52,6 @@ LOOK_AGAIN_S = 2 * LEASE_S
 """A deliberation counts as unattended when it is so at both ends of this time."""
 CURSOR = "housekeeping.cursor"
 """Note of how far the last run came among the keys: what one run cannot look at, the next ones do."""
-SAID = 300
-"""Characters of an error that are told."""
 OPEN = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
 
 
@@ -81,8 +80,8 @@ async def find_orphans() -> Orphans:
     first = await _candidates(record)
     if first.deliberations or first.runs:
         await asyncio.sleep(LOOK_AGAIN_S)
-    still = [one for one in first.deliberations if await _told(one, is_orphan(record, one))]
-    runs = [run for run in first.runs if await _told(str(run.id), _is_left(record, run))]
+    still = [one for one in first.deliberations if await _isolated(one, is_orphan(record, one))]
+    runs = [run for run in first.runs if await _isolated(str(run.id), _is_left(record, run))]
     return Orphans(still[:MAX_TREATED], runs[:MAX_TREATED])
 
 
@@ -102,9 +101,9 @@ async def handle_orphans(orphans: Orphans, timeout_s: float) -> Done:
     record, done = await open_record(), Done()
     anybody, now = await workers(record) > 0, await server_time(record)
     for one in orphans.deliberations:
-        await _told(one, _handle(record, one, timeout_s, anybody, now, done))
+        await _isolated(one, _handle(record, one, timeout_s, anybody, now, done))
     for run in orphans.runs:
-        await _told(str(run.id), _stop(run, done))
+        await _isolated(str(run.id), _stop(run, done))
     return done
 
 
@@ -137,14 +136,13 @@ def housekeeping_state(done: Done, statuses: int, artifacts: int) -> State[Any]:
 # --- one deliberation -----------------------------------------------------------------------------
 
 
-async def _told(one: str, work: Awaitable[T]) -> T | None:
+async def _isolated(one: str, work: Awaitable[T]) -> T | None:
     """What the work on one brings, None where it fails, which is told: others go on."""
     try:
         async with asyncio.timeout(60):
             return await work
     except Exception as error:  # noqa: BLE001  # whatever one of them brings up must not end the others
-        said = str(error) or type(error).__name__
-        get_run_logger().warning("%s could not be seen to: %s", one[:64], said[:SAID])
+        get_run_logger().warning("%s could not be seen to: %s", one[:64], error_line(error))
         return None
 
 
@@ -261,20 +259,20 @@ async def _candidates(record: Record) -> Orphans:
     found, seen = Orphans(), set[str]()
     async for one in _open_on_record(record):
         seen.add(one)
-        if await _told(one, is_orphan(record, one)):
+        if await _isolated(one, is_orphan(record, one)):
             found.deliberations.append(one)
     served = await pools(record)
     async for run in ours_in_prefect(record, OPEN):
         one = id_of(run.parameters, str(run.id))
-        if one not in seen and await _told(one, _is_lost(record, one, run, served)):
+        if one not in seen and await _isolated(one, _is_unattended(record, one, run, served)):
             seen.add(one)
             found.deliberations.append(one)
-        elif await _told(str(run.id), _is_left(record, run)):
+        elif await _isolated(str(run.id), _is_left(record, run)):
             found.runs.append(run)
     return found
 
 
-async def _is_lost(record: Record, one: str, run: FlowRun, served: Collection[str]) -> bool:
+async def _is_unattended(record: Record, one: str, run: FlowRun, served: Collection[str]) -> bool:
     """Whether a run that Prefect shows as under way is that of a deliberation which nobody runs.
 
     A Pending run of a pool that our workers do not take from waits for its process or pod.
