@@ -40,12 +40,12 @@ def _councils() -> list[str]:
 def _prefect() -> tuple[str | None, str | None]:
     """Where Prefect's API is, and the header with its key; takes on the prefix that the stack was started with."""
     from deployments.settings import load_settings
-    from deployments.stack.places import Places, read_key
+    from deployments.stack.paths import StackPaths, read_key
     from deployments.stack.probes import basic, users_prefect_key
 
     settings = load_settings()
-    places = Places.of(settings.home)
-    record = places.load_record()
+    paths = StackPaths.of(settings.home)
+    record = paths.load_record()
     if record is None:
         return settings.prefect_api_url, users_prefect_key({})
     if record.prefix:
@@ -53,7 +53,7 @@ def _prefect() -> tuple[str | None, str | None]:
     prefect = record.parts["prefect"]
     if prefect.external:
         return prefect.url, users_prefect_key(record.given)
-    return prefect.url, basic(read_key(places.prefect_auth))
+    return prefect.url, basic(read_key(paths.prefect_auth))
 
 
 def _prefixes_to_avoid(url: str, key: str | None) -> list[str]:
