@@ -126,7 +126,7 @@ async def _listen(record: Record, listener: Listener, log: Log) -> None:
                     told = None
                     await _take(record, listener, event, log)
         except Exception as error:  # noqa: BLE001  # the others go on
-            said = str(error) if isinstance(error, RecordError) else error_line(error)
+            said = str(error) if isinstance(error, RecordError) else error_line(error, SHOWN_INPUT)
             if told != said:
                 log.warning("listener %s: %s", listener.name, said)
             told = said
@@ -162,7 +162,7 @@ async def _take(record: Record, listener: Listener, event: Incoming, log: Log) -
         log.warning("listener %s: event %s waits: %s", name, event_id, error)
         await event.again(WAIT_S)
     except Exception as error:  # noqa: BLE001  # the next events go on
-        log.error("listener %s: event %s cannot be taken: %s", name, event_id, error_line(error))
+        log.error("listener %s: event %s cannot be taken: %s", name, event_id, error_line(error, SHOWN_INPUT))
         await event.refuse()
     else:
         await event.done()

@@ -43,7 +43,7 @@ from deployments.worker.requests import UnknownFlow, load
 from deployments.worker.start_slots import StartSlots
 from deployments.worker.work import MAX_TRIES, Work
 from tasks.collect.end import end, refuse
-from tasks.collect.states import TakenOver, ended_state
+from tasks.collect.states import TakenOver, ended_state, wants_end
 from tasks.council.models import InvalidRequest, Status
 from tasks.deliberations.ownership import is_second_run, runs_under
 from tasks.deliberations.read import has_ended, require_same, status_of
@@ -189,14 +189,14 @@ class Runs:
         """Whether Prefect shows that a deliberation has ended; where no run is to show it any more, it is told here."""
         if run.state is not None and run.state.is_final():
             return True
-        if not _wants_end(run.state) and work.delivery.deliveries <= MAX_TRIES:
+        if not wants_end(run.state) and work.delivery.deliveries <= MAX_TRIES:
             return False
         await tell_prefect(work.run, ended_state(status))
         return True
 
     async def _ended_without_run(self, work: Work, request: Request, run: FlowRun, lease: Lease, status: Body) -> bool:
         """End what is to be run no more: a second run, a deliberation that is to stop, one that ran too often."""
-        stops = _wants_end(run.state)
+        stops = wants_end(run.state)
         if stops and not await runs_under(self.record, request.id, run):
             await tell_prefect(work.run, Cancelled(message=f"A second run of {request.id}, which goes on."))
             return True
@@ -225,7 +225,7 @@ class Runs:
 
     async def _other(self, work: Work, request: Request, flow: Flow[Any, Any], run: FlowRun) -> None:
         """Run a flow that is no deliberation, unless it has ended or was given up too often."""
-        if run.state is not None and (run.state.is_final() or _wants_end(run.state)):
+        if run.state is not None and (run.state.is_final() or wants_end(run.state)):
             if not run.state.is_final():
                 await tell_prefect(work.run, Cancelled(message="Cancelled before it began."))
             return
@@ -269,10 +269,6 @@ class Runs:
             return
         self._log.warning("%s is ended with what stands on the record: %s", request.id, reason)
         await end(self.record, request.id, lease, request.asked)
-
-
-def _wants_end(state: State[Any] | None) -> bool:
-    return state is not None and (state.is_cancelling() or state.is_cancelled())
 
 
 def _tries(status: Body) -> int:

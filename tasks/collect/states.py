@@ -61,6 +61,11 @@ def _state(status: Status, message: str, *, degraded: bool, simulated: bool) -> 
     return Failed(message=message, name="Timeout" if status is Status.TIMEOUT else "Failed")
 
 
+def wants_end(state: State[Any] | None) -> bool:
+    """Whether Prefect was told to stop a run, be it that it has stopped."""
+    return state is not None and (state.is_cancelling() or state.is_cancelled())
+
+
 async def left_to(record: Record, deliberation_id: str, error: Superseded, run: str) -> BaseException:
     """How a run ends whose deliberation somebody else runs now: silently where that one tells of the same flow run."""
     begun = error.run

@@ -31,7 +31,7 @@ from blocks.record.events import LEASE_S, Body, Record
 from blocks.record.installation import pools, server_time
 from blocks.record.queue import LANES, workers
 from tasks.collect.end import end
-from tasks.collect.states import ended_state
+from tasks.collect.states import ended_state, wants_end
 from tasks.council.models import InvalidRequest
 from tasks.council.plain import error_line
 from tasks.council.report.markup import cell
@@ -217,7 +217,7 @@ async def _is_stopped(run: FlowRun) -> bool:
     """Whether Prefect was told to stop a run, or the run that it is a part of, as of an evaluation."""
     async with get_client() as client:
         for _ in range(MAX_NESTED):
-            if run.state is not None and (run.state.is_cancelling() or run.state.is_cancelled()):
+            if wants_end(run.state):
                 return True
             if run.parent_task_run_id is None:
                 return False
