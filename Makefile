@@ -59,7 +59,7 @@ test-vllm: $(VENV)/.ready-dev $(if $(LLM_URL),,$(VLLM)/.ready) ## hold a real vL
 demo-vllm: $(VENV)/.ready $(VLLM)/.ready ## the demo on a real vLLM on the CPU, with a small model where a hub can be reached
 	@bash infra/vllm/demo.sh $(VENV)/bin $(VLLM) "$(TASK)"
 
-check: $(VENV)/.ready-dev ## lint, types, layers, one decision a line
+check: $(VENV)/.ready-dev ## lint, types, layers, one decision a line, few a function
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy

@@ -58,6 +58,48 @@ class Completion:
     engine: str
 
 
+@dataclass
+class _Streamed:
+    """What the events of a stream have said so far."""
+
+    model: str
+    engine: str
+    usage: Usage = field(default_factory=Usage)
+    finish_reason: str | None = None
+    content: list[str] = field(default_factory=list)
+    reasoning: list[str] = field(default_factory=list)
+
+    def add_event(self, data: bytes) -> None:
+        """Take in one event; raises ModelServerError where it is an error, or nothing that can be read."""
+        try:
+            chunk = json.loads(data)
+            error = chunk.get("error")
+            if not error:
+                self._add(chunk)
+        except _MALFORMED:
+            raise ModelServerUnavailable(f"the stream carries no completion: {_shown(data)}") from None
+        if error:
+            raise _error_inside(error, data)
+
+    def completion(self) -> Completion:
+        """The whole; raises ModelServerUnavailable where the server did not say that it is."""
+        if self.finish_reason is None:
+            raise ModelServerUnavailable("the stream ended without a finish_reason")
+        content, reasoning = sound("".join(self.content)), sound("".join(self.reasoning)) or None
+        return _whole(Completion(content, reasoning, self.finish_reason, self.usage, self.model, self.engine))
+
+    def _add(self, chunk: dict[str, Any]) -> None:
+        if chunk.get("usage"):
+            self.usage = _usage(chunk["usage"])
+        self.model = read_name(chunk.get("model")) or self.model
+        self.engine = _engine(chunk, self.engine)
+        for choice in chunk.get("choices") or []:
+            delta = choice.get("delta") or {}
+            self.content.append(_piece(delta.get("content")))
+            self.reasoning.append(_piece(delta.get("reasoning") or delta.get("reasoning_content")))
+            self.finish_reason = read_name(choice.get("finish_reason")) or self.finish_reason
+
+
 def chat_payload(
     call: ChatCall, model: str, priority: int | None, stream: bool, extra: dict[str, Any]
 ) -> dict[str, Any]:
@@ -99,31 +141,12 @@ def read_completion(body: bytes, model: str, engine: str) -> Completion:
 
 async def read_stream(response: aiohttp.ClientResponse, model: str, engine: str, max_bytes: int) -> Completion:
     """Completion from server-sent events; raises ModelServerUnavailable on an error inside the stream."""
-    content: list[str] = []
-    reasoning: list[str] = []
-    finish_reason, usage = None, Usage()
+    streamed = _Streamed(model, engine)
     async for line in _lines(response, max_bytes):
         data = line.strip().removeprefix(b"data:").strip()
-        if not line.startswith(b"data:") or data == b"[DONE]":
-            continue
-        try:
-            chunk = json.loads(data)
-            if not chunk.get("error"):
-                usage = _usage(chunk["usage"]) if chunk.get("usage") else usage
-                model, engine = read_name(chunk.get("model")) or model, _engine(chunk, engine)
-                for choice in chunk.get("choices") or []:
-                    delta = choice.get("delta") or {}
-                    content.append(_piece(delta.get("content")))
-                    reasoning.append(_piece(delta.get("reasoning") or delta.get("reasoning_content")))
-                    finish_reason = read_name(choice.get("finish_reason")) or finish_reason
-                continue
-        except _MALFORMED:
-            raise ModelServerUnavailable(f"the stream carries no completion: {_shown(data)}") from None
-        raise _error_inside(chunk["error"], data)
-    if finish_reason is None:
-        raise ModelServerUnavailable("the stream ended without a finish_reason")
-    thoughts = sound("".join(reasoning)) or None
-    return _whole(Completion(sound("".join(content)), thoughts, finish_reason, usage, model, engine))
+        if line.startswith(b"data:") and data != b"[DONE]":
+            streamed.add_event(data)
+    return streamed.completion()
 
 
 def read_error(body: bytes) -> str:
@@ -138,16 +161,22 @@ def read_error(body: bytes) -> str:
 
 
 async def _lines(response: aiohttp.ClientResponse, max_bytes: int) -> AsyncGenerator[bytes, None]:
-    """Lines of any length up to `max_bytes` in all; aiohttp's own reading of lines bounds each by its buffer."""
-    rest, size = b"", 0
+    """Lines of any length up to `max_bytes` in all; aiohttp's own reading of lines bounds each by its buffer.
+
+    Each byte is looked at once, however small the pieces are in which a long line comes.
+    """
+    line, size = bytearray(), 0
     async for data in response.content.iter_any():
         size += len(data)
         if size > max_bytes:
             raise ModelServerUnavailable(f"the answer is longer than {max_bytes} bytes")
-        *lines, rest = (rest + data).split(b"\n")
-        for line in lines:
-            yield line
-    yield rest
+        *ends, begin = data.split(b"\n")
+        for end in ends:
+            line += end
+            yield bytes(line)
+            line.clear()
+        line += begin
+    yield bytes(line)
 
 
 def _error_inside(error: Any, data: bytes) -> ModelServerError:

@@ -97,9 +97,9 @@ async def save(block: Block, name: str) -> None:
 
 async def prefix_of_others(name: str) -> str | None:
     """The prefix of another installation in this Prefect that a name begins with; None for one of ours."""
-    if names.prefix() or "-" not in name:  # no prefix may be the beginning of another one
+    if "-" not in name:
         return None
-    theirs = [other for other in await other_prefixes() if name.startswith(names.carrying(other, ""))]
+    theirs = [other for other in await _prefixes_to_avoid() if name.startswith(names.carrying(other, ""))]
     return theirs[0] if theirs else None
 
 
@@ -118,18 +118,26 @@ async def open_leases() -> Leases:
 
 async def council_names() -> list[str]:
     """Names of all councils of ours that Prefect holds. Raises PrefectUnavailable or PrefectRefused."""
+    documents = await _council_documents()
+    stored = [document.name for document in documents if document.name]
+    return names.ours(stored, await _prefixes_to_avoid())
+
+
+async def _council_documents() -> list[BlockDocument]:
+    """The documents of all councils, whoever's they are; none where Prefect does not know the type yet."""
     with prefect_named():
         async with get_client() as client:
             try:
-                documents = await client.read_block_documents_by_type(Council.get_block_type_slug())
+                return await client.read_block_documents_by_type(Council.get_block_type_slug())
             except httpx.HTTPStatusError as error:
                 if error.response.status_code != httpx.codes.NOT_FOUND:
                     raise
                 return []
-    found = [document.name for document in documents if document.name]
-    others = () if names.prefix() else [names.carrying(one, "") for one in await other_prefixes()]
-    ours = [names.shown(name) for name in found if not name.startswith(tuple(others))]
-    return sorted(name for name in ours if name)
+
+
+async def _prefixes_to_avoid() -> list[str]:
+    """Prefixes that tell others' names from ours; none where ours carry one: none may be the beginning of another."""
+    return [] if names.prefix() else await other_prefixes()
 
 
 async def _read_jetstream() -> tuple[JetStream, Close]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 
 from tasks.council.exceptions import WrongUse
 
@@ -46,6 +47,16 @@ def shown(stored_name: str) -> str | None:
     """The name as users type it; None for one that does not carry this process's prefix."""
     begin = carrying(prefix(), "")
     return stored_name[len(begin) :] or None if stored_name.startswith(begin) else None
+
+
+def ours(stored_names: Iterable[str], other_prefixes: Iterable[str]) -> list[str]:
+    """Those of the names in a Prefect that are ours, as users type them, in order.
+
+    `other_prefixes` are those of other installations there; where ours carry a prefix themselves, none are needed.
+    """
+    others = tuple(carrying(other, "") for other in other_prefixes)
+    found = [shown(name) for name in stored_names if not name.startswith(others)]
+    return sorted(name for name in found if name)
 
 
 def mark() -> str:

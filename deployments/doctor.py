@@ -6,8 +6,9 @@ A part that does not run is reported from its supervisor; one that runs is asked
 from __future__ import annotations
 
 import shutil
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from blocks.connections import connections, prefect_clients
 from deployments.provisioning.ownership import own_record
@@ -40,24 +41,46 @@ async def examine(found: StackStatus, settings: Settings, councils: Sequence[str
         return
     for name, part in found.parts.items():
         yield _part(name, part)
-    working = {name for name, part in found.parts.items() if part.answers}
-    if "prefect" not in working:
+    if not _answers(found, "prefect"):
         text = "not asked: records, hosts and models are known from Prefect's blocks"
         yield Finding(subject="council", state="failed", text=text, advice="mend prefect first")
         return
     async with prefect_clients(), connections():
-        if "nats" in working:
-            yield await asked("record", record_answers, "conclave logs nats")
-            yield await asked("installation", lambda: _installation(found, settings), APART)
-            yield await asked("dead letters", dead_letters_answer, DEAD)
-        if "ray" in working:
-            yield await asked("agents", agents_answer, "conclave logs ray")
-        if {"nats", "worker"} <= working:
-            yield await asked("queue", worker_answers, "conclave logs worker")
-        if "nats" in working and "worker" in found.parts:  # also of one that is unwell: it may say why
-            yield await asked("runs", run_comes_through, "conclave logs worker, conclave logs prefect")
+        for question in _questions(found, settings):
+            if question.can_be_asked:
+                yield await asked(question.subject, question.ask, question.advice)
         async for finding in councils_answer(councils, look_at):
             yield finding
+
+
+class _Question(NamedTuple):
+    """What is asked about, whether the parts that it needs are there, how, and what to do where no answer comes."""
+
+    subject: str
+    can_be_asked: bool
+    ask: Callable[[], Awaitable[str]]
+    advice: str
+
+
+def _questions(found: StackStatus, settings: Settings) -> tuple[_Question, ...]:
+    """What is asked beside the councils, in this order."""
+    nats, ray, worker = (_answers(found, name) for name in ("nats", "ray", "worker"))
+    has_worker = "worker" in found.parts
+    return (
+        _Question("record", nats, record_answers, "conclave logs nats"),
+        _Question("installation", nats, lambda: _installation(found, settings), APART),
+        _Question("dead letters", nats, dead_letters_answer, DEAD),
+        _Question("agents", ray, agents_answer, "conclave logs ray"),
+        _Question("queue", nats and worker, worker_answers, "conclave logs worker"),
+        # Also with a worker that is unwell: it may say why.
+        _Question("runs", nats and has_worker, run_comes_through, "conclave logs worker, conclave logs prefect"),
+    )
+
+
+def _answers(found: StackStatus, name: str) -> bool:
+    """Whether the stack has a part and it answers."""
+    part = found.parts.get(name)
+    return part is not None and bool(part.answers)
 
 
 async def _installation(found: StackStatus, settings: Settings) -> str:

@@ -26,7 +26,7 @@ from blocks.record.subscriptions import Incoming, kept, passing, stream_of
 from tasks.council.base import Name
 from tasks.council.exceptions import WrongUse
 from tasks.council.models import InvalidRequest
-from tasks.council.plain import SHOWN_INPUT, shortened
+from tasks.council.plain import SHOWN_INPUT, error_line, shortened
 from tasks.deliberations.event_mapping import Asked, Mapping, MappingError
 from tasks.deliberations.submit import Request, enqueue
 
@@ -83,8 +83,16 @@ class Listener:
 
 def read_listeners(path: Path) -> list[Listener]:
     """The listeners of a file. Raises ListenersError."""
+    entries = _entries(path)
+    names = [entry.name for entry in entries]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ListenersError(f"{path}: listeners: {twice[0]!r} stands there twice; names are theirs alone")
+    return [_listener(path, entry) for entry in entries]
+
+
+def _entries(path: Path) -> tuple[_Entry, ...]:
     try:
-        entries = _File.model_validate(yaml.safe_load(read_regular(path, MAX_FILE))).listeners
+        return _File.model_validate(yaml.safe_load(read_regular(path, MAX_FILE))).listeners
     except OSError as error:
         raise ListenersError(f"{path}: {error.strerror or error}") from error
     except yaml.YAMLError as error:
@@ -93,10 +101,6 @@ def read_listeners(path: Path) -> list[Listener]:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise ListenersError(f"{path}: {where}: {first['msg']}") from error
-    names = [entry.name for entry in entries]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ListenersError(f"{path}: listeners: {twice[0]!r} stands there twice; names are theirs alone")
-    return [_listener(path, entry) for entry in entries]
 
 
 def _listener(path: Path, entry: _Entry) -> Listener:
@@ -122,7 +126,7 @@ async def _listen(record: Record, listener: Listener, log: Log) -> None:
                     told = None
                     await _take(record, listener, event, log)
         except Exception as error:  # noqa: BLE001  # the others go on
-            said = str(error) if isinstance(error, RecordError) else _said(error)
+            said = str(error) if isinstance(error, RecordError) else error_line(error, SHOWN_INPUT)
             if told != said:
                 log.warning("listener %s: %s", listener.name, said)
             told = said
@@ -158,7 +162,7 @@ async def _take(record: Record, listener: Listener, event: Incoming, log: Log) -
         log.warning("listener %s: event %s waits: %s", name, event_id, error)
         await event.again(WAIT_S)
     except Exception as error:  # noqa: BLE001  # the next events go on
-        log.error("listener %s: event %s cannot be taken: %s", name, event_id, _said(error))
+        log.error("listener %s: event %s cannot be taken: %s", name, event_id, error_line(error, SHOWN_INPUT))
         await event.refuse()
     else:
         await event.done()
@@ -181,10 +185,6 @@ async def _enqueued(record: Record, request: Request) -> bool:
 
 def _asked(listener: Listener, event: Incoming) -> Asked | None:
     return listener.mapping.asked(_body(event))
-
-
-def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {shortened(str(error), SHOWN_INPUT)}"
 
 
 def _body(event: Incoming) -> Any:

@@ -1,7 +1,7 @@
 """Few flow runs start at once where Prefect keeps its data in SQLite: more only wait for one another's lock.
 
 Measured before `infra/prefect_server.py` was: sixteen runs that start together took 17 s on SQLite and 5.5 s on
-PostgreSQL; a few at a time take less than all at once. The places are files of the stack's home, so they bound all
+PostgreSQL; a few at a time take less than all at once. The slots are files of the stack's home, so they bound all
 processes that use it together.
 """
 
@@ -14,24 +14,24 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import IO
 
-PLACES = 4
+SLOTS = 4
 PATIENCE_S = 60.0
-"""A run that got no place for so long starts all the same."""
+"""A run that got no slot for so long starts all the same."""
 POLL_S = 0.05
 
 
 @asynccontextmanager
-async def starting(home: Path, places: int = PLACES) -> AsyncGenerator[Callable[[], None], None]:
-    """Wait for a place among those that start; the function that is given frees it once the run has started."""
+async def starting(home: Path, slots: int = SLOTS) -> AsyncGenerator[Callable[[], None], None]:
+    """Wait for a slot among those that start; the function that is given frees it once the run has started."""
     folder = home / "starts"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     async with AsyncExitStack() as held:
-        files = [held.enter_context((folder / str(number)).open("w")) for number in range(places)]
-        place = await _taken(files)
+        files = [held.enter_context((folder / str(number)).open("w")) for number in range(slots)]
+        slot = await _taken(files)
 
         def free() -> None:
-            if place is not None:
-                fcntl.flock(place, fcntl.LOCK_UN)
+            if slot is not None:
+                fcntl.flock(slot, fcntl.LOCK_UN)
 
         yield free
 

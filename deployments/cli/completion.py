@@ -15,33 +15,37 @@ from blocks import names
 PATIENCE_S = 0.5
 NAME = re.compile(r"[a-z0-9-]{1,100}")
 """What Prefect lets a block be called; nothing else reaches the shell."""
+UNANSWERED = (OSError, ValueError, KeyError, TypeError, RecursionError, http.client.HTTPException)
+"""What asking raises where nobody answers, or where the answer is none of Prefect's."""
 
 
 def council_names(incomplete: str) -> list[str]:
     """Names of councils of ours that begin so, as users type them, from Prefect's API."""
     try:
-        url, key = _prefect()
-        if not url:
-            return []
-        blocks = _asked(f"{url}/block_types/slug/council/block_documents", key)
-        begins = _begins_of_others(url, key)
-        stored = [str(block["name"]) for block in blocks]
-        shown = [names.shown(name) for name in stored if not name.startswith(begins)]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, http.client.HTTPException):
+        councils = _councils()
+    except UNANSWERED:
         return []
-    usable = [name for name in shown if name and NAME.fullmatch(name)]
-    return sorted(name for name in usable if name.startswith(incomplete))
+    return [name for name in councils if NAME.fullmatch(name) and name.startswith(incomplete)]
+
+
+def _councils() -> list[str]:
+    """Names of all councils of ours, none where no Prefect is known; raises one of `UNANSWERED`."""
+    url, key = _prefect()
+    if not url:
+        return []
+    blocks = _asked(f"{url}/block_types/slug/council/block_documents", key)
+    return names.ours([str(block["name"]) for block in blocks], _prefixes_to_avoid(url, key))
 
 
 def _prefect() -> tuple[str | None, str | None]:
     """Where Prefect's API is, and the header with its key; takes on the prefix that the stack was started with."""
     from deployments.settings import load_settings
-    from deployments.stack.places import Places, read_key
+    from deployments.stack.paths import StackPaths, read_key
     from deployments.stack.probes import basic, users_prefect_key
 
     settings = load_settings()
-    places = Places.of(settings.home)
-    record = places.load_record()
+    paths = StackPaths.of(settings.home)
+    record = paths.load_record()
     if record is None:
         return settings.prefect_api_url, users_prefect_key({})
     if record.prefix:
@@ -49,15 +53,15 @@ def _prefect() -> tuple[str | None, str | None]:
     prefect = record.parts["prefect"]
     if prefect.external:
         return prefect.url, users_prefect_key(record.given)
-    return prefect.url, basic(read_key(places.prefect_auth))
+    return prefect.url, basic(read_key(paths.prefect_auth))
 
 
-def _begins_of_others(url: str, key: str | None) -> tuple[str, ...]:
-    """What names of other installations in this Prefect begin with; nothing where ours carry a prefix themselves."""
+def _prefixes_to_avoid(url: str, key: str | None) -> list[str]:
+    """Prefixes that tell others' names in this Prefect from ours; none where ours carry one themselves."""
     if names.prefix():
-        return ()
-    marks = [names.prefix_of(str(mark["name"])) for mark in _asked(f"{url}/variables/filter", key, {})]
-    return tuple(names.carrying(prefix, "") for prefix in marks if prefix)
+        return []
+    marked = [names.prefix_of(str(mark["name"])) for mark in _asked(f"{url}/variables/filter", key, {})]
+    return [prefix for prefix in marked if prefix]
 
 
 def _asked(url: str, key: str | None, body: dict[str, Any] | None = None) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,9 @@ from deployments.cli.completion import council_names
 from deployments.cli.deliberations import MEASURING
 from deployments.cli.support import FAILED, WRONG_USE, examples, fail, guarded, run, running_stack, say
 from tasks.council.plain import plain_json
+
+if TYPE_CHECKING:
+    from tasks.council.evaluation.arms import Scoresheet
 
 CANCELLED, UNDECIDED = 5, 3
 
@@ -60,12 +63,11 @@ def evaluate(
 
     fields: dict[str, Any] = {"council": council, "members": members, "rounds": rounds, "deadline_s": deadline}
     guarded(lambda: (DeliberationRequest.read({**fields, "task": "read first"}), check_id(id_ or "new")))
-    if output is not None and not output.absolute().parent.is_dir():
-        fail(f"output: there is no folder {output.absolute().parent}", WRONG_USE)
+    _require_folder(output)
     asked = guarded(lambda: QuestionFile(questions))
     run(asked.check_predicates())
     stack = running_stack()
-    from deployments.evaluation import AnswersWatcher, run_evaluation, show_evaluation, write_scores
+    from deployments.evaluation import AnswersWatcher, run_evaluation, show_evaluation
     from deployments.starts import at_will, starting
     from deployments.terminal import stdout
 
@@ -75,11 +77,7 @@ def evaluate(
         fail("the evaluation was cancelled; what was answered is on the record", CANCELLED)
     evaluation, sheet = found
     if output is not None:
-        try:
-            write_scores(sheet, output)
-        except OSError as error:
-            fail(f"output: {output} cannot be written: {error.strerror}", FAILED)
-        say(f"{len(sheet.scores)} scores are in {output}")
+        _write(sheet, output)
     if as_json:
         typer.echo(plain_json(evaluation.model_dump(mode="json")))
     else:
@@ -87,3 +85,19 @@ def evaluate(
         say(f"Again, without a call: the same command with --id {evaluation.id}")
     if evaluation.undecided:
         raise typer.Exit(UNDECIDED)
+
+
+def _require_folder(output: Path | None) -> None:
+    """Fail before anything is asked where the file could not be written at the end."""
+    if output is not None and not output.absolute().parent.is_dir():
+        fail(f"output: there is no folder {output.absolute().parent}", WRONG_USE)
+
+
+def _write(sheet: Scoresheet, output: Path) -> None:
+    from deployments.evaluation import write_scores
+
+    try:
+        write_scores(sheet, output)
+    except OSError as error:
+        fail(f"output: {output} cannot be written: {error.strerror}", FAILED)
+    say(f"{len(sheet.scores)} scores are in {output}")

@@ -6,6 +6,7 @@ import os
 import shlex
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -173,26 +174,39 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is written; Ctrl-C ends.")] = False,
 ) -> None:
     """Show the ends of the parts' log files."""
-    from deployments.stack.logs import follow as follow_logs
-    from deployments.stack.logs import log_files, tail
+    from deployments.stack.logs import tail
 
-    files = log_files(settings().home)
-    if part is not None and part not in files:
-        known = ", ".join(files) or "none yet: `conclave up` starts a stack"
-        fail(f"part: there is no log of {part!r}; there are {known}", WRONG_USE)
-    chosen = {part: files[part]} if part else files
-    if not chosen:
-        fail("no part has written a log yet: `conclave up` starts a stack", NOT_UP)
+    chosen = _logs_of(part)
     for name, path in chosen.items():
         say(f"==> {name}: {path}")
         for line in tail(path, lines):
             put(line)
     if follow:
-        try:
-            for name, line in follow_logs(chosen):
-                put(line if part else f"{name:12} {line}")
-        except KeyboardInterrupt:
-            raise typer.Exit from None
+        _follow(chosen, with_names=not part)
+
+
+def _logs_of(part: str | None) -> dict[str, Path]:
+    """The log file of a part, or all that there are, by part."""
+    from deployments.stack.logs import log_files
+
+    files = log_files(settings().home)
+    if part is not None and part not in files:
+        known = ", ".join(files) or "none yet: `conclave up` starts a stack"
+        fail(f"part: there is no log of {part!r}; there are {known}", WRONG_USE)
+    if not files:
+        fail("no part has written a log yet: `conclave up` starts a stack", NOT_UP)
+    return files if part is None else {part: files[part]}
+
+
+def _follow(logs: dict[str, Path], with_names: bool) -> None:
+    """Show what is written to logs from now on, until Ctrl-C."""
+    from deployments.stack.logs import follow as follow_logs
+
+    try:
+        for name, line in follow_logs(logs):
+            put(f"{name:12} {line}" if with_names else line)
+    except KeyboardInterrupt:
+        raise typer.Exit from None
 
 
 def _exports(found: StackStatus) -> Iterator[str]:

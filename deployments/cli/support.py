@@ -83,7 +83,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     try:
         return asyncio.run(work)
     except ConclaveError as error:
-        fail(*_told(error))
+        fail(*_text_and_code(error))
     except httpx.TransportError as error:
         fail(_away(error), NOT_UP)
     except httpx.HTTPStatusError as error:
@@ -96,7 +96,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         fail(shortened(str(error)), NOT_UP)  # Prefect's client, which says that it cannot reach the API
 
 
-def _told(error: ConclaveError) -> tuple[str, int]:
+def _text_and_code(error: ConclaveError) -> tuple[str, int]:
     """What is said of an error of ours, and the code that the command ends with."""
     from blocks.exceptions import (
         NotDecided,

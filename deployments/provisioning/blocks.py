@@ -27,7 +27,7 @@ from deployments.provisioning.deploying import deploy
 from deployments.settings import Settings
 from deployments.stack import StackStatus, environment
 from deployments.stack.parts import model_key
-from deployments.stack.places import Places, read_key
+from deployments.stack.paths import StackPaths, read_key
 
 NOTED = "server."
 """Notes of an installation on the model servers' blocks that it made: a digest of the address that it gave them."""
@@ -48,7 +48,7 @@ async def provision(status: StackStatus, settings: Settings, report: Report, tak
     for council in councils.values():
         council.deadline_s = settings.deadline_s
     found = await _found(JetStream, JetStream())
-    if found.password and found.password.get_secret_value() == read_key(Places.of(status.home).nats_password):
+    if found.password and found.password.get_secret_value() == read_key(StackPaths.of(status.home).nats_password):
         found.user = found.password = None  # it is for our own server alone
     jetstream = found.at(environment(status)["NATS_URL"].split(","))
     async with connections():
@@ -79,14 +79,14 @@ async def _point_servers(
     members = chain.from_iterable(spec.everyone for spec in specs)
     for name in sorted({member.server for member in members}):
         server = await _found(VLLM, None, name)
-        if server is not None and not take_over and not await _is_ours(record, name, server):
+        if server is not None and not take_over and not await _was_pointed_by_up(record, name, server):
             report(f"model server {name} stays at {without_credentials(server.base_url)}, which a user gave it")
             continue
         await _point(server or VLLM(base_url=url), name, url, status.model, key)
         await note(record, NOTED + names.stored(name), _digest(url))
 
 
-async def _is_ours(record: Record, name: str, server: VLLM) -> bool:
+async def _was_pointed_by_up(record: Record, name: str, server: VLLM) -> bool:
     """Whether `up` made a model server's block, and it still points where `up` pointed it.
 
     The default one is also ours where nothing is noted: an older version made it.

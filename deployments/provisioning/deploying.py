@@ -47,7 +47,7 @@ async def deploy(home: Path, report: Report, installation: str, file: Path = FIL
     Runs of the deployments are the installation's, by its tag. What somebody edited is noted first, so that it is put
     back by the next `up` where this one is cut short. Raises DeployFailed and PrefectUnavailable.
     """
-    deployments, content = deployments_of(file), _ours(file, installation)
+    deployments, content = deployments_of(file), _as_ours(file, installation)
     with prefect_named():
         await ensure_pool()
         found, ours = await standing(deployments), await tagged(deployments, tag_of(installation))
@@ -118,7 +118,7 @@ async def _refuse_unknown_parameters(names: Iterable[str]) -> None:
             await client.update_deployment(deployment.id, DeploymentUpdate(parameter_openapi_schema=closed))
 
 
-def _ours(file: Path, installation: str) -> str:
+def _as_ours(file: Path, installation: str) -> str:
     """The file with our names in Prefect as they are there, and with the tag of the installation."""
     content: dict[str, Any] = yaml.safe_load(file.read_text())
     content.pop("definitions", None)  # anchors are resolved

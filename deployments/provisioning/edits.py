@@ -71,19 +71,32 @@ def merged(base: dict[str, V], edited: dict[str, V], deployed: dict[str, V]) -> 
 async def _put_back(client: PrefectClient, deployment: DeploymentResponse, base: Standing, edited: Standing) -> None:
     deployed = _standing(deployment)
     wanted = _merged(base, edited, deployed)
+    changed = _changed_fields(deployment, deployed, wanted)
+    if changed:
+        await client.update_deployment(deployment.id, DeploymentUpdate(**changed))
+    await _put_back_schedules(client, deployment, deployed["schedules"], wanted["schedules"])
+
+
+def _changed_fields(deployment: DeploymentResponse, deployed: Standing, wanted: Standing) -> dict[str, Any]:
+    """What an update of the deployment has to set, its parameters included."""
     changed = {name: value for name, value in wanted["fields"].items() if value != deployed["fields"][name]}
     if "tags" in changed:
         changed["tags"] = [*changed["tags"], *(tag for tag in deployment.tags if is_tag(tag))]
     if wanted["parameters"] != deployed["parameters"]:
         changed["parameters"] = wanted["parameters"]
-    if changed:
-        await client.update_deployment(deployment.id, DeploymentUpdate(**changed))
+    return changed
+
+
+async def _put_back_schedules(
+    client: PrefectClient, deployment: DeploymentResponse, deployed: dict[str, Any], wanted: dict[str, Any]
+) -> None:
+    """Replace the schedules that differ from what is wanted."""
     for schedule in deployment.schedules:
         key = _key(schedule)
-        if wanted["schedules"].get(key) != deployed["schedules"][key]:
+        if wanted.get(key) != deployed[key]:
             await client.delete_deployment_schedule(deployment.id, schedule.id)
-    for key, content in wanted["schedules"].items():
-        if deployed["schedules"].get(key) != content:
+    for key, content in wanted.items():
+        if deployed.get(key) != content:
             await client.create_deployment_schedules(deployment.id, [DeploymentScheduleCreate(**content)])
 
 

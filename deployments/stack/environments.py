@@ -19,7 +19,7 @@ from deployments.stack import processes
 from deployments.stack.models import StackRecord
 from deployments.stack.observation import MAX_PARAMETERS, environment, status
 from deployments.stack.parts import WORKER, model_key
-from deployments.stack.places import Places, read_key, write_private
+from deployments.stack.paths import StackPaths, read_key, write_private
 
 STARTS_ON_POSTGRESQL = 16
 """Flow runs that a worker starts at the same moment where Prefect's database is no SQLite."""
@@ -94,12 +94,12 @@ def supervisors_environment(settings: Settings) -> dict[str, str]:
     }
 
 
-def write_environments(settings: Settings, places: Places, record: StackRecord) -> None:
+def write_environments(settings: Settings, paths: StackPaths, record: StackRecord) -> None:
     """Write what each part of ours gets beside that."""
     own: dict[str, Callable[[], dict[str, str]]] = {
         "nats": dict,
-        "llm": lambda: _llm(settings, places),
-        "prefect": lambda: _prefect(settings, places, record),
+        "llm": lambda: _llm(settings, paths),
+        "prefect": lambda: _prefect(settings, paths, record),
         "ray": lambda: _ray(settings),
         WORKER: lambda: _worker(settings, record),
     }
@@ -109,24 +109,24 @@ def write_environments(settings: Settings, places: Places, record: StackRecord) 
             if not record.parts["prefect"].external:
                 inherited.pop("PREFECT_API_KEY", None)  # it is for another Prefect
             lines = [f"{key}={shlex.quote(value)}\n" for key, value in (inherited | own[name]()).items()]
-            write_private(places.environments / name, "".join(sorted(lines)))
+            write_private(paths.environments / name, "".join(sorted(lines)))
 
 
-def _llm(settings: Settings, places: Places) -> dict[str, str]:
+def _llm(settings: Settings, paths: StackPaths) -> dict[str, str]:
     key = model_key(settings, external=False)
     return {
         "VLLM_API_KEY": key.get_secret_value() if key else "",
-        "VLLM_RPC_BASE_PATH": str(places.runtime),  # else each start leaves some sockets in /tmp
+        "VLLM_RPC_BASE_PATH": str(paths.runtime),  # else each start leaves some sockets in /tmp
     }
 
 
-def _prefect(settings: Settings, places: Places, record: StackRecord) -> dict[str, str]:
+def _prefect(settings: Settings, paths: StackPaths, record: StackRecord) -> dict[str, str]:
     url = record.parts["prefect"].url
     origin = url.removesuffix("/api")
     values = {
-        "PREFECT_HOME": str(places.prefect_home),
+        "PREFECT_HOME": str(paths.prefect_home),
         "PREFECT_API_URL": url,
-        "PREFECT_SERVER_API_AUTH_STRING": read_key(places.prefect_auth) or "",
+        "PREFECT_SERVER_API_AUTH_STRING": read_key(paths.prefect_auth) or "",
         "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": f"{origin},{origin.replace('127.0.0.1', 'localhost')}",
         "PREFECT_SERVER_API_MAX_PARAMETER_SIZE": str(MAX_PARAMETERS),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",

@@ -18,7 +18,7 @@ from deployments.stack.interruption import terminable, undisturbed
 from deployments.stack.models import Database, PartRecord, StackRecord, StackStatus, UpOptions
 from deployments.stack.observation import KEYS_OF_EXTERNAL, status, supervised, without_own
 from deployments.stack.parts import SIMULATOR_OWNER, WORKER, WORKER_STOP_S, Part, ask_part, nats_config, plan, recall
-from deployments.stack.places import Places, locked, mark_log, private_files, read_key, writable, write_private
+from deployments.stack.paths import StackPaths, locked, mark_log, private_files, read_key, writable, write_private
 from deployments.stack.ports import pass_on_claims
 from deployments.stack.probes import in_work
 from deployments.stack.readiness import EXTERNAL_TIMEOUT_S, Answers, wait_for
@@ -40,24 +40,24 @@ def up(
     `provision` raises. Then, and when interrupted (SIGINT, SIGTERM), nothing that was started here stays.
     """
     settings = settings or load_settings()
-    places = Places.of(settings.home)
-    with private_files(), writable(places):
-        places.create()
-    settings = without_own(settings, places)
-    with private_files(), terminable(), writable(places), locked(places, _LOCK_TIMEOUT_S, report):
-        places.create()  # again: while the lock was waited for, a `down` may have removed some of it
-        record = places.load_record()
-        if record is not None and supervised(places) is not None:
-            _complete(record, options, settings, places, report)
-            return _ready(settings, places, report, provision)
-        if processes.end(places.home, _patience(settings), report):
+    paths = StackPaths.of(settings.home)
+    with private_files(), writable(paths):
+        paths.create()
+    settings = without_own(settings, paths)
+    with private_files(), terminable(), writable(paths), locked(paths, _LOCK_TIMEOUT_S, report):
+        paths.create()  # again: while the lock was waited for, a `down` may have removed some of it
+        record = paths.load_record()
+        if record is not None and supervised(paths) is not None:
+            _complete(record, options, settings, paths, report)
+            return _ready(settings, paths, report, provision)
+        if processes.end(paths.home, _patience(settings), report):
             report("ended what an earlier stack had left running")
         try:
-            _start(options, settings, places, report)
-            return _ready(settings, places, report, provision)
+            _start(options, settings, paths, report)
+            return _ready(settings, paths, report, provision)
         except BaseException:
             with undisturbed():
-                _tear_down(settings, places, report)
+                _tear_down(settings, paths, report)
             raise
 
 
@@ -66,14 +66,14 @@ def down(settings: Settings, report: Report) -> bool:
 
     Raises `StackBusyError` while an `up` is at work, and `StackError` if a process cannot be ended.
     """
-    places = Places.of(settings.home)
-    if not places.home.is_dir():
+    paths = StackPaths.of(settings.home)
+    if not paths.home.is_dir():
         return False
-    with locked(places, _LOCK_TIMEOUT_S, report):
-        return _tear_down(settings, places, report)
+    with locked(paths, _LOCK_TIMEOUT_S, report):
+        return _tear_down(settings, paths, report)
 
 
-def _start(options: UpOptions, settings: Settings, places: Places, report: Report) -> None:
+def _start(options: UpOptions, settings: Settings, paths: StackPaths, report: Report) -> None:
     """Start a stack where none is; parts from outside have to answer before anything is started."""
     parts = plan(settings, options)
     ours = [part for part in parts if not part.external]
@@ -82,27 +82,27 @@ def _start(options: UpOptions, settings: Settings, places: Places, report: Repor
     question = partial(ask_part, settings=settings)
     if external:
         report(f"asking {_listed(external)}, given from outside")
-        answers = wait_for(external, question, places, EXTERNAL_TIMEOUT_S, report)
+        answers = wait_for(external, question, paths, EXTERNAL_TIMEOUT_S, report)
         _note_models(answers, options, settings, record)
-    write_private(places.record, record.model_dump_json(indent=2))
+    write_private(paths.record, record.model_dump_json(indent=2))
     if ours:
-        report(f"starting {_listed(ours)} in {places.home}")
-    places.clear_runtime()
+        report(f"starting {_listed(ours)} in {paths.home}")
+    paths.clear_runtime()
     if not record.parts["nats"].external:
-        _prepare_nats(record.parts["nats"].url, settings, places)
-    write_environments(settings, places, record)
-    start_supervisor(ours, places, supervisors_environment(settings))
-    supervisor = Supervisor(places.socket)
+        _prepare_nats(record.parts["nats"].url, settings, paths)
+    write_environments(settings, paths, record)
+    start_supervisor(ours, paths, supervisors_environment(settings))
+    supervisor = Supervisor(paths.socket)
     pass_on_claims(supervisor.pid())
     for part in _core(ours):
-        mark_log(places.log(part.name))
+        mark_log(paths.log(part.name))
         supervisor.start(part.name)
-    answers = wait_for(_core(ours), question, places, settings.start_timeout_s, report)
+    answers = wait_for(_core(ours), question, paths, settings.start_timeout_s, report)
     if options.worker:  # it is busy importing while the stack is provisioned
-        mark_log(places.log(WORKER))
+        mark_log(paths.log(WORKER))
         supervisor.start(WORKER)
     _note_models(answers, options, settings, record)
-    write_private(places.record, record.model_dump_json(indent=2))
+    write_private(paths.record, record.model_dump_json(indent=2))
 
 
 def _record(parts: list[Part], settings: Settings) -> StackRecord:
@@ -137,10 +137,10 @@ def _listed(parts: list[Part]) -> str:
     return ", ".join(part.name for part in parts)
 
 
-def _prepare_nats(url: str, settings: Settings, places: Places) -> None:
-    places.adopt_record()
-    password = read_key(places.events_password) or ""
-    write_private(places.nats_config, nats_config(url, settings.nats_sync, password))
+def _prepare_nats(url: str, settings: Settings, paths: StackPaths) -> None:
+    paths.adopt_record()
+    password = read_key(paths.events_password) or ""
+    write_private(paths.nats_config, nats_config(url, settings.nats_sync, password))
 
 
 def _core(parts: list[Part]) -> list[Part]:
@@ -148,37 +148,37 @@ def _core(parts: list[Part]) -> list[Part]:
     return [part for part in parts if part.name != WORKER]
 
 
-def _ready(settings: Settings, places: Places, report: Report, provision: Provision | None) -> StackStatus:
+def _ready(settings: Settings, paths: StackPaths, report: Report, provision: Provision | None) -> StackStatus:
     """The stack that has come up, provisioned, with its worker at work."""
     told = status(settings)
     if told.simulated:
         report("llm is the SIMULATOR: its answers are made up, for rehearsals and never for decisions")
     if provision is not None:
         provision(told)
-    record = places.load_record()
+    record = paths.load_record()
     worker = record.parts.get(WORKER) if record else None
     if worker is None:
         return told
     question = partial(ask_part, settings=settings)
-    wait_for([recall(WORKER, worker)], question, places, settings.start_timeout_s, report)
+    wait_for([recall(WORKER, worker)], question, paths, settings.start_timeout_s, report)
     return status(settings)
 
 
-def _complete(record: StackRecord, options: UpOptions, settings: Settings, places: Places, report: Report) -> None:
+def _complete(record: StackRecord, options: UpOptions, settings: Settings, paths: StackPaths, report: Report) -> None:
     """Start again what has stopped of a stack that is up, and wait for all of it."""
     _refuse_another(record, options, settings)
-    report(f"found the stack of {places.home}")
-    supervisor = Supervisor(places.socket)
+    report(f"found the stack of {paths.home}")
+    supervisor = Supervisor(paths.socket)
     for name, seen in supervisor.parts().items():
         if seen.state in ("stopped", "failed"):
             report(f"starting {name} again")
             supervisor.start(name)
     parts = _core([recall(name, part) for name, part in record.parts.items()])
     question = partial(ask_part, settings=settings)
-    answers = wait_for(parts, question, places, settings.start_timeout_s, report)
+    answers = wait_for(parts, question, paths, settings.start_timeout_s, report)
     if record.model not in answers["llm"] or options.model not in (None, record.model):
         _note_models(answers, options, settings, record)
-        write_private(places.record, record.model_dump_json(indent=2))
+        write_private(paths.record, record.model_dump_json(indent=2))
 
 
 def _refuse_another(record: StackRecord, options: UpOptions, settings: Settings) -> None:
@@ -211,20 +211,20 @@ def _patience(settings: Settings) -> float:
     return _STOP_TIMEOUT_S + settings.worker_drain_s + WORKER_STOP_S
 
 
-def _tear_down(settings: Settings, places: Places, report: Report) -> bool:
-    if processes.family(places.home).everyone:
-        report(f"stopping the stack of {places.home}")
-        _tell_of_drain(settings, places, report)
-    ended = processes.end(places.home, _patience(settings), report)
-    places.record.unlink(missing_ok=True)
-    shutil.rmtree(places.environments, ignore_errors=True)
-    shutil.rmtree(places.runtime, ignore_errors=True)
+def _tear_down(settings: Settings, paths: StackPaths, report: Report) -> bool:
+    if processes.family(paths.home).everyone:
+        report(f"stopping the stack of {paths.home}")
+        _tell_of_drain(settings, paths, report)
+    ended = processes.end(paths.home, _patience(settings), report)
+    paths.record.unlink(missing_ok=True)
+    shutil.rmtree(paths.environments, ignore_errors=True)
+    shutil.rmtree(paths.runtime, ignore_errors=True)
     return ended
 
 
-def _tell_of_drain(settings: Settings, places: Places, report: Report) -> None:
+def _tell_of_drain(settings: Settings, paths: StackPaths, report: Report) -> None:
     """Say why the end of a worker may take a while."""
-    record = places.load_record()
+    record = paths.load_record()
     worker = record.parts.get(WORKER) if record else None
     running = in_work(worker.url) if worker and worker.url else 0
     if running:

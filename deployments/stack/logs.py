@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from deployments.stack.parts import PART_NAMES
-from deployments.stack.places import Places
+from deployments.stack.paths import StackPaths
 from tasks.council.plain import plain
 
 LINE_BYTES = 10_000
@@ -16,7 +16,7 @@ POLL_S = 0.2
 
 def log_files(home: Path) -> dict[str, Path]:
     """The logs that exist, by the name of the part that writes them, the supervisor's last."""
-    files = {name: Places.of(home).log(name) for name in (*PART_NAMES, "supervisord")}
+    files = {name: StackPaths.of(home).log(name) for name in (*PART_NAMES, "supervisord")}
     return {name: path for name, path in files.items() if path.is_file()}
 
 
@@ -28,14 +28,14 @@ def tail(path: Path, lines: int) -> list[str]:
 
 def follow(files: Mapping[str, Path]) -> Iterator[tuple[str, str]]:
     """Every line that is written from now on, with its part's name; a file that is rotated is opened anew."""
-    places = {name: (path.stat().st_ino, path.stat().st_size) for name, path in files.items()}
+    positions = {name: (path.stat().st_ino, path.stat().st_size) for name, path in files.items()}
     while True:
         for name, path in files.items():
             try:
                 inode, size = path.stat().st_ino, path.stat().st_size
             except FileNotFoundError:
                 continue
-            before, offset = places[name]
+            before, offset = positions[name]
             if inode != before or size < offset:
                 offset = 0
             with path.open("rb") as file:
@@ -45,5 +45,5 @@ def follow(files: Mapping[str, Path]) -> Iterator[tuple[str, str]]:
                         break  # its end is still to be written
                     offset += len(line)
                     yield name, plain(line.decode(errors="replace").rstrip("\n"))
-            places[name] = (inode, offset)
+            positions[name] = (inode, offset)
         time.sleep(POLL_S)

@@ -11,7 +11,7 @@ from deployments.stack import processes
 from deployments.stack.exceptions import NoAnswerError, SupervisorError
 from deployments.stack.models import PartRecord, PartStatus, StackStatus
 from deployments.stack.parts import EVENTS_USER, PART_NAMES, Part, ask_part, recall
-from deployments.stack.places import Places, read_key
+from deployments.stack.paths import StackPaths, read_key
 from deployments.stack.probes import basic
 from deployments.stack.supervision import Supervised, Supervisor, restarts
 
@@ -21,12 +21,12 @@ _RAY_ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # Ray's only swit
 
 def status(settings: Settings, ask: bool = True) -> StackStatus:
     """The stack as it is now; with `ask`, each part is asked one question (a few seconds at most)."""
-    places = Places(settings.home)
-    record = places.load_record()
+    paths = StackPaths(settings.home)
+    record = paths.load_record()
     if record is None:
         stopped = {name: PartStatus(state="stopped") for name in PART_NAMES}
-        return StackStatus(home=str(places.home), parts=stopped)
-    parts = _states(record.parts, places)
+        return StackStatus(home=str(paths.home), parts=stopped)
+    parts = _states(record.parts, paths)
     if ask:
         with ThreadPoolExecutor(len(parts)) as pool:
             asked = pool.map(lambda name: _asked(recall(name, record.parts[name]), parts[name], settings), parts)
@@ -36,7 +36,7 @@ def status(settings: Settings, ask: bool = True) -> StackStatus:
         nats=record.parts["nats"].url,
         llm=record.parts["llm"].url,
         ray=record.parts["ray"].url,
-        home=str(places.home),
+        home=str(paths.home),
         model=record.model,
         simulated=record.simulated,
         database=record.database,
@@ -62,8 +62,8 @@ def environment(status: StackStatus) -> dict[str, str]:
 
     Parts that are not known have no variable. They come from the record and the key files of the home.
     """
-    places = Places.of(status.home)
-    record = places.load_record()
+    paths = StackPaths.of(status.home)
+    record = paths.load_record()
     if record is None:
         return {"CONCLAVE_HOME": status.home}
     parts = record.parts
@@ -77,17 +77,17 @@ def environment(status: StackStatus) -> dict[str, str]:
         names.VARIABLE: record.prefix,
     }
     if not parts["prefect"].external:
-        values["PREFECT_HOME"] = str(places.prefect_home)
-        values["PREFECT_API_AUTH_STRING"] = read_key(places.prefect_auth)
+        values["PREFECT_HOME"] = str(paths.prefect_home)
+        values["PREFECT_API_AUTH_STRING"] = read_key(paths.prefect_auth)
         # Its 512 KiB for the parameters of a run would be the bound of an agenda; server and client ask for it.
         values["PREFECT_SERVER_API_MAX_PARAMETER_SIZE"] = str(MAX_PARAMETERS)
     if not parts["llm"].external:
-        values["CONCLAVE_LLM_API_KEY"] = record.llm_key or read_key(places.llm_key)
+        values["CONCLAVE_LLM_API_KEY"] = record.llm_key or read_key(paths.llm_key)
     environ = {name: value for name, value in values.items() if value}
     # A key that the shell has now is newer than the one that `up` was given.
     environ |= {name: value for name, value in record.given.items() if not os.environ.get(name)}
     if not parts["ray"].external:
-        environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(places.ray_token)}
+        environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(paths.ray_token)}
         environ |= {"RAY_AUTH_TOKEN": "", **_RAY_ON_LOOPBACK}  # a token of the user's own would come first
     return environ
 
@@ -105,24 +105,24 @@ def authorization(status: StackStatus, part: Literal["prefect", "llm"]) -> dict[
 
 def events_url(status: StackStatus) -> str | None:
     """NATS' URL for publishers and listeners outside, credentials included; None where NATS is not ours."""
-    places = Places.of(status.home)
-    record, password = places.load_record(), read_key(places.events_password)
+    paths = StackPaths.of(status.home)
+    record, password = paths.load_record(), read_key(paths.events_password)
     if record is None or record.parts["nats"].external or password is None:
         return None
     return f"nats://{EVENTS_USER}:{password}@{urlsplit(record.parts['nats'].url).netloc.rpartition('@')[2]}"
 
 
-def without_own(settings: Settings, places: Places) -> Settings:
+def without_own(settings: Settings, paths: StackPaths) -> Settings:
     """The settings without what `conclave env` said of this home's own parts, and a shell has kept.
 
     What is on loopback and carries this home's own key is no part from outside.
     """
     model_key = settings.llm_api_key and settings.llm_api_key.get_secret_value()
     own = {
-        "nats_url": urlsplit(settings.nats_url or "").password == read_key(places.nats_password),
-        "prefect_api_url": os.environ.get("PREFECT_API_AUTH_STRING") == read_key(places.prefect_auth),
-        "ray_address": os.environ.get("RAY_AUTH_TOKEN_PATH") == str(places.ray_token),
-        "llm_url": model_key == read_key(places.llm_key),
+        "nats_url": urlsplit(settings.nats_url or "").password == read_key(paths.nats_password),
+        "prefect_api_url": os.environ.get("PREFECT_API_AUTH_STRING") == read_key(paths.prefect_auth),
+        "ray_address": os.environ.get("RAY_AUTH_TOKEN_PATH") == str(paths.ray_token),
+        "llm_url": model_key == read_key(paths.llm_key),
     }
     update = {field: None for field, same in own.items() if same and "127.0.0.1:" in (getattr(settings, field) or "")}
     if own["llm_url"]:
@@ -130,25 +130,25 @@ def without_own(settings: Settings, places: Places) -> Settings:
     return settings.model_copy(update=update)
 
 
-def supervised(places: Places) -> dict[str, Supervised] | None:
+def supervised(paths: StackPaths) -> dict[str, Supervised] | None:
     """The parts as the home's supervisor sees them, or None if no supervisor answers."""
     try:
-        return Supervisor(places.socket).parts()
+        return Supervisor(paths.socket).parts()
     except SupervisorError:
         return None
 
 
-def _states(records: dict[str, PartRecord], places: Places) -> dict[str, PartStatus]:
+def _states(records: dict[str, PartRecord], paths: StackPaths) -> dict[str, PartStatus]:
     """The states without asking any part; of what a dead supervisor left, it says so."""
-    seen = supervised(places)
-    orphans = processes.family(places.home).parts if seen is None else {}
-    again = restarts(places) if seen is not None else {}
+    seen = supervised(paths)
+    orphans = processes.family(paths.home).parts if seen is None else {}
+    again = restarts(paths) if seen is not None else {}
     found: dict[str, PartStatus] = {}
     for name, record in records.items():
         if record.external:
             found[name] = PartStatus(state="external", url=record.url)
             continue
-        told = PartStatus(state="stopped", url=record.url, log=str(places.log(name)))
+        told = PartStatus(state="stopped", url=record.url, log=str(paths.log(name)))
         if name in orphans:
             pid, reason = orphans[name].pid, "its supervisor is gone: conclave up or down will end it"
             told = told.model_copy(update={"state": "failed", "pid": pid, "reason": reason})

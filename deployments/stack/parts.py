@@ -22,7 +22,7 @@ from deployments.settings import Settings, server_root, variable
 from deployments.stack import probes
 from deployments.stack.exceptions import NoAnswerError, StackError, StackOptionsError
 from deployments.stack.models import PartRecord, UpOptions
-from deployments.stack.places import NATS_ACCOUNT, Places, log_tail, read_key
+from deployments.stack.paths import NATS_ACCOUNT, StackPaths, log_tail, read_key
 from deployments.stack.ports import free_port
 
 PART_NAMES = ("nats", "llm", "prefect", "ray", "worker")
@@ -73,8 +73,8 @@ class Part:
 
 def plan(settings: Settings, options: UpOptions) -> list[Part]:
     """The parts of a new stack, on free ports; raises `StackOptionsError` for options that cannot be."""
-    places = Places.of(settings.home)
-    parts = [_nats(settings, places), _llm(settings, options), _prefect(settings), _ray(settings, places)]
+    paths = StackPaths.of(settings.home)
+    parts = [_nats(settings, paths), _llm(settings, options), _prefect(settings), _ray(settings, paths)]
     return [*parts, _worker(settings)] if options.worker else parts
 
 
@@ -88,13 +88,13 @@ def ask_part(part: Part, settings: Settings) -> dict[str, str]:
     if part.name == "nats":
         probes.ask_nats(part.url)
         if not part.external:
-            _refuse_lost_writes(Places.of(settings.home).log(part.name))
+            _refuse_lost_writes(StackPaths.of(settings.home).log(part.name))
     elif part.name == "prefect":
-        own = Places.of(settings.home).prefect_auth
+        own = StackPaths.of(settings.home).prefect_auth
         users = probes.users_prefect_key(_given(settings))
         probes.ask_prefect(part.url, users if part.external else probes.basic(read_key(own)))
     elif part.name == "ray":
-        own = Places.of(settings.home).ray_token
+        own = StackPaths.of(settings.home).ray_token
         users = probes.users_ray_token(_given(settings))
         probes.ask_ray(part.url, users if part.external else read_key(own))
     elif part.name == WORKER:
@@ -107,7 +107,7 @@ def ask_part(part: Part, settings: Settings) -> dict[str, str]:
 
 def _given(settings: Settings) -> dict[str, str]:
     """Keys for parts from outside that `up` was given."""
-    record = Places.of(settings.home).load_record()
+    record = StackPaths.of(settings.home).load_record()
     return record.given if record else {}
 
 
@@ -115,9 +115,9 @@ def model_key(settings: Settings, external: bool) -> SecretStr | None:
     """The model server's key: of one from outside what the user gave, of ours what it was started with."""
     if external:
         return settings.llm_api_key
-    places = Places.of(settings.home)
-    record = places.load_record()
-    key = (record and record.llm_key) or read_key(places.llm_key)
+    paths = StackPaths.of(settings.home)
+    record = paths.load_record()
+    key = (record and record.llm_key) or read_key(paths.llm_key)
     return SecretStr(key) if key else None
 
 
@@ -170,11 +170,11 @@ def _from(field: str) -> str:
     return f"{variable(field)}, unset it to have one started"
 
 
-def _nats(settings: Settings, places: Places) -> Part:
+def _nats(settings: Settings, paths: StackPaths) -> Part:
     if settings.nats_url:
         return Part("nats", settings.nats_url, source=_from("nats_url"))
-    command = (str(_nats_server(settings)), "-c", places.nats_config.name)
-    user = f"{NATS_USER}:{read_key(places.nats_password)}"
+    command = (str(_nats_server(settings)), "-c", paths.nats_config.name)
+    user = f"{NATS_USER}:{read_key(paths.nats_password)}"
     return Part("nats", f"nats://{user}@{_HOST}:{free_port(4222)}", command)
 
 
@@ -205,7 +205,7 @@ def _prefect(settings: Settings) -> Part:
     return Part("prefect", f"http://{_HOST}:{port}/api", command, nice=10, steady_s=5, stop_s=15)
 
 
-def _ray(settings: Settings, places: Places) -> Part:
+def _ray(settings: Settings, paths: StackPaths) -> Part:
     if settings.ray_address:
         return Part("ray", settings.ray_address, source=_from("ray_address"))
     port, client_port = free_port(6379), free_port(10001)
@@ -217,7 +217,7 @@ def _ray(settings: Settings, places: Places) -> Part:
         "max-worker-port": 0,
         "include-dashboard": "false",
         "object-store-memory": _OBJECT_STORE_BYTES,
-        "temp-dir": places.ray_sessions,
+        "temp-dir": paths.ray_sessions,
         "log-color": "false",
     }
     command = (

@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 
 from deployments.stack.exceptions import StackError
-from deployments.stack.places import is_private, write_private
+from deployments.stack.paths import is_private, write_private
 
 _TRIED = 200
 _LOCK_S = 5.0

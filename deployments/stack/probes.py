@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from deployments.stack.exceptions import NoAnswerError
-from deployments.stack.places import read_key
+from deployments.stack.paths import read_key
 
 TIMEOUT_S = 3.0
 

@@ -13,7 +13,7 @@ from deployments.stack.exceptions import (
     SupervisorError,
 )
 from deployments.stack.parts import Part
-from deployments.stack.places import Places, log_tail
+from deployments.stack.paths import StackPaths, log_tail
 from deployments.stack.supervision import Supervisor
 
 _EVERY_S = 0.15
@@ -24,7 +24,7 @@ Question = Callable[[Part], dict[str, str]]
 
 
 def wait_for(
-    parts: list[Part], question: Question, places: Places, timeout_s: float, report: Callable[[str], None]
+    parts: list[Part], question: Question, paths: StackPaths, timeout_s: float, report: Callable[[str], None]
 ) -> Answers:
     """Wait until every part has answered; gives the answers by name.
 
@@ -35,7 +35,7 @@ def wait_for(
     answers: Answers = {}
     with ThreadPoolExecutor(max(1, len(parts)), thread_name_prefix="ready") as pool:
         waits: dict[Future[dict[str, str]], Part] = {
-            pool.submit(_wait_for_one, part, question, places, timeout_s, stop): part for part in parts
+            pool.submit(_wait_for_one, part, question, paths, timeout_s, stop): part for part in parts
         }
         try:
             pending = set(waits)
@@ -52,24 +52,24 @@ def wait_for(
 
 
 def _wait_for_one(
-    part: Part, question: Question, places: Places, timeout_s: float, stop: threading.Event
+    part: Part, question: Question, paths: StackPaths, timeout_s: float, stop: threading.Event
 ) -> dict[str, str]:
     deadline = time.monotonic() + timeout_s
     first_pid: int | None = None
-    supervisor = Supervisor(places.socket)
+    supervisor = Supervisor(paths.socket)
     while not stop.is_set():
         try:
             return question(part)
         except NoAnswerError as error:
             if time.monotonic() > deadline:
-                raise _timeout(part, places, timeout_s, error) from error
+                raise _timeout(part, paths, timeout_s, error) from error
         if not part.external:
-            first_pid = _still_there(part, places, supervisor, first_pid)
+            first_pid = _still_there(part, paths, supervisor, first_pid)
         stop.wait(_EVERY_S)
     raise PartTimeoutError(part.name, f"{part.name}: no longer waited for")
 
 
-def _still_there(part: Part, places: Places, supervisor: Supervisor, first_pid: int | None) -> int | None:
+def _still_there(part: Part, paths: StackPaths, supervisor: Supervisor, first_pid: int | None) -> int | None:
     """The part's process id, or `PartExitedError` if it ended or is another one than the first time."""
     try:
         seen = supervisor.parts()[part.name]
@@ -77,21 +77,21 @@ def _still_there(part: Part, places: Places, supervisor: Supervisor, first_pid: 
         raise PartExitedError(part.name, f"{part.name} was stopped while it was starting: {error}") from error
     if seen.state in ("failed", "stopped") or (first_pid and seen.pid and seen.pid != first_pid):
         why = f" ({seen.reason})" if seen.reason else ""
-        raise PartExitedError(part.name, f"{part.name} ended while it was starting{why}{_log(part, places)}")
+        raise PartExitedError(part.name, f"{part.name} ended while it was starting{why}{_log(part, paths)}")
     return first_pid or seen.pid
 
 
 def _timeout(
-    part: Part, places: Places, timeout_s: float, error: NoAnswerError
+    part: Part, paths: StackPaths, timeout_s: float, error: NoAnswerError
 ) -> PartTimeoutError | ExternalPartError:
     if part.external:
         text = f"{part.name} at {part.where} (from {part.source}) does not answer: {error}"
         return ExternalPartError(part.name, text)
-    text = f"{part.name} at {part.where} did not answer within {timeout_s:g} s: {error}{_log(part, places)}"
+    text = f"{part.name} at {part.where} did not answer within {timeout_s:g} s: {error}{_log(part, paths)}"
     return PartTimeoutError(part.name, text)
 
 
-def _log(part: Part, places: Places) -> str:
-    path = places.log(part.name)
+def _log(part: Part, paths: StackPaths) -> str:
+    path = paths.log(part.name)
     tail = log_tail(path)
     return f"\n{tail}\n  (the end of {path})" if tail else ""

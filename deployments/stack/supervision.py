@@ -21,7 +21,7 @@ from typing import Any
 from deployments.stack.exceptions import SupervisorError
 from deployments.stack.models import PartState
 from deployments.stack.parts import PART_NAMES, Part
-from deployments.stack.places import Places, write_private
+from deployments.stack.paths import StackPaths, write_private
 
 _STATES: dict[str, PartState] = {
     "RUNNING": "running",
@@ -48,9 +48,9 @@ class Supervised:
     uptime_s: float | None = None
 
 
-def configuration(parts: list[Part], places: Places) -> str:
+def configuration(parts: list[Part], paths: StackPaths) -> str:
     """The text of the supervisor's configuration for the parts that are ours."""
-    sections = [_DAEMON.format(socket=_escaped(str(places.socket)))]
+    sections = [_DAEMON.format(socket=_escaped(str(paths.socket)))]
     sections += [_program(part) for part in parts if part.command is not None]
     return "\n".join(sections)
 
@@ -98,14 +98,14 @@ def _escaped(text: str) -> str:
     return text.replace("%", "%%")
 
 
-def start_supervisor(parts: list[Part], places: Places, environ: dict[str, str]) -> None:
+def start_supervisor(parts: list[Part], paths: StackPaths, environ: dict[str, str]) -> None:
     """Start the supervisor as a daemon in a session of its own; raises `SupervisorError` if it refuses."""
-    write_private(places.config, configuration(parts, places))
-    command = [sys.executable, "-P", "-m", "supervisor.supervisord", "-c", str(places.config)]
+    write_private(paths.config, configuration(parts, paths))
+    command = [sys.executable, "-P", "-m", "supervisor.supervisord", "-c", str(paths.config)]
     try:
         done = subprocess.run(
             command,
-            cwd=places.home,
+            cwd=paths.home,
             env=environ,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -147,11 +147,11 @@ class Supervisor:
             raise SupervisorError(f"the supervisor does not answer: {error}") from error
 
 
-def restarts(places: Places) -> Counter[str]:
+def restarts(paths: StackPaths) -> Counter[str]:
     """How often each part was started again since the supervisor's own start, as its log tells."""
     starts: Counter[str] = Counter()
     try:
-        with places.log("supervisord").open(errors="replace") as file:
+        with paths.log("supervisord").open(errors="replace") as file:
             for line in file:
                 if "supervisord started with pid" in line:
                     starts.clear()

@@ -14,18 +14,17 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.states import Cancelled
 
 from blocks.exceptions import RecordError, RecordUnavailable
+from blocks.record.events import Body, Record
 from deployments.worker.flow_runs import tell_prefect
 from deployments.worker.pools import of_our_type
 from deployments.worker.runs import Runs
 from tasks.collect.cancel import end_queued
-from tasks.council.models import Status
+from tasks.council.plain import error_line
 from tasks.deliberations.ownership import ours_in_prefect, runs_under
-from tasks.deliberations.read import status_of
+from tasks.deliberations.read import has_ended, status_of
 from tasks.deliberations.submit import DELIBERATE, ask_to_cancel, id_of, queued_request
 
 EVERY_S = 1.0
-SAID = 300
-"""Characters of an error that are told."""
 MAX_TOLD = 1_000
 
 Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
@@ -50,7 +49,7 @@ async def _isolated(runs: Runs, run: FlowRun, told: dict[str, str], log: Log) ->
     except (httpx.TransportError, RecordUnavailable):
         raise
     except Exception as error:  # noqa: BLE001  # whatever one run brings up must not end the watch
-        said = f"{type(error).__name__}: {error}"[:SAID]
+        said = error_line(error)
         if told.get(str(run.id)) != said:
             log.warning("flow run %s cannot be cancelled: %s", run.id, said)
         if len(told) >= MAX_TOLD:
@@ -61,19 +60,23 @@ async def _isolated(runs: Runs, run: FlowRun, told: dict[str, str], log: Log) ->
 async def _cancel(runs: Runs, run: FlowRun) -> None:
     """A deliberation hears its flag, whoever runs it; other code of this worker's is stopped here."""
     own, one = str(run.id), id_of(run.parameters, str(run.id))
-    work = next((work for work in runs.in_work.values() if work.run == own), None)
-    status = await status_of(runs.record, one)
-    goes_on = status is not None and not Status(status["status"]).final
-    its_own = goes_on and await runs_under(runs.record, one, run)
-    if its_own and status is not None and not status.get("cancel_requested"):
-        await ask_to_cancel(runs.record, one)
-    if work is not None and not its_own:
-        work.cancel()
-    elif work is None and its_own:
-        if await end_queued(runs.record, one):
+    work = runs.work_for(own)
+    status = await _open_status(runs.record, one)
+    if status is not None and await runs_under(runs.record, one, run):
+        if not status.get("cancel_requested"):
+            await ask_to_cancel(runs.record, one)
+        if work is None and await end_queued(runs.record, one):
             await tell_prefect(own, Cancelled(message="Cancelled while nobody ran it."))
-    elif work is None:
-        await _end_flow_run(runs, run, one, goes_on)
+    elif work is not None:
+        work.cancel()
+    else:
+        await _end_flow_run(runs, run, one, goes_on=status is not None)
+
+
+async def _open_status(record: Record, deliberation_id: str) -> Body | None:
+    """The status of a deliberation; None for one that is unknown or has ended."""
+    status = await status_of(record, deliberation_id)
+    return None if status is None or has_ended(status) else status
 
 
 async def _end_flow_run(runs: Runs, run: FlowRun, deliberation_id: str, goes_on: bool) -> None:

@@ -14,13 +14,12 @@ from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, WorkPoolFilter, WorkPoolFilterName
+from prefect.client.schemas.filters import WorkPoolFilter, WorkPoolFilterName
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
 
 from blocks.exceptions import RecordError, RecordUnavailable
-from blocks.names import is_tag, tag_of
 from blocks.record.events import Record
 from blocks.record.installation import pools
 from deployments.worker.flow_runs import tell_prefect
@@ -28,13 +27,11 @@ from deployments.worker.pools import of_our_type
 from deployments.worker.requests import UnknownFlow, request_for
 from deployments.worker.runs import Runs
 from tasks.council.models import InvalidRequest
+from tasks.council.plain import SHOWN_BRIEFLY, error_line, one_line
+from tasks.deliberations.ownership import in_states, listed, ours_by_tag
 from tasks.deliberations.submit import enqueue, id_of, queued_request
 
 EVERY_S = 10.0
-PAGE = 200
-MAX_RUNS = 10_000
-SAID = 300
-"""Characters of an error that are told."""
 
 Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
 Seen = dict[UUID, UUID | None]
@@ -65,8 +62,7 @@ async def _look(runs: Runs, before: Seen, log: Log) -> Seen:
         except (httpx.TransportError, RecordUnavailable):
             raise
         except Exception as error:  # noqa: BLE001  # whatever one run brings up must not end the watch
-            said = f"{type(error).__name__}: {error}"
-            log.warning("flow run %s is left Pending: %s", run.id, said[:SAID])
+            log.warning("flow run %s is left Pending: %s", run.id, error_line(error))
     return lost
 
 
@@ -92,7 +88,8 @@ async def _take_up(runs: Runs, run: FlowRun, log: Log) -> None:
         log.warning("flow run %s was lost on its way to the queue, and goes there now", run.id)
         await enqueue(runs.record, request_for(run, await _entrypoint(run)))
     except (UnknownFlow, InvalidRequest, ObjectNotFound) as error:  # none: its deployment was deleted
-        await tell_prefect(str(run.id), Crashed(message=f"Refused: {error}"[:SAID]))
+        reason = one_line(str(error), SHOWN_BRIEFLY)
+        await tell_prefect(str(run.id), Crashed(message=f"Refused: {reason}"))
     finally:
         await runs.leases.release(lease)
 
@@ -107,19 +104,10 @@ async def _entrypoint(run: FlowRun) -> str | None:
 async def _pending(record: Record) -> AsyncIterator[FlowRun]:
     """Pending runs of ours in the pools of our type: those with our tag, and all of pools that our workers serve."""
     kind, served = await of_our_type(), await pools(record)
-    wanted = WorkPoolFilter(name=WorkPoolFilterName(any_=sorted(kind)))
-    pending = FlowRunFilter.model_validate({"state": {"type": {"any_": [StateType.PENDING]}}})
-    async with get_client() as client:
-        for offset in range(0, MAX_RUNS, PAGE) if kind else ():
-            found = await client.read_flow_runs(
-                flow_run_filter=pending, work_pool_filter=wanted, limit=PAGE, offset=offset
-            )
-            for run in found:
-                if _is_ours(run, tag_of(record.installation), run.work_pool_name in served):
-                    yield run
-            if len(found) < PAGE:
-                return
-
-
-def _is_ours(run: FlowRun, tag: str, served: bool) -> bool:
-    return tag in run.tags or (served and not any(map(is_tag, run.tags)))
+    if not kind:
+        return
+    of_kind = WorkPoolFilter(name=WorkPoolFilterName(any_=sorted(kind)))
+    async for run in listed(in_states([StateType.PENDING]), work_pools=of_kind):
+        ours = ours_by_tag(record, run)
+        if ours or (ours is None and run.work_pool_name in served):
+            yield run

@@ -1,7 +1,7 @@
 """What a worker does on its flows' loop: connect, take requests, run them, watch for cancels, drain.
 
 Everything that can be away is waited for, and said in the worker's health. Requests are taken from two lanes, each with
-places of its own, so that people never wait behind a batch.
+slots of its own, so that people never wait behind a batch.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from deployments.worker.cluster import Cluster
 from deployments.worker.doors import Door
 from deployments.worker.health import health
 from deployments.worker.pending import watch_pending
-from deployments.worker.places import Places
 from deployments.worker.runs import Runs
 from deployments.worker.stalls import LoopWatch
+from deployments.worker.start_slots import StartSlots
 from tasks.deliberations.submit import Request, enqueue
 
 Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
@@ -103,7 +103,7 @@ class WorkerService:
             "in_work": len(runs.in_work) if runs else 0,
             "peak": runs.peak if runs else 0,
             "ended": runs.ended if runs else 0,
-            "newer": runs.newer if runs else 0,
+            "newer": runs.failures.newer if runs else 0,
         }
 
     async def work(self) -> None:
@@ -121,8 +121,8 @@ class WorkerService:
         async with prefect_clients(), connections():
             record, leases = await self._own(), await open_leases()
             self._record = record
-            places = Places(self._settings.worker_starts)
-            runs = self._runs = Runs(self._record, leases, self._cluster, places, self._log)
+            start_slots = StartSlots(self._settings.worker_starts)
+            runs = self._runs = Runs(self._record, leases, self._cluster, start_slots, self._log)
             async with leases.hold(f"{PRESENCE}{uuid.uuid4().hex}"):
                 self._waiting = None
                 async with background(

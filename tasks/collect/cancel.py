@@ -18,9 +18,9 @@ from blocks.documents import open_leases, open_record
 from blocks.record import subjects
 from blocks.record.events import Record
 from tasks.collect.end import end
-from tasks.council.models import InvalidRequest, Status, check_id
+from tasks.council.models import InvalidRequest, check_id
 from tasks.deliberations.ownership import runs_under
-from tasks.deliberations.read import status_of
+from tasks.deliberations.read import has_ended, status_of
 from tasks.deliberations.submit import DELIBERATE, ask_to_cancel, asked_in, id_of, queued_request
 from tasks.deliberations.watch import end_of
 
@@ -78,7 +78,7 @@ async def end_cancelled(flow: Flow[Any, Any], flow_run: FlowRun, state: State[An
     async with asyncio.timeout(END_S), connections():
         record = await open_record()
         status = await status_of(record, deliberation_id)
-        if status is None or Status(status["status"]).final:
+        if status is None or has_ended(status):
             return
         if not await runs_under(record, deliberation_id, flow_run):
             return

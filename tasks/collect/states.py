@@ -23,32 +23,47 @@ class TakenOver(Abort):
 
 def final_state(plan: Deliberation, outcome: Outcome) -> State[Any]:
     """Completed where decided (and says who answered), Cancelled, or Failed with the reason."""
-    status = status_of(plan, outcome)
-    simulated = "simulated, " if any(result.engine == SIMULATOR for result in outcome.results) else ""
     if len(plan.agenda) == 1:
-        line, reason = outcome.lines[0], outcome.results[0].error_message
-        message = f"{simulated}{line.headline}" + (f": {reason}" if reason else "")
+        message = _with_reason(outcome.lines[0].headline, outcome.results[0].error_message)
     else:
         counts = outcome.counts(len(plan.agenda))
-        message = simulated + ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+        message = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    return _state(
+        status_of(plan, outcome),
+        message,
+        degraded=any(line.degraded for line in outcome.lines),
+        simulated=any(result.engine == SIMULATOR for result in outcome.results),
+    )
+
+
+def ended_state(ended: Body) -> State[Any]:
+    """What Prefect is to show of a deliberation whose run could not say so itself; `ended` is its status."""
+    return _state(
+        Status(ended["status"]),
+        _with_reason("ended on the record", ended.get("error")),
+        degraded=bool(ended.get("degraded")),
+        simulated=ended.get("engine") == SIMULATOR,
+    )
+
+
+def _with_reason(message: str, reason: str | None) -> str:
+    return f"{message}: {reason}" if reason else message
+
+
+def _state(status: Status, message: str, *, degraded: bool, simulated: bool) -> State[Any]:
+    """The state of Prefect's that stands for a final status."""
+    if simulated:
+        message = f"simulated, {message}"
     if status is Status.COMPLETED:
-        degraded = any(line.degraded for line in outcome.lines)
         return Completed(message=message, name="Degraded" if degraded else "Completed")
     if status is Status.CANCELLED:
         return Cancelled(message=message)
     return Failed(message=message, name="Timeout" if status is Status.TIMEOUT else "Failed")
 
 
-def ended_state(ended: Body) -> State[Any]:
-    """What Prefect is to show of a deliberation whose run could not say so itself; `ended` is its status."""
-    status = Status(ended["status"])
-    message = f"{'simulated, ' if ended.get('engine') == 'simulator' else ''}ended on the record"
-    message += f": {ended['error']}" if ended.get("error") else ""
-    if status is Status.COMPLETED:
-        return Completed(message=message, name="Degraded" if ended.get("degraded") else "Completed")
-    if status is Status.CANCELLED:
-        return Cancelled(message=message)
-    return Failed(message=message, name="Timeout" if status is Status.TIMEOUT else "Failed")
+def wants_end(state: State[Any] | None) -> bool:
+    """Whether Prefect was told to stop a run, be it that it has stopped."""
+    return state is not None and (state.is_cancelling() or state.is_cancelled())
 
 
 async def left_to(record: Record, deliberation_id: str, error: Superseded, run: str) -> BaseException:

@@ -7,6 +7,8 @@ from typing import Any
 
 SHOWN_INPUT = 200
 """Characters of an input that a refusal repeats."""
+SHOWN_BRIEFLY = 300
+"""Characters of an error that is told beside others, of which there may be many."""
 SHOWN_ERROR = 2_000
 """Characters of a refusal, or of another error's text."""
 
@@ -24,6 +26,12 @@ def shortened(text: str, most: int = SHOWN_ERROR) -> str:
 def one_line(text: str, most: int = SHOWN_ERROR) -> str:
     """The beginning of a text as one plain line, for an error or a name; `most` characters of it."""
     return plain(" ".join(shortened(text, most).split()))
+
+
+def error_line(error: BaseException, most: int = SHOWN_BRIEFLY) -> str:
+    """The class of an error and `most` characters of its text, as one plain line."""
+    name, text = type(error).__name__, one_line(str(error), most)
+    return f"{name}: {text}" if text else name
 
 
 def sound(text: str) -> str:

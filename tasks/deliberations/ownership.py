@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Collection
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowFilter, FlowFilterName, FlowRunFilter
+from prefect.client.schemas.filters import FlowFilter, FlowFilterName, FlowRunFilter, WorkPoolFilter
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.logging import get_logger
 
@@ -18,27 +18,20 @@ from blocks.names import is_tag, tag_of
 from blocks.record import subjects
 from blocks.record.events import Record
 from blocks.record.installation import pools
+from tasks.council.plain import error_line
 from tasks.deliberations.read import status_of
 from tasks.deliberations.submit import id_of, queued_request
 
 FLOWS = ("deliberate", "evaluate", "diagnostics", "housekeeping", "roundtrip")
 PAGE = 200
 MAX_RUNS = 10_000
-SAID = 300
-"""Characters of an error that are told."""
 
 
-async def is_ours(record: Record, run: FlowRun) -> bool:
-    """By its tag, or because the record names it; never one with another installation's tag. Raises RecordError."""
+def ours_by_tag(record: Record, run: FlowRun) -> bool | None:
+    """Whether the tags of a run say that it is ours; None where they say nothing about whose it is."""
     if tag_of(record.installation) in run.tags:
         return True
-    if any(map(is_tag, run.tags)):
-        return False
-    own, one = str(run.id), id_of(run.parameters, str(run.id))
-    if own in await _named(record, one):
-        return True
-    requests = [await queued_request(record, waiting) for waiting in {own, one}]
-    return own in {request.run for request in requests if request is not None}
+    return False if any(map(is_tag, run.tags)) else None
 
 
 async def may_run(record: Record, run: FlowRun, deliberation_id: str) -> bool:
@@ -46,10 +39,9 @@ async def may_run(record: Record, run: FlowRun, deliberation_id: str) -> bool:
 
     The message itself is no reason. Raises RecordError.
     """
-    if tag_of(record.installation) in run.tags:
-        return True
-    if any(map(is_tag, run.tags)):
-        return False
+    tagged_ours = ours_by_tag(record, run)
+    if tagged_ours is not None:
+        return tagged_ours
     if str(run.id) in await _named(record, deliberation_id):
         return True
     return run.work_pool_name in await pools(record)
@@ -60,7 +52,7 @@ async def runs_under(record: Record, deliberation_id: str, run: FlowRun) -> bool
 
     Another run of the same id waits for that one, and its end is nobody else's. Raises RecordError.
     """
-    named = await _told(record, deliberation_id) or await _named(record, deliberation_id)
+    named = await _own_runs(record, deliberation_id) or await _named(record, deliberation_id)
     return str(run.id) in named or await _has_part(run, named)
 
 
@@ -69,29 +61,38 @@ async def is_second_run(record: Record, deliberation_id: str, run: str | None) -
 
     This asks the record alone: the flow run need not exist any more.
     """
-    named, status = await _told(record, deliberation_id), await status_of(record, deliberation_id) or {}
-    return run is not None and run not in named and (bool(named) or "run" in status)
+    own, status = await _own_runs(record, deliberation_id), await status_of(record, deliberation_id) or {}
+    return run is not None and run not in own and (bool(own) or "run" in status)
 
 
 async def ours_in_prefect(record: Record, states: Collection[StateType]) -> AsyncIterator[FlowRun]:
     """Flow runs of ours in these states, in whatever pool: tagged ones first. Raises RecordError."""
-    async for run in _listed(tagged(record, states), None):
+    async for run in listed(tagged(record, states)):
         yield run
-    anybodys = FlowRunFilter.model_validate({"state": {"type": {"any_": list(states)}}})
-    async for run in _listed(anybodys, of_our_names()):
-        if tag_of(record.installation) not in run.tags and await named_as_ours(record, run):
+    async for run in listed(in_states(states), flows=of_our_names()):
+        if await untagged_is_ours(record, run):
             yield run
 
 
-async def named_as_ours(record: Record, run: FlowRun) -> bool:
-    """As `is_ours`; what cannot be told of one run, which is said, keeps nobody from the others. Raises RecordError."""
+async def untagged_is_ours(record: Record, run: FlowRun) -> bool:
+    """Whether a run is without a tag that says whose it is, and ours since the record or the queue names it.
+
+    What cannot be told of one run, which is said, keeps nobody from the others. Raises RecordError.
+    """
+    if ours_by_tag(record, run) is not None:
+        return False
     try:
-        return await is_ours(record, run)
+        return await _is_named(record, run)
     except RecordUnavailable:
         raise
     except (ValueError, TypeError, KeyError, RecordError) as error:
-        get_logger("conclave.ownership").warning("flow run %s is left alone: %s", run.id, str(error)[:SAID])
+        get_logger("conclave.ownership").warning("flow run %s is left alone: %s", run.id, error_line(error))
         return False
+
+
+def in_states(states: Collection[StateType]) -> FlowRunFilter:
+    """The filter for flow runs in these states, whoever's they are."""
+    return FlowRunFilter.model_validate({"state": {"type": {"any_": list(states)}}})
 
 
 def tagged(record: Record, states: Collection[StateType]) -> FlowRunFilter:
@@ -105,21 +106,35 @@ def of_our_names() -> FlowFilter:
     return FlowFilter(name=FlowFilterName(any_=list(FLOWS)))
 
 
-async def _listed(runs: FlowRunFilter, flows: FlowFilter | None) -> AsyncIterator[FlowRun]:
+async def listed(
+    runs: FlowRunFilter, flows: FlowFilter | None = None, work_pools: WorkPoolFilter | None = None
+) -> AsyncIterator[FlowRun]:
+    """Flow runs that the filters let through, page by page, the first `MAX_RUNS` of them."""
     async with get_client() as client:
         for offset in range(0, MAX_RUNS, PAGE):
-            found = await client.read_flow_runs(flow_filter=flows, flow_run_filter=runs, limit=PAGE, offset=offset)
+            found = await client.read_flow_runs(
+                flow_filter=flows, flow_run_filter=runs, work_pool_filter=work_pools, limit=PAGE, offset=offset
+            )
             for run in found:
                 yield run
             if len(found) < PAGE:
                 return
 
 
-async def _told(record: Record, deliberation_id: str) -> set[str]:
+async def _own_runs(record: Record, deliberation_id: str) -> set[str]:
     """The flow runs that a deliberation was accepted for or ran under last."""
     status = await status_of(record, deliberation_id) or {}
-    told = (status.get("run"), await begun_under(record, deliberation_id))
-    return {one for one in told if isinstance(one, str)}
+    runs = (status.get("run"), await begun_under(record, deliberation_id))
+    return {one for one in runs if isinstance(one, str)}
+
+
+async def _is_named(record: Record, run: FlowRun) -> bool:
+    """Whether the record names a run for its deliberation, or a request in the queue is for it."""
+    own, one = str(run.id), id_of(run.parameters, str(run.id))
+    if own in await _named(record, one):
+        return True
+    requests = [await queued_request(record, waiting) for waiting in {own, one}]
+    return own in {request.run for request in requests if request is not None}
 
 
 async def _named(record: Record, deliberation_id: str) -> set[str]:

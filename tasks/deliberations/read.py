@@ -27,7 +27,7 @@ async def status_of(record: Record, deliberation_id: str) -> Body | None:
     the streams know better. None for an id that is unknown. Raises RecordError.
     """
     key = await record.read_status(deliberation_id)
-    if key is not None and key.get("status") in set(Status):
+    if key is not None and status_in(key) is not None:
         return key
     finished = await record.last(subjects.finished(deliberation_id))
     if finished is None:
@@ -38,6 +38,18 @@ async def status_of(record: Record, deliberation_id: str) -> Body | None:
     begun = {name: started.body[name] for name in OF_START if name in started.body} if started else {}
     digests = {"request_digest": plan.body["plan"]["request_digest"]} if plan else {}
     return {**(key or {}), "id": deliberation_id, **begun, **digests, **ended}
+
+
+def status_in(body: Body) -> Status | None:
+    """The status that a body has; None where it has none that there is."""
+    text = body.get("status")
+    return Status(text) if isinstance(text, str) and text in set(Status) else None
+
+
+def has_ended(body: Body) -> bool:
+    """Whether a body has a final status."""
+    status = status_in(body)
+    return status is not None and status.final
 
 
 async def require_same(record: Record, deliberation_id: str, digest: str | None, status: Body | None) -> None:

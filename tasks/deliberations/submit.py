@@ -20,7 +20,7 @@ from tasks.council.base import NAME_PATTERN, Frozen, Name
 from tasks.council.models import DeliberationRequest, InvalidRequest, Status
 from tasks.council.plain import SHOWN_INPUT, shortened
 from tasks.deliberations.plan import MAX_REQUEST_IN_STATUS
-from tasks.deliberations.read import require_same, status_of
+from tasks.deliberations.read import has_ended, require_same, status_of
 
 DELIBERATE = "flows.deliberate.deliberate"
 """Entrypoint of the flow; what a request runs is named as in prefect.yaml."""
@@ -158,9 +158,45 @@ REQUEST_BODY = "request_body"
 
 
 async def _accepted(record: Record, request: Request) -> bool:
-    asked = {name: value for name, value in request.asked.items() if value is not None}
-    digest = DeliberationRequest.read(asked).digest if request.run is None else request.digest
-    status: Body = {
+    """Whether a request is to go into the queue, once its key says what was asked.
+
+    Raises InvalidRequest where the id was asked with another request, and RecordError.
+    """
+    asked = _without_nulls(request.asked)
+    digest = _digest_to_accept(request, asked)
+    standing = await status_of(record, request.id)
+    await require_same(record, request.id, digest, standing)
+    if standing is None:
+        if await record.create_status(request.id, await _new_key(record, request, asked, digest)):
+            return True
+        # Somebody made it just now.
+        standing = await status_of(record, request.id) or {}
+        await require_same(record, request.id, digest, standing)
+    elif _was_made_by_a_cancel(standing):
+        key = await _new_key(record, request, asked, digest)
+        await record.merge_status(request.id, {name: key[name] for name in key if name not in standing})
+    if request.run is not None:  # whoever takes it tells this flow run how its deliberation ended
+        return True
+    return not has_ended(standing) and not await queued(record, request.id, request.lane)
+
+
+def _without_nulls(asked: Body) -> Body:
+    return {name: value for name, value in asked.items() if value is not None}
+
+
+def _digest_to_accept(request: Request, asked: Body) -> str | None:
+    """Identity of what is asked. Raises InvalidRequest where that is unsound, unless a flow run can end with that."""
+    return DeliberationRequest.read(asked).digest if request.run is None else request.digest
+
+
+def _was_made_by_a_cancel(standing: Body) -> bool:
+    """Whether a key stands since a cancel came before its request, which nobody has seen to yet."""
+    return "request_digest" not in standing and not has_ended(standing)
+
+
+async def _new_key(record: Record, request: Request, asked: Body, digest: str | None) -> Body:
+    """The first value of the key of a deliberation that waits."""
+    return {
         "id": request.id,
         "status": Status.PENDING.value,
         "request_digest": digest,
@@ -168,21 +204,8 @@ async def _accepted(record: Record, request: Request) -> bool:
         "lane": request.lane,
         "run": request.run,
         "requested_at": datetime.now(UTC).isoformat(),
+        **await _noted(record, request.id, asked),
     }
-    standing = await status_of(record, request.id)
-    await require_same(record, request.id, digest, standing)
-    if standing is None:
-        status |= await _noted(record, request.id, asked)
-        if await record.create_status(request.id, status):
-            return True
-        standing = await status_of(record, request.id) or {}
-        await require_same(record, request.id, digest, standing)
-    elif "request_digest" not in standing and not Status(standing["status"]).final:  # made by a cancel, before
-        status |= await _noted(record, request.id, asked)
-        await record.merge_status(request.id, {name: status[name] for name in status if name not in standing})
-    if request.run is not None:
-        return True
-    return not Status(standing["status"]).final and not await queued(record, request.id, request.lane)
 
 
 async def _noted(record: Record, deliberation_id: str, asked: Body) -> Body:

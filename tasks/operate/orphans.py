@@ -28,15 +28,17 @@ from blocks.exceptions import RecordUnreadable
 from blocks.jetstream import Retention
 from blocks.record import subjects
 from blocks.record.events import LEASE_S, Body, Record
-from blocks.record.installation import note, pools, read_note, server_time
+from blocks.record.installation import pools, server_time
 from blocks.record.queue import LANES, workers
 from tasks.collect.end import end
-from tasks.collect.states import ended_state
-from tasks.council.models import InvalidRequest, Status
+from tasks.collect.states import ended_state, wants_end
+from tasks.council.models import InvalidRequest
+from tasks.council.plain import error_line
 from tasks.council.report.markup import cell
 from tasks.deliberations.ownership import begun_under, ours_in_prefect
-from tasks.deliberations.read import status_of
+from tasks.deliberations.read import has_ended, status_of
 from tasks.deliberations.submit import Request, ask_to_cancel, asked_in, asked_of, enqueue, id_of, queued
+from tasks.operate.cursors import note_cursor, read_cursor
 
 T = TypeVar("T")
 
@@ -50,8 +52,6 @@ LOOK_AGAIN_S = 2 * LEASE_S
 """A deliberation counts as unattended when it is so at both ends of this time."""
 CURSOR = "housekeeping.cursor"
 """Note of how far the last run came among the keys: what one run cannot look at, the next ones do."""
-SAID = 300
-"""Characters of an error that are told."""
 OPEN = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
 
 
@@ -80,8 +80,8 @@ async def find_orphans() -> Orphans:
     first = await _candidates(record)
     if first.deliberations or first.runs:
         await asyncio.sleep(LOOK_AGAIN_S)
-    still = [one for one in first.deliberations if await _told(one, is_orphan(record, one))]
-    runs = [run for run in first.runs if await _told(str(run.id), _is_left(record, run))]
+    still = [one for one in first.deliberations if await _isolated(one, is_orphan(record, one))]
+    runs = [run for run in first.runs if await _isolated(str(run.id), _is_left(record, run))]
     return Orphans(still[:MAX_TREATED], runs[:MAX_TREATED])
 
 
@@ -101,9 +101,9 @@ async def handle_orphans(orphans: Orphans, timeout_s: float) -> Done:
     record, done = await open_record(), Done()
     anybody, now = await workers(record) > 0, await server_time(record)
     for one in orphans.deliberations:
-        await _told(one, _handle(record, one, timeout_s, anybody, now, done))
+        await _isolated(one, _handle(record, one, timeout_s, anybody, now, done))
     for run in orphans.runs:
-        await _told(str(run.id), _stop(run, done))
+        await _isolated(str(run.id), _stop(run, done))
     return done
 
 
@@ -136,37 +136,46 @@ def housekeeping_state(done: Done, statuses: int, artifacts: int) -> State[Any]:
 # --- one deliberation -----------------------------------------------------------------------------
 
 
-async def _told(one: str, work: Awaitable[T]) -> T | None:
+async def _isolated(one: str, work: Awaitable[T]) -> T | None:
     """What the work on one brings, None where it fails, which is told: others go on."""
     try:
         async with asyncio.timeout(60):
             return await work
     except Exception as error:  # noqa: BLE001  # whatever one of them brings up must not end the others
-        said = str(error) or type(error).__name__
-        get_run_logger().warning("%s could not be seen to: %s", one[:64], said[:SAID])
+        get_run_logger().warning("%s could not be seen to: %s", one[:64], error_line(error))
         return None
 
 
 async def _handle(record: Record, one: str, timeout_s: float, anybody: bool, now: datetime, done: Done) -> None:
+    """Resume or end one; where it has ended meanwhile, see to it that Prefect shows it. Raises RecordError."""
     status = await status_of(record, one) or {}
     run = await _flow_run(record, one, status)
-    in_prefect = run.state if run else None
-    if (reached := _status(status)) is not None and reached.final:
-        if run and in_prefect and not in_prefect.is_final():
+    if has_ended(status):
+        if run is not None and _is_shown_as_open(run):
             await _correct(run, status)
             done.corrected.append(one)
         return
-    stopped = bool(status.get("cancel_requested")) or (run is not None and await _is_stopped(run))
+    stopped = await _is_to_stop(status, run)
     since = _since(status, now)
-    if not stopped and anybody and (now - since).total_seconds() < timeout_s:
-        await record.merge_status(one, {"unattended_since": since.isoformat()})
-        await _resume(record, one, status, run)
-        done.resumed.append(one)
-    elif stopped or (now - since).total_seconds() >= timeout_s:
+    if stopped or (now - since).total_seconds() >= timeout_s:
         await _end(record, one, status, run, stopped)
         done.ended.append(one)
-    else:  # nobody is there to resume it: it waits for a worker, until its time is over
-        await record.merge_status(one, {"unattended_since": since.isoformat()})
+        return
+    await record.merge_status(one, {"unattended_since": since.isoformat()})
+    if anybody:  # else it waits for a worker, until its time is over
+        await _resume(record, one, status, run)
+        done.resumed.append(one)
+
+
+def _is_shown_as_open(run: FlowRun) -> bool:
+    return run.state is not None and not run.state.is_final()
+
+
+async def _is_to_stop(status: Body, run: FlowRun | None) -> bool:
+    """Whether somebody asked for its end, on the record or in Prefect."""
+    if status.get("cancel_requested"):
+        return True
+    return run is not None and await _is_stopped(run)
 
 
 async def _resume(record: Record, one: str, status: Body, run: FlowRun | None) -> None:
@@ -208,7 +217,7 @@ async def _is_stopped(run: FlowRun) -> bool:
     """Whether Prefect was told to stop a run, or the run that it is a part of, as of an evaluation."""
     async with get_client() as client:
         for _ in range(MAX_NESTED):
-            if run.state is not None and (run.state.is_cancelling() or run.state.is_cancelled()):
+            if wants_end(run.state):
                 return True
             if run.parent_task_run_id is None:
                 return False
@@ -220,12 +229,6 @@ async def _is_stopped(run: FlowRun) -> bool:
             except ObjectNotFound:
                 return False
     return False
-
-
-def _status(body: Body) -> Status | None:
-    """The status that a body has; None where it has none that there is."""
-    text = body.get("status")
-    return Status(text) if isinstance(text, str) and text in set(Status) else None
 
 
 def _since(status: Body, now: datetime) -> datetime:
@@ -256,20 +259,20 @@ async def _candidates(record: Record) -> Orphans:
     found, seen = Orphans(), set[str]()
     async for one in _open_on_record(record):
         seen.add(one)
-        if await _told(one, is_orphan(record, one)):
+        if await _isolated(one, is_orphan(record, one)):
             found.deliberations.append(one)
     served = await pools(record)
     async for run in ours_in_prefect(record, OPEN):
         one = id_of(run.parameters, str(run.id))
-        if one not in seen and await _told(one, _is_lost(record, one, run, served)):
+        if one not in seen and await _isolated(one, _is_unattended(record, one, run, served)):
             seen.add(one)
             found.deliberations.append(one)
-        elif await _told(str(run.id), _is_left(record, run)):
+        elif await _isolated(str(run.id), _is_left(record, run)):
             found.runs.append(run)
     return found
 
 
-async def _is_lost(record: Record, one: str, run: FlowRun, served: Collection[str]) -> bool:
+async def _is_unattended(record: Record, one: str, run: FlowRun, served: Collection[str]) -> bool:
     """Whether a run that Prefect shows as under way is that of a deliberation which nobody runs.
 
     A Pending run of a pool that our workers do not take from waits for its process or pod.
@@ -296,7 +299,7 @@ async def _flow_name(run: FlowRun) -> str:
 
 async def _open_on_record(record: Record) -> AsyncIterator[str]:
     """Open deliberations, from where the last look ended and once around, as far as one look goes."""
-    begin = await _noted_cursor(record)
+    begin = await read_cursor(record, CURSOR)
     after, around = begin, False
     for _ in range(MAX_LOOKED_AT):
         # Items have a dot, and are not looked at.
@@ -307,17 +310,9 @@ async def _open_on_record(record: Record) -> AsyncIterator[str]:
         if event is None or (around and event.sequence > begin):
             break
         after = event.sequence
-        status = _status(event.body)
-        if event.body and (
-            status is None or not status.final
-        ):  # a key without a status is PENDING; a deleted one empty
+        if event.body and not has_ended(event.body):  # a key without a status is PENDING; a deleted one empty
             yield event.subject.rpartition(".")[2]
-    await note(record, CURSOR, str(after))
-
-
-async def _noted_cursor(record: Record) -> int:
-    text = await read_note(record, CURSOR) or ""
-    return int(text) if text.isascii() and text.isdigit() else 0
+    await note_cursor(record, CURSOR, after)
 
 
 async def _flow_run(record: Record, one: str, status: Body) -> FlowRun | None:

@@ -24,9 +24,11 @@ from blocks.names import tag_of
 from blocks.ownership import check_same
 from blocks.record import subjects
 from blocks.record.events import Event, Record
-from blocks.record.installation import note, read_note, server_time
-from tasks.council.models import InvalidRequest, Status
-from tasks.deliberations.ownership import named_as_ours, of_our_names
+from blocks.record.installation import server_time
+from tasks.council.models import InvalidRequest
+from tasks.deliberations.ownership import of_our_names, untagged_is_ours
+from tasks.deliberations.read import has_ended
+from tasks.operate.cursors import note_cursor, read_cursor
 
 MAX_KEYS = 50_000
 """Keys that one run looks at; the oldest come first."""
@@ -69,9 +71,7 @@ async def let_go_of_statuses(cleanup_s: float) -> int:
 
 def _ended_before(key: Event, before: datetime) -> bool:
     """Whether a key has a final status, and was last written before that time of the server."""
-    text = key.body.get("status")
-    final = isinstance(text, str) and text in set(Status) and Status(text).final
-    return final and key.time is not None and key.time < before
+    return has_ended(key.body) and key.time is not None and key.time < before
 
 
 @task(name="apply retention", retries=0, cache_policy=NO_CACHE, persist_result=False)
@@ -106,18 +106,17 @@ async def let_go_of_artifacts(days: float) -> int:
 
 async def _untagged(client: PrefectClient, record: Record, ended: FlowRunFilter) -> AsyncIterator[FlowRunFilter]:
     """Runs without our tag that our record names, page by page, from where the last look ended."""
-    text = await read_note(record, CURSOR) or ""
-    offset = int(text) if text.isascii() and text.isdigit() else 0
+    offset = await read_cursor(record, CURSOR)
     for _ in range(0, MAX_RUNS, PAGE):
         flows = of_our_names()
         found = await client.read_flow_runs(flow_filter=flows, flow_run_filter=ended, limit=PAGE, offset=offset)
-        others = [run for run in found if tag_of(record.installation) not in run.tags]
-        if ids := [run.id for run in others if await named_as_ours(record, run)]:
+        if ids := [run.id for run in found if await untagged_is_ours(record, run)]:
             yield FlowRunFilter.model_validate({"id": {"any_": ids}})
-        offset = offset + PAGE if len(found) == PAGE else 0
-        if not offset:
+        offset += PAGE
+        if len(found) < PAGE:  # these were the last ones: the next look begins anew
+            offset = 0
             break
-    await note(record, CURSOR, str(offset))
+    await note_cursor(record, CURSOR, offset)
 
 
 async def _delete_artifacts(client: PrefectClient, runs: FlowRunFilter) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -136,3 +137,23 @@ async def test_a_character_in_two_pieces_of_a_stream_is_whole() -> None:
     sent = b"".join(b"data: " + body(chunk) + b"\n\n" for chunk in chunks)
     found = await read_stream(Stream(sent), "m", "vllm", 1 << 20)  # type: ignore[arg-type]
     assert found.content == "a\U0001f600b"
+
+
+async def test_a_long_line_that_trickles_costs_no_more_than_its_bytes() -> None:
+    """The same bytes in as many pieces, once as one line and once as many, take about as long to read."""
+    answer = b"data: " + body({"choices": [{"delta": {"content": "x" * 600_000}, "finish_reason": "stop"}]})
+    pieces = [answer[at : at + 20] for at in range(0, len(answer), 20)]
+    comments = [b":" + b"-" * 18 + b"\n"] * len(pieces)
+    short = b"data: " + body({"choices": [{"delta": {"content": "x"}, "finish_reason": "stop"}]})
+    in_one, in_many = [], []
+    for _ in range(3):
+        in_one.append(await seconds_to_read(*pieces))
+        in_many.append(await seconds_to_read(*comments, short))
+    assert min(in_one) < 5 * min(in_many)
+
+
+async def seconds_to_read(*pieces: bytes) -> float:
+    """Processor time for one stream."""
+    started = time.process_time()
+    check(await read_stream(Stream(*pieces), "m", "vllm", 1 << 20))  # type: ignore[arg-type]
+    return time.process_time() - started

@@ -109,11 +109,11 @@ async def kept_by_nats(url: str, deliberation_id: str) -> dict[str, str]:
 
 def written_to_files(home: str) -> Iterator[tuple[str, str]]:
     """Logs of the stack's parts and of Ray's session, and Prefect's database as it lies on the disk."""
-    from deployments.stack.places import Places
+    from deployments.stack.paths import StackPaths
 
-    places = Places.of(home)
-    logs, sessions = list((places.home / "logs").glob("*")), list(places.ray_sessions.glob("session_2*/logs/**/*"))
-    database = list(places.prefect_home.glob("prefect.db*"))
+    paths = StackPaths.of(home)
+    logs, sessions = list((paths.home / "logs").glob("*")), list(paths.ray_sessions.glob("session_2*/logs/**/*"))
+    database = list(paths.prefect_home.glob("prefect.db*"))
     assert logs and sessions and database
     for path in (*logs, *sessions, *database):
         if path.is_file() and path.stat().st_size:

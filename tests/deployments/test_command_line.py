@@ -16,7 +16,7 @@ import pytest
 import pytest_asyncio
 
 from deployments.stack import environment
-from deployments.stack.places import Places, write_private
+from deployments.stack.paths import StackPaths, write_private
 from tasks.council.voting.rules.registry import DEFAULT, RULES
 from tests.deployments.commands import CONCLAVE, OF_THE_STACK, conclave, end, start
 
@@ -227,7 +227,7 @@ VERBS = (
 
 async def test_a_wrong_key_of_prefect_is_one_line_from_every_verb(connected: Any, stack: Any) -> None:
     """Code 6, with the name of the variable, and nothing is written; `status` and `doctor` say it, too."""
-    with instead(Places.of(stack.home).prefect_auth, "conclave:wrong"):
+    with instead(StackPaths.of(stack.home).prefect_auth, "conclave:wrong"):
         given = {"PREFECT_API_AUTH_STRING": ""}
         status, doctor = await asyncio.gather(conclave("status", **given), conclave("doctor", **given))
         ended = await asyncio.gather(*(conclave(*arguments, **given) for arguments in VERBS))
@@ -243,7 +243,7 @@ async def test_a_wrong_key_of_prefect_is_one_line_from_every_verb(connected: Any
 
 async def test_a_wrong_token_of_ray_is_one_line(connected: Any, stack: Any) -> None:
     """Where agents are needed."""
-    with instead(Places.of(stack.home).ray_token, "wrong"):
+    with instead(StackPaths.of(stack.home).ray_token, "wrong"):
         ended, status = await asyncio.gather(conclave("deliberate", TASK), conclave("status"))
     assert (ended.code, ended.out, status.code) == (6, "", 6)
     assert "it refuses our token (RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH)" in ended.err
@@ -272,7 +272,7 @@ async def test_a_wrong_password_of_nats_is_one_line(connected: Any, stack: Any) 
 
 async def test_a_shell_gets_addresses_and_keys(connected: Any, stack: Any) -> None:
     """By lines for `eval`; nothing but this verb says any of the keys."""
-    places = Places.of(stack.home)
+    paths = StackPaths.of(stack.home)
     line = f'eval "$({CONCLAVE} env)" && {sys.executable} -c "import json, os; print(json.dumps(dict(os.environ)))"'
     bare = {name: os.environ[name] for name in ("PATH", "HOME")} | {"CONCLAVE_HOME": stack.home}
     shell = await asyncio.create_subprocess_shell(line, env=bare, stdout=asyncio.subprocess.PIPE)
@@ -282,17 +282,17 @@ async def test_a_shell_gets_addresses_and_keys(connected: Any, stack: Any) -> No
     assert set(wanted) >= {"NATS_URL", "PREFECT_API_URL", "PREFECT_API_AUTH_STRING", "RAY_ADDRESS", "CONCLAVE_HOME"}
 
     guest = await conclave("env", "--events")
-    assert f"export NATS_URL=nats://events:{places.events_password.read_text()}@" in guest.out
-    assert places.nats_password.read_text() not in guest.out
+    assert f"export NATS_URL=nats://events:{paths.events_password.read_text()}@" in guest.out
+    assert paths.nats_password.read_text() not in guest.out
 
     keys = [
         file.read_text()
         for file in (
-            places.prefect_auth,
-            places.nats_password,
-            places.events_password,
-            places.llm_key,
-            places.ray_token,
+            paths.prefect_auth,
+            paths.nats_password,
+            paths.events_password,
+            paths.llm_key,
+            paths.ray_token,
         )
     ]
     verbs = (

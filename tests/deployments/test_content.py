@@ -7,10 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.deployments.test_worker import Worker, worker
+from tests.deployments.warm_worker import TASK, Worker
 
-__all__ = ["worker"]
-TASK = "Write a function to merge sorted arrays"
 SECRET = "from-a-variable"
 VARIABLE = "a_secret"
 

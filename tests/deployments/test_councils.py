@@ -119,9 +119,9 @@ def recorded_as(stack: Any, part: str, url: str) -> Generator[Any, None, None]:
     """The stack, as if that part of it had been given from outside."""
     from deployments.settings import load_settings
     from deployments.stack import status
-    from deployments.stack.places import Places, write_private
+    from deployments.stack.paths import StackPaths, write_private
 
-    file = Places.of(stack.home).record
+    file = StackPaths.of(stack.home).record
     before = file.read_text()
     record = json.loads(before)
     record["parts"][part] = {"url": url, "external": True}

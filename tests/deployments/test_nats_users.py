@@ -177,12 +177,12 @@ async def test_without_the_right_password_nobody_gets_in(server: tuple[str, str]
 
 def test_what_was_kept_before_there_were_accounts_is_kept_on(tmp_path: Path) -> None:
     """It moves to our account once."""
-    from deployments.stack.places import Places
+    from deployments.stack.paths import StackPaths
 
-    places = Places.of(tmp_path)
+    paths = StackPaths.of(tmp_path)
     before = tmp_path / "nats/jetstream/$G/streams/CONCLAVE_DECISIONS"
     before.mkdir(parents=True)
-    places.adopt_record()
-    places.adopt_record()
+    paths.adopt_record()
+    paths.adopt_record()
     assert (tmp_path / "nats/jetstream/CONCLAVE/streams/CONCLAVE_DECISIONS").is_dir()
     assert not before.exists()

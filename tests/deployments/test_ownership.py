@@ -75,15 +75,15 @@ async def other(connected: Any, other_nats: str) -> Any:
 @pytest.fixture
 def other_stack(stack: Any, other_nats: str, tmp_path: Path) -> Any:
     """What a second home's `up` finds: its own NATS, and the first one's Prefect."""
-    from deployments.stack.places import Places, write_private
+    from deployments.stack.paths import StackPaths, write_private
 
     home = tmp_path / "home"
     home.mkdir()
-    record = json.loads(Places.of(stack.home).record.read_text())
+    record = json.loads(StackPaths.of(stack.home).record.read_text())
     record["parts"] = {name: {**part, "external": True} for name, part in record["parts"].items()}
     record["parts"]["nats"]["url"] = other_nats
     record["llm_key"] = os.environ["CONCLAVE_LLM_API_KEY"]  # of the model server that both use
-    write_private(Places.of(home).record, json.dumps(record))
+    write_private(StackPaths.of(home).record, json.dumps(record))
     return stack.model_copy(update={"nats": other_nats, "home": str(home)})
 
 

@@ -31,7 +31,7 @@ from deployments.stack.exceptions import (
 from deployments.stack.models import PartRecord, PartStatus, StackRecord, without_credentials
 from deployments.stack.observation import without_own
 from deployments.stack.parts import Part, ask_part, nats_config, plan
-from deployments.stack.places import Places, is_private, locked, log_tail, mark_log, write_private
+from deployments.stack.paths import StackPaths, is_private, locked, log_tail, mark_log, write_private
 from deployments.stack.ports import free_port, is_free, pass_on_claims
 from deployments.stack.probes import ask_prefect
 from deployments.stack.processes import family
@@ -123,7 +123,7 @@ def test_a_model_servers_url_may_end_in_v1() -> None:
     assert {load_settings({"VLLM_URL": url}).llm_url for url in given} == {expected}
 
 
-# --- ports, places, configuration -------------------------------------------------------------------------
+# --- ports, paths, configuration --------------------------------------------------------------------------
 
 
 def test_the_usual_port_is_taken_if_it_is_free() -> None:
@@ -144,45 +144,45 @@ def test_a_taken_port_is_left_alone_for_the_next_one() -> None:
 
 def test_a_long_home_has_a_short_socket() -> None:
     """A unix socket's path ends at 108 bytes, and Ray's sockets lie 66 bytes deeper."""
-    places = Places.of(Path("/") / ("long" * 60))
-    assert len(str(places.socket)) < 100
-    assert len(str(places.ray_sessions)) < 42
-    assert places.runtime != Places.of("/other").runtime
+    paths = StackPaths.of(Path("/") / ("long" * 60))
+    assert len(str(paths.socket)) < 100
+    assert len(str(paths.ray_sessions)) < 42
+    assert paths.runtime != StackPaths.of("/other").runtime
 
 
 def test_what_is_written_can_be_read_by_its_owner_only(settings: Settings) -> None:
     """Directories and keys are closed to others, those that were open before as well, and no key is like another."""
-    places = Places.of(settings.home)
-    (places.home / "logs").mkdir(parents=True, mode=0o755)
+    paths = StackPaths.of(settings.home)
+    (paths.home / "logs").mkdir(parents=True, mode=0o755)
     for name in ("lock", "deployed.json", "logs/supervisord.log"):
-        (places.home / name).touch(mode=0o644)
-    places.create()
-    made = [places.home, places.runtime, *places.home.rglob("*")]
+        (paths.home / name).touch(mode=0o644)
+    paths.create()
+    made = [paths.home, paths.runtime, *paths.home.rglob("*")]
     assert {path.name: path.stat().st_mode & 0o077 for path in made} == {path.name: 0 for path in made}
-    assert len({key.read_text() for key in keys(places)}) == len(keys(places))
-    before = {key: key.read_text() for key in keys(places)}
-    places.create()
-    assert {key: key.read_text() for key in keys(places)} == before
-    places.runtime.rmdir()
+    assert len({key.read_text() for key in keys(paths)}) == len(keys(paths))
+    before = {key: key.read_text() for key in keys(paths)}
+    paths.create()
+    assert {key: key.read_text() for key in keys(paths)} == before
+    paths.runtime.rmdir()
 
 
 def test_a_runtime_directory_of_somebody_else_is_left_alone(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stack of this home still comes up: in another one, which is found again and made anew."""
-    monkeypatch.setattr("deployments.stack.places._TEMPORARY", str(tmp_path))
-    places = Places.of(settings.home)
-    usual = places.runtime
+    monkeypatch.setattr("deployments.stack.paths._TEMPORARY", str(tmp_path))
+    paths = StackPaths.of(settings.home)
+    usual = paths.runtime
     usual.symlink_to(tmp_path / "theirs")
     (tmp_path / "theirs").mkdir(mode=0o777)
-    places.create()
-    chosen = places.runtime
+    paths.create()
+    chosen = paths.runtime
     assert chosen != usual
     assert is_private(chosen)
-    assert Places.of(settings.home).runtime == chosen
+    assert StackPaths.of(settings.home).runtime == chosen
     chosen.rmdir()
-    places.create()
-    assert is_private(places.runtime)
+    paths.create()
+    assert is_private(paths.runtime)
 
 
 @pytest.mark.parametrize("found", ["", "junk", "\x00\xff", "99999999999999999999"])
@@ -280,14 +280,14 @@ def test_two_that_start_at_once_get_two_ports(tmp_path: Path) -> None:
     assert int(done.stdout) == 4 * 100
 
 
-def keys(places: Places) -> list[Path]:
+def keys(paths: StackPaths) -> list[Path]:
     """The key of each door."""
     return [
-        places.ray_token,
-        places.prefect_auth,
-        places.nats_password,
-        places.events_password,
-        places.llm_key,
+        paths.ray_token,
+        paths.prefect_auth,
+        paths.nats_password,
+        paths.events_password,
+        paths.llm_key,
     ]
 
 
@@ -295,15 +295,15 @@ def test_a_home_that_cannot_be_made_is_an_error_of_ours(tmp_path: Path) -> None:
     """The error names the directory."""
     (tmp_path / "file").write_text("")
     with pytest.raises(StackError, match="file"):
-        Places.of(tmp_path / "file" / "home").create()
+        StackPaths.of(tmp_path / "file" / "home").create()
 
 
 def test_the_lock_is_waited_for_and_then_given_up(settings: Settings) -> None:
     """A second command of the same home says that it waits, and ends with an error."""
-    places = Places.of(settings.home)
-    places.home.mkdir()
+    paths = StackPaths.of(settings.home)
+    paths.home.mkdir()
     told: list[str] = []
-    with locked(places, 0, silent), pytest.raises(StackBusyError), locked(places, 0.1, told.append):
+    with locked(paths, 0, silent), pytest.raises(StackBusyError), locked(paths, 0.1, told.append):
         pass
     assert len(told) == 1
 
@@ -329,14 +329,14 @@ def program(text: str, part: str) -> configparser.SectionProxy:
 def test_the_configuration_quotes_what_a_command_contains() -> None:
     """Spaces and percent signs of a command come out as they went in."""
     command = ("/a dir/100%/run", "--name", "it's")
-    text = configuration([Part("nats", "nats://127.0.0.1:4222", command)], Places.of("/home"))
+    text = configuration([Part("nats", "nats://127.0.0.1:4222", command)], StackPaths.of("/home"))
     assert tuple(shlex.split(program(text, "nats")["command"].replace("%%", "%")))[-3:] == command
 
 
 def test_every_part_that_is_ours_is_restarted_and_ended_as_a_group(settings: Settings) -> None:
     """Prefect and Ray run below NATS, and all are stopped with their children."""
     parts = plan(settings, UpOptions(simulate=True))
-    text = configuration(parts, Places.of(settings.home))
+    text = configuration(parts, StackPaths.of(settings.home))
     for part in parts:
         section = program(text, part.name)
         assert (section["autorestart"], section["stopasgroup"], section["killasgroup"]) == ("true",) * 3
@@ -347,12 +347,12 @@ def test_every_part_that_is_ours_is_restarted_and_ended_as_a_group(settings: Set
 def test_no_secret_is_in_the_configuration(settings: Settings) -> None:
     """Neither the model server's key nor the Ray token is written into it."""
     secret = settings.model_copy(update={"llm_api_key": load_settings({"CONCLAVE_LLM_API_KEY": "hush"}).llm_api_key})
-    places = Places.of(settings.home)
-    places.create()
-    text = configuration(plan(secret, UpOptions(simulate=True)), places)
+    paths = StackPaths.of(settings.home)
+    paths.create()
+    text = configuration(plan(secret, UpOptions(simulate=True)), paths)
     assert "hush" not in text
-    assert [key.name for key in keys(places) if key.read_text() in text] == []
-    places.runtime.rmdir()
+    assert [key.name for key in keys(paths) if key.read_text() in text] == []
+    paths.runtime.rmdir()
 
 
 UNRELATED = (
@@ -390,21 +390,21 @@ def test_a_key_for_a_part_from_outside_is_found_by_later_commands(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without asking the user again; one that the shell has comes first, and none is shown."""
-    places = Places.of(settings.home)
-    places.create()
+    paths = StackPaths.of(settings.home)
+    paths.create()
     parts = {
         name: PartRecord(url=f"http://127.0.0.1:{port}", external=True)
         for port, name in enumerate(("nats", "prefect", "ray", "llm"))
     }
     record = StackRecord(parts=parts, given={"PREFECT_API_AUTH_STRING": "user:given-to-up"})
-    write_private(places.record, record.model_dump_json())
+    write_private(paths.record, record.model_dump_json())
     told = status(settings, ask=False)
     monkeypatch.delenv("PREFECT_API_AUTH_STRING", raising=False)
     assert environment(told)["PREFECT_API_AUTH_STRING"] == "user:given-to-up"
     monkeypatch.setenv("PREFECT_API_AUTH_STRING", "user:newer")
     assert "PREFECT_API_AUTH_STRING" not in environment(told)
     assert "given-to-up" not in told.model_dump_json()
-    places.runtime.rmdir()
+    paths.runtime.rmdir()
 
 
 @pytest.mark.parametrize("given", [True, False], ids=["a key of the user's", "the home's own key"])
@@ -415,9 +415,9 @@ def test_no_part_is_given_a_secret_that_it_has_no_use_for(
     """Nothing of the operator's own, the model server's key to the model server alone, each other key to its door."""
     for name in UNRELATED:
         monkeypatch.setenv(name, OPERATORS)
-    places = Places.of(settings.home)
-    places.create()
-    password = places.nats_password.read_text()
+    paths = StackPaths.of(settings.home)
+    paths.create()
+    password = paths.nats_password.read_text()
     urls = {"nats": f"nats://conclave:{password}@127.0.0.1:4222", "prefect": "http://127.0.0.1:4200/api"}
     urls |= {"ray": "127.0.0.1:6379", "llm": "http://127.0.0.1:8000", "worker": "http://127.0.0.1:8090"}
     record = StackRecord(
@@ -425,11 +425,11 @@ def test_no_part_is_given_a_secret_that_it_has_no_use_for(
         simulated=simulated,
         llm_key="the-users-key" if given else None,
     )
-    write_private(places.record, record.model_dump_json())
-    write_environments(settings, places, record)
-    secrets = {key.name: key.read_text() for key in keys(places)} | {"the operator's": OPERATORS}
+    write_private(paths.record, record.model_dump_json())
+    write_environments(settings, paths, record)
+    secrets = {key.name: key.read_text() for key in keys(paths)} | {"the operator's": OPERATORS}
     secrets["llm_key"] = record.llm_key or secrets["llm_key"]
-    written = {file.name: file.read_text() for file in places.environments.iterdir()}
+    written = {file.name: file.read_text() for file in paths.environments.iterdir()}
     assert set(written) == set(urls)
     written["supervisord"] = " ".join(supervisors_environment(settings).values())
     held = {name: {part for part, text in written.items() if secret in text} for name, secret in secrets.items()}
@@ -441,7 +441,7 @@ def test_no_part_is_given_a_secret_that_it_has_no_use_for(
         "nats_events_password": set(),
         "ray_token": set(),
     }
-    places.runtime.rmdir()
+    paths.runtime.rmdir()
 
 
 def test_nats_writes_through_only_when_it_is_asked_to() -> None:
@@ -566,7 +566,7 @@ def outside(settings: Settings, **urls: str) -> None:
     settings.home.mkdir(exist_ok=True)
     given = {"nats": "nats://n:1", "prefect": "http://p/api", "ray": "r:1", "llm": "http://l:1", **urls}
     parts = {name: {"url": url, "external": True} for name, url in given.items()}
-    write_private(Places.of(settings.home).record, json.dumps({"parts": parts}))
+    write_private(StackPaths.of(settings.home).record, json.dumps({"parts": parts}))
 
 
 def test_an_external_prefect_keeps_the_users_profile(settings: Settings) -> None:
@@ -594,24 +594,24 @@ def test_what_a_shell_kept_of_this_homes_own_parts_is_not_from_outside(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`eval "$(conclave env)"`, `down`, `up`: all are started again; others' parts are still theirs."""
-    places = Places.of(settings.home)
-    places.create()
+    paths = StackPaths.of(settings.home)
+    paths.create()
     own = {
         "CONCLAVE_HOME": str(settings.home),
-        "NATS_URL": f"nats://conclave:{places.nats_password.read_text()}@127.0.0.1:4222",
+        "NATS_URL": f"nats://conclave:{paths.nats_password.read_text()}@127.0.0.1:4222",
         "PREFECT_API_URL": "http://127.0.0.1:4200/api",
         "RAY_ADDRESS": "127.0.0.1:6379",
         "VLLM_URL": "http://127.0.0.1:8000",
-        "CONCLAVE_LLM_API_KEY": places.llm_key.read_text(),
+        "CONCLAVE_LLM_API_KEY": paths.llm_key.read_text(),
     }
-    monkeypatch.setenv("PREFECT_API_AUTH_STRING", places.prefect_auth.read_text())
-    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(places.ray_token))
-    assert without_own(load_settings(own), places) == settings
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", paths.prefect_auth.read_text())
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(paths.ray_token))
+    assert without_own(load_settings(own), paths) == settings
     theirs = load_settings({**own, "NATS_URL": "nats://n:1", "RAY_ADDRESS": "r:1", "VLLM_URL": "http://l:1"})
-    kept = without_own(theirs, places)
+    kept = without_own(theirs, paths)
     assert (kept.nats_url, kept.ray_address, kept.llm_url) == ("nats://n:1", "r:1", "http://l:1")
     assert kept.llm_api_key is None  # a server from outside never gets the home's own
-    places.runtime.rmdir()
+    paths.runtime.rmdir()
 
 
 def test_a_stack_that_never_was_is_stopped(settings: Settings) -> None:
@@ -624,10 +624,10 @@ def test_a_stack_that_never_was_is_stopped(settings: Settings) -> None:
 
 def test_a_record_without_a_supervisor_is_recognised_as_stale(settings: Settings) -> None:
     """Parts of a stack whose processes are all gone are stopped, whatever the state file says."""
-    places = Places.of(settings.home)
+    paths = StackPaths.of(settings.home)
     settings.home.mkdir()
     parts = {name: {"url": "http://127.0.0.1:1"} for name in ("nats", "llm", "prefect", "ray")}
-    write_private(places.record, json.dumps({"parts": parts}))
+    write_private(paths.record, json.dumps({"parts": parts}))
     assert {part.state for part in status(settings).parts.values()} == {"stopped"}
     assert not status(settings).is_up
 
@@ -664,8 +664,8 @@ MAY_HAVE = {"llm_key": {"llm"}, "prefect_auth": {"prefect", "worker"}}
 
 def seen_in_processes(settings: Settings) -> dict[str, set[str]]:
     """Secrets in the environment or the command line of a process that has no use for them, with its part's name."""
-    places, found = Places.of(settings.home), dict[str, set[str]]()
-    secrets = {key.name: key.read_text() for key in keys(places)} | {"the operator's": OPERATORS}
+    paths, found = StackPaths.of(settings.home), dict[str, set[str]]()
+    secrets = {key.name: key.read_text() for key in keys(paths)} | {"the operator's": OPERATORS}
     for process in family(settings.home).everyone:
         with contextlib.suppress(psutil.NoSuchProcess):
             environ, command = process.environ(), " ".join(process.cmdline())
@@ -718,7 +718,7 @@ def test_a_stack_comes_up_heals_is_found_again_and_goes_without_a_trace(
     assert down(settings, silent) is True
     assert running(everyone) == []
     assert family(settings.home).everyone == set()
-    assert not Places.of(settings.home).record.exists()
+    assert not StackPaths.of(settings.home).record.exists()
     with pytest.raises(NoAnswerError):
         ask_part(Part("nats", str(told.nats)), settings)
     assert down(settings, silent) is False

@@ -7,79 +7,14 @@ import json
 import signal
 import sys
 import uuid
-from collections.abc import AsyncGenerator
 from typing import Any
 
-import aiohttp
-import httpx
 import pytest
 import pytest_asyncio
 
 from deployments.stack.probes import in_work
 from tests.conftest import until
-
-TASK = "Write a function to merge sorted arrays"
-HEALTH = "127.0.0.1:{}"
-
-
-class Worker:
-    """The flows' loop of a worker, and what the record and Prefect say of what it runs."""
-
-    def __init__(self, thread: Any, record: Any, health: str) -> None:
-        self.thread, self.record, self.health = thread, record, health
-
-    async def ask(self, one: str, **request: Any) -> bool:
-        """Put a request into the queue."""
-        from tasks.deliberations.submit import Request, enqueue
-
-        fields = {"parameters": {"task": TASK}, "door": "gateway", **request}
-        return bool(await enqueue(self.record, Request(id=one, **fields)))
-
-    async def finished(self, one: str) -> dict[str, Any]:
-        """Its final event, once the request has left the queue."""
-        from tasks.deliberations.submit import queued
-
-        async def done() -> Any:
-            event = await self.record.last(f"deliberations.{one}.finished")
-            return event if event and not await queued(self.record, one) else None
-
-        return dict((await until(done)).body)
-
-    async def told(self) -> tuple[int, dict[str, Any]]:
-        """What its health endpoint answers."""
-        async with aiohttp.ClientSession() as session, session.get(f"http://{self.health}/healthz") as answer:
-            return answer.status, await answer.json()
-
-
-@pytest_asyncio.fixture
-async def worker(connected: Any) -> AsyncGenerator[Worker, None]:
-    """A worker's flows' loop, ready, drained after the test."""
-    from prefect.logging import get_logger
-
-    from deployments.settings import load_settings
-    from deployments.stack.ports import free_port
-    from deployments.worker.flows_thread import FlowsThread
-    from deployments.worker.stalls import LoopWatch
-
-    address = f"127.0.0.1:{free_port(19000)}"
-    settings = load_settings().model_copy(update={"worker_health": address, "worker_drain_s": 20.0, "worker_batch": 1})
-    log = get_logger("test-worker")
-    watch = LoopWatch(log)
-    watch.start()
-    thread = FlowsThread(settings, "conclave", 8, log, watch)
-    thread.start()
-    found = Worker(thread, connected, address)
-    try:
-        await until(lambda: _ready(thread))
-        yield found
-    finally:
-        await thread.stop()
-        watch.close()
-    assert thread.failure is None
-
-
-async def _ready(thread: Any) -> bool:
-    return bool(thread.ready)
+from tests.deployments.warm_worker import TASK, Worker, body_of, buried_of, is_ready
 
 
 async def test_a_request_becomes_one_flow_run_and_one_decision(
@@ -143,34 +78,6 @@ async def test_people_do_not_wait_behind_a_batch(
         finished = await worker.finished(one)
         assert (finished["status"], finished["engine"]) == ("CANCELLED", "simulator")
     assert not await simulator.calls(batch[2])
-
-
-async def test_a_failure_that_is_not_the_requests_is_tried_again(
-    worker: Worker, make_council: Any, simulator: Any, new_id: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A run that raises is run again, while another one goes on; after too many tries it is ended, and said to be."""
-    import deployments.worker.runs as runs
-    from blocks.exceptions import RecordError
-
-    monkeypatch.setattr(runs, "AGAIN_S", 0.1)
-    council = await make_council(1)
-    run_flow = runs.run_flow
-    raised = []
-
-    async def raising(flow: Any, run: Any, parameters: Any, *others: Any) -> Any:
-        if parameters.get("deliberation_id") == new_id:
-            raised.append(run.id)
-            raise RecordError("the disk is full")
-        return await run_flow(flow, run, parameters, *others)
-
-    monkeypatch.setattr(runs, "run_flow", raising)
-    assert await worker.ask(new_id, parameters={"task": TASK, "council": council})
-    assert await worker.ask(f"{new_id}-other", parameters={"task": TASK, "council": council})
-    assert (await worker.finished(f"{new_id}-other"))["status"] == "COMPLETED"
-    assert (await worker.finished(new_id))["status"] == "TIMEOUT"
-    assert len(raised) == runs.MAX_TRIES
-    assert len(set(raised)) == 1
-    assert (await worker.record.read_status(new_id))["tries"] == runs.MAX_TRIES
 
 
 async def test_what_a_killed_pod_left_is_taken_up_in_its_flow_run(worker: Worker, make_council: Any) -> None:
@@ -276,10 +183,10 @@ async def test_garbage_does_not_stop_it(worker: Worker, recorded: Any, make_coun
     """What is no request becomes a dead letter with the reason, whatever its subject, and the next one is run."""
     odd = {
         f"{new_id}-a": b"\xff",
-        f"{new_id}-b": json.dumps(_body(f"{new_id}-b", flow="os.system")).encode(),
+        f"{new_id}-b": json.dumps(body_of(f"{new_id}-b", flow="os.system")).encode(),
         f"{new_id}-c": b"[1,2]",
-        f"{new_id}-d": json.dumps(_body(f"{new_id}-d", run="garbage")).encode(),
-        f"{new_id}-e": json.dumps(_body("somebody-else")).encode(),
+        f"{new_id}-d": json.dumps(body_of(f"{new_id}-d", run="garbage")).encode(),
+        f"{new_id}-e": json.dumps(body_of("somebody-else")).encode(),
         f"{new_id};bad!id": b"{}",
         f"{new_id}-f": b"[" * 5_000,
     }
@@ -289,7 +196,7 @@ async def test_garbage_does_not_stop_it(worker: Worker, recorded: Any, make_coun
     assert (await worker.finished(new_id))["status"] == "COMPLETED"
 
     async def buried() -> Any:
-        found = await _buried(worker, new_id)
+        found = await buried_of(worker, new_id)
         return found if len(found) == len(odd) else None
 
     reasons = {letter.subject.removeprefix(f"requests.{new_id}"): letter.reason for letter in await until(buried)}
@@ -314,14 +221,14 @@ async def test_what_waits_beside_garbage_goes_on(
         return len(await simulator.calls(new_id)) == 3
 
     await until(asked)
-    other = _body(new_id, parameters={"task": "Something else", "council": council})
+    other = body_of(new_id, parameters={"task": "Something else", "council": council})
     for data in (b"[1,2]", json.dumps(other).encode()):
         await recorded.client.jetstream().publish(f"requests.{new_id}", data)
     finished = await worker.finished(new_id)
     assert (finished["status"], finished["engine"]) == ("COMPLETED", "simulator")
 
     async def buried() -> Any:
-        found = await _buried(worker, new_id)
+        found = await buried_of(worker, new_id)
         return found if len(found) == 2 else None
 
     reasons = [letter.reason for letter in await until(buried)]
@@ -350,7 +257,7 @@ async def test_another_request_does_not_end_one_that_was_left(
     async with get_client() as client:
         deployment = await client.read_deployment_by_name("deliberate/deliberate")
         run = await client.create_flow_run_from_deployment(deployment.id, parameters=strange, state=Pending())
-        message = _body(new_id, parameters=strange, run=str(run.id), door="prefect")
+        message = body_of(new_id, parameters=strange, run=str(run.id), door="prefect")
         await recorded.client.jetstream().publish(f"requests.{new_id}", json.dumps(message).encode())
 
         async def ended() -> Any:
@@ -392,11 +299,11 @@ async def test_a_message_gets_nobody_elses_run(worker: Worker, recorded: Any, ma
         messages = [(str(run.id), str(run.id)) for run in made]
         messages += [(f"{new_id}-{number}", str(run.id)) for number, run in enumerate(made)]
         for one, run in messages:
-            body = json.dumps(_body(one, parameters=ours, run=run, door="prefect")).encode()
+            body = json.dumps(body_of(one, parameters=ours, run=run, door="prefect")).encode()
             await recorded.client.jetstream().publish(f"requests.{one}", body)
 
         async def buried() -> bool:
-            found = [letter.subject for each, _ in messages for letter in await _buried(worker, each)]
+            found = [letter.subject for each, _ in messages for letter in await buried_of(worker, each)]
             return {f"requests.{each}" for each, _ in messages} <= set(found)
 
         await until(buried)
@@ -410,249 +317,9 @@ async def test_a_key_that_cannot_be_read_keeps_no_message_in_the_queue(
 ) -> None:
     """Somebody wrote what is no JSON where the status stands: the request is run all the same."""
     await recorded.client.jetstream().publish(f"$KV.conclave-deliberations.{new_id}", b"garbage")
-    message = _body(new_id, parameters={"task": TASK, "council": await make_council(1)})
+    message = body_of(new_id, parameters={"task": TASK, "council": await make_council(1)})
     await recorded.client.jetstream().publish(f"requests.{new_id}", json.dumps(message).encode())
     assert (await worker.finished(new_id))["status"] == "COMPLETED"
-
-
-async def test_what_fails_again_and_again_ends_once_and_is_kept(
-    worker: Worker, recorded: Any, make_council: Any, new_id: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whatever it raises, and however often: FAILED with the reason, a dead letter, and a replay under a new id."""
-    import deployments.worker.runs as runs
-    from tasks.deliberations.dead_letters import replay
-
-    monkeypatch.setattr(runs, "AGAIN_S", 0.05)
-    raised = []
-
-    async def choking(record: Any, one: str) -> Any:
-        if one == new_id:
-            raised.append(one)
-            raise KeyError("engine")
-        return await status_of(record, one)
-
-    status_of = runs.status_of
-    monkeypatch.setattr(runs, "status_of", choking)
-    assert await worker.ask(new_id, parameters={"task": TASK, "council": await make_council(1)})
-    finished = await worker.finished(new_id)
-    assert finished["status"] == "FAILED"
-    assert finished["error"].startswith(f"given up after {runs.MAX_FAILURES} failures: KeyError")
-    assert len(raised) == runs.MAX_FAILURES
-    (letter,) = await _buried(worker, new_id)
-    assert (letter.id, letter.reason) == (new_id, finished["error"])
-    again = await replay(worker.record, letter.sequence)
-    assert again != new_id
-    assert (await worker.finished(again))["status"] == "COMPLETED"
-    assert (await worker.finished(new_id))["status"] == "FAILED"
-
-
-async def test_a_part_that_is_away_does_not_count_against_a_request(
-    worker: Worker, make_council: Any, new_id: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """However often it is asked for in vain: the request waits, and is decided once the part is back."""
-    import deployments.worker.runs as runs
-    from blocks.exceptions import PrefectUnavailable, RecordUnavailable
-
-    monkeypatch.setattr(runs, "AGAIN_S", 0.05)
-    status_of, raised = runs.status_of, []
-    away = [PrefectUnavailable("away"), RecordUnavailable("away")]
-
-    async def absent(record: Any, one: str) -> Any:
-        if one == new_id and len(raised) < 2 * runs.MAX_FAILURES:
-            raised.append(one)
-            raise away[len(raised) % 2]
-        return await status_of(record, one)
-
-    monkeypatch.setattr(runs, "status_of", absent)
-    assert await worker.ask(new_id, parameters={"task": TASK, "council": await make_council(1)})
-    assert (await worker.finished(new_id))["status"] == "COMPLETED"
-    assert len(raised) == 2 * runs.MAX_FAILURES
-    assert await _buried(worker, new_id) == []
-
-
-@pytest.mark.parametrize("answered", [404, 500])
-async def test_what_prefect_answers_again_and_again_ends_once_and_is_kept(
-    worker: Worker, recorded: Any, make_council: Any, new_id: str, monkeypatch: pytest.MonkeyPatch, answered: int
-) -> None:
-    """An answer that may come from the request: FAILED with it and a dead letter; a 500 has patience first."""
-    import deployments.worker.runs as runs
-
-    monkeypatch.setattr(runs, "AGAIN_S", 0.05)
-    if answered == 500:
-        monkeypatch.setattr(runs, "SERVER_ERRORS_S", 0.0)
-    raised = _prefect_answers(monkeypatch, new_id, answered)
-    assert await worker.ask(new_id, parameters={"task": TASK, "council": await make_council(1)})
-    finished = await worker.finished(new_id)
-    assert finished["status"] == "FAILED"
-    assert finished["error"].startswith(f"given up after {runs.MAX_FAILURES} failures: HTTPStatusError: {answered}")
-    assert len(raised) == runs.MAX_FAILURES
-    (letter,) = await _buried(worker, new_id)
-    assert letter.reason == finished["error"]
-    assert await _ends(recorded, new_id) == 1
-
-
-async def test_a_prefect_that_is_overloaded_does_not_count_against_a_request(
-    worker: Worker, make_council: Any, new_id: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """However often it answers 503, and without patience for what may come from the request."""
-    import deployments.worker.runs as runs
-
-    monkeypatch.setattr(runs, "AGAIN_S", 0.05)
-    monkeypatch.setattr(runs, "SERVER_ERRORS_S", 0.0)
-    raised = _prefect_answers(monkeypatch, new_id, 503, times=2 * runs.MAX_FAILURES)
-    assert await worker.ask(new_id, parameters={"task": TASK, "council": await make_council(1)})
-    assert (await worker.finished(new_id))["status"] == "COMPLETED"
-    assert len(raised) == 2 * runs.MAX_FAILURES
-    assert await _buried(worker, new_id) == []
-
-
-async def test_an_answer_of_a_later_version_counts(
-    worker: Worker, simulator: Any, recorded: Any, make_council: Any, new_id: str
-) -> None:
-    """A field that is not known here is passed over: the member that hangs has answered, and all three decide."""
-    plan = await _left_to_m1(worker, simulator, make_council, new_id)
-    written = {"author_id": "m1", "author_role": "DEV", "content": "Merge them.", "model": "m", "tokens": 3}
-    answer = _answered(plan, proposal={**written, "finish_reason": "stop"})
-    await _write_answer(recorded, plan, {**answer, "since_2031": 1})
-    finished = await worker.finished(new_id)
-    assert (finished["status"], finished["degraded"], finished["successful_responses"]) == ("COMPLETED", False, 3)
-    assert await _ends(recorded, new_id) == 1
-    assert await _buried(worker, new_id) == []
-
-
-async def test_an_answer_that_cannot_be_read_ends_it_once(
-    worker: Worker, simulator: Any, recorded: Any, make_council: Any, new_id: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nor can what stands decide, since that is part of it: FAILED after a few tries, and a dead letter."""
-    import deployments.worker.runs as runs
-
-    monkeypatch.setattr(runs, "AGAIN_S", 0.05)
-    plan = await _left_to_m1(worker, simulator, make_council, new_id)
-    await _write_answer(recorded, plan, {"status": "ok"})
-    finished = await worker.finished(new_id)
-    assert finished["status"] == "FAILED"
-    assert finished["error"].startswith(f"given up after {runs.MAX_FAILURES} failures: ")
-    (letter,) = await _buried(worker, new_id)
-    assert (letter.id, letter.reason[:500]) == (new_id, finished["error"][:500])  # a header holds less
-    assert await _ends(recorded, new_id) == 1
-    assert (await worker.record.read_status(new_id))["status"] == "FAILED"
-
-
-async def _left_to_m1(worker: Worker, simulator: Any, make_council: Any, one: str) -> Any:
-    """Ask a council of three whose first member hangs; the plan, once the others have answered."""
-    from tasks.deliberations.plan import plan_of
-
-    await simulator.fault("hang", match=f"{one}:task:propose-0:m1")
-    assert await worker.ask(one, parameters={"task": TASK, "council": await make_council(3)})
-
-    async def others_have() -> bool:
-        answers = [await worker.record.last(f"answers.{one}.task.propose-0.{name}") for name in ("m2", "m3")]
-        return None not in answers and len(await simulator.calls(one)) == 3
-
-    await until(others_have)
-    return await plan_of(worker.record, one)
-
-
-def _answered(plan: Any, **fields: Any) -> dict[str, Any]:
-    """The body of an answer of m1."""
-    from tasks.stages.member_stage import final_answer
-
-    fields = {"status": "ok", "engine": "simulator", "model": "m", **fields}
-    return final_answer(plan, "task", "propose-0", plan.asked("m1", "propose-0"), **fields).model_dump(mode="json")
-
-
-async def _write_answer(recorded: Any, plan: Any, body: dict[str, Any]) -> None:
-    """Put it where m1's answer stands, as a client that knows nothing of us."""
-    subject = f"answers.{plan.id}.task.propose-0.m1"
-    await recorded.client.jetstream().publish(subject, json.dumps(body).encode())
-
-
-async def _ends(recorded: Any, one: str) -> int:
-    """How often a deliberation was said to have ended."""
-    return sum(map(len, (await recorded.events(f"deliberations.{one}.finished")).values()))
-
-
-def _prefect_answers(monkeypatch: pytest.MonkeyPatch, one: str, answered: int, times: int | None = None) -> list[int]:
-    """Let Prefect answer a request's flow run with that status, so often or always; what it answered so far."""
-    from deployments.worker.flow_runs import FlowRuns
-
-    raised: list[int] = []
-    of = FlowRuns.of
-
-    async def answering(flow_runs: Any, request: Any, flow: Any) -> Any:
-        if request.id != one or len(raised) == times:
-            return await of(flow_runs, request, flow)
-        raised.append(answered)
-        asked = httpx.Request("POST", "http://prefect/api/flow_runs/")
-        raise httpx.HTTPStatusError(f"{answered}", request=asked, response=httpx.Response(answered))
-
-    monkeypatch.setattr(FlowRuns, "of", answering)
-    return raised
-
-
-async def test_what_a_newer_version_wrote_is_left_to_it(
-    worker: Worker, recorded: Any, make_council: Any, new_id: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It counts as no try and fails nothing; what nobody takes for too long is kept. Unknown fields are no reason."""
-    import deployments.worker.runs as runs
-
-    monkeypatch.setattr(runs, "NEWER_AGAIN_S", 0.1)
-    jetstream, council = recorded.client.jetstream(), await make_council(1)
-    known = {**_body(f"{new_id}-known", parameters={"task": TASK, "council": council}), "since_2031": {"a": 1}}
-    await jetstream.publish(f"requests.{new_id}-known", json.dumps(known).encode())
-    assert (await worker.finished(f"{new_id}-known"))["status"] == "COMPLETED"
-    asked = json.dumps(_body(new_id)).encode()
-    await jetstream.publish(f"requests.{new_id}", asked, headers={"ce-schemaversion": "2"})
-
-    async def waits() -> bool:
-        return bool(worker.thread._service._runs.newer)
-
-    await until(waits)
-    await asyncio.sleep(1)
-    assert await _buried(worker, f"{new_id}") == []
-    monkeypatch.setattr(runs, "NEWER_S", 0.0)
-
-    async def buried() -> Any:
-        return await _buried(worker, new_id)
-
-    (letter,) = await until(buried)
-    assert letter.reason.startswith("no newer worker took it within")
-    assert letter.headers["ce-schemaversion"] == "2"
-    assert await recorded.events(f"deliberations.{new_id}.finished") == {}
-    assert not worker.thread._service._runs.newer
-
-
-async def test_a_body_that_is_lost_does_not_stop_its_lane(
-    worker: Worker, recorded: Any, make_council: Any, new_id: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The message refers to the object store, where nothing is: it is kept dead, and others run meanwhile."""
-    import deployments.worker.runs as runs
-
-    monkeypatch.setattr(runs, "AGAIN_S", 0.05)
-    reference = {"ce-dataref": "nats-object://conclave-bodies/nothing"}
-    await recorded.client.jetstream().publish(f"requests.{new_id}-lost", b"{}", headers=reference)
-    assert await worker.ask(new_id, parameters={"task": TASK, "council": await make_council(1)})
-    assert (await worker.finished(new_id))["status"] == "COMPLETED"
-
-    async def buried() -> Any:
-        return await _buried(worker, f"{new_id}-lost")
-
-    (letter,) = await until(buried)
-    assert letter.headers["ce-dataref"] == "nats-object://conclave-bodies/nothing"
-    assert await recorded.events(f"deliberations.{new_id}-lost.>") == {}
-
-
-def _body(one: str, **fields: Any) -> dict[str, Any]:
-    """Of a message in the queue, as it was before there were versions."""
-    return {"id": one, "parameters": {"task": TASK}, "door": "planning", **fields}
-
-
-async def _buried(worker: Worker, prefix: str) -> list[Any]:
-    """The dead letters of subjects that begin so."""
-    from blocks.record.dead_letters import dead_letters
-
-    subject = f"requests.{prefix}"
-    return [letter async for letter in dead_letters(worker.record) if letter.subject.startswith(subject)]
 
 
 # --- the side of Prefect --------------------------------------------------------------------------
@@ -691,7 +358,7 @@ async def _polled_once(pool: str, deployment: Any, **parameters: Any) -> Any:
     async with get_client() as client:
         run = await client.create_flow_run_from_deployment(deployment, parameters=parameters)
         async with ConclaveWorker(work_pool_name=pool) as worker:
-            await until(lambda: _ready(worker._flows))
+            await until(lambda: is_ready(worker._flows))
             await worker.get_and_submit_flow_runs()
 
             async def ended() -> Any:

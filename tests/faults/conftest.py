@@ -24,7 +24,7 @@ from nats.js.errors import NotFoundError
 
 from deployments.settings import Settings, load_settings
 from deployments.stack import StackStatus, authorization, down, environment, status
-from deployments.stack.places import Places
+from deployments.stack.paths import StackPaths
 from deployments.stack.ports import free_port
 from deployments.stack.supervision import Supervisor
 
@@ -80,7 +80,7 @@ class Stack:
 
     def __init__(self, home: Path, http: aiohttp.ClientSession | None = None) -> None:
         self.settings: Settings = load_settings({"CONCLAVE_HOME": str(home)})
-        self.supervisor = Supervisor(Places.of(self.settings.home).socket)
+        self.supervisor = Supervisor(StackPaths.of(self.settings.home).socket)
         self._http = http
 
     @property
@@ -137,7 +137,7 @@ class Stack:
             await asyncio.to_thread(self.supervisor.start, part)
 
     def _stop(self, part: str) -> None:
-        socket = Places.of(self.settings.home).socket
+        socket = StackPaths.of(self.settings.home).socket
         control = [sys.executable, "-m", "supervisor.supervisorctl", "-s", f"unix://{socket}"]
         subprocess.run([*control, "stop", part], check=True, capture_output=True, timeout=60)
 

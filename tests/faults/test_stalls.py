@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from deployments.stack import authorization
-from deployments.stack.places import Places
+from deployments.stack.paths import StackPaths
 from tests.faults.conftest import ROOT, TASK, Stack, home_of_a_stack, until
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(500)]
@@ -128,7 +128,7 @@ async def test_a_jammed_prefect_is_red_within_a_minute(broken: Stack) -> None:
     state: dict[str, Any] = {"type": "SCHEDULED", "state_details": {"scheduled_time": due}}
     path = f"deployments/{deployment['id']}/create_flow_run"
     one = (await broken._ask("POST", path, json={"parameters": {"task": TASK}, "state": state}))["id"]
-    database = Places.of(broken.settings.home).prefect_home / "prefect.db"
+    database = StackPaths.of(broken.settings.home).prefect_home / "prefect.db"
     nested = json.dumps({"task": TASK, "context": 0}).replace("0", '{"a": ' * 300 + "0" + "}" * 300)
     with sqlite3.connect(database, timeout=30) as rows:
         changed = rows.execute("update flow_run set parameters = ? where id = ?", (nested, one)).rowcount

@@ -25,9 +25,10 @@ from blocks.record import leases
 from blocks.record.events import Record
 from blocks.record.leases import Leases, carried
 from blocks.record.queue import WorkQueue
+from deployments.worker import failures
 from deployments.worker import runs as worker_runs
-from deployments.worker.places import Places
 from deployments.worker.runs import Runs
+from deployments.worker.start_slots import StartSlots
 from tasks.collect.collect import finish
 from tasks.collect.collector import Collector
 from tasks.collect.inbox import INBOX
@@ -117,9 +118,10 @@ class Machine:
         patch.setattr(jetstream, "LEASE_S", LEASE_S)
         patch.setattr(leases, "LEASE_S", LEASE_S)
         patch.setattr(leases, "RENEW_S", LEASE_S / 5)
-        patch.setattr(worker_runs, "LEASE_S", LEASE_S / 4)
-        patch.setattr(worker_runs, "AGAIN_S", 0.05)
-        patch.setattr(worker_runs, "tell_prefect", self.prefect.tell)
+        for module in (worker_runs, failures):
+            patch.setattr(module, "LEASE_S", LEASE_S / 4)
+            patch.setattr(module, "tell_prefect", self.prefect.tell)
+        patch.setattr(failures, "AGAIN_S", 0.05)
         patch.setattr(worker_runs, "run_flow", self._flow)
         patch.setattr(worker_runs, "FlowRuns", lambda _record: self.prefect)
         patch.setattr(loading, "_read_jetstream", block)
@@ -222,7 +224,7 @@ class _Worker:
         cluster = SimpleNamespace(suspect=_nothing)
         log = logging.getLogger("two-workers")
         log.disabled = True  # it would tell of each message
-        self.runs = Runs(self.record, self.leases, cluster, Places(16), log)  # type: ignore[arg-type]
+        self.runs = Runs(self.record, self.leases, cluster, StartSlots(16), log)  # type: ignore[arg-type]
         self._taking = asyncio.create_task(self._take())
 
     async def _block_record(self) -> Record:

@@ -24,7 +24,7 @@ import pytest
 import pytest_asyncio
 
 from deployments.stack import authorization, environment
-from deployments.stack.places import Places
+from deployments.stack.paths import StackPaths
 from deployments.stack.processes import family
 from tests.security.browser import CHROMIUM, DRIVER, Browser, chromium
 
@@ -69,9 +69,9 @@ async def as_nobody(at: dict[str, Any]) -> dict[str, Any]:
 
 async def test_another_user_gets_nothing_but_liveness(api: aiohttp.ClientSession, stack: Any) -> None:
     """No run, no block, no pause, no NATS, no model, no key, no environment of a process, no supervisor."""
-    places, port = Places.of(stack.home), urlsplit(stack.nats).port
-    places.home.parent.chmod(0o711)  # so that the home has to hold by itself
-    files = [*map(str, places.home.rglob("*")), *(f"{places.ray_sessions}/{name}" for name in ("", "session_latest"))]
+    paths, port = StackPaths.of(stack.home), urlsplit(stack.nats).port
+    paths.home.parent.chmod(0o711)  # so that the home has to hold by itself
+    files = [*map(str, paths.home.rglob("*")), *(f"{paths.ray_sessions}/{name}" for name in ("", "session_latest"))]
     at = {
         "prefect": stack.prefect,
         "llm": stack.llm,
@@ -79,8 +79,8 @@ async def test_another_user_gets_nothing_but_liveness(api: aiohttp.ClientSession
         "nats": [stack.nats, *(f"nats://{user}@127.0.0.1:{port}" for user in ("conclave:x", "events:x", "events"))],
         "deployment": (await deployment(api, stack))["id"],
         "files": files,
-        "sockets": [str(places.socket)],
-        "pids": [process.pid for process in family(places.home).everyone],
+        "sockets": [str(paths.socket)],
+        "pids": [process.pid for process in family(paths.home).everyone],
     }
     got = await as_nobody(at)
 

@@ -101,27 +101,20 @@ class Taken:
 
 async def measure(options: Options, doors: Sequence[str], sides: Sequence[Side], say: Say) -> Taken:
     """Each figure on both sides, one right after the other, in an order that changes by round: A B, then B A."""
-    quiet = _Quiet(sides)
-    seen: dict[Key, tuple[list[float], list[float]]] = {}
+    pairs = _Pairs(sides, options.settle_s)
     first = {key: at % 2 for at, key in enumerate(figures(options, doors, 0))}
-    others, unsettled = [], 0
+    seen: dict[Key, list[tuple[float, float]]] = {key: [] for key in first}
     for number in range(-options.warmup, options.samples):
         if number == 0:
-            await quiet.rest(options.settle_s)
+            await pairs.rest()
         say(f"round {number + 1} of {options.samples}" if number >= 0 else "warm-up")
         for key in figures(options, doors, number + options.warmup):
-            taken = {}
-            for which in (0, 1) if (number + first[key]) % 2 == 0 else (1, 0):
-                unsettled += not await quiet.settle(options.settle_s)
-                before = quiet.reading()
-                taken[which] = await sides[which].wall_s(key.peer, key.size)
-                others.append(quiet.reading().others(before))
-            say(f"  {key.title:22} old {taken[0]:.3f} s, new {taken[1]:.3f} s")
+            old_s, new_s = await pairs.measure(key, new_first=(number + first[key]) % 2 == 1)
+            say(f"  {key.title:22} old {old_s:.3f} s, new {new_s:.3f} s")
             if number >= 0:
-                for which, series in enumerate(seen.setdefault(key, ([], []))):
-                    series.append(taken[which])
-    walls = {key: Walls(*seen[key]) for key in first}
-    return Taken(walls, statistics.median(others), unsettled)
+                seen[key].append((old_s, new_s))
+    walls = {key: Walls(*zip(*each, strict=True)) for key, each in seen.items()}
+    return Taken(walls, statistics.median(pairs.others), pairs.unsettled)
 
 
 def figures(options: Options, doors: Sequence[str], number: int) -> list[Key]:
@@ -129,6 +122,36 @@ def figures(options: Options, doors: Sequence[str], number: int) -> list[Key]:
     at_doors = [Key(door, DOOR_MEMBERS) for door in doors]
     found = [*at_doors, *(Key(peer, size) for peer, size in turns(options, number))]
     return found if number % 2 == 0 else [*found[len(at_doors) :], *at_doors]
+
+
+class _Pairs:
+    """Measures a figure on both sides; `others` are the cores that other processes used during each sample."""
+
+    def __init__(self, sides: Sequence[Side], settle_s: float) -> None:
+        self._sides, self._settle_s = sides, settle_s
+        self._quiet = _Quiet(sides)
+        self.others: list[float] = []
+        self.unsettled = 0
+
+    async def rest(self) -> None:
+        """Learn what both servers use at rest."""
+        await self._quiet.rest(self._settle_s)
+
+    async def measure(self, key: Key, new_first: bool) -> tuple[float, float]:
+        """Seconds of the old side and of the new one. Raises BenchError."""
+        old, new = self._sides
+        if new_first:
+            new_s = await self._sample(new, key)
+            return await self._sample(old, key), new_s
+        old_s = await self._sample(old, key)
+        return old_s, await self._sample(new, key)
+
+    async def _sample(self, measured: Side, key: Key) -> float:
+        self.unsettled += not await self._quiet.settle(self._settle_s)
+        before = self._quiet.reading()
+        wall_s = await measured.wall_s(key.peer, key.size)
+        self.others.append(self._quiet.reading().others(before))
+        return wall_s
 
 
 class _Quiet:

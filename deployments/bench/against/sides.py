@@ -15,7 +15,7 @@ from typing import Any
 import deployments
 from deployments.bench.against.side import ORDER_TIMEOUT_S
 from deployments.bench.program import EXTERNAL, BenchError
-from deployments.stack.places import log_tail
+from deployments.stack.paths import log_tail
 from tasks.council.exceptions import WrongUse
 
 Say = Callable[[str], None]

@@ -19,7 +19,7 @@ from tasks.council.models import (
     Member,
     check_id,
 )
-from tasks.council.plain import SHOWN_ERROR, SHOWN_INPUT, shortened
+from tasks.council.plain import SHOWN_BRIEFLY, SHOWN_ERROR, SHOWN_INPUT, error_line, shortened
 from tests.conftest import cases
 
 COUNCIL = CouncilSpec(name="dev", members=(Member(agent_id="m1", role="DEV"),))
@@ -169,3 +169,12 @@ def test_a_bad_id_is_shown_in_brief() -> None:
     assert len(str(caught.value)) < 400
     assert shortened("abc", 2) == "ab [and 1 more characters]"
     assert shortened("ab", 2) == "ab"
+
+
+def test_an_error_is_told_in_one_short_plain_line() -> None:
+    """Whatever its text has in it; one without a text is told by its class."""
+    assert error_line(KeyError("engine")) == "KeyError: 'engine'"
+    assert error_line(TimeoutError()) == "TimeoutError"
+    line = error_line(ValueError("a\n\x1b[31mb " + "x" * 10**6))
+    assert line.startswith("ValueError: a [31mb x")
+    assert len(line) < SHOWN_BRIEFLY + 50

@@ -31,14 +31,14 @@ _TEMPORARY = "/tmp"
 
 
 @dataclass(frozen=True)
-class Places:
+class StackPaths:
     """The paths of the stack with this home (absolute, resolved)."""
 
     home: Path
 
     @classmethod
-    def of(cls, home: str | Path) -> "Places":
-        """The places of the stack with this home."""
+    def of(cls, home: str | Path) -> "StackPaths":
+        """The paths of the stack with this home."""
         return cls(Path(home))
 
     @property
@@ -224,28 +224,28 @@ def private_files() -> Iterator[None]:
 
 
 @contextmanager
-def writable(places: Places) -> Iterator[None]:
+def writable(paths: StackPaths) -> Iterator[None]:
     """Raise `StackError` that names the home and the cause, such as a full disk, where a file cannot be written."""
     try:
         yield
     except OSError as error:
-        raise StackError(f"cannot write to {places.home}: {error.strerror or error}") from error
+        raise StackError(f"cannot write to {paths.home}: {error.strerror or error}") from error
 
 
 @contextmanager
-def locked(places: Places, timeout_s: float, report: Callable[[str], None]) -> Iterator[None]:
+def locked(paths: StackPaths, timeout_s: float, report: Callable[[str], None]) -> Iterator[None]:
     """Hold the home's lock (it falls with the process); raises `StackBusyError` after the timeout."""
     started, told = time.monotonic(), False
-    with os.fdopen(os.open(places.home / "lock", os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
+    with os.fdopen(os.open(paths.home / "lock", os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
                 if time.monotonic() > started + timeout_s:
-                    raise StackBusyError(f"another up or down is at work in {places.home}") from None
+                    raise StackBusyError(f"another up or down is at work in {paths.home}") from None
                 if not told:
-                    report(f"waiting for another up or down in {places.home}")
+                    report(f"waiting for another up or down in {paths.home}")
                     told = True
                 time.sleep(0.1)
         yield

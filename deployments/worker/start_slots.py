@@ -1,4 +1,4 @@
-"""Places for flow runs that start: more than a few only wait for one another's lock in Prefect's database."""
+"""Slots for flow runs that start: more than a few only wait for one another's lock in Prefect's database."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from blocks.record.queue import LANES
 from blocks.record.subjects import Lane
 
 
-class Places:
+class StartSlots:
     """So many starts at the same moment; who waits in the lane `batch` lets the others pass."""
 
     def __init__(self, count: int) -> None:
@@ -20,7 +20,7 @@ class Places:
 
     @asynccontextmanager
     async def starting(self, lane: Lane) -> AsyncGenerator[Callable[[], None], None]:
-        """Wait for a place; the function that is given frees it, and so does the end of the block."""
+        """Wait for a slot; the function that is given frees it, and so does the end of the block."""
         await self._taken(lane)
         held = True
 
@@ -39,21 +39,21 @@ class Places:
         if self._free:
             self._free -= 1
             return
-        next_stage = asyncio.get_running_loop().create_future()
-        self._waiting[lane].append(next_stage)
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting[lane].append(turn)
         try:
-            await next_stage
+            await turn
         except asyncio.CancelledError:
-            if next_stage.done() and not next_stage.cancelled():  # its turn came just now: the next one's it is
+            if turn.done() and not turn.cancelled():  # its turn came just now: the next one's it is
                 self._passed_on()
             raise
 
     def _passed_on(self) -> None:
-        """Give the place to the next who waits, people first."""
+        """Give the slot to the next who waits, people first."""
         for lane in LANES:
             while self._waiting[lane]:
-                next_stage = self._waiting[lane].popleft()
-                if not next_stage.done():
-                    next_stage.set_result(None)
+                turn = self._waiting[lane].popleft()
+                if not turn.done():
+                    turn.set_result(None)
                     return
         self._free += 1

@@ -1,4 +1,4 @@
-"""Places for starts: bounded, people before a batch, none lost where somebody stops waiting."""
+"""Slots for starts: bounded, people before a batch, none lost where somebody stops waiting."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import pytest
 
 
 @pytest.fixture
-def places(stack: Any) -> Any:
-    """One place. Prefect reads its settings at import, so the worker is imported only once there is a stack."""
-    from deployments.worker.places import Places
+def slots(stack: Any) -> Any:
+    """One slot. Prefect reads its settings at import, so the worker is imported only once there is a stack."""
+    from deployments.worker.start_slots import StartSlots
 
-    return Places(1)
+    return StartSlots(1)
 
 
-async def test_so_many_start_at_once_and_people_pass_the_batch(places: Any) -> None:
-    """With one place, the interactive ones that wait come before the batch that waited longer."""
+async def test_so_many_start_at_once_and_people_pass_the_batch(slots: Any) -> None:
+    """With one slot, the interactive ones that wait come before the batch that waited longer."""
     order = []
 
     async def start(name: str, lane: str) -> None:
-        async with places.starting(lane) as started:
+        async with slots.starting(lane) as started:
             order.append(name)
             await asyncio.sleep(0)
             started()
@@ -33,15 +33,15 @@ async def test_so_many_start_at_once_and_people_pass_the_batch(places: Any) -> N
     assert order == ["first", "ann", "bob", "batch"]
 
 
-async def test_a_place_is_not_lost_with_one_who_stops_waiting(places: Any) -> None:
+async def test_a_slot_is_not_lost_with_one_who_stops_waiting(slots: Any) -> None:
     """Cancelled while it waits, and cancelled in the moment in which its turn comes: the next one starts."""
 
     async def start() -> str:
-        async with places.starting("interactive"):
+        async with slots.starting("interactive"):
             return "started"
 
     async with asyncio.timeout(10):
-        async with places.starting("interactive") as started:
+        async with slots.starting("interactive") as started:
             waiting, turned, last = (asyncio.create_task(start()) for _ in range(3))
             await asyncio.sleep(0)
             waiting.cancel()
