@@ -31,6 +31,7 @@ from tasks.council.answer import Answer, Attempt, Usage, answer_id, seed_of
 from tasks.council.models import Deliberation, Item, Member, MemberStatus
 from tasks.council.plain import one_line, sound
 from tasks.council.prompts.propose import temperature_of
+from tasks.council.stages import PROPOSE
 from tasks.deliberations.plan import plan_of
 from tasks.stages.assignment import Assignment
 from tasks.stages.stage_gate import StageGate
@@ -145,15 +146,23 @@ class MemberStage:
             return await self._publish(item, failed)
 
     async def _answered(self, prompt: StagePrompt, item: Item) -> MemberStatus | None:
-        if (standing := await self.answer_of(item, self.stage, self.member.agent_id)) is not None:
-            return standing.status
+        if (standing := await self._standing(item)) is not None:
+            return standing
         question = await prompt.question(item)
         if question is None:
             return None
+        # While it waited for the stage before, it may have been written for; what tells it so passes by only once.
+        if self.stage != PROPOSE and (standing := await self._standing(item)) is not None:
+            return standing
         answer = await self._ask(prompt, item, question)
         if answer is None:
             return MemberStatus.TIMEOUT  # the collection task writes it: it alone knows the deadline
         return await self._publish(item, answer)
+
+    async def _standing(self, item: Item) -> MemberStatus | None:
+        """Status of this member's final answer, where one stands."""
+        standing = await self.answer_of(item, self.stage, self.member.agent_id)
+        return None if standing is None else standing.status
 
     async def _publish(self, item: Item, answer: Answer) -> MemberStatus:
         subject = subjects.answer(self.plan.id, item.id, self.stage, self.member.agent_id)

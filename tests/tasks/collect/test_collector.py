@@ -127,3 +127,21 @@ def test_acknowledgements_that_are_lost_change_nothing(world: Callable[..., Worl
     (decision,) = decisions(one).values()
     assert (decision["status"], decision["received_count"]) == ("COMPLETED", 3)
     assert len(one.runs) == 1
+
+
+def test_a_call_that_nobody_waits_for_any_more_is_not_made(world: Callable[..., World]) -> None:
+    """NATS was away when a member waited for the stage before, and it was written for meanwhile."""
+    one = world(members=4, strategy="propose", rounds=1)
+    one.begin()
+    one.kill_agent(4)
+    one.interrupt(0.1)
+    one.wait(4.0)
+    one.cancel()
+    one.cancel()
+    for number in range(4):
+        one.answer(number, "ok")
+    one.interrupt(0.1)
+    one.cancel()
+    one.interrupt(2.0)
+    one.finish()
+    assert one.server.repeated == []
