@@ -3,11 +3,11 @@ VENV := .venv
 VLLM := .venv-vllm
 CONCLAVE := $(VENV)/bin/conclave
 # Two groups of files at once, each on a stack of its own: servers leave half of two cores idle.
-PYTEST := $(VENV)/bin/python -m pytest -n 2 --dist loadfile
+PYTEST := $(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 TASK ?= Write a Python function to calculate the factorial of a number
 UP := $(if $(LLM_URL),--llm-url "$(LLM_URL)" $(if $(MODEL),--model "$(MODEL)"),)
 
-.PHONY: help demo test check bench up down lock acceptance test-faults test-security fuzz vllm test-vllm demo-vllm
+.PHONY: help demo test test-unit check bench up down lock acceptance test-faults test-security fuzz vllm test-vllm demo-vllm
 
 help: ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -34,6 +34,9 @@ demo: $(VENV)/.ready ## bring the stack up and let a council decide: TASK=... LL
 test: $(VENV)/.ready-dev ## run all tests, on real servers
 	@bash infra/test_tools.sh postgresql
 	$(PYTEST)
+
+test-unit: $(VENV)/.ready-dev ## run the tests that need no server: rules, prompts, tallies, collector, queue and leases on a fake NATS
+	$(PYTEST) -m unit
 
 acceptance: $(VENV)/.ready-dev ## let councils decide end to end on the simulator, or on CONCLAVE_LLM_URL=... CONCLAVE_LLM_MODEL=...
 	@echo "acceptance $(if $(CONCLAVE_LLM_URL),on the model server $(CONCLAVE_LLM_URL),on the SIMULATOR: CONCLAVE_LLM_URL=http://host:8000 asks a live model)"

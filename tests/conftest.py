@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import sys
 import tempfile
 import uuid
@@ -65,6 +66,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def _fixtures(item: pytest.Item) -> list[str]:
     return getattr(item, "fixturenames", [])
+
+
+@pytest.fixture(autouse=True)
+def _no_server_in_units(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is marked as `unit` opens no port to listen on."""
+    if request.node.get_closest_marker("unit") is not None:
+
+        def listen(*_arguments: Any) -> None:
+            raise AssertionError("a test that starts a server is marked so: pytest.mark.servers")
+
+        monkeypatch.setattr(socket.socket, "listen", listen)
 
 
 _stacks: list[Any] = []

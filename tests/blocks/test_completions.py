@@ -16,6 +16,8 @@ from blocks.exceptions import ModelServerError
 from tasks.council.plain import plain
 from tests.conftest import cases
 
+pytestmark = pytest.mark.servers
+
 LEAVES = (
     st.none()
     | st.booleans()

@@ -13,6 +13,8 @@ import nats
 import pytest
 from nats.js.api import StreamConfig
 
+pytestmark = pytest.mark.servers
+
 LARGE = "x" * 2_500_000
 """Above the server's max_payload of 1 MiB, in more than one part."""
 

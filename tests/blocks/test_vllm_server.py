@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+pytestmark = pytest.mark.servers
+
 KEY = "sk-very-secret-0123456789"
 PREFIX = KEY[:8]
 

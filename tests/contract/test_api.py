@@ -12,6 +12,8 @@ import pytest
 
 from tests.contract.servers import BLOCK, CONTEXT, HELLO, KEY, MODEL, SLOTS, Client
 
+pytestmark = pytest.mark.servers
+
 own_server = pytest.mark.own_server
 
 BODY = {

@@ -9,6 +9,8 @@ import pytest
 
 from tests.contract.servers import CONTEXT, HELLO, SLOTS, Asking, Client, Server
 
+pytestmark = pytest.mark.servers
+
 own_server = pytest.mark.own_server
 
 

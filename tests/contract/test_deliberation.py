@@ -9,6 +9,8 @@ import pytest
 
 from tests.contract.servers import Client
 
+pytestmark = pytest.mark.servers
+
 
 @pytest.mark.own_server
 async def test_a_deliberation_counts_what_the_server_counted(

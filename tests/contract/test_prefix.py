@@ -10,6 +10,8 @@ import pytest
 
 from tests.contract.servers import Client
 
+pytestmark = pytest.mark.servers
+
 AUTHORS = ("m1", "m2", "m3", "m4", "m5", "m6")
 
 

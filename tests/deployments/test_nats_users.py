@@ -18,6 +18,8 @@ from deployments.settings import load_settings
 from deployments.stack.parts import _nats_server, nats_config
 from deployments.stack.ports import free_port
 
+pytestmark = pytest.mark.servers
+
 INBOX = "_INBOX_events"
 OURS = (
     "requests.x",

@@ -8,6 +8,8 @@ import httpx
 import pytest
 from fastapi import FastAPI, WebSocket
 
+pytestmark = pytest.mark.servers
+
 OWN = ("http://127.0.0.1:4200", "http://localhost:4200")
 PAGE = {"accept": "text/html,*/*"}
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.servers
+
 STANDSTILL = """
 import asyncio, gc, sqlite3, sys
 from sqlalchemy.exc import IntegrityError, OperationalError

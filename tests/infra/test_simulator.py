@@ -15,6 +15,8 @@ import pytest
 
 from infra.simulator.prefix_cache import PrefixCache
 
+pytestmark = pytest.mark.servers
+
 USER = [{"role": "user", "content": "hello"}]
 REVIEW_SCHEMA: dict[str, Any] = {
     "type": "object",

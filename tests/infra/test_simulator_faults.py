@@ -12,6 +12,8 @@ import pytest
 
 from infra.simulator.faults import Kind
 
+pytestmark = pytest.mark.servers
+
 ENGINE_DEAD = "EngineCore encountered an issue. See stack trace (above) for the root cause."
 
 

@@ -27,6 +27,8 @@ from tasks.council.prompts.revise import revise_messages
 from tasks.council.prompts.synthesize import synthesis_messages
 from tasks.council.voting.ballots import DEFAULT_CRITERIA, Opinion, Review, Score, Sheet, labels, read_ballot
 
+pytestmark = pytest.mark.servers
+
 QUESTIONS = 600
 IN_FLIGHT = 16
 OUTSIDE = 1e-4

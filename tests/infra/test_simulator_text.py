@@ -29,6 +29,7 @@ def proposals(task: str, role: str, count: int = 20) -> list[str]:
     return [compose(Brief(task, role, REQUIREMENTS), f"1:{seed}") for seed in range(count)]
 
 
+@pytest.mark.servers
 async def test_the_same_request_gives_the_same_text(running: Any) -> None:
     """Two servers agree, too."""
     async with running() as one, running() as two:
@@ -37,6 +38,7 @@ async def test_the_same_request_gives_the_same_text(running: Any) -> None:
     assert len(texts) == 1
 
 
+@pytest.mark.servers
 async def test_members_of_a_council_differ_from_the_start(running: Any) -> None:
     """Other seeds and other roles show in the first 150 characters."""
     async with running() as client:

@@ -14,6 +14,8 @@ ROOT = Path(__file__).parents[2]
 BUILT_IN = {"BaseException", "Exception", "ValueError", "RuntimeError", "OSError", "LookupError", "KeyError"}
 OUTSIDE = {"ConclaveError", "WrongUse", "TaskExit"}
 """The roots, and what ends a thread of a task as Python ends one: nobody may catch that by accident."""
+LIFTABLE = "blocks/warm/exceptions.py"
+"""Of a package that knows nothing of ours; `blocks/ray_agents.py` raises ours in its place."""
 
 
 def test_every_public_error_has_the_one_root() -> None:
@@ -21,6 +23,8 @@ def test_every_public_error_has_the_one_root() -> None:
     rootless = []
     for folder in ("blocks", "tasks", "deployments", "flows"):
         for file in (ROOT / folder).rglob("*.py"):
+            if file == ROOT / LIFTABLE:
+                continue
             for node in ast.walk(ast.parse(file.read_text())):
                 if isinstance(node, ast.ClassDef) and BUILT_IN & {ast.unparse(base) for base in node.bases}:
                     rootless.append(node.name)
