@@ -12,14 +12,14 @@ UP := $(if $(LLM_URL),--llm-url "$(LLM_URL)" $(if $(MODEL),--model "$(MODEL)"),)
 help: ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
-$(VENV)/.ready: requirements.lock pyproject.toml infra/setup.sh infra/system.sh
+$(VENV)/.ready: requirements.lock pyproject.toml infra/setup.sh infra/system.sh infra/install.py infra/uv.py infra/uv.lock.txt
 	@bash infra/setup.sh $(VENV)
 	@touch $@
 
-PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps
+INSTALL := $(VENV)/bin/python -m infra.install
 $(VENV)/.ready-dev: $(VENV)/.ready requirements-dev.lock
 	@echo "installing what tests and checks"
-	@$(PIP_INSTALL) -r requirements-dev.lock
+	@$(INSTALL) requirements-dev.lock
 	@touch $@
 
 $(VLLM)/.ready: infra/vllm/requirements.lock infra/vllm/setup.sh infra/vllm/tiny_model.py infra/system.sh LICENSE | $(VENV)/.ready
@@ -71,7 +71,7 @@ check: $(VENV)/.ready-dev ## lint, types, layers, one decision a line, few a fun
 
 $(VENV)/.ready-bench: $(VENV)/.ready requirements-bench.lock
 	@echo "installing what the benchmark compares with and draws with"
-	@$(PIP_INSTALL) -r requirements-bench.lock
+	@$(INSTALL) requirements-bench.lock
 	@touch $@
 
 bench: $(VENV)/.ready-bench ## measure beside floor, stock runner and LangGraph; bench-results/: OPTIONS="--latency 2"
@@ -83,8 +83,10 @@ up: $(VENV)/.ready ## bring the stack up
 down: $(VENV)/.ready ## end the stack
 	@$(CONCLAVE) down
 
-LOCK := uv pip compile --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet
-lock: ## resolve all locks anew (needs uv)
+# As uv is by itself: an index of one's own, which pip may be told of, may have other files, and so other hashes.
+LOCK := $(VENV)/uv/bin/uv pip compile --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet
+lock: ## resolve all locks anew, with the uv that the set-up fetched
 	$(LOCK) --extra kubernetes --group build pyproject.toml -o requirements.lock
 	$(LOCK) -c requirements.lock --group dev -o requirements-dev.lock
 	$(LOCK) -c requirements.lock --group bench -o requirements-bench.lock
+	$(LOCK) --group setup -o infra/uv.lock.txt

@@ -19,8 +19,7 @@ if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
   install "to make the environment $venv" python3.11-venv
 fi
 
-echo "making $venv: about 1 GB, a minute or two" >&2
+echo "making $venv: about 1 GB by uv, half a minute or so" >&2
 "$python" -m venv --clear "$venv"
-# The lock is complete: nothing is resolved. pip would otherwise look for the newest of what stands there with an extra.
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
+"$venv/bin/python" -m infra.install requirements.lock
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .

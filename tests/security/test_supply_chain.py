@@ -13,6 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 LOCKS = ("requirements.lock", "requirements-dev.lock", "requirements-bench.lock")
+SETUP = "infra/uv.lock.txt"
 
 
 def entries(lock: str) -> dict[str, str]:
@@ -32,7 +33,7 @@ def named(group: str) -> set[str]:
     return {str(re.match(r"[\w.-]+", line)[0]) for line in found}  # type: ignore[index]
 
 
-@pytest.mark.parametrize("lock", LOCKS)
+@pytest.mark.parametrize("lock", [*LOCKS, SETUP])
 def test_every_package_of_a_lock_has_hashes_and_no_lock_names_an_index(lock: str) -> None:
     assert entries(lock)
     assert [name for name, text in entries(lock).items() if "--hash=sha256:" not in text] == []
@@ -51,6 +52,19 @@ def test_no_tool_of_tests_and_checks_is_in_the_lock_that_production_installs() -
     assert versions(LOCKS[1]).keys() >= named("dev")
     assert versions(LOCKS[0]).keys() & named("dev") == set()
     assert versions(LOCKS[0]).keys() >= named("build")
+
+
+def test_what_installs_is_locked_for_many_machines_and_in_no_environment() -> None:
+    """uv is a program for each machine: the lock has the hashes of all."""
+    assert entries(SETUP).keys() == named("setup") == {"uv"}
+    assert entries(SETUP)["uv"].count("--hash=sha256:") > 10
+    assert [lock for lock in LOCKS if "uv" in entries(lock)] == []
+
+
+@pytest.mark.parametrize("file", ["infra/setup.sh", "infra/install.py", "infra/uv.py"])
+def test_the_set_up_names_no_index(file: str) -> None:
+    """Where packages come from is pip's configuration alone."""
+    assert not re.search(r"--(extra-)?index-url|--default-index|--find-links|https?://\w", (ROOT / file).read_text())
 
 
 def test_the_nats_server_that_is_installed_is_the_one_that_was_looked_at() -> None:
