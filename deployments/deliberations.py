@@ -21,7 +21,8 @@ from blocks.record import subjects
 from blocks.record.events import Body, Record
 from flows.deliberate import deliberate
 from tasks.collect.cancel import cancel
-from tasks.council.models import Deliberation, DeliberationRequest, InvalidRequest, check_id
+from tasks.council.exceptions import InvalidRequest
+from tasks.council.models import Deliberation, DeliberationRequest, check_id
 from tasks.council.voting.rules.registry import rule_named
 from tasks.council.voting.tally import Tally
 from tasks.deliberations.plan import check_servers, council_spec, plan_of, standing_plan

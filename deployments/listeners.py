@@ -24,8 +24,7 @@ from blocks.files import read_regular
 from blocks.record.events import Record
 from blocks.record.subscriptions import Incoming, kept, passing, stream_of
 from tasks.council.base import Name
-from tasks.council.exceptions import WrongUse
-from tasks.council.models import InvalidRequest
+from tasks.council.exceptions import InvalidRequest, WrongUse
 from tasks.council.plain import SHOWN_INPUT, error_line, shortened
 from tasks.deliberations.event_mapping import Asked, Mapping, MappingError
 from tasks.deliberations.submit import Request, enqueue

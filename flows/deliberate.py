@@ -27,11 +27,13 @@ from tasks.collect.collect import collect
 from tasks.collect.inbox import INBOX
 from tasks.collect.states import final_state, left_to
 from tasks.council.base import Name, Text
+from tasks.council.council import Deadline, Grace, Members, Rounds
 from tasks.council.form import AnswerForm, ItemForm, JsonForm
-from tasks.council.models import Deadline, DeliberationRequest, Grace, Members, Rounds
+from tasks.council.models import DeliberationRequest
 from tasks.council.outcome import Outcome
 from tasks.council.stages import REVIEW, REVISE, SYNTHESIZE, Strategy, kind_of
 from tasks.deliberations.plan import Session, begin, convene
+from tasks.deliberations.submit import asked_in
 from tasks.stages.assignment import Assignment
 from tasks.stages.propose import propose
 from tasks.stages.review import review
@@ -88,24 +90,7 @@ async def deliberate(
         metadata: Carried along.
         deliberation_id: Its id; the flow run's where left out. The same id again resumes.
     """
-    request = DeliberationRequest.read(
-        {
-            "task": task,
-            "items": items,
-            "council": council,
-            "rubric": rubric,
-            "requirements": requirements,
-            "context": context,
-            "answer_format": answer_format,
-            "strategy": strategy,
-            "rounds": rounds,
-            "members": members,
-            "quorum": quorum,
-            "grace_s": grace_s,
-            "deadline_s": deadline_s,
-            "metadata": metadata,
-        }
-    )
+    request = DeliberationRequest.read(asked_in(locals()))
     async with connections():
         record, leases, run = await open_record(), await open_leases(), str(flow_run.id)
         session = await convene(record, deliberation_id or run, request, flow_run.ui_url)

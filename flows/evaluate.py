@@ -18,7 +18,7 @@ from blocks.connections import connections
 from flows.deliberate import deliberate
 from tasks.collect.cancel import end_cancelled
 from tasks.council.base import Name
-from tasks.council.models import Deadline, Members, Rounds
+from tasks.council.council import Deadline, Members, Rounds
 from tasks.evaluate.question_files import questions_named
 from tasks.evaluate.steps import check_size, evaluated, is_answered, score, show
 

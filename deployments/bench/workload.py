@@ -13,7 +13,8 @@ from blocks.chat import ChatCall, chat_payload
 from blocks.vllm_server import KEEPALIVE_S
 from deployments.bench.samples import Sample
 from tasks.council.answer import seed_of
-from tasks.council.models import DeliberationRequest, Item, Member
+from tasks.council.council import Member
+from tasks.council.models import DeliberationRequest, Item
 from tasks.council.prompts.propose import propose_messages, temperature_of
 
 TASK = "Write a Python function to merge sorted arrays"

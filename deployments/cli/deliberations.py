@@ -21,6 +21,8 @@ PANEL = "Deliberations"
 MEASURING = "Measuring"
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="The deliberation's id.")]
+NOT_ASKED = ("id_", "local", "as_json")
+"""Parameters of `deliberate` that say how it is run; the others are fields of a request."""
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, as the HTTP API answers it.")]
 
 
@@ -61,7 +63,7 @@ def deliberate(
         str, typer.Option("--council", "-c", help="Name of the council.", autocompletion=council_names)
     ] = "dev",
     rubric: Annotated[str | None, typer.Option(help="How proposals are judged.")] = None,
-    requirement: Annotated[
+    requirements: Annotated[
         list[str] | None, typer.Option("--requirement", "-r", help="What a proposal has to meet; repeatable.")
     ] = None,
     answer_format: Annotated[
@@ -75,8 +77,12 @@ def deliberate(
     ] = None,
     members: Annotated[int | None, typer.Option(help="The council's first N members, or more in their roles.")] = None,
     quorum: Annotated[int | None, typer.Option(help="Answers that decide; more than half where left out.")] = None,
-    grace: Annotated[float | None, typer.Option(help="Seconds to wait after the quorum; to the deadline.")] = None,
-    deadline: Annotated[float | None, typer.Option(help="Seconds for the deliberation; the council's own.")] = None,
+    grace_s: Annotated[
+        float | None, typer.Option("--grace", help="Seconds to wait after the quorum; to the deadline.")
+    ] = None,
+    deadline_s: Annotated[
+        float | None, typer.Option("--deadline", help="Seconds for the deliberation; the council's own.")
+    ] = None,
     id_: Annotated[str | None, typer.Option("--id", help="Its id; the same id again resumes.")] = None,
     local: Annotated[bool, typer.Option("--local", help="Run it in this process; for now it always is.")] = False,
     as_json: AsJson = False,
@@ -86,30 +92,22 @@ def deliberate(
     The decision goes to standard output, the members to standard error. Ctrl-C once cancels it, twice leaves.
     Exit code: 0 decided, 3 degraded, 4 timeout, 5 cancelled, 1 failed, 2 wrong use, 6 stack not up.
     """
+    asked = {name: value for name, value in locals().items() if name not in NOT_ASKED}
     from tasks.council.closed_answers import format_of
     from tasks.council.models import DeliberationRequest, check_id
 
-    fields: dict[str, Any] = {
-        "task": sys.stdin.read() if task == "-" else task,
-        "council": council,
-        "rubric": rubric,
-        "requirements": requirement or None,
-        "answer_format": None if answer_format is None else guarded(lambda: format_of(answer_format)),
-        "strategy": strategy,
-        "rounds": rounds,
-        "members": members,
-        "quorum": quorum,
-        "grace_s": grace,
-        "deadline_s": deadline,
-    }
-    guarded(lambda: (DeliberationRequest.read(fields), check_id(id_ or "new")))
+    if task == "-":
+        asked["task"] = sys.stdin.read()
+    if answer_format is not None:
+        asked["answer_format"] = guarded(lambda: format_of(answer_format))
+    guarded(lambda: (DeliberationRequest.read(asked), check_id(id_ or "new")))
     stack = running_stack()
     from deployments.deliberations import run_deliberation
     from deployments.starts import at_will, starting
     from deployments.terminal import TerminalWatcher
 
     starts = starting(Path(stack.home)) if stack.database == "sqlite" else at_will()
-    _present(run(run_deliberation(fields, id_ or str(uuid.uuid4()), TerminalWatcher(), starts)), as_json)
+    _present(run(run_deliberation(asked, id_ or str(uuid.uuid4()), TerminalWatcher(), starts)), as_json)
 
 
 def watch(deliberation_id: Id, as_json: AsJson = False) -> None:

@@ -17,8 +17,8 @@ from blocks.ownership import claim
 from deployments.provisioning.ownership import own_record
 from deployments.settings import Settings
 from tasks.council.base import NAME_RULE
+from tasks.council.council import CouncilRules, CouncilSpec, Member
 from tasks.council.exceptions import WrongUse
-from tasks.council.models import CouncilSpec, Member
 from tasks.council.plain import SHOWN_INPUT, shortened
 
 DEFAULTS = Path(__file__).with_name("councils.yaml")
@@ -34,18 +34,10 @@ class CouncilFileError(WrongUse):
         super().__init__(shortened(text))
 
 
-class _Entry(BaseModel):
-    """One council as it stands in a file; the block of the same fields checks how they go together."""
+class _Entry(CouncilRules):
+    """One council as it stands in a file."""
 
     model_config = ConfigDict(extra="forbid")
-
-    members: tuple[Member, ...]
-    strategy: str = "rank"
-    rounds: int = 0
-    chairman: Member | None = None
-    quorum: int | None = None
-    grace_s: float | None = None
-    deadline_s: float = 300.0
 
 
 class _File(BaseModel):
@@ -96,27 +88,22 @@ async def stored_councils() -> dict[str, CouncilSpec]:
 
 def as_file(councils: dict[str, Council]) -> str:
     """The text of a file that `read_councils` takes, with these councils in it."""
-    entries = {name: _Entry.model_validate(_content(council)) for name, council in councils.items()}
+    entries = {name: _Entry.model_validate(council.rules) for name, council in councils.items()}
     shown = {name: entry.model_dump(mode="json", exclude_defaults=True) for name, entry in entries.items()}
     return yaml.safe_dump({"councils": shown}, sort_keys=False, allow_unicode=True, width=110)
 
 
 async def _apply(name: str, council: Council, overwrite: bool) -> str:
     try:
-        present: dict[str, Any] | None = _content(await fresh(Council, name))
+        present: dict[str, Any] | None = (await fresh(Council, name)).rules
     except BlockMissing:
         present = None
-    if present == _content(council):
+    if present == council.rules:
         return "unchanged"
     if present is not None and not overwrite:
         return "kept"
     await save(council, name)
     return "created" if present is None else "updated"
-
-
-def _content(council: Council) -> dict[str, Any]:
-    """What a council is made of, without what Prefect adds to a block."""
-    return {name: getattr(council, name) for name in Council.model_fields}
 
 
 def _council(path: Path, name: str, entry: _Entry) -> Council:
@@ -140,6 +127,8 @@ def _line(key: tuple[str | int, ...], item: ErrorDetails) -> str:
             return f"{where}: a council is named with {BLOCK_NAME_RULE}"
         case "string_pattern_mismatch":
             return f"{where}: {shortened(repr(item['input']), SHOWN_INPUT)} is no name; one is {NAME_RULE}"
+        case "too_short":
+            return f"{where}: must have at least {item['ctx']['min_length']} item"
         case "model_type" | "dict_type":
             inside = {0: "councils: {name: {members: [...]}}", 1: "{name: {members: [...]}}"}
             return f"{where}: must be keys with values: {inside.get(len(key), '{agent_id: ..., role: ...}')}"

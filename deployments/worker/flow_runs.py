@@ -23,8 +23,8 @@ from prefect.utilities.schema_tools.validation import CircularSchemaRefError, Va
 from blocks.names import stored, tag_of
 from blocks.record.events import Body, Record
 from blocks.record.leases import Lease, carried
-from tasks.council.exceptions import WrongUse
-from tasks.council.models import DeliberationRequest, InvalidRequest
+from tasks.council.exceptions import InvalidRequest, WrongUse
+from tasks.council.models import DeliberationRequest
 from tasks.deliberations.ownership import may_run
 from tasks.deliberations.submit import DELIBERATE, Request, digest_of, id_of
 

@@ -26,7 +26,7 @@ from deployments.worker.flow_runs import tell_prefect
 from deployments.worker.pools import of_our_type
 from deployments.worker.requests import UnknownFlow, request_for
 from deployments.worker.runs import Runs
-from tasks.council.models import InvalidRequest
+from tasks.council.exceptions import InvalidRequest
 from tasks.council.plain import SHOWN_BRIEFLY, error_line, one_line
 from tasks.deliberations.ownership import in_states, listed, ours_by_tag
 from tasks.deliberations.submit import enqueue, id_of, queued_request

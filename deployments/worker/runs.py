@@ -44,7 +44,8 @@ from deployments.worker.start_slots import StartSlots
 from deployments.worker.work import MAX_TRIES, Work
 from tasks.collect.end import end, refuse
 from tasks.collect.states import TakenOver, ended_state, wants_end
-from tasks.council.models import InvalidRequest, Status
+from tasks.council.exceptions import InvalidRequest
+from tasks.council.models import Status
 from tasks.deliberations.ownership import is_second_run, runs_under
 from tasks.deliberations.read import has_ended, require_same, status_of
 from tasks.deliberations.submit import DELIBERATE, Request, ask_to_cancel

@@ -18,7 +18,8 @@ from blocks.documents import open_leases, open_record
 from blocks.record import subjects
 from blocks.record.events import Record
 from tasks.collect.end import end
-from tasks.council.models import InvalidRequest, check_id
+from tasks.council.exceptions import InvalidRequest
+from tasks.council.models import check_id
 from tasks.deliberations.ownership import runs_under
 from tasks.deliberations.read import has_ended, status_of
 from tasks.deliberations.submit import DELIBERATE, ask_to_cancel, asked_in, id_of, queued_request

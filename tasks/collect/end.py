@@ -12,7 +12,8 @@ from tasks.collect.collect import finish
 from tasks.collect.collector import Collector
 from tasks.collect.inbox import INBOX
 from tasks.council.engines import UNKNOWN
-from tasks.council.models import DeliberationRequest, InvalidRequest, Status
+from tasks.council.exceptions import InvalidRequest
+from tasks.council.models import DeliberationRequest, Status
 from tasks.deliberations.finish import end_without_plan
 from tasks.deliberations.plan import Session, begin, convene, resume
 

@@ -1,4 +1,4 @@
-"""The words of the domain as frozen data: who sits in a council, what it was asked, what came out.
+"""The words of the domain as frozen data: what a council is asked, and how it stands.
 
 Everything here is plain data with its rules; nothing reads a clock, a network or a file. Field names of
 what leaves the process are the contract of `docs/architecture.md` (the events and the HTTP answers).
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
-from typing import Annotated, Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
@@ -18,7 +18,6 @@ from tasks.council.base import (
     MAX_INTEGER,
     MAX_JSON,
     MAX_NODES,
-    MAX_TEXT,
     NAME_PATTERN,
     NAME_RULE,
     Frozen,
@@ -30,11 +29,11 @@ from tasks.council.base import (
     size_of,
 )
 from tasks.council.closed_answers import AnswerFormat
-from tasks.council.exceptions import WrongUse
+from tasks.council.council import CouncilSpec, Deadline, Grace, Member, Members, Rounds, check_quorum
+from tasks.council.exceptions import InvalidRequest
 from tasks.council.plain import SHOWN_INPUT, shortened
-from tasks.council.stages import MAX_ROUNDS, SYNTHESIZE, Strategy, stages_of
+from tasks.council.stages import SYNTHESIZE, Strategy, stages_of
 
-MAX_MEMBERS = 128
 MAX_ITEMS = 10_000
 MAX_AGENDA = 64 << 20
 """Bytes of a request, and of its agenda once each item has what the request says for all."""
@@ -42,24 +41,6 @@ MAX_AGENDA_NODES = 1_000_000
 """Values in all the contexts of an agenda."""
 MAX_REQUIREMENTS = 200_000
 """Characters in the requirements of one item, which every proposal is checked against."""
-
-
-# The bounds of a request, which the flow's parameters share, so that the form in Prefect's UI knows them.
-Rounds = Annotated[int, Field(ge=0, le=MAX_ROUNDS)]
-Members = Annotated[int, Field(ge=1, le=MAX_MEMBERS)]
-Grace = Annotated[float, Field(ge=0, le=86_400)]
-Deadline = Annotated[float, Field(gt=0, le=86_400)]
-
-
-class InvalidRequest(WrongUse):
-    """A request that cannot be run as it stands; `field` names what is wrong, `problem` says what would be right."""
-
-    def __init__(self, field: str, problem: str) -> None:
-        self.field, self.problem = shortened(field, SHOWN_INPUT), shortened(problem)
-        super().__init__(self.field, self.problem)
-
-    def __str__(self) -> str:
-        return f"{self.field}: {self.problem}"
 
 
 def _number(value: float) -> str:
@@ -99,89 +80,6 @@ class MemberStatus(StrEnum):
     EMPTY = "empty"
     INVALID = "invalid"
     CANCELLED = "cancelled"
-
-
-# --- who ------------------------------------------------------------------------------------------
-
-
-class Member(Frozen):
-    """One agent of a council. Its model server is named, never embedded, so no secret travels with it."""
-
-    agent_id: Name = Field(description="Name of the member, unique in its council.")
-    role: Name = Field(description="What it speaks as, such as DEV, QA, ARCHITECT, DEVOPS or DATA.")
-    server: str = Field("default", min_length=1, description="Name of the VLLM block that it asks.")
-    model: str | None = Field(None, description="Model on that server; the server's own where left out.")
-    temperature: float = Field(0.7, ge=0, le=2, description="Sampling temperature before diversity.")
-    max_tokens: int = Field(2048, ge=1, le=131_072, description="Longest answer, in tokens.")
-    diversity: bool = Field(False, description="Ask for a different approach, at temperature x 1.3.")
-    instructions: str | None = Field(None, max_length=MAX_TEXT, description="In place of the role's sentence.")
-
-
-def _check_quorum(quorum: int | None, members: int) -> None:
-    if quorum is not None and quorum > members:
-        raise InvalidRequest("quorum", f"{quorum} is above the number of members, {members}")
-
-
-class CouncilSpec(Frozen):
-    """A named set of members with its rules; what a `Council` block holds and a deliberation carries."""
-
-    name: Name
-    members: tuple[Member, ...] = Field(min_length=1, max_length=MAX_MEMBERS)
-    quorum: int | None = Field(None, ge=1, description="Answers that decide; floor(n/2) + 1 where left out.")
-    grace_s: float | None = Field(None, ge=0, le=86_400, description="Wait after the quorum; else to the deadline.")
-    deadline_s: float = Field(300.0, gt=0, le=86_400, description="Seconds for an item from its start.")
-    strategy: Strategy = Field("rank", description="propose: checks decide; rank: ballots; synthesize: a chairman.")
-    rounds: int = Field(0, ge=0, le=MAX_ROUNDS, description="How often authors revise their proposals.")
-    chairman: Member | None = Field(None, description="Who writes a synthesis; the first member where left out.")
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        ids = [member.agent_id for member in self.members]
-        if repeated := sorted({agent_id for agent_id in ids if ids.count(agent_id) > 1}):
-            raise ValueError(f"members: agent_id {', '.join(repeated)} appears more than once")
-        if self.chairman and self.chairman.agent_id in ids:
-            raise ValueError(f"chairman: {self.chairman.agent_id} is a member's agent_id; it needs one of its own")
-        _check_quorum(self.quorum, len(self.members))
-        return self
-
-    @property
-    def everyone(self) -> tuple[Member, ...]:
-        """The members, and the chairman where it is none of them."""
-        return (*self.members, self.chairman) if self.chairman else self.members
-
-    @property
-    def chair(self) -> Member:
-        """Who writes the synthesis: the chairman, or the first member, which then speaks without diversity."""
-        return self.chairman or self.members[0].model_copy(update={"diversity": False})
-
-    @property
-    def decides_at(self) -> int:
-        """How many answers decide: the quorum, more than half of the members where none is set."""
-        return self.quorum or len(self.members) // 2 + 1
-
-    @property
-    def digest(self) -> str:
-        """Identity of the content, for the record of a deliberation."""
-        return digest(self.model_dump(mode="json"))
-
-    def sized(self, count: int) -> CouncilSpec:
-        """The council with `count` members: its first ones, then further ones in the same roles, numbered.
-
-        A quorum that was set for another size is dropped, so that the default rule applies.
-        """
-        if count == len(self.members):
-            return self
-        taken = {member.agent_id for member in self.members}
-        members = list(self.members[:count])
-        for index in range(len(members), count):
-            like = self.members[index % len(self.members)]
-            stem = like.agent_id.rstrip("0123456789").rstrip("-_")[:58]
-            number = index + 1
-            while (agent_id := f"{stem}-{number:03d}") in taken:
-                number += 1
-            taken.add(agent_id)
-            members.append(Member.model_validate({**like.model_dump(), "agent_id": agent_id, "diversity": True}))
-        return CouncilSpec.model_validate({**self.model_dump(), "members": members, "quorum": None})
 
 
 # --- what -----------------------------------------------------------------------------------------
@@ -389,7 +287,7 @@ class Deliberation(Frozen):
         check_id(deliberation_id)
         sized = council.sized(request.members or len(council.members))
         quorum = request.quorum or sized.decides_at
-        _check_quorum(quorum, len(sized.members))
+        check_quorum(quorum, len(sized.members))
         return cls(
             id=deliberation_id,
             council=sized,

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from blocks.exceptions import NewerVersion, RecordUnreadable
 from blocks.record.dead_letters import DeadLetter, dead_letter
 from blocks.record.events import Record
-from tasks.council.models import InvalidRequest
+from tasks.council.exceptions import InvalidRequest
 from tasks.deliberations.submit import DELIBERATE, Request, enqueue
 
 MAX_SHOWN = 200_000

@@ -18,8 +18,8 @@ from jmespath.exceptions import JMESPathError
 from jmespath.parser import ParsedResult
 
 from tasks.council.base import MAX_INTEGER, NAME_PATTERN, NAME_RULE
-from tasks.council.exceptions import WrongUse
-from tasks.council.models import DeliberationRequest, InvalidRequest
+from tasks.council.exceptions import InvalidRequest, WrongUse
+from tasks.council.models import DeliberationRequest
 from tasks.council.plain import SHOWN_INPUT, shortened
 
 CONSTANT = "value"

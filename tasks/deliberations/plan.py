@@ -19,16 +19,10 @@ from blocks.record import subjects
 from blocks.record.events import Event, Fence, Record
 from blocks.record.leases import Lease
 from blocks.vllm_server import VLLM
+from tasks.council.council import CouncilSpec, Member
 from tasks.council.engines import UNKNOWN, engine_of
-from tasks.council.models import (
-    CouncilSpec,
-    Deliberation,
-    DeliberationRequest,
-    InvalidRequest,
-    Member,
-    Status,
-    check_id,
-)
+from tasks.council.exceptions import InvalidRequest
+from tasks.council.models import Deliberation, DeliberationRequest, Status, check_id
 from tasks.deliberations.finish import begin_epoch
 from tasks.deliberations.read import taken
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from blocks.record import subjects
 from blocks.record.events import Body, Record
 from tasks.council.answer import Answer
+from tasks.council.exceptions import InvalidRequest
 from tasks.council.finished import Finished
-from tasks.council.models import InvalidRequest, Status
+from tasks.council.models import Status
 
 OF_START = ("council", "started_at", "flow_run_url")
 

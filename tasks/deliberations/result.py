@@ -9,7 +9,8 @@ from typing import Any
 from blocks.record import subjects
 from blocks.record.events import Body, Record
 from tasks.council.engines import UNKNOWN
-from tasks.council.models import InvalidRequest, Status, check_id
+from tasks.council.exceptions import InvalidRequest
+from tasks.council.models import Status, check_id
 from tasks.council.progress.completion import Verdict
 from tasks.council.progress.item import ItemProgress
 from tasks.council.progress.result import item_result

@@ -17,7 +17,8 @@ from blocks.record.events import Body, Record
 from blocks.record.queue import LANES
 from blocks.record.subjects import Lane
 from tasks.council.base import NAME_PATTERN, Frozen, Name
-from tasks.council.models import DeliberationRequest, InvalidRequest, Status
+from tasks.council.exceptions import InvalidRequest
+from tasks.council.models import DeliberationRequest, Status
 from tasks.council.plain import SHOWN_INPUT, shortened
 from tasks.deliberations.plan import MAX_REQUEST_IN_STATUS
 from tasks.deliberations.read import has_ended, require_same, status_of

@@ -19,7 +19,7 @@ from typing import Any
 
 from blocks.files import read_regular
 from tasks.council.evaluation.questions import Predicate, read_questions
-from tasks.council.models import InvalidRequest
+from tasks.council.exceptions import InvalidRequest
 from tasks.evaluate.checker import Checker
 
 FOLDER = "CONCLAVE_EVALUATIONS"

@@ -22,7 +22,8 @@ from tasks.council.decisions import ItemResult
 from tasks.council.engines import SIMULATOR
 from tasks.council.evaluation.arms import Arm, Evaluation, Reached, Scoresheet, reached
 from tasks.council.evaluation.report import arm_table, report
-from tasks.council.models import Deliberation, InvalidRequest, Item, Status
+from tasks.council.exceptions import InvalidRequest
+from tasks.council.models import Deliberation, Item, Status
 from tasks.council.progress.item import ItemProgress
 from tasks.deliberations.plan import plan_of
 from tasks.deliberations.read import answers_of

@@ -32,7 +32,7 @@ from blocks.record.installation import pools, server_time
 from blocks.record.queue import LANES, workers
 from tasks.collect.end import end
 from tasks.collect.states import ended_state, wants_end
-from tasks.council.models import InvalidRequest
+from tasks.council.exceptions import InvalidRequest
 from tasks.council.plain import error_line
 from tasks.council.report.markup import cell
 from tasks.deliberations.ownership import begun_under, ours_in_prefect

@@ -25,7 +25,7 @@ from blocks.ownership import check_same
 from blocks.record import subjects
 from blocks.record.events import Event, Record
 from blocks.record.installation import server_time
-from tasks.council.models import InvalidRequest
+from tasks.council.exceptions import InvalidRequest
 from tasks.deliberations.ownership import of_our_names, untagged_is_ours
 from tasks.deliberations.read import has_ended
 from tasks.operate.cursors import note_cursor, read_cursor

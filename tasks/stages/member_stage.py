@@ -28,7 +28,8 @@ from blocks.record import subjects
 from blocks.record.events import Body, Record
 from blocks.vllm_server import VLLM
 from tasks.council.answer import Answer, Attempt, Usage, answer_id, seed_of
-from tasks.council.models import Deliberation, Item, Member, MemberStatus
+from tasks.council.council import Member
+from tasks.council.models import Deliberation, Item, MemberStatus
 from tasks.council.plain import one_line, sound
 from tasks.council.prompts.propose import temperature_of
 from tasks.council.stages import PROPOSE

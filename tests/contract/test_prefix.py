@@ -17,7 +17,8 @@ AUTHORS = ("m1", "m2", "m3", "m4", "m5", "m6")
 
 def prompts(role_first: bool) -> list[list[dict[str, str]]]:
     """What the reviewers of six short proposals are asked; with the role in front, as the seed had it, or last."""
-    from tasks.council.models import Item, Member
+    from tasks.council.council import Member
+    from tasks.council.models import Item
     from tasks.council.prompts.review import review_messages
     from tasks.council.voting.ballots import criteria_of, sheets
 

@@ -202,7 +202,8 @@ async def test_a_model_server_of_a_users_stays_where_it_is(
 
     made = councils.read_councils(councils.DEFAULTS)
     for council, name in zip(made.values(), ("default", "users-own", "made-by-up"), strict=False):
-        council.members[0] = council.members[0].model_copy(update={"server": name})
+        first, *others = council.members
+        council.members = (first.model_copy(update={"server": name}), *others)
     monkeypatch.setattr(blocks, "read_councils", lambda _file: made)
     settings, said = load_settings({"CONCLAVE_HOME": stack.home}), list[str]()
     await VLLM(base_url="http://127.0.0.1:7", model="mine").save("users-own", overwrite=True)
@@ -257,10 +258,10 @@ HEAD = "councils:\n  dev:\n    members: "
         (HEAD + "[{ agent_id: a }]", "councils.dev.members.0.role: Field required"),
         (HEAD + "[{ agent_id: a, role: DEV, temperature: 9 }]", "members.0.temperature: Input should be less than"),
         (HEAD + "[a]", "councils.dev.members.0: must be keys with values: {agent_id: ..., role: ...}"),
-        (HEAD + "[]", "councils.dev.members: List should have at least 1 item"),
+        (HEAD + "[]", "councils.dev.members: must have at least 1 item"),
         ("councils:\n  dev: 5", "councils.dev: must be keys with values"),
         ("councils:\n  Dev.1:\n    members: " + f"[{MEMBER}]", "councils.Dev.1: a council is named with 1 to 64"),
-        ("councils: {}", "councils: Dictionary should have at least 1 item"),
+        ("councils: {}", "councils: must have at least 1 item"),
         ("councils: [dev]", "councils: must be keys with values: {name: {members: [...]}}"),
         ("", "the file: must be keys with values: councils: {name: {members: [...]}}"),
         ("councils: [", "is not YAML: while parsing"),

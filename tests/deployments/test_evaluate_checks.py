@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from tasks.council.evaluation.questions import Question, Verdict, read_questions
-from tasks.council.models import InvalidRequest
+from tasks.council.exceptions import InvalidRequest
 from tasks.evaluate import checker as evaluation_checker
 from tasks.evaluate.checker import Checker
 from tasks.evaluate.question_files import QuestionFile

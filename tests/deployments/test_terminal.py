@@ -22,7 +22,8 @@ OTHERS = {voter: tuple(author for author in MEMBERS if author != voter) for vote
 
 def planned(**fields: Any) -> Any:
     """A council of three that is asked for something."""
-    from tasks.council.models import CouncilSpec, Deliberation, DeliberationRequest, Member
+    from tasks.council.council import CouncilSpec, Member
+    from tasks.council.models import Deliberation, DeliberationRequest
 
     seats = tuple(Member(agent_id=one, role="ARCHITECT") for one in MEMBERS)
     request = DeliberationRequest.read({"task": "Design a queue", **fields})

@@ -245,7 +245,8 @@ async def test_another_request_does_not_end_one_that_was_left(
     from prefect.client.orchestration import get_client
     from prefect.states import Pending
 
-    from tasks.council.models import Deliberation, DeliberationRequest, InvalidRequest
+    from tasks.council.exceptions import InvalidRequest
+    from tasks.council.models import Deliberation, DeliberationRequest
     from tasks.deliberations.plan import council_spec
 
     council = await make_council(3)

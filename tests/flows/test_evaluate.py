@@ -116,7 +116,7 @@ async def test_what_cannot_be_asked_starts_nothing(record: Any, three: str, writ
     from prefect.settings import PREFECT_SERVER_API_MAX_PARAMETER_SIZE, temporary_settings
 
     from flows.evaluate import evaluate
-    from tasks.council.models import InvalidRequest
+    from tasks.council.exceptions import InvalidRequest
 
     large = [{"id": f"q{number}", "task": "a" * 60_000, "check": SAYS} for number in range(9)]
     absent = {"task": "a", "check": {"type": "predicate", "function": "checks.py:absent"}}
@@ -136,7 +136,7 @@ async def test_what_cannot_be_asked_starts_nothing(record: Any, three: str, writ
 async def test_a_request_that_is_refused_is_told_as_such(three: str, write: Any, new_id: str) -> None:
     """What ended the deliberation ends the evaluation."""
     from flows.evaluate import evaluate
-    from tasks.council.models import InvalidRequest
+    from tasks.council.exceptions import InvalidRequest
 
     state = await evaluate(write(QUESTIONS), council=three, rounds=9, deliberation_id=new_id, return_state=True)
     assert isinstance(await state.aresult(raise_on_failure=False), InvalidRequest)

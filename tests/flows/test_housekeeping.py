@@ -350,7 +350,7 @@ async def test_a_variable_that_is_no_time_is_named(connected: Any, monkeypatch: 
 
 async def test_a_cancel_that_came_first_keeps_no_request_from_its_key(record: Any, new_id: str) -> None:
     """What is asked afterwards is noted beside the flag: another request is refused, and a lost message found."""
-    from tasks.council.models import InvalidRequest
+    from tasks.council.exceptions import InvalidRequest
     from tasks.deliberations.submit import Request, ask_to_cancel, asked_of, enqueue
 
     await ask_to_cancel(record, new_id)

@@ -203,7 +203,7 @@ async def test_the_ballots_on_record_are_tallied_again(
 
 async def test_without_ballots_there_is_nothing_to_tally(deliberate: Any, record: Any, three: str, new_id: str) -> None:
     """The strategy is named."""
-    from tasks.council.models import InvalidRequest
+    from tasks.council.exceptions import InvalidRequest
     from tasks.deliberations.result import retallied
 
     await deliberate(task=TASK, council=three)

@@ -20,7 +20,8 @@ import jsonschema
 import pytest
 
 from tasks.council.closed_answers import Choice, answer_of
-from tasks.council.models import Item, Member
+from tasks.council.council import Member
+from tasks.council.models import Item
 from tasks.council.prompts.propose import propose_messages
 from tasks.council.prompts.review import ballot_schema, review_messages
 from tasks.council.prompts.revise import revise_messages

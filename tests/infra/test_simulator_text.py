@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from infra.simulator.text import MAX_CHARS, MIN_CHARS, Brief, compose, read_brief
-from tasks.council.models import Item, Member
+from tasks.council.council import Member
+from tasks.council.models import Item
 from tasks.council.prompts.propose import propose_messages
 
 RATE_LIMITER = "Implement a rate limiter for an API using token bucket algorithm"

@@ -32,7 +32,9 @@ from deployments.worker.start_slots import StartSlots
 from tasks.collect.collect import finish
 from tasks.collect.collector import Collector
 from tasks.collect.inbox import INBOX
-from tasks.council.models import CouncilSpec, DeliberationRequest, InvalidRequest, Member, MemberStatus
+from tasks.council.council import CouncilSpec, Member
+from tasks.council.exceptions import InvalidRequest
+from tasks.council.models import DeliberationRequest, MemberStatus
 from tasks.deliberations import plan as plans
 from tasks.deliberations.plan import Server, begin, convene
 from tasks.deliberations.submit import Request

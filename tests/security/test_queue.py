@@ -105,7 +105,7 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(number=st.integers(0, 2), task=TASKS, by_prefect=st.booleans())
     def ask(self, number: int, task: str, by_prefect: bool) -> None:
         """By a door, with or without a flow run: the first request has the id, another one is refused."""
-        from tasks.council.models import InvalidRequest
+        from tasks.council.exceptions import InvalidRequest
 
         one, machine = self.ids[number], self.on.machine
         run = machine.prefect.make({"task": task, "deliberation_id": one}) if by_prefect else None

@@ -86,7 +86,8 @@ class StagePrompt:
 
 def member_stage(record: Record, *items: str) -> Any:
     """A member with these items."""
-    from tasks.council.models import CouncilSpec, Deliberation, DeliberationRequest, Member
+    from tasks.council.council import CouncilSpec, Member
+    from tasks.council.models import Deliberation, DeliberationRequest
     from tasks.stages.member_stage import MemberStage
 
     council = CouncilSpec(name="dev", members=(Member(agent_id="m1", role="DEV"),))

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.council.models import DeliberationRequest, InvalidRequest
+from tasks.council.exceptions import InvalidRequest
+from tasks.council.models import DeliberationRequest
 from tasks.deliberations.event_mapping import Mapping, MappingError
 from tests.conftest import cases
 

@@ -6,7 +6,8 @@ from collections import OrderedDict
 
 import pytest
 
-from tasks.council.models import CouncilSpec, Deliberation, DeliberationRequest, Member
+from tasks.council.council import CouncilSpec, Member
+from tasks.council.models import Deliberation, DeliberationRequest
 
 
 def plan(number: int, size: int) -> Deliberation:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from blocks import files
 from tasks.council.evaluation.questions import MAX_LINE, Question, Verdict, read_questions
-from tasks.council.models import InvalidRequest
+from tasks.council.exceptions import InvalidRequest
 from tasks.evaluate import checker as evaluation_checker
 from tasks.evaluate import question_files
 from tasks.evaluate.checker import Checker

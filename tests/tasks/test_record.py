@@ -13,8 +13,9 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 def decided() -> tuple[Any, Any]:
     """A plan and the result of its item, with a tally of two ballots."""
+    from tasks.council.council import CouncilSpec, Member
     from tasks.council.decisions import Ballots, ItemResult
-    from tasks.council.models import CouncilSpec, Deliberation, DeliberationRequest, Member
+    from tasks.council.models import Deliberation, DeliberationRequest
     from tasks.council.voting.election import Ballot, Candidate
     from tasks.council.voting.tally import tally
 

@@ -10,8 +10,8 @@ from typing import Protocol
 
 from deployments.bench.samples import Sample
 from deployments.bench.workload import ModelServer
+from tasks.council.council import CouncilSpec
 from tasks.council.exceptions import ConclaveError
-from tasks.council.models import CouncilSpec
 
 
 class PeerMissing(ConclaveError):

@@ -14,7 +14,7 @@ from deployments.bench.peers import Bench, PeerMissing
 from deployments.bench.samples import Sample, now
 from deployments.bench.workload import item
 from tasks.council.answer import Proposal
-from tasks.council.models import Member
+from tasks.council.council import Member
 from tasks.council.voting.checks import rank_proposals
 
 

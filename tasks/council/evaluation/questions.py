@@ -16,7 +16,8 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from tasks.council.base import MAX_TEXT, NAME_RULE, Frozen, Name, Text
 from tasks.council.closed_answers import AnswerFormat, AnswerText, Choice, Number, TextExact, answer_of
-from tasks.council.models import MAX_ITEMS, Brief, InvalidRequest
+from tasks.council.exceptions import InvalidRequest
+from tasks.council.models import MAX_ITEMS, Brief
 
 MAX_LINE = 4_000_000
 """Characters of a line, which is read in one go."""

@@ -14,9 +14,10 @@ from typing import NamedTuple
 
 from tasks.council.answer import Answer, Usage
 from tasks.council.closed_answers import answer_of
+from tasks.council.council import Member
 from tasks.council.decisions import DecidedBy, ItemResult, MemberOutcome, StageCost, StageOutcome, Synthesis
 from tasks.council.engines import engine_of
-from tasks.council.models import Member, MemberStatus, Status
+from tasks.council.models import MemberStatus, Status
 from tasks.council.progress.completion import Verdict
 from tasks.council.progress.item import ENDED_EARLY, Decided, ItemProgress
 from tasks.council.prompts.synthesize import MAX_SOURCES

@@ -15,7 +15,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from tasks.council.closed_answers import answer_instruction
-from tasks.council.models import Item, Member
+from tasks.council.council import Member
+from tasks.council.models import Item
 from tasks.council.prompts.delimiters import given, mark_of, neutral
 
 CHARTER = """\

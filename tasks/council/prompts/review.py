@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from itertools import permutations
 from typing import Any
 
-from tasks.council.models import Item, Member
+from tasks.council.council import Member
+from tasks.council.models import Item
 from tasks.council.prompts.delimiters import fence, given, mark_of, neutral
 from tasks.council.prompts.propose import given_mark, role_of, task_sections
 from tasks.council.voting.ballots import (

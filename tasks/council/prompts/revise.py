@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from tasks.council.base import digest
-from tasks.council.models import Item, Member
+from tasks.council.council import Member
+from tasks.council.models import Item
 from tasks.council.prompts.delimiters import fence, mark_of, neutral
 from tasks.council.prompts.propose import propose_messages
 from tasks.council.voting.ballots import Opinion, Review

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from tasks.council.models import Item, Member
+from tasks.council.council import Member
+from tasks.council.models import Item
 from tasks.council.prompts.delimiters import fence, mark_of
 from tasks.council.prompts.propose import role_of, task_sections
 from tasks.council.prompts.revise import critiques_of

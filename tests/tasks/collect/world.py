@@ -148,7 +148,8 @@ class World:
     # --- the plan ---------------------------------------------------------------------------------
 
     def _planned(self, members: int, items: int, request: dict[str, Any]) -> Any:
-        from tasks.council.models import CouncilSpec, Deliberation, DeliberationRequest, Member
+        from tasks.council.council import CouncilSpec, Member
+        from tasks.council.models import Deliberation, DeliberationRequest
 
         seats = tuple(Member(agent_id=f"m{number}", role="DEV") for number in range(1, members + 1))
         council = CouncilSpec(name="dev", members=seats, deadline_s=DEADLINE_S)

@@ -15,7 +15,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.council.models import Item, Member
+from tasks.council.council import Member
+from tasks.council.models import Item
 from tasks.council.prompts.delimiters import MAX_PROPOSAL, fence, mark_of, neutral
 from tasks.council.prompts.review import REVIEW_CHARTER, ask_again, ballot_schema, review_messages
 from tasks.council.voting.ballots import (

@@ -10,15 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.council.base import MAX_DEPTH, MAX_INTEGER, MAX_JSON, MAX_NODES, MAX_TEXT, size_of
-from tasks.council.models import (
-    MAX_AGENDA,
-    CouncilSpec,
-    Deliberation,
-    DeliberationRequest,
-    InvalidRequest,
-    Member,
-    check_id,
-)
+from tasks.council.council import CouncilSpec, Member
+from tasks.council.exceptions import InvalidRequest
+from tasks.council.models import MAX_AGENDA, Deliberation, DeliberationRequest, check_id
 from tasks.council.plain import SHOWN_BRIEFLY, SHOWN_ERROR, SHOWN_INPUT, error_line, shortened
 from tests.conftest import cases
 

@@ -9,7 +9,8 @@ import pytest
 
 from tasks.council.answer import Answer, Proposal, Usage
 from tasks.council.closed_answers import Choice
-from tasks.council.models import CouncilSpec, Deliberation, DeliberationRequest, Member, MemberStatus, Status
+from tasks.council.council import CouncilSpec, Member
+from tasks.council.models import Deliberation, DeliberationRequest, MemberStatus, Status
 from tasks.council.progress.completion import Verdict
 from tasks.council.progress.item import ENDED_EARLY, ItemProgress, NextStage
 from tasks.council.progress.result import item_result

@@ -13,12 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.council.answer import Answer, Proposal, Usage
+from tasks.council.council import CouncilSpec
 from tasks.council.decisions import ItemResult
 from tasks.council.evaluation.arms import Arm, Reached, Scoresheet, reached
 from tasks.council.evaluation.figures import median, paired_difference, percentile_95, share, sign_test
 from tasks.council.evaluation.questions import Question, Verdict, read_questions
 from tasks.council.evaluation.report import figures, notes, report
-from tasks.council.models import CouncilSpec, Deliberation, DeliberationRequest, InvalidRequest, MemberStatus, Status
+from tasks.council.exceptions import InvalidRequest
+from tasks.council.models import Deliberation, DeliberationRequest, MemberStatus, Status
 from tasks.council.progress.completion import Verdict as Ruling
 from tasks.council.progress.item import ENDED_EARLY, ItemProgress, NextStage
 from tasks.council.progress.result import item_result

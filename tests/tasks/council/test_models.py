@@ -14,7 +14,8 @@ from pydantic_core import to_json
 
 from blocks.record.events import SCHEMA_VERSION
 from tasks.council.answer import Answer, Proposal, Usage, answer_id, seed_of
-from tasks.council.base import Frozen
+from tasks.council.base import MAX_TEXT, Frozen
+from tasks.council.council import MAX_MEMBERS, CouncilSpec, Member
 from tasks.council.decisions import (
     Ballots,
     Check,
@@ -25,21 +26,9 @@ from tasks.council.decisions import (
     StageOutcome,
     Synthesis,
 )
+from tasks.council.exceptions import InvalidRequest
 from tasks.council.finished import Finished
-from tasks.council.models import (
-    MAX_ITEMS,
-    MAX_MEMBERS,
-    MAX_TEXT,
-    CouncilSpec,
-    Deliberation,
-    DeliberationRequest,
-    InvalidRequest,
-    Item,
-    Member,
-    MemberStatus,
-    Status,
-    digest,
-)
+from tasks.council.models import MAX_ITEMS, Deliberation, DeliberationRequest, Item, MemberStatus, Status, digest
 from tasks.council.progress.stage_end import Closing
 from tasks.council.voting.ballots import Opinion, Review, Score
 from tasks.council.voting.election import Candidate

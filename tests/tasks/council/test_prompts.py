@@ -11,7 +11,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.council.models import Item, Member
+from tasks.council.council import Member
+from tasks.council.models import Item
 from tasks.council.prompts.propose import CHARTER, DIVERSITY, ROLES, given_mark, propose_messages, temperature_of
 from tasks.council.prompts.review import review_messages
 from tasks.council.prompts.synthesize import synthesis_messages

@@ -15,8 +15,9 @@ from markdown_it import MarkdownIt
 
 from tasks.council.answer import Answer, Proposal, Usage
 from tasks.council.closed_answers import Choice
+from tasks.council.council import CouncilSpec, Member
 from tasks.council.decisions import ItemResult
-from tasks.council.models import CouncilSpec, Deliberation, DeliberationRequest, Item, Member, MemberStatus, Status
+from tasks.council.models import Deliberation, DeliberationRequest, Item, MemberStatus, Status
 from tasks.council.outcome import Outcome
 from tasks.council.progress.completion import Verdict
 from tasks.council.progress.item import ItemProgress, NextStage

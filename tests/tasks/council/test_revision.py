@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tasks.council.closed_answers import Number
-from tasks.council.models import Item, Member
+from tasks.council.council import Member
+from tasks.council.models import Item
 from tasks.council.prompts.propose import propose_messages
 from tasks.council.prompts.revise import MAX_CRITIQUES, critiques_of, revise_messages
 from tasks.council.prompts.synthesize import MAX_REASONS, SYNTHESIS_CHARTER, synthesis_messages
