@@ -27,8 +27,11 @@ from pydantic import ConfigDict, Field, SecretStr, model_validator
 from blocks.connections import Close, shared
 from blocks.exceptions import RecordMisconfigured, RecordRefused, RecordUnavailable
 from blocks.files import require_regular
-from blocks.record.events import BODIES_BUCKET, LEASE_S, LEASES_BUCKET, TRANSIENT, Record, words
+from blocks.record.bodies import BODIES_BUCKET
+from blocks.record.events import Record
 from blocks.record.installation import installation_of
+from blocks.record.lease_keys import LEASE_S, LEASES_BUCKET
+from blocks.record.patience import TRANSIENT, words
 from blocks.record.subjects import STATUS_BUCKET
 
 REQUESTS = "CONCLAVE_REQUESTS"

@@ -18,7 +18,8 @@ from blocks.documents import open_record
 from blocks.exceptions import NotDecided, PrefectUnavailable
 from blocks.names import tag_of
 from blocks.record import subjects
-from blocks.record.events import Body, Record
+from blocks.record.envelope import Body
+from blocks.record.events import Record
 from flows.deliberate import deliberate
 from tasks.collect.cancel import cancel
 from tasks.council.exceptions import InvalidRequest

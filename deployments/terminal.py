@@ -20,7 +20,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from blocks.record.events import Body
+from blocks.record.envelope import Body
 from tasks.council.answer import Answer
 from tasks.council.council import CouncilSpec
 from tasks.council.decisions import ItemResult, MemberOutcome, RankedProposal

@@ -54,7 +54,7 @@ async def bury(record: Record, subject: str, name: str, deliveries: int, reason:
     }
     data = message.data or b""
     if len(data) > record.client.max_payload - HEADER_ROOM:
-        headers["ce-dataref"] = await record.keep_reference(f"dead.{name}", data)
+        headers["ce-dataref"] = await record.bodies.keep_reference(f"dead.{name}", data)
         data = b""
     await record.store(f"dead.requests.{named}", data, headers)
 

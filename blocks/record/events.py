@@ -11,94 +11,41 @@ Headers follow the NATS Protocol Binding for CloudEvents v1.0.2, binary mode; a 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
-import re
-import time
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import nats.errors
-from nats.aio.client import Client
-from nats.aio.subscription import Subscription
-from nats.js import JetStreamContext
 from nats.js.api import ConsumerConfig, DeliverPolicy
-from nats.js.errors import (
-    APIError,
-    DigestMismatchError,
-    KeyNotFoundError,
-    KeyWrongLastSequenceError,
-    NotFoundError,
-    ObjectNotFoundError,
-)
-from nats.js.kv import KeyValue
-from nats.js.object_store import ObjectStore
+from nats.js.errors import APIError, NotFoundError
 
-from blocks.exceptions import NewerVersion, RecordError, RecordUnavailable, RecordUnreadable, Superseded
+from blocks.exceptions import NewerVersion, RecordError, RecordUnreadable, Superseded
 from blocks.record import subjects
-from tasks.council.base import NAME_PATTERN, NAME_RULE
+from blocks.record.bodies import Bodies
+from blocks.record.client import Connection, Follower, Keys, Objects, Streams, Subscription
+from blocks.record.envelope import (
+    SCHEMA_VERSION,
+    STREAM_OF,
+    VERSION_HEADER,
+    Body,
+    Event,
+    check_tokens,
+    dump,
+    event_headers,
+    load,
+    newer,
+    stream_of,
+)
+from blocks.record.lease_keys import LeaseKeys
+from blocks.record.patience import Patience, Unsettled
+from blocks.record.statuses import Statuses
 
-T = TypeVar("T")
-Body = dict[str, Any]
-
-BODIES_BUCKET = "conclave-bodies"
-LEASES_BUCKET = "conclave-leases"
-STREAM_OF = {
-    "requests": "CONCLAVE_REQUESTS",
-    "answers": "CONCLAVE_ANSWERS",
-    "attempts": "CONCLAVE_ANSWERS",
-    "decisions": "CONCLAVE_DECISIONS",
-    "deliberations": "CONCLAVE_DECISIONS",
-    "dead": "CONCLAVE_DEAD",
-    "$KV": f"KV_{subjects.STATUS_BUCKET}",
-}
-VERSION_HEADER = "ce-schemaversion"
-SCHEMA_VERSION = 1
-"""Version of all bodies, in the header `ce-schemaversion`. Readers pass over fields that they do not know, so it grows
-only where a reader of today would do the wrong thing without them."""
 WRONG_LAST_SEQUENCE = 10071
 """JetStream's error code for a publish that its fence refused (nats-server `errors.json`)."""
 HEADER_ROOM = 4096
 POLL_S = 5.0
 """How long a follower waits in silence before it asks the stream whether it missed something."""
-
-LEASE_S = 6.0
-"""How long a lease lasts that is not renewed: so long the next one waits for a holder that was killed."""
-
-BODY_S = 30.0
-"""How long reading a body from the object store may take; nats-py would wait for ever for a lost part."""
-
-
-class _Unsettled(Exception):
-    """The fence refused a publish, but the event that it refused it for cannot be read yet."""
-
-
-TRANSIENT = (
-    _Unsettled,
-    nats.errors.TimeoutError,
-    nats.errors.ConnectionClosedError,
-    nats.errors.ConnectionReconnectingError,
-    nats.errors.NoRespondersError,
-    nats.errors.StaleConnectionError,
-    nats.js.errors.NoStreamResponseError,
-    nats.js.errors.ServiceUnavailableError,
-    OSError,
-)
-
-
-@dataclass(frozen=True)
-class Event:
-    """One event on the record: where it stands, at which sequence of its stream, and its JSON body."""
-
-    subject: str
-    sequence: int
-    body: Body
-    time: datetime | None = None
-    """When the server stored it, by the server's clock; None where the server did not say."""
 
 
 class Fence(NamedTuple):
@@ -114,20 +61,20 @@ class Record:
 
     def __init__(
         self,
-        client: Client,
-        jetstream: JetStreamContext,
-        status: KeyValue,
-        bodies: ObjectStore,
-        leases: KeyValue,
+        client: Connection,
+        jetstream: Streams,
+        statuses: Keys,
+        bodies: Objects,
+        leases: Keys,
         patience_s: float,
         installation: str,
     ) -> None:
-        self.client = client
-        self.jetstream = jetstream
-        self._status = status
-        self._bodies = bodies
-        self.leases = leases
-        self._patience_s = patience_s
+        patience = Patience(patience_s)
+        self.client, self.jetstream = client, jetstream
+        self.outlast = patience.outlast
+        self.statuses = Statuses(statuses, jetstream, patience)
+        self.bodies = Bodies(bodies, jetstream, patience)
+        self.leases = LeaseKeys(leases, patience)
         self.installation = installation
 
     # --- events -----------------------------------------------------------------------------------
@@ -156,9 +103,9 @@ class Record:
                 return None
             first = await self.last(subject, direct=False)
             if first is None:
-                raise _Unsettled(f"{subject} is taken by an event that cannot be read")
+                raise Unsettled(f"{subject} is taken by an event that cannot be read")
             # A repeat after a lost acknowledgement meets its own first try.
-            return None if _dump(first.body) == _dump(body) else first
+            return None if dump(first.body) == dump(body) else first
 
         return await self.outlast(write)
 
@@ -167,7 +114,7 @@ class Record:
     ) -> Event | None:
         first = await self.last(subject, direct=False)
         if first is not None:
-            return None if _dump(first.body) == _dump(body) else first
+            return None if dump(first.body) == dump(body) else first
         expected = {
             "Nats-Expected-Last-Subject-Sequence": str(fence.sequence),
             "Nats-Expected-Last-Subject-Sequence-Subject": fence.subject,
@@ -191,7 +138,7 @@ class Record:
 
     async def store(self, subject: str, data: bytes, headers: dict[str, str]) -> None:
         """Write bytes as they are, with headers that say what they are; `Nats-Msg-Id` makes it safe to repeat."""
-        _check_tokens(subject)
+        check_tokens(subject)
         await self.outlast(lambda: self.jetstream.publish(subject, data, headers=headers))
 
     async def messages(self, stream: str) -> int:
@@ -204,7 +151,7 @@ class Record:
 
     async def announce(self, subject: str, body: Body) -> None:
         """Tell whoever listens on core NATS, at most once; nothing depends on it."""
-        data = _dump(body)
+        data = dump(body)
         if len(data) <= self.client.max_payload:
             with suppress(nats.errors.Error):
                 await self.client.publish(subject, data)
@@ -214,7 +161,7 @@ class Record:
 
         async def get() -> Event | None:
             try:
-                message = await self.jetstream.get_msg(_stream(subject), subject=subject, direct=direct)
+                message = await self.jetstream.get_msg(stream_of(subject), subject=subject, direct=direct)
             except NotFoundError:
                 return None
             return await self.event_of(message.subject or subject, message.seq or 0, message)
@@ -226,7 +173,7 @@ class Record:
 
         async def get() -> bool:
             try:
-                await self.jetstream.get_msg(_stream(subject), subject=subject)
+                await self.jetstream.get_msg(stream_of(subject), subject=subject)
             except NotFoundError:
                 return False
             return True
@@ -244,7 +191,7 @@ class Record:
         async def get() -> Event | None:
             try:
                 message = await self.jetstream.get_msg(
-                    _stream(pattern), seq=after + 1, subject=pattern, direct=direct, next=True
+                    stream_of(pattern), seq=after + 1, subject=pattern, direct=direct, next=True
                 )
             except NotFoundError:
                 return None
@@ -316,100 +263,7 @@ class Record:
 
         return await self.outlast(lambda: self.client.subscribe(pattern, cb=on_message))
 
-    # --- status -----------------------------------------------------------------------------------
-
-    async def create_status(self, key: str, body: Body) -> bool:
-        """Write a key that must not exist; False if it does."""
-        data = _dump(body)
-        tries = 0
-
-        async def create() -> bool:
-            nonlocal tries
-            tries += 1
-            try:
-                await self._status.create(key, data)
-            except KeyWrongLastSequenceError:
-                # A repeat after a lost acknowledgement meets its own first try.
-                return tries > 1 and (await self._status.get(key)).value == data
-            return True
-
-        return await self.outlast(create)
-
-    async def read_status(self, key: str) -> Body | None:
-        """The value of a key, None if there is none; an empty one where it cannot be read."""
-
-        async def get() -> Body | None:
-            try:
-                entry = await self._status.get(key)
-            except KeyNotFoundError:
-                return None
-            return _readable(entry.value)
-
-        return await self.outlast(get)
-
-    async def merge_status(self, key: str, change: Body) -> bool:
-        """Set some fields of a key, compare-and-set so that no other writer's fields are lost.
-
-        A key that is not there is made only by a change that has a status, since nobody could read one without; False
-        where nothing was written.
-        """
-
-        async def merge() -> bool:
-            while True:
-                try:
-                    entry = await self._status.get(key)
-                    value = _dump({**_readable(entry.value), **change})
-                    await self._status.update(key, value, last=entry.revision)
-                    return True
-                except KeyNotFoundError:
-                    if "status" not in change:
-                        return False
-                    if await self.create_status(key, change):
-                        return True
-                except KeyWrongLastSequenceError:
-                    continue
-
-        return await self.outlast(merge)
-
-    async def purge_status(self, event: Event) -> None:
-        """Let a key go for good, without a mark in its place, unless it was written again since this event."""
-        await self.outlast(
-            lambda: self.jetstream.purge_stream(_stream(event.subject), seq=event.sequence + 1, subject=event.subject)
-        )
-
-    def follow_status(self, key: str) -> AsyncGenerator[Event, None]:
-        """Every change of a key from its present value on; never ends."""
-        return self.follow(subjects.status(key))
-
-    # --- leases -----------------------------------------------------------------------------------
-
-    async def held(self, key: str) -> bool:
-        """Whether anybody holds the lease now."""
-
-        async def get() -> bool:
-            try:
-                await self.leases.get(key)
-            except KeyNotFoundError:
-                return False
-            return True
-
-        return await self.outlast(get)
-
-    async def create_lease(self, key: str, holder: bytes) -> int | None:
-        """Take a lease that nobody holds: the revision of its key, None if somebody holds it."""
-
-        async def create() -> int | None:
-            try:
-                return await self.leases.create(key, holder)
-            except KeyWrongLastSequenceError:
-                pass
-            try:  # a repeat after a lost acknowledgement meets its own first try
-                entry = await self.leases.get(key)
-            except KeyNotFoundError:
-                return None
-            return entry.revision if entry.value == holder else None
-
-        return await self.outlast(create)
+    # --- epochs -----------------------------------------------------------------------------------
 
     async def fence(
         self,
@@ -445,7 +299,7 @@ class Record:
             except APIError as error:
                 if error.err_code != WRONG_LAST_SEQUENCE:
                     raise
-                raise _Unsettled(f"the epoch of {deliberation_id} has changed just now") from error
+                raise Unsettled(f"the epoch of {deliberation_id} has changed just now") from error
 
         return await self.outlast(begin)
 
@@ -455,31 +309,17 @@ class Record:
 
     # --- inside -----------------------------------------------------------------------------------
 
-    async def _consume(self, pattern: str, after: int) -> JetStreamContext.PushSubscription:
+    async def _consume(self, pattern: str, after: int) -> Follower:
         config = ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=after + 1)
         return await self.jetstream.subscribe(
-            pattern, stream=_stream(pattern), ordered_consumer=True, config=config, inactive_threshold=60.0
+            pattern, stream=stream_of(pattern), ordered_consumer=True, config=config, inactive_threshold=60.0
         )
 
-    async def outlast(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        """Repeat an attempt while the server is away, up to `patience_s`. Raises RecordError."""
-        until = time.monotonic() + self._patience_s
-        while True:
-            try:
-                return await attempt()
-            except TRANSIENT as error:
-                if time.monotonic() > until:
-                    told = f"JetStream did not answer for {self._patience_s:g} s: {words(error)}"
-                    raise RecordUnavailable(told) from error
-                await asyncio.sleep(0.25)
-            except nats.errors.Error as error:
-                raise RecordError(f"JetStream refused: {words(error)}") from error
-
     async def _packed(self, subject: str, event_id: str, kind: str, body: Body) -> tuple[bytes, dict[str, str]]:
-        _check_tokens(subject)
-        data, headers = _dump(body), event_headers(subject, event_id, kind)
+        check_tokens(subject)
+        data, headers = dump(body), event_headers(subject, event_id, kind)
         if len(data) > self.client.max_payload - HEADER_ROOM:
-            headers["ce-dataref"] = await self.keep_reference(subject, data)
+            headers["ce-dataref"] = await self.bodies.keep_reference(subject, data)
             data = b"{}"
         return data, headers
 
@@ -494,99 +334,11 @@ class Record:
         reference = headers.get("ce-dataref", "")
         data = message.data or b"{}"
         if reference:
-            data = await self.read_body(reference.rpartition("/")[2])
+            data = await self.bodies.read(reference.rpartition("/")[2])
         try:
-            return Event(subject, sequence, _load(data), getattr(message, "time", None))
+            return Event(subject, sequence, load(data), getattr(message, "time", None))
         except (ValueError, RecursionError) as error:
             raise RecordUnreadable(f"the body of {subject} is no JSON") from error
-
-    async def keep_body(self, owner: str, data: bytes) -> str:
-        """Put a body into the object store, for as long as answers are kept; its name, a digest of it and its owner.
-
-        The owner is the subject or id that it belongs to: a body of two would go when the first one's time is over.
-        """
-        name = hashlib.sha256(owner.encode() + b"\0" + data).hexdigest()
-        await self.outlast(lambda: self._keep_body(name, data))
-        return name
-
-    async def keep_reference(self, owner: str, data: bytes) -> str:
-        """Put a body into the object store; what a `ce-dataref` says of it."""
-        return f"nats-object://{BODIES_BUCKET}/{await self.keep_body(owner, data)}"
-
-    async def read_body(self, name: str) -> bytes:
-        """A body from the object store. Raises RecordError where it is not there."""
-        return await self.outlast(lambda: self._read_body(name))
-
-    async def _keep_body(self, name: str, data: bytes) -> None:
-        """Put a body under its digest, unless it is there: putting again would purge it under a reader."""
-        try:
-            await self._bodies.get_info(name)
-        except ObjectNotFoundError:
-            await self._bodies.put(name, data)
-
-    async def _read_body(self, name: str) -> bytes:
-        try:
-            async with asyncio.timeout(BODY_S):
-                return (await self._bodies.get(name)).data or b""
-        except ObjectNotFoundError as error:
-            raise RecordUnreadable("the body is not in the object store any more") from error
-        except DigestMismatchError as error:
-            raise RecordUnreadable("a part of the body is not in the object store any more") from error
-        except TimeoutError as error:
-            if await self._has_no_chunk(name):
-                raise RecordUnreadable("the body is not in the object store any more") from error
-            raise
-
-    async def _has_no_chunk(self, name: str) -> bool:
-        """Whether nothing of a body is stored but its metadata: nats-py waits for the first chunk."""
-        info = await self._bodies.get_info(name)
-        subject = f"$O.{BODIES_BUCKET}.C.{info.nuid}"
-        stream = await self.jetstream.stream_info(f"OBJ_{BODIES_BUCKET}", subjects_filter=subject)
-        return not stream.state.subjects and bool(info.chunks)
-
-
-def event_headers(subject: str, event_id: str, kind: str) -> dict[str, str]:
-    """CloudEvents attributes as NATS headers; the trace is the deliberation's, the span the event's."""
-    deliberation = subject.split(".")[1]
-    trace = hashlib.sha256(deliberation.encode()).hexdigest()[:32]
-    span = hashlib.sha256(event_id.encode()).hexdigest()[:16]
-    return {
-        "ce-specversion": "1.0",
-        "ce-id": event_id,
-        "ce-type": f"conclave.{kind}",
-        "ce-source": f"/conclave/deliberations/{deliberation}",
-        "ce-time": datetime.now(UTC).isoformat(),
-        VERSION_HEADER: str(SCHEMA_VERSION),
-        "ce-traceparent": f"00-{trace}-{span}-01",
-        "content-type": "application/json",
-    }
-
-
-def newer(headers: Mapping[str, str]) -> bool:
-    """Whether a later version of Conclave wrote what these headers stand before."""
-    version = headers.get(VERSION_HEADER, "")
-    return version.isdecimal() and (len(version) > 9 or int(version) > SCHEMA_VERSION)
-
-
-def words(error: BaseException) -> str:
-    """What an error says; the name of its class where it says nothing."""
-    return str(error) or type(error).__name__
-
-
-def _stream(pattern: str) -> str:
-    first = pattern.partition(".")[0]
-    if first not in STREAM_OF:
-        raise ValueError(f"{pattern!r} belongs to no stream; subjects begin with {', '.join(STREAM_OF)}")
-    return STREAM_OF[first]
-
-
-def _check_tokens(subject: str) -> None:
-    """An event has a stream and an id, and every token of its subject is a name. Raises ValueError."""
-    _stream(subject)
-    tokens = subject.split(".")
-    wrong = [token for token in tokens if re.fullmatch(NAME_PATTERN, token) is None]
-    if wrong or len(tokens) < 2:
-        raise ValueError(f"{subject!r} is no subject of an event: each token is {NAME_RULE}")
 
 
 def _epoch_of(standing: Event | None) -> int:
@@ -599,20 +351,3 @@ def _same_epoch(standing: Event, epoch: int, run: str | None, holder: str | None
     body = standing.body
     mine = body.get("holder") == holder if holder else body.get("epoch") == epoch
     return mine and body.get("run") == run
-
-
-def _dump(body: Body) -> bytes:
-    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-def _readable(data: bytes | None) -> Body:
-    """The body of a key; empty where it is no JSON, so that whoever has to end the deliberation can."""
-    try:
-        return _load(data)
-    except (ValueError, RecursionError):
-        return {}
-
-
-def _load(data: bytes | None) -> Body:
-    body = json.loads(data or b"{}")
-    return body if isinstance(body, dict) else {"value": body}

@@ -22,7 +22,9 @@ from nats.js.errors import APIError, KeyNotFoundError, KeyWrongLastSequenceError
 
 from blocks.connections import connections
 from blocks.exceptions import RecordUnavailable, Superseded
-from blocks.record.events import LEASE_S, TRANSIENT, Record
+from blocks.record.events import Record
+from blocks.record.lease_keys import LEASE_S
+from blocks.record.patience import TRANSIENT
 
 T = TypeVar("T")
 
@@ -182,7 +184,7 @@ class Leases:
 
     async def _take(self, key: str) -> Lease | None:
         lease = Lease(key, 0, holder=uuid.uuid4().hex.encode())
-        revision = await self._there_record.create_lease(key, lease.holder)
+        revision = await self._there_record.leases.create(key, lease.holder)
         if revision is None:
             return None
         lease.epoch = lease.revision = revision
@@ -193,7 +195,7 @@ class Leases:
     async def _renew(self, lease: Lease) -> None:
         """Renew; make it again where the server forgot it and nobody has taken it; lost where somebody has."""
         with suppress(*TRANSIENT, nats.errors.Error):
-            leases = self._there_record.leases
+            leases = self._there_record.leases.bucket
             try:
                 lease.revision = await leases.update(lease.key, lease.holder, last=lease.revision)
             except KeyWrongLastSequenceError:
@@ -211,7 +213,7 @@ class Leases:
         self._held.pop(lease.holder.decode(), None)
         if lease.lost:
             return
-        leases = self._there_record.leases
+        leases = self._there_record.leases.bucket
         with suppress(*TRANSIENT, nats.errors.Error):
             try:
                 await leases.delete(lease.key, last=lease.revision)

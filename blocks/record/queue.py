@@ -15,12 +15,14 @@ import nats.errors
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig
-from nats.js.errors import NoKeysError, NotFoundError
+from nats.js.errors import NotFoundError
 
 from blocks.exceptions import RecordError
 from blocks.record import subjects
 from blocks.record.dead_letters import bury
-from blocks.record.events import TRANSIENT, Body, Record, words
+from blocks.record.envelope import Body
+from blocks.record.events import Record
+from blocks.record.patience import TRANSIENT, words
 from blocks.record.subjects import Lane
 
 LANES: tuple[Lane, ...] = ("interactive", "batch")
@@ -133,13 +135,7 @@ PRESENCE = "worker."
 
 async def workers(record: Record) -> int:
     """How many workers take from the queue now; one that was killed counts for some seconds. Raises RecordError."""
-    try:
-        keys = await record.leases.keys()
-    except NoKeysError:
-        return 0
-    except (nats.errors.Error, *TRANSIENT) as error:
-        raise RecordError(f"the workers cannot be counted: {words(error)}") from error
-    return sum(key.startswith(PRESENCE) for key in keys)
+    return sum(name.startswith(PRESENCE) for name in await record.leases.names())
 
 
 class Backlog(NamedTuple):

@@ -19,7 +19,8 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.errors import NotFoundError
 
 from blocks.exceptions import RecordError, RecordMisconfigured
-from blocks.record.events import TRANSIENT, Record, words
+from blocks.record.events import Record
+from blocks.record.patience import TRANSIENT, words
 
 ACK_WAIT_S = 30.0
 MAX_DELIVER = -1

@@ -15,7 +15,7 @@ from deployments.cli.support import FAILED, NOT_UP, examples, fail, guarded, run
 from tasks.council.plain import plain_json
 
 if TYPE_CHECKING:
-    from blocks.record.events import Body
+    from blocks.record.envelope import Body
 
 PANEL = "Deliberations"
 MEASURING = "Measuring"

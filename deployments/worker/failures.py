@@ -23,7 +23,8 @@ from blocks.exceptions import (
     RecordUnavailable,
     Superseded,
 )
-from blocks.record.events import LEASE_S, Record
+from blocks.record.events import Record
+from blocks.record.lease_keys import LEASE_S
 from blocks.record.leases import Leases
 from deployments.worker.flow_runs import tell_prefect
 from deployments.worker.work import MAX_TRIES, Work

@@ -21,7 +21,8 @@ from prefect.utilities.schema_tools.hydration import HydrationContext, Hydration
 from prefect.utilities.schema_tools.validation import CircularSchemaRefError, ValidationError, validate
 
 from blocks.names import stored, tag_of
-from blocks.record.events import Body, Record
+from blocks.record.envelope import Body
+from blocks.record.events import Record
 from blocks.record.leases import Lease, carried
 from tasks.council.exceptions import InvalidRequest, WrongUse
 from tasks.council.models import DeliberationRequest
@@ -138,7 +139,7 @@ class FlowRuns:
 
     async def _noted(self, request: Request) -> str | None:
         """The flow run that an earlier try made."""
-        run = (await self._record.read_status(request.id) or {}).get("run")
+        run = (await self._record.statuses.read(request.id) or {}).get("run")
         return run if isinstance(run, str) else None
 
     async def _deployment(self, client: PrefectClient, flow: Flow[Any, Any]) -> DeploymentResponse | None:

@@ -73,7 +73,7 @@ async def _is_lost(record: Record, run: FlowRun) -> bool:
         request = await queued_request(record, waiting)
         if request is not None and request.run in (own, None):
             return False
-        if await record.held(waiting):
+        if await record.leases.held(waiting):
             return False
     return True
 

@@ -33,7 +33,9 @@ from blocks.exceptions import (
     Superseded,
 )
 from blocks.record import subjects
-from blocks.record.events import LEASE_S, Body, Record
+from blocks.record.envelope import Body
+from blocks.record.events import Record
+from blocks.record.lease_keys import LEASE_S
 from blocks.record.leases import Lease, Leases
 from blocks.record.queue import Delivery
 from deployments.worker.cluster import Cluster
@@ -216,8 +218,8 @@ class Runs:
         """Run its flow once more, which counts as a try. Raises NotDecided, and what the flow raises."""
         work.tries = _tries(status) + 1
         began = {"tries": work.tries, "run": str(run.id)}
-        if not await self.record.merge_status(request.id, began):
-            await self.record.merge_status(request.id, _new_status(request) | began)
+        if not await self.record.statuses.merge(request.id, began):
+            await self.record.statuses.merge(request.id, _new_status(request) | began)
         state = await self._execute(work, self._flow_runs.announcing(flow), run, request, lease)
         if await self.record.last(subjects.finished(request.id)) is None:
             failure = await state.aresult(raise_on_failure=False)

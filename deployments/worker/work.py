@@ -41,4 +41,4 @@ class Work:
     async def take_back_try(self, record: Record) -> None:
         """Let its run, where one has begun, not count as a try of the deliberation. Raises RecordError."""
         if self.request is not None and self.tries:
-            await record.merge_status(self.request.id, {"tries": self.tries - 1})
+            await record.statuses.merge(self.request.id, {"tries": self.tries - 1})

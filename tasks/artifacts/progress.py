@@ -50,7 +50,7 @@ async def _tell(record: Record, plan: Deliberation, outcome: Outcome, engine: st
         }
         try:
             await record.publish(subjects.progress(plan.id), f"{plan.id}:progress:{told}", "progress", body)
-            await record.merge_status(plan.id, {"counts": body["counts"]})
+            await record.statuses.merge(plan.id, {"counts": body["counts"]})
             await _show(plan, engine, outcome)
         except (RecordError, httpx.HTTPError, PrefectException) as error:
             get_run_logger().debug("progress could not be told: %s", error)

@@ -15,7 +15,8 @@ from typing import Any
 
 from blocks.documents import open_leases
 from blocks.record import subjects
-from blocks.record.events import Body, Event, Record
+from blocks.record.envelope import Body, Event
+from blocks.record.events import Record
 from tasks.collect.inbox import AgentExited, from_record
 from tasks.council.answer import Answer
 from tasks.council.decisions import ItemResult
@@ -125,7 +126,7 @@ class Collector:
             self.outcome.add(result)
             self.outcome.answers += len(self._plan.posts)
             self._waiting.pop(result.item, None)
-        status = await self._record.read_status(self._plan.id) or {}
+        status = await self._record.statuses.read(self._plan.id) or {}
         self._cancelled = bool(status.get("cancel_requested"))
 
     async def _next(self) -> list[str]:
@@ -310,7 +311,7 @@ class Collector:
         if first is not None:
             result = ItemResult.from_record(first.body)
         self.outcome.add(result)
-        await self._record.merge_status(
+        await self._record.statuses.merge(
             f"{result.id}.{result.item}",
             {
                 "status": result.status.value,

@@ -6,7 +6,8 @@ import asyncio
 from dataclasses import replace
 
 from blocks.record import subjects
-from blocks.record.events import Body, Record
+from blocks.record.envelope import Body
+from blocks.record.events import Record
 from blocks.record.leases import Lease
 from tasks.collect.collect import finish
 from tasks.collect.collector import Collector
@@ -29,7 +30,7 @@ async def end(record: Record, deliberation_id: str, lease: Lease, asked: Body) -
         if convened is None:
             convened = await convene(record, deliberation_id, DeliberationRequest.read(asked))
     except InvalidRequest as error:
-        cancelled = bool((await record.read_status(deliberation_id) or {}).get("cancel_requested"))
+        cancelled = bool((await record.statuses.read(deliberation_id) or {}).get("cancel_requested"))
         reason = "cancelled before it began" if cancelled else str(error)
         status = Status.CANCELLED if cancelled else Status.FAILED
         await end_without_plan(record, deliberation_id, lease, reason, status)
@@ -48,7 +49,7 @@ async def refuse(
     """
     if await record.last(subjects.plan(deliberation_id), direct=False) is not None:
         return False
-    status = await record.read_status(deliberation_id) or {}
+    status = await record.statuses.read(deliberation_id) or {}
     standing = status.get("request_digest", digest)
     if standing != digest or (digest is None and status.get("run", run) != run):
         return False

@@ -11,7 +11,8 @@ from typing import Any
 from blocks.background import background
 from blocks.exceptions import RecordError, RecordUnreadable
 from blocks.record import subjects
-from blocks.record.events import Body, Event, Record
+from blocks.record.envelope import Body, Event
+from blocks.record.events import Record
 from tasks.council.answer import Answer
 
 MAX_SAID = 500
@@ -37,7 +38,7 @@ class CancelAsked:
 async def from_record(record: Record, deliberation_id: str, inbox: asyncio.Queue[Any]) -> AsyncGenerator[None, None]:
     """Bring the answers, the wish to cancel, or the RecordError that ended either, into the inbox."""
     answers = record.follow(subjects.answers(deliberation_id))
-    wishes = record.follow_status(deliberation_id)
+    wishes = record.follow(subjects.status(deliberation_id))
     async with background(_bring(answers, Answer.from_record, inbox), _bring(wishes, _wish, inbox)):
         yield
 

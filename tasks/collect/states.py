@@ -10,7 +10,8 @@ from prefect.states import Cancelled, Completed, Failed
 
 from blocks.exceptions import Superseded
 from blocks.record import subjects
-from blocks.record.events import Body, Record
+from blocks.record.envelope import Body
+from blocks.record.events import Record
 from tasks.collect.collect import status_of
 from tasks.council.engines import SIMULATOR
 from tasks.council.models import Deliberation, Status

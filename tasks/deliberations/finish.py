@@ -42,7 +42,7 @@ async def write_end(record: Record, finished: Finished, fence: Fence | None) -> 
     first = await record.publish_final(subject, event_id, "deliberation.finished", body, fence)
     standing = finished if first is None else Finished.from_record(first.body)
     told = standing.model_dump(mode="json", include=IN_STATUS, exclude_unset=first is not None)
-    await record.merge_status(one, {name: value for name, value in told.items() if name != "error" or value})
+    await record.statuses.merge(one, {name: value for name, value in told.items() if name != "error" or value})
     if first is None:
         await record.announce(LEGACY_SUBJECTS[finished.status], body)
     return standing

@@ -16,7 +16,8 @@ from blocks.council import Council
 from blocks.documents import council_names, fresh, versioned
 from blocks.exceptions import BlockMissing, ModelServerError
 from blocks.record import subjects
-from blocks.record.events import Event, Fence, Record
+from blocks.record.envelope import Event
+from blocks.record.events import Fence, Record
 from blocks.record.leases import Lease
 from blocks.vllm_server import VLLM
 from tasks.council.council import CouncilSpec, Member
@@ -149,7 +150,7 @@ async def standing_plan(record: Record, deliberation_id: str, request: Deliberat
     Raises InvalidRequest where another request has the id: it has a plan, or was accepted and waits for one.
     """
     event, status = await asyncio.gather(
-        record.last(subjects.plan(deliberation_id), direct=False), record.read_status(deliberation_id)
+        record.last(subjects.plan(deliberation_id), direct=False), record.statuses.read(deliberation_id)
     )
     if event is not None:
         return _same(event, deliberation_id, request)
@@ -235,10 +236,10 @@ async def _set_status(
     asked = request.model_dump(mode="json", exclude_defaults=True)
     if len(str(asked)) <= MAX_REQUEST_IN_STATUS:
         status["request"] = asked
-    if not await record.create_status(plan.id, status):
-        present = await record.read_status(plan.id) or {}
+    if not await record.statuses.create(plan.id, status):
+        present = await record.statuses.read(plan.id) or {}
         kept = {name: present[name] for name in ("counts", "started_at") if name in present}
-        await record.merge_status(plan.id, {**status, **kept})
+        await record.statuses.merge(plan.id, {**status, **kept})
 
 
 def _keep(plan: Deliberation) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from blocks.record import subjects
-from blocks.record.events import Body, Record
+from blocks.record.envelope import Body
+from blocks.record.events import Record
 from tasks.council.answer import Answer
 from tasks.council.exceptions import InvalidRequest
 from tasks.council.finished import Finished
@@ -27,7 +28,7 @@ async def status_of(record: Record, deliberation_id: str) -> Body | None:
     Its `status` is always one of `Status`: a key that has none, as older versions could leave behind, is PENDING unless
     the streams know better. None for an id that is unknown. Raises RecordError.
     """
-    key = await record.read_status(deliberation_id)
+    key = await record.statuses.read(deliberation_id)
     if key is not None and status_in(key) is not None:
         return key
     finished = await record.last(subjects.finished(deliberation_id))

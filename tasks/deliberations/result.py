@@ -7,7 +7,8 @@ from itertools import chain
 from typing import Any
 
 from blocks.record import subjects
-from blocks.record.events import Body, Record
+from blocks.record.envelope import Body
+from blocks.record.events import Record
 from tasks.council.engines import UNKNOWN
 from tasks.council.exceptions import InvalidRequest
 from tasks.council.models import Status, check_id

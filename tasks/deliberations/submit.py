@@ -13,7 +13,8 @@ from pydantic import ValidationError, field_validator
 
 from blocks.exceptions import NewerVersion, RecordError, RecordUnreadable
 from blocks.record import subjects
-from blocks.record.events import Body, Record
+from blocks.record.envelope import Body
+from blocks.record.events import Record
 from blocks.record.queue import LANES
 from blocks.record.subjects import Lane
 from tasks.council.base import NAME_PATTERN, Frozen, Name
@@ -105,8 +106,8 @@ async def enqueue(record: Record, request: Request, again: bool = False) -> bool
 async def ask_to_cancel(record: Record, deliberation_id: str) -> None:
     """Set the flag that whoever runs it hears; it is kept for one that has not begun, too. Raises RecordError."""
     asked = {"cancel_requested": True}
-    if not await record.merge_status(deliberation_id, asked):
-        await record.merge_status(deliberation_id, {"id": deliberation_id, "status": Status.PENDING.value, **asked})
+    if not await record.statuses.merge(deliberation_id, asked):
+        await record.statuses.merge(deliberation_id, {"id": deliberation_id, "status": Status.PENDING.value, **asked})
 
 
 async def queued_request(record: Record, deliberation_id: str) -> Request | None:
@@ -148,7 +149,7 @@ async def asked_of(record: Record, status: Body) -> Body | None:
     if not isinstance(reference, str):
         return None
     try:
-        asked = json.loads(await record.read_body(reference))
+        asked = json.loads(await record.bodies.read(reference))
     except ValueError as error:
         raise RecordError("what was asked cannot be read") from error
     return asked if isinstance(asked, dict) else None
@@ -168,14 +169,14 @@ async def _accepted(record: Record, request: Request) -> bool:
     standing = await status_of(record, request.id)
     await require_same(record, request.id, digest, standing)
     if standing is None:
-        if await record.create_status(request.id, await _new_key(record, request, asked, digest)):
+        if await record.statuses.create(request.id, await _new_key(record, request, asked, digest)):
             return True
         # Somebody made it just now.
         standing = await status_of(record, request.id) or {}
         await require_same(record, request.id, digest, standing)
     elif _was_made_by_a_cancel(standing):
         key = await _new_key(record, request, asked, digest)
-        await record.merge_status(request.id, {name: key[name] for name in key if name not in standing})
+        await record.statuses.merge(request.id, {name: key[name] for name in key if name not in standing})
     if request.run is not None:  # whoever takes it tells this flow run how its deliberation ended
         return True
     return not has_ended(standing) and not await queued(record, request.id, request.lane)
@@ -214,4 +215,4 @@ async def _noted(record: Record, deliberation_id: str, asked: Body) -> Body:
     text = json.dumps(asked, ensure_ascii=False)
     if len(text) <= MAX_REQUEST_IN_STATUS:
         return {"request": asked}
-    return {REQUEST_BODY: await record.keep_body(deliberation_id, text.encode())}
+    return {REQUEST_BODY: await record.bodies.keep(deliberation_id, text.encode())}

@@ -9,7 +9,8 @@ from typing import Protocol
 
 from blocks.background import background, end
 from blocks.record import subjects
-from blocks.record.events import LEASE_S, Record
+from blocks.record.events import Record
+from blocks.record.lease_keys import LEASE_S
 from tasks.council.answer import Answer
 from tasks.council.models import Deliberation
 
@@ -48,7 +49,7 @@ async def end_of(record: Record, deliberation_id: str) -> str | None:
             while missed < 2:
                 if (await asyncio.wait([finished], timeout=LEASE_S))[0]:
                     return str((await finished).body["status"])
-                missed = 0 if await record.held(deliberation_id) else missed + 1
+                missed = 0 if await record.leases.held(deliberation_id) else missed + 1
         finally:
             await end([finished])
     return None

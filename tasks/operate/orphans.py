@@ -27,8 +27,10 @@ from blocks.documents import open_leases, open_record
 from blocks.exceptions import RecordUnreadable
 from blocks.jetstream import Retention
 from blocks.record import subjects
-from blocks.record.events import LEASE_S, Body, Record
+from blocks.record.envelope import Body
+from blocks.record.events import Record
 from blocks.record.installation import pools, server_time
+from blocks.record.lease_keys import LEASE_S
 from blocks.record.queue import LANES, workers
 from tasks.collect.end import end
 from tasks.collect.states import ended_state, wants_end
@@ -87,7 +89,7 @@ async def find_orphans() -> Orphans:
 
 async def is_orphan(record: Record, deliberation_id: str) -> bool:
     """Whether nobody holds its lease, and no request for it is in the queue."""
-    if await record.held(deliberation_id):
+    if await record.leases.held(deliberation_id):
         return False
     return not any([await queued(record, deliberation_id, lane) for lane in LANES])
 
@@ -161,7 +163,7 @@ async def _handle(record: Record, one: str, timeout_s: float, anybody: bool, now
         await _end(record, one, status, run, stopped)
         done.ended.append(one)
         return
-    await record.merge_status(one, {"unattended_since": since.isoformat()})
+    await record.statuses.merge(one, {"unattended_since": since.isoformat()})
     if anybody:  # else it waits for a worker, until its time is over
         await _resume(record, one, status, run)
         done.resumed.append(one)

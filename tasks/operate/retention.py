@@ -23,7 +23,8 @@ from blocks.jetstream import JetStream, Retention
 from blocks.names import tag_of
 from blocks.ownership import check_same
 from blocks.record import subjects
-from blocks.record.events import Event, Record
+from blocks.record.envelope import Event
+from blocks.record.events import Record
 from blocks.record.installation import server_time
 from tasks.council.exceptions import InvalidRequest
 from tasks.deliberations.ownership import of_our_names, untagged_is_ours
@@ -64,7 +65,7 @@ async def let_go_of_statuses(cleanup_s: float) -> int:
             break
         after = event.sequence
         if _ended_before(event, before):
-            await record.purge_status(event)
+            await record.statuses.purge(event)
             gone += 1
     return gone
 

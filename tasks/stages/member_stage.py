@@ -25,7 +25,8 @@ from blocks.documents import load, open_record
 from blocks.exceptions import ModelServerError, Orphaned, RecordError
 from blocks.ownership import check_same
 from blocks.record import subjects
-from blocks.record.events import Body, Record
+from blocks.record.envelope import Body
+from blocks.record.events import Record
 from blocks.vllm_server import VLLM
 from tasks.council.answer import Answer, Attempt, Usage, answer_id, seed_of
 from tasks.council.council import Member

@@ -56,7 +56,7 @@ class StageGate:
         missed = 0
         while missed < 2:
             await asyncio.sleep(ORPHANED_S)
-            missed = 0 if await self._record.held(self._plan.id) else missed + 1
+            missed = 0 if await self._record.leases.held(self._plan.id) else missed + 1
         raise Orphaned(f"nobody runs deliberation {self._plan.id} any more")
 
     async def _or_give_up(self, work: Coroutine[Any, Any, None]) -> None:

@@ -122,7 +122,7 @@ async def test_the_same_again_is_the_same_decision(
 ) -> None:
     """One after the other: no call more, nothing new on the record; with another request the id is refused."""
     _, first = await deliberate(task=TASK)
-    calls, status = rehearsal and await rehearsal.calls(new_id), await record.read_status(new_id)
+    calls, status = rehearsal and await rehearsal.calls(new_id), await record.statuses.read(new_id)
     _, second = await deliberate(task=TASK)
     state, refused = await deliberate(task="Another task")
     assert first["status"] == "COMPLETED"
@@ -130,7 +130,7 @@ async def test_the_same_again_is_the_same_decision(
     assert state.name == "Failed"
     assert f"deliberation_id: '{new_id}' was already asked with another request" in state.message
     assert calls == (rehearsal and await rehearsal.calls(new_id))
-    assert await record.read_status(new_id) == status
+    assert await record.statuses.read(new_id) == status
     assert len(await decided(new_id)) == 1
 
 

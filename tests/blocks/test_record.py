@@ -171,7 +171,7 @@ async def test_the_streams_are_made_once_by_many(nats_server: Any, own_connectio
     async with nats_server() as server:
         block = JetStream(servers=[server.url], retention_days=2)
         records = await asyncio.gather(*(shared(number, block._connect) for number in range(5)))
-        assert await asyncio.gather(*(record.read_status("none") for record in records)) == [None] * 5
+        assert await asyncio.gather(*(record.statuses.read("none") for record in records)) == [None] * 5
         client = await nats.connect(server.url)
         info = [(await client.jetstream().stream_info(f"CONCLAVE_{name}")).config for name in ("ANSWERS", "REQUESTS")]
         await client.close()
@@ -209,7 +209,7 @@ async def test_a_server_that_was_away_is_found_later(nats_server: Any, own_conne
         with pytest.raises(RecordUnavailable):
             await block.record()
         await server.start()
-        assert await (await block.record()).read_status("none") is None
+        assert await (await block.record()).statuses.read("none") is None
 
 
 async def test_credentials_of_an_address_are_kept_as_secrets(nats_server: Any, own_connections: None) -> None:
@@ -287,12 +287,12 @@ async def test_a_body_that_is_gone_cannot_be_read_and_is_nobody_elses(record: An
     """The same body under two subjects is kept twice, so that one of them going takes nothing from the other."""
     from blocks.exceptions import RecordUnreadable
 
-    names = [await record.keep_body(owner, b"{}" * 10) for owner in (f"requests.{new_id}", f"requests.{new_id}-b")]
+    names = [await record.bodies.keep(owner, b"{}" * 10) for owner in (f"requests.{new_id}", f"requests.{new_id}-b")]
     assert len(set(names)) == 2
-    await record._bodies.delete(names[0])
+    await record.bodies._objects.delete(names[0])
     with pytest.raises(RecordUnreadable):
-        await record.read_body(names[0])
-    assert await record.read_body(names[1]) == b"{}" * 10
+        await record.bodies.read(names[0])
+    assert await record.bodies.read(names[1]) == b"{}" * 10
 
 
 @pytest.mark.parametrize("kept", [0, 1, 2])
@@ -304,11 +304,11 @@ async def test_a_body_that_lacks_a_part_cannot_be_read(
     from blocks.exceptions import RecordUnreadable
 
     monkeypatch.setattr(blocks.record.events, "BODY_S", 0.3)
-    name = await record.keep_body(new_id, b"x" * 300_000)
-    info = await record._bodies.get_info(name)
-    assert (info.chunks, await record.read_body(name)) == (3, b"x" * 300_000)
+    name = await record.bodies.keep(new_id, b"x" * 300_000)
+    info = await record.bodies._objects.get_info(name)
+    assert (info.chunks, await record.bodies.read(name)) == (3, b"x" * 300_000)
     await record.jetstream.purge_stream(
         "OBJ_conclave-bodies", subject=f"$O.conclave-bodies.C.{info.nuid}", keep=kept or None
     )
     with pytest.raises(RecordUnreadable, match="not in the object store any more"):
-        await record.read_body(name)
+        await record.bodies.read(name)

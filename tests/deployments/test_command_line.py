@@ -115,7 +115,7 @@ async def test_ctrl_c_cancels_the_council(
     assert ended.code == 5
     assert "No decision: cancelled" in ended.out
     assert "Traceback" not in ended.err
-    assert (await record.read_status(new_id))["status"] == "CANCELLED"
+    assert (await record.statuses.read(new_id))["status"] == "CANCELLED"
     assert await until(all_closed)
 
 
@@ -400,12 +400,12 @@ async def test_a_deliberation_that_nobody_runs_is_not_watched_or_cancelled_for_e
     plan = Deliberation.plan(new_id, request, await council_spec(council))
     body = {"plan": plan.model_dump(mode="json"), "request": request.model_dump(mode="json")}
     await record.publish_final(f"deliberations.{new_id}.plan", f"{new_id}:plan", "deliberation.plan", body)
-    await record.create_status(new_id, {"id": new_id, "status": "IN_PROGRESS"})
+    await record.statuses.create(new_id, {"id": new_id, "status": "IN_PROGRESS"})
     monkeypatch.setattr(watch, "LEASE_S", 0.5)
 
     assert await deliberations.watch_deliberation(new_id, Silent()) is None
     assert await deliberations.cancel_deliberation(new_id) == (None, None)
-    assert (await record.read_status(new_id))["cancel_requested"] is True
+    assert (await record.statuses.read(new_id))["cancel_requested"] is True
 
 
 async def test_councils_are_listed_shown_and_applied_again(council: str, tmp_path: Path) -> None:

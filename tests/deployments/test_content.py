@@ -37,7 +37,7 @@ async def test_a_request_is_not_evaluated_by_prefect(
     assert (await worker.finished(new_id))["status"] == "COMPLETED"
     (planned,) = (await recorded.events(f"deliberations.{new_id}.plan"))[f"deliberations.{new_id}.plan"]
     async with get_client() as client:
-        run = await client.read_flow_run((await worker.record.read_status(new_id))["run"])
+        run = await client.read_flow_run((await worker.record.statuses.read(new_id))["run"])
         deployment = await client.read_deployment_by_name("deliberate/deliberate")
     assert planned["plan"]["agenda"][0]["context"] == planned["plan"]["metadata"] == sent
     assert SECRET not in str(planned)

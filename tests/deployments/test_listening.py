@@ -105,7 +105,7 @@ async def test_an_event_becomes_a_request_once(
         (f"{named}-1", {"task": "Plan: Login"}, "planning"),
         (f"{named}-3", {"task": "Plan: Login"}, "planning"),
     ]
-    assert (await record.read_status(f"{named}-1"))["status"] == "PENDING"
+    assert (await record.statuses.read(f"{named}-1"))["status"] == "PENDING"
     refused = [line.getMessage() for line in caplog.records if line.levelname == "ERROR"]
     assert len(refused) == 2
     assert "id: the event gives" in refused[0]
@@ -125,7 +125,7 @@ async def test_a_key_without_a_status_keeps_no_event_back(
         found = await waiting(2)
         await _all_acknowledged(stream, named)
     assert [one["id"] for one in found] == [f"{named}-1", f"{named}-2"]
-    assert (await record.read_status(f"{named}-2"))["status"] == "PENDING"
+    assert (await record.statuses.read(f"{named}-2"))["status"] == "PENDING"
     assert [line.getMessage() for line in caplog.records if line.levelno >= logging.WARNING] == []
     await bucket.purge(f"{named}-1")
 

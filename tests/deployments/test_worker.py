@@ -26,7 +26,7 @@ async def test_a_request_becomes_one_flow_run_and_one_decision(
     parameters = {"task": TASK, "council": await make_council(3)}
     assert await worker.ask(new_id, parameters=parameters)
     finished = await worker.finished(new_id)
-    status = await worker.record.read_status(new_id)
+    status = await worker.record.statuses.read(new_id)
     async with get_client() as client:
         run = await client.read_flow_run(status["run"])
         deployment = await client.read_deployment_by_name("deliberate/deliberate")
@@ -35,7 +35,7 @@ async def test_a_request_becomes_one_flow_run_and_one_decision(
     assert (status["door"], status["tries"]) == ("gateway", 1)
     assert not await worker.ask(new_id, parameters=parameters)
     event = await worker.record.next(f"$KV.conclave-deliberations.{new_id}", 0)
-    await worker.record.purge_status(event)
+    await worker.record.statuses.purge(event)
     assert not await worker.ask(new_id, parameters=parameters)
     assert set((await simulator.calls(new_id)).values()) == {1}
 
@@ -48,7 +48,7 @@ async def test_what_a_council_cannot_be_asked_ends_with_the_field(worker: Worker
     finished = await worker.finished(new_id)
     assert (finished["status"], finished["error"].partition(":")[0]) == ("FAILED", "council")
     async with get_client() as client:
-        run = await client.read_flow_run((await worker.record.read_status(new_id))["run"])
+        run = await client.read_flow_run((await worker.record.statuses.read(new_id))["run"])
     assert run.state.is_failed()
     assert "council: 'nowhere' is unknown" in run.state.message
 
@@ -73,7 +73,7 @@ async def test_people_do_not_wait_behind_a_batch(
     assert (status, told["ready"], told["in_work"]) == (200, True, 1)
     assert await asyncio.to_thread(in_work, f"http://{worker.health}") == 1  # as `conclave down` asks
     for one in batch:
-        await worker.record.merge_status(one, {"cancel_requested": True})
+        await worker.record.statuses.merge(one, {"cancel_requested": True})
     for one in batch:
         finished = await worker.finished(one)
         assert (finished["status"], finished["engine"]) == ("CANCELLED", "simulator")
@@ -136,7 +136,7 @@ async def test_a_delivery_that_is_stale_is_not_answered(
         return bool(await simulator.calls(new_id))
 
     await until(asked)
-    run = (await worker.record.read_status(new_id))["run"]
+    run = (await worker.record.statuses.read(new_id))["run"]
     await worker.record.fence(new_id, 10**9, run)
 
     async def idle() -> bool:
@@ -235,7 +235,7 @@ async def test_what_waits_beside_garbage_goes_on(
     assert any("was already asked with another request" in reason for reason in reasons)
     ends = await recorded.events(f"deliberations.{new_id}.finished")
     assert [len(bodies) for bodies in ends.values()] == [1]
-    assert (await worker.record.read_status(new_id))["status"] == "COMPLETED"
+    assert (await worker.record.statuses.read(new_id))["status"] == "COMPLETED"
 
 
 async def test_another_request_does_not_end_one_that_was_left(
@@ -520,7 +520,7 @@ async def test_cancelling_a_second_run_ends_only_that(
         assert (await _ended(second)).state.is_cancelled()
         finished = await worker.finished(new_id)
         assert (finished["status"], finished["successful_responses"]) == ("COMPLETED", 3)
-        status = await worker.record.read_status(new_id)
+        status = await worker.record.statuses.read(new_id)
         assert not status.get("cancel_requested")
         assert (await client.read_flow_run(status["run"])).state.is_completed()
 
@@ -608,7 +608,7 @@ async def test_a_run_of_somebody_elses_is_not_cancelled(worker: Worker, until: A
         foreign = [await client.create_flow_run(theirs, state=Cancelling()) for _ in range(3)]
         tags = [f"conclave:{worker.record.installation}"]
         ours = await client.create_flow_run(diagnostics, state=Pending(), tags=tags)
-        await worker.record._status.put(str(ours.id), b'{"cancel_requested":true}')
+        await worker.record.statuses._keys.put(str(ours.id), b'{"cancel_requested":true}')
         await client.set_flow_run_state(ours.id, Cancelling(), force=True)
         second = await client.create_flow_run(diagnostics, state=Pending(), tags=tags)
         one = str(second.id)
@@ -621,7 +621,7 @@ async def test_a_run_of_somebody_elses_is_not_cancelled(worker: Worker, until: A
             assert (await client.read_flow_run(run.id)).state.is_cancelling()
         await client.set_flow_run_state(ours.id, Pending(), force=True)
         await client.delete_flow_run(ours.id)
-        await worker.record._status.purge(str(ours.id))
+        await worker.record.statuses._keys.purge(str(ours.id))
 
 
 async def _purge(recorded: Any, one: str) -> None:

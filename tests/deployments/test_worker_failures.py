@@ -39,7 +39,7 @@ async def test_a_failure_that_is_not_the_requests_is_tried_again(
     assert (await worker.finished(new_id))["status"] == "TIMEOUT"
     assert len(raised) == runs.MAX_TRIES
     assert len(set(raised)) == 1
-    assert (await worker.record.read_status(new_id))["tries"] == runs.MAX_TRIES
+    assert (await worker.record.statuses.read(new_id))["tries"] == runs.MAX_TRIES
 
 
 async def test_what_fails_again_and_again_ends_once_and_is_kept(
@@ -164,7 +164,7 @@ async def test_an_answer_that_cannot_be_read_ends_it_once(
     (letter,) = await buried_of(worker, new_id)
     assert (letter.id, letter.reason[:500]) == (new_id, finished["error"][:500])  # a header holds less
     assert await _ends(recorded, new_id) == 1
-    assert (await worker.record.read_status(new_id))["status"] == "FAILED"
+    assert (await worker.record.statuses.read(new_id))["status"] == "FAILED"
 
 
 async def _left_to_m1(worker: Worker, simulator: Any, make_council: Any, one: str) -> Any:

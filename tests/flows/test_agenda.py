@@ -37,7 +37,7 @@ async def test_each_item_is_decided_by_itself(
     decisions = await decided(recorded, new_id)
     answers = await recorded.answers(new_id)
     finished = (await recorded.events(f"deliberations.{new_id}.finished"))[f"deliberations.{new_id}.finished"][0]
-    status = await record.read_status(new_id)
+    status = await record.statuses.read(new_id)
     expected = {"items": 12, "decided": 12, "COMPLETED": 10, "FAILED": 1, "TIMEOUT": 1, "degraded": 4}
     whole = {"m1": "ok", "m2": "ok", "m3": "ok"}
 
@@ -60,7 +60,7 @@ async def test_each_item_is_decided_by_itself(
         assert (decisions[name]["status"], members(decisions[name])) == ("COMPLETED", whole)
         assert decisions[name]["winner_id"] in whole
     for name in NAMES:
-        key = await record.read_status(f"{new_id}.{name}")
+        key = await record.statuses.read(f"{new_id}.{name}")
         assert (key["status"], key["winner_id"]) == (decisions[name]["status"], decisions[name]["winner_id"])
     assert {line["item"]: line["status"] for line in result["items"]} == {
         name: decisions[name]["status"] for name in NAMES
@@ -117,7 +117,7 @@ async def test_answers_to_items_that_are_not_open_yet_are_not_lost(
         return set(await decided(recorded, new_id)) == set(NAMES[:-1])
 
     await until(all_but_one)
-    await record.merge_status(new_id, {"cancel_requested": True})
+    await record.statuses.merge(new_id, {"cancel_requested": True})
     await running
     decisions = await decided(recorded, new_id)
     assert [decisions[name]["received_count"] for name in NAMES] == [3] * 11 + [0]
@@ -171,7 +171,7 @@ async def test_a_cancel_ends_the_items_that_are_open_and_those_to_come(
         return len(await recorded.events(f"decisions.{new_id}.>")) == 3
 
     await until(three_decisions)
-    await record.merge_status(new_id, {"cancel_requested": True})
+    await record.statuses.merge(new_id, {"cancel_requested": True})
     state, result = await running
     decisions = await decided(recorded, new_id)
 

@@ -106,7 +106,7 @@ async def test_the_status_of_a_deliberation_is_kept_by_key(
 ) -> None:
     """Request, digests, counts and outcome under its id, and the item's outcome under its own key."""
     state, result = await deliberate(task=TASK, council=three)
-    status, item = await record.read_status(new_id), await record.read_status(f"{new_id}.task")
+    status, item = await record.statuses.read(new_id), await record.statuses.read(f"{new_id}.task")
     assert (status["id"], status["status"], status["engine"]) == (new_id, "COMPLETED", "simulator")
     assert status["request"] == {"task": TASK, "council": three}
     assert len(status["request_digest"]) == len(status["council_digest"]) == 64
@@ -120,9 +120,9 @@ async def test_a_status_that_somebody_else_began_is_completed_and_kept(
     deliberate: Any, record: Any, three: str, new_id: str
 ) -> None:
     """What a gateway wrote before the flow stays, and what the flow knows is added."""
-    await record.create_status(new_id, {"status": "PENDING", "lease": {"epoch": 1}})
+    await record.statuses.create(new_id, {"status": "PENDING", "lease": {"epoch": 1}})
     _, result = await deliberate(task=TASK, council=three)
-    status = await record.read_status(new_id)
+    status = await record.statuses.read(new_id)
     assert (status["id"], status["status"], status["lease"]) == (new_id, "COMPLETED", {"epoch": 1})
     assert (result["id"], result["status"], result["council"]) == (new_id, "COMPLETED", three)
 
@@ -159,7 +159,7 @@ async def test_a_cancel_is_heard_on_core_nats(
     async with recorded.heard("deliberation.>") as heard:
         running = asyncio.create_task(deliberate(task=TASK, council=three, deadline_s=60))
         await until(lambda: record.last(f"deliberations.{new_id}.started"))
-        await record.merge_status(new_id, {"cancel_requested": True})
+        await record.statuses.merge(new_id, {"cancel_requested": True})
         await running
     assert [subject for subject, _ in heard] == ["deliberation.started", "deliberation.cancelled"]
 

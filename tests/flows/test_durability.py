@@ -93,13 +93,13 @@ async def test_a_deliberation_that_has_ended_is_told_again_without_a_call(
     """The same id once more: the same result to the last field, no call, no agent, no second event."""
     council = await make_council(3)
     state, result = await deliberate(task=TASK, council=council)
-    status, before = await record.read_status(new_id), await recorded.messages(f"deliberations.{new_id}.>")
+    status, before = await record.statuses.read(new_id), await recorded.messages(f"deliberations.{new_id}.>")
     async with recorded.heard("deliberation.>", "agent.>") as heard:
         again, told = await deliberate(task=TASK, council=council)
     runs = await shown.found("task_runs", flow_runs={"id": {"any_": [str(again.state_details.flow_run_id)]}})
     assert (again.name, again.message, told) == (state.name, state.message, result)
     assert set((await simulator.calls(new_id)).values()) == {1}
-    assert await record.read_status(new_id) == status
+    assert await record.statuses.read(new_id) == status
     assert len(await recorded.messages(f"deliberations.{new_id}.>")) == len(before)
     assert heard == []
     assert not [run["name"] for run in runs if "propose" in run["name"]]

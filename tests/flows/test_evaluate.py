@@ -148,7 +148,7 @@ async def test_a_cancelled_evaluation_has_no_figures(
     """Its flow ends Cancelled."""
     from flows.evaluate import evaluate
 
-    await record.create_status(new_id, {"id": new_id, "cancel_requested": True})
+    await record.statuses.create(new_id, {"id": new_id, "cancel_requested": True})
     state = await evaluate(write(QUESTIONS), council=three, deliberation_id=new_id, return_state=True)
     assert state.is_cancelled()
     assert await shown.found("artifacts", artifacts={"key": {"any_": [f"evaluation-{new_id}"]}}) == []

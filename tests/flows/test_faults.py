@@ -215,7 +215,7 @@ async def test_a_cancel_reaches_every_member_and_prefect(
     await simulator.fault("hang", match=f"{new_id}:task:propose-0:m[23]")
     running = asyncio.create_task(deliberate(task=TASK, council=three, deadline_s=120))
     await until(lambda: record.last(f"answers.{new_id}.task.propose-0.m1"))
-    await record.merge_status(new_id, {"cancel_requested": True})
+    await record.statuses.merge(new_id, {"cancel_requested": True})
     state, result = await running
 
     async def aborted() -> bool:
@@ -231,6 +231,6 @@ async def test_a_cancel_reaches_every_member_and_prefect(
         "task.m3": "cancelled",
     }
     assert member(result, "m2")["reason"] == "the deliberation was cancelled"
-    assert (await record.read_status(new_id))["status"] == "CANCELLED"
+    assert (await record.statuses.read(new_id))["status"] == "CANCELLED"
     assert await until(aborted)
     assert (await shown.agent_runs(state)).keys() == {"m1", "m2", "m3"}

@@ -72,18 +72,18 @@ async def test_results_outlive_their_status(
 
     council = await make_council(3)
     state, result = await deliberate(task=TASK, council=council)
-    await record.create_status(f"{new_id}-open", {"id": f"{new_id}-open", "status": "PENDING"})
+    await record.statuses.create(f"{new_id}-open", {"id": f"{new_id}-open", "status": "PENDING"})
     done = await keep_house(cleanup_s=0.001)
     assert done.is_completed()
     assert await record.next(f"$KV.conclave-deliberations.{new_id}", 0) is None
     assert await record.next(f"$KV.conclave-deliberations.{new_id}.task", 0) is None
-    assert await record.read_status(f"{new_id}-open") is not None
+    assert await record.statuses.read(f"{new_id}-open") is not None
     assert await result_of(record, new_id) == result
     assert await cancel_deliberation(new_id) == ("COMPLETED", "COMPLETED")
     again, told = await deliberate(task=TASK, council=council)
     assert (again.name, told["decision"]) == (state.name, result["decision"])
     assert set((await simulator.calls(new_id)).values()) == {1}
-    await record.merge_status(f"{new_id}-open", {"status": "FAILED", "completed_at": datetime.now(UTC).isoformat()})
+    await record.statuses.merge(f"{new_id}-open", {"status": "FAILED", "completed_at": datetime.now(UTC).isoformat()})
 
 
 async def test_streams_get_the_retention_of_their_block(keep_house: Any, record: Any) -> None:
@@ -187,7 +187,7 @@ async def test_one_that_is_odd_keeps_nobody_from_the_others(
 
     from flows.deliberate import deliberate
 
-    status = record._status
+    status = record.statuses._keys
     odd = [f"{new_id}-a", f"{new_id}-b", f"{new_id}-c"]
     for key, value in zip(odd, (b'{"cancel_requested":true}', b"\xff", b'{"status":["PENDING"]}'), strict=True):
         await status.put(key, value)
@@ -214,14 +214,14 @@ async def test_what_one_run_cannot_look_at_the_next_ones_do(
 
     ids = [f"{new_id}-{number}" for number in range(4)]
     for one in ids:
-        await record.create_status(one, {"id": one, "status": "PENDING", "request": {"task": TASK}})
+        await record.statuses.create(one, {"id": one, "status": "PENDING", "request": {"task": TASK}})
     keys = (await record.jetstream.stream_info("KV_conclave-deliberations")).state.messages
     monkeypatch.setattr(orphans, "MAX_LOOKED_AT", keys // 2)
     for _ in range(4):  # twice around, as each also sees that it came to the end
         assert (await keep_house()).is_completed()
     assert [await record.last(f"requests.{one}") is not None for one in ids] == [True] * 4
     for one in ids:
-        await record.merge_status(one, {"status": "FAILED", "completed_at": datetime.now(UTC).isoformat()})
+        await record.statuses.merge(one, {"status": "FAILED", "completed_at": datetime.now(UTC).isoformat()})
 
 
 async def test_a_cancelled_evaluation_is_ended_and_not_resumed(
@@ -294,9 +294,9 @@ async def test_what_waits_too_long_is_ended_with_what_stands(
     from tasks.deliberations.result import result_of
 
     await keep_house()
-    assert (await record.read_status(new_id))["status"] == "IN_PROGRESS"
+    assert (await record.statuses.read(new_id))["status"] == "IN_PROGRESS"
     long_ago = datetime.now(UTC) - timedelta(seconds=400)
-    await record.merge_status(new_id, {"unattended_since": long_ago.isoformat()})
+    await record.statuses.merge(new_id, {"unattended_since": long_ago.isoformat()})
     await keep_house()
     result = await result_of(record, new_id)
     members = {member["agent_id"]: member["status"] for member in result["members"]}
@@ -355,12 +355,12 @@ async def test_a_cancel_that_came_first_keeps_no_request_from_its_key(record: An
 
     await ask_to_cancel(record, new_id)
     assert await enqueue(record, Request(id=new_id, parameters={"task": TASK}, door="gateway"))
-    status = await record.read_status(new_id)
+    status = await record.statuses.read(new_id)
     assert (status["cancel_requested"], await asked_of(record, status)) == (True, {"task": TASK})
     with pytest.raises(InvalidRequest, match="another request"):
         await enqueue(record, Request(id=new_id, parameters={"task": "Name the service"}, door="gateway"))
     await record.jetstream.purge_stream("CONCLAVE_REQUESTS", subject=f"requests.{new_id}")
-    await record.merge_status(new_id, {"status": "CANCELLED", "completed_at": datetime.now(UTC).isoformat()})
+    await record.statuses.merge(new_id, {"status": "CANCELLED", "completed_at": datetime.now(UTC).isoformat()})
 
 
 async def test_the_cancel_of_what_was_never_asked_ends(keep_house: Any, record: Any, new_id: str) -> None:
@@ -396,7 +396,7 @@ async def test_a_key_without_a_status_is_pending_for_everybody(keep_house: Any, 
     from deployments.cli.support import exit_code
     from tasks.deliberations.result import result_of
 
-    await record.create_status(new_id, {"cancel_requested": True})
+    await record.statuses.create(new_id, {"cancel_requested": True})
     result = await result_of(record, new_id)
     assert result is not None
     assert (result["status"], exit_code(result)) == ("PENDING", 3)
@@ -421,13 +421,13 @@ async def test_a_large_request_that_never_came_to_the_queue_goes_there_whole(
     with monkeypatch.context() as patched, pytest.raises(RecordUnavailable, match="killed"):
         patched.setattr(Record, "publish", killed)
         await enqueue(record, Request(id=new_id, parameters=parameters, door="planning"))
-    status = await record.read_status(new_id)
+    status = await record.statuses.read(new_id)
     assert (status["status"], "request" in status, bool(status["request_body"])) == ("PENDING", False, True)
     assert await record.last(f"requests.{new_id}") is None
     assert (await keep_house()).is_completed()
     event = await record.last(f"requests.{new_id}")
     assert (event.body["parameters"], event.body["door"]) == (parameters, "housekeeping")
-    await record.merge_status(new_id, {"status": "FAILED", "completed_at": datetime.now(UTC).isoformat()})
+    await record.statuses.merge(new_id, {"status": "FAILED", "completed_at": datetime.now(UTC).isoformat()})
 
 
 @pytest.fixture
@@ -452,34 +452,34 @@ async def test_a_status_is_let_go_by_the_servers_clock(
 ) -> None:
     """An hour behind this host's it is too young, an hour ahead too old, whatever the host wrote as its end."""
     ended = {"id": new_id, "status": "FAILED", "completed_at": (datetime.now(UTC) - timedelta(hours=3)).isoformat()}
-    await record.create_status(new_id, ended)
+    await record.statuses.create(new_id, ended)
     server_clock(-1)
     assert (await keep_house(cleanup_s=0.001)).is_completed()
-    assert await record.read_status(new_id) == ended
+    assert await record.statuses.read(new_id) == ended
     server_clock(1)
     assert (await keep_house(cleanup_s=7200)).is_completed()
-    assert await record.read_status(new_id) == ended
+    assert await record.statuses.read(new_id) == ended
     assert (await keep_house(cleanup_s=1800)).is_completed()
-    assert await record.read_status(new_id) is None
+    assert await record.statuses.read(new_id) is None
 
 
 async def test_how_long_nobody_runs_it_is_measured_by_the_servers_clock(
     keep_house: Any, record: Any, server_clock: Any, new_id: str
 ) -> None:
     """Noted and compared in its time, so that a host an hour ahead or behind ends nothing too early or too late."""
-    await record.create_status(new_id, {"id": new_id, "status": "PENDING", "request": {"task": TASK}})
+    await record.statuses.create(new_id, {"id": new_id, "status": "PENDING", "request": {"task": TASK}})
 
     async def noted() -> timedelta:
-        status = await record.read_status(new_id)
+        status = await record.statuses.read(new_id)
         return datetime.now(UTC) - datetime.fromisoformat(status["unattended_since"])
 
     server_clock(-1)
     await keep_house()
     assert timedelta(hours=0.9) < await noted() < timedelta(hours=1.1)
     await keep_house(timeout_s=1800)  # by this host's clock it would be over
-    assert (await record.read_status(new_id))["status"] == "PENDING"
+    assert (await record.statuses.read(new_id))["status"] == "PENDING"
     server_clock(1)
     await keep_house(timeout_s=9000)
-    assert (await record.read_status(new_id))["status"] == "PENDING"
+    assert (await record.statuses.read(new_id))["status"] == "PENDING"
     await keep_house(timeout_s=5400)  # by this host's clock it would not be over
     assert (await record.last(f"deliberations.{new_id}.finished")).body["status"] == "TIMEOUT"

@@ -157,7 +157,7 @@ async def test_a_cancel_reaches_the_review(
         return sum("review-0" in call for call in await simulator.calls(new_id)) == 3
 
     await until(all_review)
-    await record.merge_status(new_id, {"cancel_requested": True})
+    await record.statuses.merge(new_id, {"cancel_requested": True})
     state, result = await running
     assert (state.name, result["status"], result["winner_id"]) == ("Cancelled", "CANCELLED", None)
     assert len(result["results"]) == 3

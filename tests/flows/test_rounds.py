@@ -154,7 +154,7 @@ async def test_a_cancel_reaches_the_synthesis(
         return f"{new_id}:task:synthesize:m1" in await simulator.calls(new_id)
 
     await until(asked)
-    await record.merge_status(new_id, {"cancel_requested": True})
+    await record.statuses.merge(new_id, {"cancel_requested": True})
     state, result = await running
     assert (state.name, result["status"], result["decision"]) == ("Cancelled", "CANCELLED", None)
     assert (len(result["results"]), result["synthesis"]["status"]) == (3, "cancelled")

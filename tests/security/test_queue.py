@@ -77,7 +77,7 @@ def _check(on: _Loop) -> None:
     for one in machine.accepted:
         finished = on.run(record.last(f"deliberations.{one}.finished"))
         assert finished is not None, f"{one} was accepted and never ended"
-        status = on.run(record.read_status(one))
+        status = on.run(record.statuses.read(one))
         assert status["status"] == Finished.from_record(finished.body).status
         assert on.run(record.next(f"deliberations.{one}.finished", finished.sequence)) is None
 

@@ -147,29 +147,29 @@ async def numbers(record: Any, pattern: str, last: int) -> list[int]:
 async def test_merging_loses_no_other_writers_field(record: Any, open_record: Any, new_id: str) -> None:
     """Two connections with twenty writers at once; the first one with a status makes the key, whoever it is."""
     other = await open_record()
-    assert await record.merge_status(new_id, {"f0": 0}) is False
-    assert await record.read_status(new_id) is None
-    await asyncio.gather(*(one.merge_status(new_id, {"status": "PENDING"}) for one in (record, other)))
-    writers = ((record, other)[number % 2].merge_status(new_id, {f"f{number}": number}) for number in range(20))
+    assert await record.statuses.merge(new_id, {"f0": 0}) is False
+    assert await record.statuses.read(new_id) is None
+    await asyncio.gather(*(one.statuses.merge(new_id, {"status": "PENDING"}) for one in (record, other)))
+    writers = ((record, other)[number % 2].statuses.merge(new_id, {f"f{number}": number}) for number in range(20))
     assert all(await asyncio.gather(*writers))
 
-    assert await record.read_status(new_id) == {"status": "PENDING", **{f"f{number}": number for number in range(20)}}
+    assert await record.statuses.read(new_id) == {"status": "PENDING", **{f"f{number}": number for number in range(20)}}
 
 
 async def test_a_status_is_created_once(record: Any, new_id: str) -> None:
     """The second one is told so, also where it says the same."""
-    created = [await record.create_status(new_id, {"status": "PENDING"}) for _ in range(2)]
+    created = [await record.statuses.create(new_id, {"status": "PENDING"}) for _ in range(2)]
 
     assert created == [True, False]
-    assert await record.read_status(new_id) == {"status": "PENDING"}
-    assert await record.read_status(f"{new_id}.task") is None
+    assert await record.statuses.read(new_id) == {"status": "PENDING"}
+    assert await record.statuses.read(f"{new_id}.task") is None
 
 
 async def test_a_status_that_was_created_just_before_the_server_died_is_ones_own(
     record: Any, new_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only the acknowledgement was lost, so the repeat says created."""
-    create, lost = record._status.create, []
+    create, lost = record.statuses._keys.create, []
 
     async def create_and_lose(key: str, value: bytes) -> int:
         revision = await create(key, value)
@@ -179,18 +179,18 @@ async def test_a_status_that_was_created_just_before_the_server_died_is_ones_own
     async def create_again(key: str, value: bytes) -> int:
         return await (create if lost else create_and_lose)(key, value)
 
-    monkeypatch.setattr(record._status, "create", create_again)
+    monkeypatch.setattr(record.statuses._keys, "create", create_again)
 
-    assert await record.create_status(new_id, {"holder": "me"}) is True
+    assert await record.statuses.create(new_id, {"holder": "me"}) is True
     assert len(lost) == 1
 
 
 async def test_changes_of_a_status_are_followed(record: Any, new_id: str) -> None:
     """From the present value on."""
-    await record.merge_status(new_id, {"status": "PENDING"})
-    following = record.follow_status(new_id)
+    await record.statuses.merge(new_id, {"status": "PENDING"})
+    following = record.follow(f"$KV.conclave-deliberations.{new_id}")
     found = [(await anext(following)).body]
-    await record.merge_status(new_id, {"cancel_requested": True})
+    await record.statuses.merge(new_id, {"cancel_requested": True})
     async with asyncio.timeout(30):
         found.append((await anext(following)).body)
     await following.aclose()
@@ -213,14 +213,14 @@ async def test_a_follower_of_a_status_outlasts_silence(
         return await ask(pattern, after, direct)
 
     monkeypatch.setattr(record, "next", next_of)
-    await record.merge_status(new_id, {"status": "IN_PROGRESS"})
-    following = record.follow_status(new_id)
+    await record.statuses.merge(new_id, {"status": "IN_PROGRESS"})
+    following = record.follow(f"$KV.conclave-deliberations.{new_id}")
     await anext(following)
     change = asyncio.ensure_future(anext(following))
     async with asyncio.timeout(30):
         while len(asked) < 3:
             await asyncio.sleep(0.05)
-        await record.merge_status(new_id, {"cancel_requested": True})
+        await record.statuses.merge(new_id, {"cancel_requested": True})
         assert (await change).body["cancel_requested"] is True
     await following.aclose()
 
@@ -230,7 +230,7 @@ async def test_a_wrong_key_is_an_error_of_the_record(record: Any) -> None:
     from blocks.exceptions import RecordError
 
     with pytest.raises(RecordError, match="JetStream refused"):
-        await record.read_status("a b")
+        await record.statuses.read("a b")
 
 
 async def test_following_survives_the_death_of_the_server(broker: Any, open_record: Any, new_id: str) -> None:
@@ -305,8 +305,8 @@ async def test_patience_with_an_absent_server_ends(broker: Any, open_record: Any
             record.publish_final(answer_subject(new_id), "e", "answer", {}),
             record.publish_final(answer_subject(new_id), "e", "answer", {"content": LARGE}),
             record.last(answer_subject(new_id)),
-            record.read_status(new_id),
-            record.merge_status(new_id, {"a": 1}),
+            record.statuses.read(new_id),
+            record.statuses.merge(new_id, {"a": 1}),
             anext(record.follow(answer_subject(new_id))),
         ]
         async with asyncio.timeout(60):
@@ -345,14 +345,14 @@ async def test_an_id_is_stored_once(record: Any, new_id: str) -> None:
 
 async def test_a_status_goes_for_good_unless_it_was_written_again(record: Any, new_id: str) -> None:
     """Purged up to what was seen: a later value stays."""
-    await record.create_status(new_id, {"status": "PENDING"})
+    await record.statuses.create(new_id, {"status": "PENDING"})
     seen = await record.next(f"$KV.conclave-deliberations.{new_id}", 0)
-    await record.merge_status(new_id, {"status": "FAILED"})
-    await record.purge_status(seen)
-    assert await record.read_status(new_id) == {"status": "FAILED"}
-    await record.purge_status(await record.next(f"$KV.conclave-deliberations.{new_id}", 0))
+    await record.statuses.merge(new_id, {"status": "FAILED"})
+    await record.statuses.purge(seen)
+    assert await record.statuses.read(new_id) == {"status": "FAILED"}
+    await record.statuses.purge(await record.next(f"$KV.conclave-deliberations.{new_id}", 0))
 
-    assert await record.read_status(new_id) is None
+    assert await record.statuses.read(new_id) is None
     assert await record.next(f"$KV.conclave-deliberations.{new_id}", 0) is None
 
 

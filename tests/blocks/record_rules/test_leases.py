@@ -35,12 +35,12 @@ async def test_a_lease_outlasts_a_loop_that_hangs_and_no_holder_that_is_gone(
     """The loop stands still for longer than a lease lasts: it stays held. One that is not renewed is forgotten."""
     async with leases.hold(new_id):
         time.sleep(broker.lease_s * 1.3)  # the loop is to stand still
-        assert await record.held(new_id)
+        assert await record.leases.held(new_id)
         assert await leases.take(new_id) is None
-    assert await record.create_lease(new_id, b"killed") is not None
+    assert await record.leases.create(new_id, b"killed") is not None
     async with asyncio.timeout(10 * broker.lease_s), leases.hold(new_id) as lease:
         assert lease.waited
-    assert not await record.held(new_id)
+    assert not await record.leases.held(new_id)
 
 
 async def test_whoever_loses_its_lease_is_stopped(leases: Any, record: Any, new_id: str) -> None:
@@ -49,19 +49,19 @@ async def test_whoever_loses_its_lease_is_stopped(leases: Any, record: Any, new_
 
     with pytest.raises(Superseded):
         async with asyncio.timeout(30), leases.hold(new_id) as lease:
-            await record.leases.put(new_id, b"another")
+            await record.leases.bucket.put(new_id, b"another")
             await asyncio.sleep(25)
     assert lease.lost
     with pytest.raises(Superseded):
         await leases.check(lease)
-    assert (await record.leases.get(new_id)).value == b"another"
+    assert (await record.leases.bucket.get(new_id)).value == b"another"
 
 
 async def test_a_lease_that_the_server_forgot_is_made_again(leases: Any, record: Any, new_id: str) -> None:
     """Nobody took it meanwhile, so its holder goes on."""
     async with asyncio.timeout(30), leases.hold(new_id) as lease:
-        await record.leases.delete(new_id)
-        while not await record.held(new_id):
+        await record.leases.bucket.delete(new_id)
+        while not await record.leases.held(new_id):
             await asyncio.sleep(0.1)
         await leases.check(lease)
 
@@ -78,7 +78,7 @@ async def test_a_loop_that_hangs_for_good_loses_its_leases(broker: Any, record: 
         assert not leases.stalled
         time.sleep(broker.lease_s * 1.5)  # the loop is to stand still
         assert leases.stalled
-        assert not await record.held(new_id)
+        assert not await record.leases.held(new_id)
     finally:
         await leases.close()
 
@@ -130,9 +130,9 @@ async def test_who_has_lost_the_lease_begins_nothing(leases: Any, record: Any, n
     from tasks.deliberations.finish import begin_epoch
 
     late = await leases.take(new_id)
-    await record.leases.put(new_id, b"another")
+    await record.leases.bucket.put(new_id, b"another")
     late.renewed_at -= 3600
     with pytest.raises(Superseded):
         await begin_epoch(record, new_id, late, "late")
     assert await record.last(f"deliberations.{new_id}.epoch") is None
-    await record.leases.delete(new_id)
+    await record.leases.bucket.delete(new_id)

@@ -161,8 +161,8 @@ class World:
 
         body = {"plan": self.plan.model_dump(mode="json"), "request": {}}
         await self.record.publish_final(subjects.plan(self.id), f"{self.id}:plan", "deliberation.plan", body)
-        await self.record.create_status(self.id, {"id": self.id, "status": "PENDING"})
-        await self.record.create_lease(self.id, b"somebody")
+        await self.record.statuses.create(self.id, {"id": self.id, "status": "PENDING"})
+        await self.record.leases.create(self.id, b"somebody")
 
     def _stands(self, request_id: str) -> bool:
         """Whether the final answer of a call is on the record."""

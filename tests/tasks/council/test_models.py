@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 
-from blocks.record.events import SCHEMA_VERSION
+from blocks.record.envelope import SCHEMA_VERSION
 from tasks.council.answer import Answer, Proposal, Usage, answer_id, seed_of
 from tasks.council.base import MAX_TEXT, Frozen
 from tasks.council.council import MAX_MEMBERS, CouncilSpec, Member
