@@ -66,6 +66,7 @@ check: $(VENV)/.ready-dev ## lint, types, layers, one decision a line, few a fun
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/mypy --explicit-package-bases tests/fakes
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/python tests/check_expressions.py
 

@@ -10,14 +10,14 @@ from typing import TypeVar
 import nats.errors
 import nats.js.errors
 
-from blocks.exceptions import RecordError, RecordUnavailable
+from blocks.exceptions import ConclaveError, RecordError, RecordUnavailable
 
 T = TypeVar("T")
 
 AGAIN_S = 0.25
 
 
-class Unsettled(Exception):
+class Unsettled(ConclaveError):
     """The fence refused a publish, but the event that it refused it for cannot be read yet."""
 
 

@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import nats.errors
 from nats.aio.msg import Msg
@@ -688,3 +688,10 @@ class Pulling:
 
 def _first(messages: Iterator[Stored]) -> Stored | None:
     return next(messages, None)
+
+
+if TYPE_CHECKING:  # it keeps what the record asks of NATS; `make check` holds it to that
+    from blocks.record.client import Connection, Streams
+
+    _connection: Connection = MemoryClient(MemoryNats())
+    _streams: Streams = MemoryJetStream(MemoryClient(MemoryNats()))

@@ -63,7 +63,7 @@ async def broker(
             monkeypatch.setattr(blocks.jetstream, "Client", found.server.client)
         else:
             found = RealBroker(await opened.enter_async_context(nats_server()))
-        for module in (blocks.jetstream, blocks.record.leases, blocks.record.events):
+        for module in (blocks.jetstream, blocks.record.leases):
             monkeypatch.setattr(module, "LEASE_S", found.lease_s)
         monkeypatch.setattr(blocks.record.leases, "RENEW_S", found.lease_s / 5)
         monkeypatch.setattr(blocks.record.leases, "WAIT_S", found.lease_s / 20)
