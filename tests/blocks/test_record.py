@@ -300,10 +300,10 @@ async def test_a_body_that_lacks_a_part_cannot_be_read(
     record: Any, new_id: str, monkeypatch: pytest.MonkeyPatch, kept: int
 ) -> None:
     """Its metadata stands; without any chunk a client would wait for ever, and nobody would know that it is gone."""
-    import blocks.record.events
+    import blocks.record.bodies
     from blocks.exceptions import RecordUnreadable
 
-    monkeypatch.setattr(blocks.record.events, "BODY_S", 0.3)
+    monkeypatch.setattr(blocks.record.bodies, "BODY_S", 0.3)
     name = await record.bodies.keep(new_id, b"x" * 300_000)
     info = await record.bodies._objects.get_info(name)
     assert (info.chunks, await record.bodies.read(name)) == (3, b"x" * 300_000)

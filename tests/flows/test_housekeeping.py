@@ -57,7 +57,7 @@ async def left_behind(
     await process.wait()
 
     async def free() -> bool:
-        return not await connected.held(new_id)
+        return not await connected.leases.held(new_id)
 
     await until(free)
     return fields
