@@ -27,6 +27,7 @@ from blocks.jetstream import JetStream
 from blocks.ownership import check, other_prefixes
 from blocks.record.events import Record
 from blocks.record.leases import Leases
+from tasks.council.problems import first_problem
 
 B = TypeVar("B", bound=Block)
 
@@ -80,9 +81,8 @@ def _validated(kind: type[B], name: str, document: BlockDocument) -> B:
     try:
         return kind.model_validate(kind._from_block_document(document))
     except ValidationError as error:
-        first = error.errors(include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise BlockUnusable(f"block {slug}/{names.stored(name)}: {where}: {first['msg']}") from None
+        problem = first_problem(error)
+        raise BlockUnusable(f"block {slug}/{names.stored(name)}: {problem.field}: {problem.text}") from None
 
 
 async def save(block: Block, name: str) -> None:

@@ -26,6 +26,7 @@ from blocks.record.subscriptions import Incoming, kept, passing, stream_of
 from tasks.council.base import Name
 from tasks.council.exceptions import InvalidRequest, WrongUse
 from tasks.council.plain import SHOWN_INPUT, error_line, shortened
+from tasks.council.problems import first_problem
 from tasks.deliberations.event_mapping import Asked, Mapping, MappingError
 from tasks.deliberations.submit import Request, enqueue
 
@@ -97,9 +98,8 @@ def _entries(path: Path) -> tuple[_Entry, ...]:
     except yaml.YAMLError as error:
         raise ListenersError(f"{path} is not YAML: {shortened(str(error))}") from error
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise ListenersError(f"{path}: {where}: {first['msg']}") from error
+        problem = first_problem(error)
+        raise ListenersError(f"{path}: {problem.field or 'the file'}: {problem.text}") from error
 
 
 def _listener(path: Path, entry: _Entry) -> Listener:

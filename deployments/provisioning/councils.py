@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
-from pydantic_core import ErrorDetails
 
 from blocks.connections import connections
 from blocks.council import Council
@@ -16,10 +15,10 @@ from blocks.exceptions import BlockMissing
 from blocks.ownership import claim
 from deployments.provisioning.ownership import own_record
 from deployments.settings import Settings
-from tasks.council.base import NAME_RULE
 from tasks.council.council import CouncilRules, CouncilSpec, Member
 from tasks.council.exceptions import WrongUse
 from tasks.council.plain import SHOWN_INPUT, shortened
+from tasks.council.problems import Problem, problems
 
 DEFAULTS = Path(__file__).with_name("councils.yaml")
 BLOCK_NAME_RULE = "1 to 64 of a-z, 0-9 and '-', as Prefect's blocks are"
@@ -114,22 +113,18 @@ def _council(path: Path, name: str, entry: _Entry) -> Council:
 
 
 def _explained(error: ValidationError, within: tuple[str, ...] = ()) -> str:
-    return "; ".join(_line((*within, *item["loc"]), item) for item in error.errors()[:5])
+    return "; ".join(_line((*within, *problem.path), problem) for problem in problems(error)[:5])
 
 
-def _line(key: tuple[str | int, ...], item: ErrorDetails) -> str:
+def _line(key: tuple[str | int, ...], problem: Problem) -> str:
     where = shortened(".".join(str(part) for part in key if part != "[key]"), SHOWN_INPUT) or "the file"
-    match item["type"]:
+    match problem.kind:
         case "extra_forbidden":
             known = {1: _File.model_fields, 3: _Entry.model_fields}.get(len(key), Member.model_fields)
             return f"{where}: unknown key; the keys are {', '.join(known)}"
         case "string_pattern_mismatch" if key[-1] == "[key]":
             return f"{where}: a council is named with {BLOCK_NAME_RULE}"
-        case "string_pattern_mismatch":
-            return f"{where}: {shortened(repr(item['input']), SHOWN_INPUT)} is no name; one is {NAME_RULE}"
-        case "too_short":
-            return f"{where}: must have at least {item['ctx']['min_length']} item"
         case "model_type" | "dict_type":
             inside = {0: "councils: {name: {members: [...]}}", 1: "{name: {members: [...]}}"}
             return f"{where}: must be keys with values: {inside.get(len(key), '{agent_id: ..., role: ...}')}"
-    return f"{where}: {item['msg'].removeprefix('Value error, ')}"
+    return f"{where}: {problem.text}"

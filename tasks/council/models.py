@@ -12,7 +12,6 @@ from enum import StrEnum
 from typing import Any, NamedTuple, Self
 
 from pydantic import Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
 
 from tasks.council.base import (
     MAX_INTEGER,
@@ -32,6 +31,7 @@ from tasks.council.closed_answers import AnswerFormat
 from tasks.council.council import CouncilSpec, Deadline, Grace, Member, Members, Rounds, check_quorum
 from tasks.council.exceptions import InvalidRequest
 from tasks.council.plain import SHOWN_INPUT, shortened
+from tasks.council.problems import Problem, first_problem
 from tasks.council.stages import SYNTHESIZE, Strategy, stages_of
 
 MAX_ITEMS = 10_000
@@ -175,11 +175,8 @@ class DeliberationRequest(Brief):
         try:
             return cls.model_validate({name: value for name, value in fields.items() if value is not None})
         except ValidationError as error:
-            first = error.errors()[0]
-            field, problem = ".".join(str(part) for part in first["loc"]), _problem(first)
-            if not field:  # a rule over several fields, whose message begins with the one that is wrong
-                field, _, problem = problem.partition(": ")
-            raise InvalidRequest(field, problem) from error
+            problem = first_problem(error)
+            raise InvalidRequest(problem.field, _in_words(problem)) from error
 
     @property
     def digest(self) -> str:
@@ -209,19 +206,15 @@ class DeliberationRequest(Brief):
         )
 
 
-def _problem(first: ErrorDetails) -> str:
+def _in_words(problem: Problem) -> str:
     """What is wrong with a field of a request, so that a user knows what would be right."""
-    kind, path, given = first["type"], first["loc"], first["input"]
-    message = first["msg"].removeprefix("Value error, ")
-    if kind == "extra_forbidden":
-        return _unknown_field(path)
-    if path[-1:] == ("answer_format",):
+    if problem.kind == "extra_forbidden":
+        return _unknown_field(problem.path)
+    if problem.path[-1:] == ("answer_format",):
         return 'must be {"type": "number"}, {"type": "text-exact"} or {"type": "choice", "options": [...]}'
-    if kind == "string_pattern_mismatch":
-        return f"{shortened(repr(given), SHOWN_INPUT)} is no name; one is {NAME_RULE}"
-    if "literal" not in kind and isinstance(given, int | float):
-        return f"{message}, got {_number(given)}"
-    return message
+    if "literal" not in problem.kind and isinstance(problem.given, int | float):
+        return f"{problem.text}, got {_number(problem.given)}"
+    return problem.text
 
 
 def _unknown_field(path: tuple[int | str, ...]) -> str:

@@ -20,7 +20,7 @@ from blocks.record.subjects import Lane
 from tasks.council.base import NAME_PATTERN, Frozen, Name
 from tasks.council.exceptions import InvalidRequest
 from tasks.council.models import DeliberationRequest, Status
-from tasks.council.plain import SHOWN_INPUT, shortened
+from tasks.council.problems import first_problem
 from tasks.deliberations.plan import MAX_REQUEST_IN_STATUS
 from tasks.deliberations.read import has_ended, require_same, status_of
 
@@ -50,9 +50,8 @@ class Request(Frozen):
         try:
             request = cls.from_record(body)
         except ValidationError as error:
-            first = error.errors(include_input=False, include_url=False)[0]
-            field = ".".join(map(str, first["loc"])) or "body"
-            raise InvalidRequest(shortened(field, SHOWN_INPUT), shortened(first["msg"])) from None
+            problem = first_problem(error)
+            raise InvalidRequest(problem.field or "body", problem.text) from None
         if request.id != deliberation_id:
             raise InvalidRequest("id", "is not that of the message's subject")
         return request

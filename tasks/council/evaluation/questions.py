@@ -18,6 +18,7 @@ from tasks.council.base import MAX_TEXT, NAME_RULE, Frozen, Name, Text
 from tasks.council.closed_answers import AnswerFormat, AnswerText, Choice, Number, TextExact, answer_of
 from tasks.council.exceptions import InvalidRequest
 from tasks.council.models import MAX_ITEMS, Brief
+from tasks.council.problems import first_problem
 
 MAX_LINE = 4_000_000
 """Characters of a line, which is read in one go."""
@@ -57,7 +58,7 @@ class Exact(Frozen):
         try:
             return options and Choice(options=options).options
         except ValidationError as error:
-            raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
+            raise ValueError(first_problem(error).text) from error
 
     @property
     def form(self) -> AnswerFormat:
@@ -232,9 +233,9 @@ _MODELS: dict[str, type[Frozen]] = {"exact": Exact, "numeric": Numeric, "regex":
 
 def _in_words(error: ValidationError, where: str) -> tuple[str, str]:
     """Field and problem of the first thing that is wrong."""
-    first = error.errors()[0]
-    kind, path = first["type"], [str(part) for part in first["loc"]]
-    problem = _KINDS.get(kind, first["msg"].removeprefix("Value error, "))
+    found = first_problem(error)
+    kind, path = found.kind, [str(part) for part in found.path]
+    problem = _KINDS.get(kind, found.text)
     model: type[Frozen] = Question
     if path[:1] == ["check"] and len(path) > 1:
         model = _MODELS[path.pop(1)]
@@ -244,7 +245,7 @@ def _in_words(error: ValidationError, where: str) -> tuple[str, str]:
     elif kind in ("union_tag_not_found", "union_tag_invalid"):
         path, problem = [*path, "type"], f"is one of {_TYPES[path[-1]]}"
     elif kind == "string_pattern_mismatch":
-        problem = f"{first['input']!r} is no id; one is {NAME_RULE}"
+        problem = f"{found.given!r} is no id; one is {NAME_RULE}"
     elif kind == "value_error":
         path, problem = _with_named_field(path, problem)
     return f"{where}: {'.'.join(path)}", problem

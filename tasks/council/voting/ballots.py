@@ -21,6 +21,7 @@ from pydantic import Field, StrictInt, StringConstraints, ValidationError
 from tasks.council.base import Frozen, Name, digest
 from tasks.council.exceptions import WrongUse
 from tasks.council.plain import SHOWN_INPUT, shortened
+from tasks.council.problems import first_problem
 from tasks.council.replies import fenced_blocks
 from tasks.council.voting.election import Ballot
 
@@ -212,9 +213,9 @@ def _parsed(text: str) -> _Answer:
     try:
         return _Answer.model_validate(_json_of(text))
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part)[:48] for part in first["loc"]) or "ballot"
-        raise InvalidBallot(field, first["msg"][:200]) from error
+        problem = first_problem(error)
+        field = ".".join(str(part)[:48] for part in problem.path) or "ballot"
+        raise InvalidBallot(field, problem.text[:200]) from error
 
 
 def _check_ranking(ranking: Sequence[str], shown: Sequence[str]) -> None:

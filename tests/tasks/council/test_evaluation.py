@@ -129,7 +129,7 @@ def test_a_bad_line_is_named_with_its_field(line: str, told: str) -> None:
         ('{"type": "exact"}', "check.answer: is missing"),
         ('{"type": "exact", "answer": 3}', "check.answer: has to be a text"),
         ('{"type": "exact", "answer": "a", "tolerance": 1}', "check.tolerance: is no field of a check like this; the"),
-        ('{"type": "exact", "answer": "a", "options": ["a"]}', "check.options: Tuple should have at least 2 items"),
+        ('{"type": "exact", "answer": "a", "options": ["a"]}', "check.options: must have at least 2 items"),
         ('{"type": "exact", "answer": "a", "options": ["b", "B"]}', "check.options: they have to differ in more"),
         ('{"type": "exact", "answer": "a", "options": ["b", "c"]}', "check.answer: 'a' can never be given; the form"),
         ('{"type": "numeric", "answer": "a"}', "check.answer: Input should be a valid decimal"),
