@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.usefixtures("stack")  # Prefect, which blocks import, reads its settings then
+pytestmark = pytest.mark.usefixtures("importable_prefect")
 
 
 class Record:
