@@ -17,10 +17,10 @@ async def background(*work: Coroutine[Any, Any, Any]) -> AsyncGenerator[None, No
     try:
         yield
     finally:
-        await end(tasks)
+        await cancel_and_wait(tasks)
 
 
-async def end(tasks: Collection[asyncio.Task[Any]]) -> None:
+async def cancel_and_wait(tasks: Collection[asyncio.Task[Any]]) -> None:
     """Cancel tasks and wait until they have ended; what they raised is theirs.
 
     A cancel can get lost: `asyncio.wait_for` of Python 3.11 swallows one that arrives together with its result

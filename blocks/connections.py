@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 
 import httpx
 
-from blocks.background import end
+from blocks.background import cancel_and_wait
 from blocks.exceptions import PrefectRefused, PrefectUnavailable
 from blocks.urls import without_credentials
 
@@ -36,7 +36,7 @@ class _Pool:
         self.closing = AsyncExitStack()
 
     async def close(self) -> None:
-        await end(self.opened.values())
+        await cancel_and_wait(self.opened.values())
         self.opened.clear()
         await self.closing.aclose()
 

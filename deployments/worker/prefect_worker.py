@@ -18,7 +18,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_WORKER_QUERY_SECONDS, temporary_settings
 from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker, BaseWorkerResult
 
-from blocks.background import end
+from blocks.background import cancel_and_wait
 from deployments.worker.doors import Door
 from deployments.worker.stalls import LoopWatch
 
@@ -104,7 +104,7 @@ class ConclaveWorker(BaseWorker[WarmJobConfiguration, BaseVariables, BaseWorkerR
                 await self._flows.stop()
         finally:
             await super().teardown(*exc_info)
-            await end([self._turning] if self._turning else [])
+            await cancel_and_wait([self._turning] if self._turning else [])
             self._watch.close()
 
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from prefect.client.schemas.objects import State
 from prefect_ray.task_runners import PrefectRayFuture
 
-from blocks.background import end
+from blocks.background import cancel_and_wait
 from blocks.exceptions import AgentsUnavailable, OtherInstallation
 from blocks.ray_agents import settled
 from blocks.warm.runner import WarmFuture
@@ -43,7 +43,7 @@ async def watch_agents(
         yield
         notice = NOTICE_S
     finally:
-        await end(reports)
+        await cancel_and_wait(reports)
         await _end_late({work: agents[post] for post, work in works.items()}, notice)
 
 
@@ -70,7 +70,7 @@ async def _end_late(works: Mapping[Work, PrefectRayFuture[Any]], notice: float) 
         if isinstance(future, WarmFuture):
             future.cancel()
     _, late = await asyncio.wait(works, timeout=LEAVING_S)
-    await end(late)
+    await cancel_and_wait(late)
     await asyncio.gather(*works, return_exceptions=True)
 
 

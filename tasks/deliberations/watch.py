@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
 from typing import Protocol
 
-from blocks.background import background, end
+from blocks.background import background, cancel_and_wait
 from blocks.record import subjects
 from blocks.record.events import Record
 from blocks.record.lease_keys import LEASE_S
@@ -51,5 +51,5 @@ async def end_of(record: Record, deliberation_id: str) -> str | None:
                     return str((await finished).body["status"])
                 missed = 0 if await record.leases.held(deliberation_id) else missed + 1
         finally:
-            await end([finished])
+            await cancel_and_wait([finished])
     return None

@@ -190,7 +190,7 @@ async def test_use_outside_of_a_scope_is_an_error() -> None:
 
 async def test_a_task_that_swallows_a_cancel_still_ends() -> None:
     """A cancel can get lost in `asyncio.wait_for`; it is repeated until the task has ended."""
-    from blocks.background import end
+    from blocks.background import cancel_and_wait
 
     swallowed = 0
 
@@ -207,7 +207,7 @@ async def test_a_task_that_swallows_a_cancel_still_ends() -> None:
 
     tasks = [asyncio.create_task(stubborn()), asyncio.create_task(failing())]
     await asyncio.sleep(0)
-    await end(tasks)
+    await cancel_and_wait(tasks)
 
     assert swallowed == 2
     assert [task.done() for task in tasks] == [True, True]

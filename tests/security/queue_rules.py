@@ -18,7 +18,7 @@ from typing import Any
 
 from blocks import documents as loading
 from blocks import jetstream
-from blocks.background import end
+from blocks.background import cancel_and_wait
 from blocks.exceptions import RecordError
 from blocks.jetstream import JetStream
 from blocks.record import leases
@@ -178,7 +178,7 @@ class Machine:
             try:
                 outcome = await Collector(session, self.record, inbox).run()
             finally:
-                await end(members)
+                await cancel_and_wait(members)
             await finish(self.record, session, outcome, 1)
 
     async def _member(self, plan: Any, member: Member) -> None:
@@ -262,7 +262,7 @@ class _Worker:
 
     async def stop(self) -> None:
         """End it."""
-        await end([self._taking, *self._tasks])
+        await cancel_and_wait([self._taking, *self._tasks])
         await self.leases.close()
         with contextlib.suppress(Exception):
             await self._close()

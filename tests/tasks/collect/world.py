@@ -140,10 +140,10 @@ class World:
         self.loop.close()
 
     async def _close(self) -> None:
-        from blocks.background import end
+        from blocks.background import cancel_and_wait
 
         for run in self.runs:
-            await end([run.collecting, *run.agents.values()])
+            await cancel_and_wait([run.collecting, *run.agents.values()])
 
     # --- the plan ---------------------------------------------------------------------------------
 
