@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from blocks.exceptions import ModelServerError, ModelServerRefused, ModelServerUnavailable
-from tasks.council.answer import Usage
 from tasks.council.plain import one_line, sound
+from tasks.council.proposal import Usage
 
 if TYPE_CHECKING:
     import aiohttp

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from blocks.connections import connections, prefect_clients
-from deployments.provisioning.ownership import own_record
+from deployments.ownership import own_record
 from deployments.settings import Settings
 from deployments.stack import PartStatus, StackStatus, environment
 from tasks.operate.diagnose import (

@@ -23,10 +23,11 @@ from rich.text import Text
 from blocks.record.envelope import Body
 from tasks.council.answer import Answer
 from tasks.council.council import CouncilSpec
-from tasks.council.decisions import ItemResult, MemberOutcome, RankedProposal
+from tasks.council.decisions import ItemResult, MemberOutcome
 from tasks.council.engines import SIMULATOR
 from tasks.council.models import Deliberation, MemberStatus, Status
 from tasks.council.plain import plain
+from tasks.council.proposal import RankedProposal
 from tasks.council.report.wording import (
     answer_in_words,
     how_decided,

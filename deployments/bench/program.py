@@ -25,7 +25,7 @@ from deployments.stack import StackStatus, UpOptions, authorization, down, envir
 from tasks.council.exceptions import ConclaveError
 
 if TYPE_CHECKING:
-    from deployments.bench.peers import Bench, Peer
+    from deployments.bench.peers.peer import Bench, Peer
 
 Say = Callable[[str], None]
 
@@ -60,7 +60,7 @@ async def _measure(found: StackStatus, settings: Settings, options: Options, say
     from prefect.settings import PREFECT_API_URL
 
     from blocks.connections import connections, prefect_clients
-    from deployments.bench.peers import Bench
+    from deployments.bench.peers.peer import Bench
     from deployments.bench.workload import ModelServer
     from deployments.provisioning.blocks import provision
     from tasks.deliberations.plan import council_spec
@@ -105,7 +105,8 @@ async def _open_peers(
     scope: AsyncExitStack, bench: Bench, options: Options, say: Say
 ) -> tuple[dict[str, Peer], dict[str, str]]:
     """The peers of the run, open until the scope ends, and why others are left out."""
-    from deployments.bench.peers import PeerMissing, opened
+    from deployments.bench.peers import opened
+    from deployments.bench.peers.peer import PeerMissing
 
     peers: dict[str, Peer] = {}
     left_out: dict[str, str] = {}

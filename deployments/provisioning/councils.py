@@ -13,7 +13,7 @@ from blocks.council import Council
 from blocks.documents import council_names, fresh, save
 from blocks.exceptions import BlockMissing
 from blocks.ownership import claim
-from deployments.provisioning.ownership import own_record
+from deployments.ownership import own_record
 from deployments.settings import Settings
 from tasks.council.council import CouncilRules, CouncilSpec, Member
 from tasks.council.exceptions import WrongUse

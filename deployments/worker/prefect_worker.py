@@ -20,6 +20,7 @@ from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker
 
 from blocks.background import cancel_and_wait
 from deployments.worker.doors import Door
+from deployments.worker.pools import TYPE
 from deployments.worker.stalls import LoopWatch
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class WarmJobConfiguration(BaseJobConfiguration):
 class ConclaveWorker(BaseWorker[WarmJobConfiguration, BaseVariables, BaseWorkerResult]):
     """Runs flows in its own process, which is warm: without starting, importing or connecting anything for a run."""
 
-    type = "conclave"
+    type = TYPE
     job_configuration = WarmJobConfiguration
     _display_name = "Conclave"
     _description = "Runs deliberations in a warm process, from one queue for every door. Loses nothing when it dies."

@@ -26,7 +26,7 @@ from blocks.record.installation import note_pool
 from blocks.record.queue import LANES, PRESENCE, Delivery, WorkQueue
 from blocks.record.subjects import Lane
 from deployments.listeners import listen, read_listeners
-from deployments.provisioning.ownership import own_record
+from deployments.ownership import own_record
 from deployments.settings import Settings
 from deployments.worker.cancelling import watch_cancels
 from deployments.worker.cluster import Cluster

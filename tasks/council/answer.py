@@ -7,35 +7,8 @@ from datetime import datetime
 
 from tasks.council.base import Frozen, Name
 from tasks.council.models import MemberStatus
+from tasks.council.proposal import Proposal, Usage
 from tasks.council.voting.ballots import Review
-
-
-class Usage(Frozen):
-    """Tokens of one or more model calls; `cached_tokens` are prompt tokens served from the prefix cache."""
-
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cached_tokens: int = 0
-
-    def __add__(self, other: Usage) -> Usage:
-        return Usage(
-            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
-            completion_tokens=self.completion_tokens + other.completion_tokens,
-            cached_tokens=self.cached_tokens + other.cached_tokens,
-        )
-
-
-class Proposal(Frozen):
-    """One member's text, with the thinking that its model showed kept apart."""
-
-    author_id: Name
-    author_role: str
-    content: str
-    model: str
-    tokens: int
-    finish_reason: str
-    reasoning: str | None = None
-    revisions: tuple[str, ...] = ()
 
 
 class Answer(Frozen):

@@ -7,35 +7,15 @@ from typing import Literal
 
 from pydantic import Field
 
-from tasks.council.answer import Proposal, Usage
 from tasks.council.base import Frozen, Name
 from tasks.council.models import MemberStatus, Status
+from tasks.council.proposal import RankedProposal, Usage
 from tasks.council.stages import REVIEW, REVISE, SYNTHESIZE, kind_of
 from tasks.council.voting.majority import Majority
 from tasks.council.voting.tally import Tally
 
 DecidedBy = Literal["checks", "majority", "ballots", "synthesis"]
 _NOUNS = {REVIEW: "ballots", REVISE: "revisions"}
-
-
-class Check(Frozen):
-    """One deterministic check of a proposal: `score` is 0 to 1, `evidence` says what was seen."""
-
-    name: str
-    passed: bool
-    score: float = Field(ge=0, le=1)
-    weight: float = Field(gt=0)
-    evidence: str
-
-
-class RankedProposal(Frozen):
-    """A proposal with its rank (1 is best): `score` is the checks' weighted mean, `votes` the tally's, both 0 to 1."""
-
-    proposal: Proposal
-    score: float
-    votes: float | None = None
-    rank: int
-    checks: tuple[Check, ...]
 
 
 class StageOutcome(Frozen):

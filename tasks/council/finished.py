@@ -6,9 +6,9 @@ from datetime import datetime
 
 from pydantic import Field
 
-from tasks.council.answer import Usage
 from tasks.council.base import Frozen
 from tasks.council.models import Status
+from tasks.council.proposal import Usage
 
 
 class Finished(Frozen):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from tasks.council.answer import Usage
 from tasks.council.decisions import ItemResult
 from tasks.council.models import MemberStatus, Status
+from tasks.council.proposal import Usage
 
 FULL_RESULTS = 20
 """Results that are kept whole for the report; of further items only the line in the table."""

@@ -28,11 +28,12 @@ from blocks.record import subjects
 from blocks.record.envelope import Body
 from blocks.record.events import Record
 from blocks.vllm_server import VLLM
-from tasks.council.answer import Answer, Attempt, Usage, answer_id, seed_of
+from tasks.council.answer import Answer, Attempt, answer_id, seed_of
 from tasks.council.council import Member
 from tasks.council.models import Deliberation, Item, MemberStatus
 from tasks.council.plain import one_line, sound
 from tasks.council.prompts.propose import temperature_of
+from tasks.council.proposal import Usage
 from tasks.council.stages import PROPOSE
 from tasks.deliberations.plan import plan_of
 from tasks.stages.assignment import Assignment

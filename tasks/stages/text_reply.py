@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from blocks.chat import Completion
-from tasks.council.answer import Proposal
 from tasks.council.council import Member
+from tasks.council.proposal import Proposal
 from tasks.council.replies import read_reply
 from tasks.stages.member_stage import Fields, Question
 

@@ -32,7 +32,8 @@ def planned(**fields: Any) -> Any:
 
 def answers(plan: Any, failed: dict[tuple[str, str], str]) -> Iterable[Any]:
     """Every answer that a plan asks for, stage by stage; some failed with a reason."""
-    from tasks.council.answer import Answer, Proposal
+    from tasks.council.answer import Answer
+    from tasks.council.proposal import Proposal
     from tasks.council.replies import read_reply
     from tasks.council.voting.ballots import Review
 

@@ -53,7 +53,7 @@ class Server:
     async def complete(self, call: Any, deadline: float, failed: Any) -> Any:
         """One answer."""
         from blocks.chat import Completion
-        from tasks.council.answer import Usage
+        from tasks.council.proposal import Usage
 
         return Completion("text", None, "stop", Usage(), "m", "vllm")
 

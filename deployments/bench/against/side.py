@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from deployments.bench.peers import Peer
+    from deployments.bench.peers.peer import Peer
     from deployments.bench.worker.scene import Scene
     from deployments.stack import StackStatus
 
@@ -73,7 +73,7 @@ class _Stack:
     async def of(found: StackStatus) -> AsyncGenerator[_Stack, None]:
         """With its connections."""
         from blocks.connections import connections, prefect_clients
-        from deployments.bench.peers import Bench
+        from deployments.bench.peers.peer import Bench
         from deployments.bench.worker.scene import scene
 
         async with AsyncExitStack() as scope:

@@ -14,7 +14,7 @@ from blocks.documents import fresh, open_record
 from blocks.ray_agents import RayAgents
 from blocks.record import subjects
 from blocks.record.events import Record
-from deployments.bench.peers import Bench
+from deployments.bench.peers.peer import Bench
 from deployments.bench.samples import Sample, now
 from deployments.bench.workload import REQUIREMENTS, TASK
 from flows.deliberate import deliberate

@@ -10,11 +10,11 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, TypedDict
 
-from deployments.bench.peers import Bench, PeerMissing
+from deployments.bench.peers.peer import Bench, PeerMissing
 from deployments.bench.samples import Sample, now
 from deployments.bench.workload import item
-from tasks.council.answer import Proposal
 from tasks.council.council import Member
+from tasks.council.proposal import Proposal
 from tasks.council.voting.checks import rank_proposals
 
 

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
-from deployments.bench.peers import Bench
+from deployments.bench.peers.peer import Bench
 from deployments.bench.samples import Sample, now
 
 OPTIONS = {

@@ -15,9 +15,8 @@ from deployments.bench.figures import FLOOR_SHARE, summary
 from deployments.bench.options import DOORS
 from deployments.bench.peers.plain import Floor
 from deployments.bench.quiet import Watch
-from deployments.bench.worker.program import MEMBERS
 from deployments.bench.worker.scene import PATIENCE_S, Scene
-from deployments.bench.worker.stack import Say
+from deployments.bench.worker.stack import MEMBERS, Say
 from deployments.stack.processes import family
 
 SETTLE_S = 10.0

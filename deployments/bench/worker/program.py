@@ -13,13 +13,12 @@ from rich.console import Console
 from rich.table import Table
 
 from deployments.bench.machine import commit, machine, versions
-from deployments.bench.worker.stack import Say, worker_stack
+from deployments.bench.worker.stack import MEMBERS, Say, worker_stack
 from deployments.stack import StackStatus
 
 if TYPE_CHECKING:
     from deployments.bench.worker.scene import Scene
 
-MEMBERS = 3
 DOOR_S = 0.8
 GROWTH = 1.1
 SOAK_LATENCY_S = 0.01
@@ -130,7 +129,7 @@ async def _measured(
 
 async def _doors(there: Scene, asked: Asked, say: Say) -> dict[str, Any]:
     from blocks.connections import connections, prefect_clients
-    from deployments.bench.peers import Bench
+    from deployments.bench.peers.peer import Bench
     from deployments.bench.peers.plain import Floor
     from deployments.bench.worker.measure import doors
     from tasks.deliberations.plan import council_spec

@@ -18,6 +18,9 @@ from deployments.stack import StackStatus, UpOptions, down, environment, up
 
 Say = Callable[[str], None]
 
+MEMBERS = 3
+"""Of the councils that are measured."""
+
 
 @contextmanager
 def worker_stack(latency_s: float, say: Say, database: str | None = None) -> Generator[StackStatus, None, None]:

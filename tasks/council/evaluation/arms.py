@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from itertools import chain
 from typing import Literal, NamedTuple, get_args
 
-from tasks.council.answer import Answer, Usage
+from tasks.council.answer import Answer
 from tasks.council.base import Frozen, Name
 from tasks.council.decisions import ItemResult
 from tasks.council.engines import engine_of
@@ -29,6 +29,7 @@ from tasks.council.evaluation.figures import (
 from tasks.council.evaluation.questions import Verdict
 from tasks.council.models import Deliberation, MemberStatus, Status
 from tasks.council.progress.item import ENDED_EARLY, ItemProgress
+from tasks.council.proposal import Usage
 from tasks.council.stages import PROPOSE, SYNTHESIZE
 
 Arm = Literal["single", "majority", "rank", "synthesize"]

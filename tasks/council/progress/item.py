@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import NamedTuple
 
-from tasks.council.answer import Answer, Proposal
-from tasks.council.decisions import Ballots, DecidedBy, RankedProposal
+from tasks.council.answer import Answer
+from tasks.council.decisions import Ballots, DecidedBy
 from tasks.council.models import Deliberation, Item, MemberStatus
 from tasks.council.progress.stage_end import Closing
+from tasks.council.proposal import Proposal, RankedProposal
 from tasks.council.stages import REVIEW, REVISE, SYNTHESIZE, kind_of
 from tasks.council.voting.ballots import Review
 from tasks.council.voting.checks import rank_proposals

@@ -12,7 +12,7 @@ from datetime import datetime
 from itertools import chain
 from typing import NamedTuple
 
-from tasks.council.answer import Answer, Usage
+from tasks.council.answer import Answer
 from tasks.council.closed_answers import answer_of
 from tasks.council.council import Member
 from tasks.council.decisions import DecidedBy, ItemResult, MemberOutcome, StageCost, StageOutcome, Synthesis
@@ -21,6 +21,7 @@ from tasks.council.models import MemberStatus, Status
 from tasks.council.progress.completion import Verdict
 from tasks.council.progress.item import ENDED_EARLY, Decided, ItemProgress
 from tasks.council.prompts.synthesize import MAX_SOURCES
+from tasks.council.proposal import Usage
 from tasks.council.stages import SYNTHESIZE
 
 _MISSING = {

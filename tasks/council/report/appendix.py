@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from tasks.council.decisions import ItemResult, RankedProposal
+from tasks.council.decisions import ItemResult
+from tasks.council.proposal import RankedProposal
 from tasks.council.report.markup import WIDTH, folded
 from tasks.council.stages import REVISE, kind_of
 from tasks.council.voting.ballots import MAX_SCORE, Opinion, Review

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from tasks.council.answer import Usage
 from tasks.council.decisions import ItemResult
 from tasks.council.engines import SIMULATOR
 from tasks.council.models import Deliberation, Status
+from tasks.council.proposal import Usage
 from tasks.council.report.appendix import Trail, ballots_of, proposals_of
 from tasks.council.report.markup import cell, escape, fenced, table
 from tasks.council.report.wording import (

@@ -17,10 +17,9 @@ from textwrap import dedent
 
 import yaml
 
-from tasks.council.answer import Proposal
 from tasks.council.closed_answers import without_answer
-from tasks.council.decisions import Check, RankedProposal
 from tasks.council.models import Item
+from tasks.council.proposal import Check, Proposal, RankedProposal
 from tasks.council.replies import Block, fenced_blocks, visible_tags
 
 COVERED = 0.6

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from tasks.council.voting.election import Ballot, Candidate, profile_of
+from tasks.council.voting.election import Ballot, Candidate
+from tasks.council.voting.profile import profile_of
 from tasks.council.voting.rules.registry import DEFAULT, rule_named
 
 

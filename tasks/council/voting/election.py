@@ -7,14 +7,13 @@ it ranked, with no preference among the rest: the "averaged" reading of truncate
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import NamedTuple, Self
 
 from pydantic import model_validator
 
 from tasks.council.base import Frozen, Name
-from tasks.council.voting.profile import Profile
 
 
 class Candidate(NamedTuple):
@@ -51,27 +50,3 @@ class Ballot(Frozen):
     def grades(self) -> Mapping[str, Fraction]:
         """What it thinks of each candidate by itself, 0 to 1, whatever its ranking; none where it only ranks."""
         return {}
-
-
-def profile_of(candidates: Sequence[Candidate], ballots: Sequence[Ballot]) -> Profile:
-    """The candidates, and those of the ballots that compare anything.
-
-    Raises ValueError without candidates, for a voter who voted twice, and for a ballot on something else.
-    """
-    _check(candidates, ballots)
-    ids = tuple(candidate.id for candidate in candidates)
-    return Profile(ids, tuple(ballot for ballot in ballots if ballot.compares))
-
-
-def _check(candidates: Sequence[Candidate], ballots: Sequence[Ballot]) -> None:
-    if not candidates:
-        raise ValueError("candidates: there are none")
-    ids = {candidate.id for candidate in candidates}
-    if len(ids) < len(candidates):
-        raise ValueError("candidates: an id appears more than once")
-    voters = [ballot.voter for ballot in ballots]
-    if len(set(voters)) < len(voters):
-        raise ValueError("ballots: a voter appears more than once")
-    for ballot in ballots:
-        if unknown := sorted(set(ballot.shown) - ids):
-            raise ValueError(f"ballots: {ballot.voter} was shown {', '.join(unknown)}, which is no candidate")

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from tasks.council.voting.election import Ballot
+from tasks.council.voting.election import Ballot
 
 
 @dataclass(frozen=True)

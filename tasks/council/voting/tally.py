@@ -12,8 +12,9 @@ from fractions import Fraction
 from typing import Annotated
 
 from tasks.council.base import Frozen, Name, one_of
-from tasks.council.voting.election import Ballot, Candidate, profile_of
+from tasks.council.voting.election import Ballot, Candidate
 from tasks.council.voting.pairs import condorcet
+from tasks.council.voting.profile import profile_of
 from tasks.council.voting.reliability import DIGITS, PositionBias, agreement_of, position_bias
 from tasks.council.voting.rules.registry import CHECKS, DEFAULT, RULES, rule_named
 from tasks.council.voting.ties import Tie, best_first, ties_of

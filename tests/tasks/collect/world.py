@@ -64,7 +64,7 @@ class ModelServer:
         """Answer a call that waits: `ok`, `empty`, `cut`, `broken` (no ballot), or `error`."""
         from blocks.chat import Completion
         from blocks.exceptions import ModelServerRefused
-        from tasks.council.answer import Usage
+        from tasks.council.proposal import Usage
 
         call = self.waiting.pop(request_id)
         if kind == "error":

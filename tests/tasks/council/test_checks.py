@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.council.answer import Proposal
 from tasks.council.closed_answers import Choice
-from tasks.council.decisions import Check
 from tasks.council.models import Item
+from tasks.council.proposal import Check, Proposal
 from tasks.council.voting.checks import MAX_CODE, rank_proposals, score_proposal, total
 
 ITEM = Item(

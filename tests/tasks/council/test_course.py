@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from tasks.council.answer import Answer, Proposal, Usage
+from tasks.council.answer import Answer
 from tasks.council.closed_answers import Choice
 from tasks.council.council import CouncilSpec, Member
 from tasks.council.models import Deliberation, DeliberationRequest, MemberStatus, Status
 from tasks.council.progress.completion import Verdict
 from tasks.council.progress.item import ENDED_EARLY, ItemProgress, NextStage
 from tasks.council.progress.result import item_result
+from tasks.council.proposal import Proposal, Usage
 from tasks.council.report.wording import missing_in_words, statuses
 from tasks.council.stages import stages_of
 from tasks.council.voting.ballots import Opinion, Review, Score

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.council.answer import Answer, Proposal, Usage
+from tasks.council.answer import Answer
 from tasks.council.council import CouncilSpec
 from tasks.council.decisions import ItemResult
 from tasks.council.evaluation.arms import Arm, Reached, Scoresheet, reached
@@ -24,6 +24,7 @@ from tasks.council.models import Deliberation, DeliberationRequest, MemberStatus
 from tasks.council.progress.completion import Verdict as Ruling
 from tasks.council.progress.item import ENDED_EARLY, ItemProgress, NextStage
 from tasks.council.progress.result import item_result
+from tasks.council.proposal import Proposal, Usage
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 NUMBER = {"type": "number"}

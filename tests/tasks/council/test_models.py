@@ -13,23 +13,15 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 
 from blocks.record.envelope import SCHEMA_VERSION
-from tasks.council.answer import Answer, Proposal, Usage, answer_id, seed_of
+from tasks.council.answer import Answer, answer_id, seed_of
 from tasks.council.base import MAX_TEXT, Frozen
 from tasks.council.council import MAX_MEMBERS, CouncilSpec, Member
-from tasks.council.decisions import (
-    Ballots,
-    Check,
-    ItemResult,
-    MemberOutcome,
-    RankedProposal,
-    StageCost,
-    StageOutcome,
-    Synthesis,
-)
+from tasks.council.decisions import Ballots, ItemResult, MemberOutcome, StageCost, StageOutcome, Synthesis
 from tasks.council.exceptions import InvalidRequest
 from tasks.council.finished import Finished
 from tasks.council.models import MAX_ITEMS, Deliberation, DeliberationRequest, Item, MemberStatus, Status, digest
 from tasks.council.progress.stage_end import Closing
+from tasks.council.proposal import Check, Proposal, RankedProposal, Usage
 from tasks.council.voting.ballots import Opinion, Review, Score
 from tasks.council.voting.election import Candidate
 from tasks.council.voting.majority import Majority

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from tasks.council.answer import Answer, Proposal, Usage
+from tasks.council.answer import Answer
 from tasks.council.closed_answers import Choice
 from tasks.council.council import CouncilSpec, Member
 from tasks.council.decisions import ItemResult
@@ -22,6 +22,7 @@ from tasks.council.outcome import Outcome
 from tasks.council.progress.completion import Verdict
 from tasks.council.progress.item import ItemProgress, NextStage
 from tasks.council.progress.result import item_result
+from tasks.council.proposal import Proposal, Usage
 from tasks.council.report.appendix import Trail
 from tasks.council.report.markup import MAX_SHOWN, cell, escape, fenced, folded
 from tasks.council.report.report import MAX_REPORT, ranking, report

@@ -6,13 +6,14 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tasks.council.answer import Answer, Proposal, Usage
+from tasks.council.answer import Answer
 from tasks.council.council import CouncilSpec, Member
 from tasks.council.decisions import ItemResult
 from tasks.council.models import Deliberation, DeliberationRequest, MemberStatus, Status
 from tasks.council.progress.completion import Verdict
 from tasks.council.progress.item import ItemProgress, NextStage
 from tasks.council.progress.result import item_result
+from tasks.council.proposal import Proposal, Usage
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 COUNCIL = CouncilSpec(

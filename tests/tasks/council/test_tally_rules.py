@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from tasks.council.exceptions import WrongUse
 from tasks.council.voting.ballots import Review
 from tasks.council.voting.early_end import decided_early
-from tasks.council.voting.election import Ballot, Candidate, profile_of
+from tasks.council.voting.election import Ballot, Candidate
+from tasks.council.voting.profile import profile_of
 from tasks.council.voting.rules.registry import BROKEN_BY, CHECKS, HASH, RULES, rule_named
 from tasks.council.voting.rules.rule import TallyRule
 from tasks.council.voting.tally import Tally, tally

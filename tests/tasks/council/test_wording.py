@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tasks.council.answer import Usage
 from tasks.council.decisions import Ballots, ItemResult, StageCost, Synthesis
 from tasks.council.models import MemberStatus
+from tasks.council.proposal import Usage
 from tasks.council.report.wording import (
     answer_in_words,
     how_decided,
