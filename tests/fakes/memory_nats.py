@@ -1,7 +1,7 @@
 """A NATS server with JetStream in this process's memory: what Conclave uses of it, by nats-server's rules.
 
 It stands where nats-py's `Client` does, so everything of ours that speaks to NATS runs on it as it is. The key-value
-buckets and object stores are nats-py's own classes on the streams here. `tests/blocks/test_record_rules.py` runs one
+buckets and object stores are nats-py's own classes on the streams here. `tests/blocks/record_rules/` runs one
 suite of rules on it and on a real server, so that the two agree.
 
 Time is `clock`'s (seconds), so that a test whose loop has a clock of its own needs no waiting. Several connections,
