@@ -61,7 +61,7 @@ async def run_evaluation(
         return found
 
 
-class AnswersWatcher:
+class AnswersWatcher(Watcher):
     """Shows how many proposals, ballots and texts are in; counts only, however many questions; on standard error."""
 
     def __init__(self) -> None:

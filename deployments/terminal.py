@@ -41,6 +41,7 @@ from tasks.council.report.wording import (
 )
 from tasks.council.stages import PROPOSE, SYNTHESIZE
 from tasks.council.voting.tally import Tally
+from tasks.deliberations.watch import Watcher
 
 MARKS = {MemberStatus.OK: ("ok", "green"), MemberStatus.CANCELLED: ("cancelled", "yellow")}
 VERDICTS = {"COMPLETED": "Decision", "TIMEOUT": "No decision: out of time", "CANCELLED": "No decision: cancelled"}
@@ -55,7 +56,7 @@ UNRANKED = 1000
 """Where members without a proposal stand, behind every rank."""
 
 
-class TerminalWatcher:
+class TerminalWatcher(Watcher):
     """Shows members while they answer: as a live table on a terminal, as lines elsewhere; on standard error."""
 
     def __init__(self) -> None:

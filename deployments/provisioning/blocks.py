@@ -72,14 +72,18 @@ async def _point_servers(
     report: Report,
     take_over: bool,
 ) -> None:
-    """Point the model servers of the default councils at this stack's, but those that a user made or pointed."""
+    """Point the model servers of the default councils at this stack's, but those that a user made or pointed.
+
+    Of the names that are taken over only `default` is sure to be no user's: nothing here says who made another one.
+    """
     specs = [council.spec(name) for name, council in councils.items()]
     url = environment(status)["VLLM_URL"]
     key = model_key(settings, status.parts["llm"].state == "external")
     members = chain.from_iterable(spec.everyone for spec in specs)
     for name in sorted({member.server for member in members}):
         server = await _found(VLLM, None, name)
-        if server is not None and not take_over and not await _was_pointed_by_up(record, name, server):
+        taken_over = take_over and name == DEFAULT
+        if server is not None and not taken_over and not await _was_pointed_by_up(record, name, server):
             report(f"model server {name} stays at {without_credentials(server.base_url)}, which a user gave it")
             continue
         await _point(server or VLLM(base_url=url), name, url, status.model, key)

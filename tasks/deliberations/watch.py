@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
-from typing import Protocol
 
 from blocks.background import background, cancel_and_wait
 from blocks.record import subjects
@@ -15,13 +14,20 @@ from tasks.council.answer import Answer
 from tasks.council.models import Deliberation
 
 
-class Watcher(Protocol):
-    """Who is told while a deliberation runs."""
+class Watcher:
+    """Who is told while a deliberation runs; whoever does not care for something is not made to."""
 
-    def began(self, plan: Deliberation) -> None: ...  # noqa: D102
-    def answered(self, answer: Answer) -> None: ...  # noqa: D102
-    def ended(self) -> None: ...  # noqa: D102
-    def say(self, text: str) -> None: ...  # noqa: D102
+    def began(self, plan: Deliberation) -> None:
+        """It is watched from now on."""
+
+    def answered(self, answer: Answer) -> None:
+        """A member's final answer stands."""
+
+    def ended(self) -> None:
+        """It is watched no longer."""
+
+    def say(self, text: str) -> None:
+        """A line for whoever waits."""
 
 
 @asynccontextmanager

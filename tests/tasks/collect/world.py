@@ -305,10 +305,9 @@ class World:
     def written_late(self) -> list[str]:
         """Final events that a run wrote although a later one had begun."""
         epoch, begun, late = f"deliberations.{self.id}.epoch", 0, []
-        final = (f"decisions.{self.id}.", f"deliberations.{self.id}.closed.", f"deliberations.{self.id}.finished")
         for message in self.nats.streams["CONCLAVE_DECISIONS"].messages():
             if message.subject == epoch:
                 begun = json.loads(message.data)["epoch"]
-            elif message.subject.startswith(final) and message.by != f"run-{begun}":
+            elif message.by.startswith("run-") and message.by != f"run-{begun}":
                 late.append(f"{message.subject} by {message.by}")
         return late
