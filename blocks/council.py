@@ -1,4 +1,4 @@
-"""A council as a Prefect block, editable in the UI, and the file that councils are applied from."""
+"""A council as a Prefect block, editable in the UI."""
 
 from __future__ import annotations
 

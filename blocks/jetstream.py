@@ -27,19 +27,18 @@ from pydantic import ConfigDict, Field, SecretStr, model_validator
 from blocks.connections import Close, shared
 from blocks.exceptions import RecordMisconfigured, RecordRefused, RecordUnavailable
 from blocks.files import require_regular
+from blocks.record import subjects
 from blocks.record.bodies import BODIES_BUCKET
 from blocks.record.events import Record
 from blocks.record.installation import installation_of
 from blocks.record.lease_keys import LEASE_S, LEASES_BUCKET
 from blocks.record.patience import TRANSIENT, words
-from blocks.record.subjects import STATUS_BUCKET
 
-REQUESTS = "CONCLAVE_REQUESTS"
 STREAMS: dict[str, tuple[RetentionPolicy, tuple[str, ...]]] = {
-    REQUESTS: (RetentionPolicy.WORK_QUEUE, ("requests.*", "requests.*.batch")),
-    "CONCLAVE_ANSWERS": (RetentionPolicy.LIMITS, ("answers.>", "attempts.>")),
-    "CONCLAVE_DECISIONS": (RetentionPolicy.LIMITS, ("decisions.>", "deliberations.>")),
-    "CONCLAVE_DEAD": (RetentionPolicy.LIMITS, ("dead.>",)),
+    subjects.REQUESTS: (RetentionPolicy.WORK_QUEUE, ("requests.*", "requests.*.batch")),
+    subjects.ANSWERS: (RetentionPolicy.LIMITS, ("answers.>", "attempts.>")),
+    subjects.DECISIONS: (RetentionPolicy.LIMITS, ("decisions.>", "deliberations.>")),
+    subjects.DEAD: (RetentionPolicy.LIMITS, ("dead.>",)),
 }
 REFUSED = "authorization"
 """What every refusal of nats-server says: of a wrong key, and of none."""
@@ -133,7 +132,7 @@ class JetStream(Block):
             record = Record(
                 client,
                 jetstream,
-                await jetstream.key_value(STATUS_BUCKET),
+                await jetstream.key_value(subjects.STATUS_BUCKET),
                 await jetstream.object_store(BODIES_BUCKET),
                 await jetstream.key_value(LEASES_BUCKET),
                 self.patience_s,
@@ -217,9 +216,9 @@ class JetStream(Block):
 
     async def _prepare(self, jetstream: JetStreamContext) -> None:
         """Create what is missing; refuse a stream of that name that keeps something else."""
-        for name, (retention, subjects) in STREAMS.items():
-            await self._ensure_stream(jetstream, name, retention, subjects)
-        await self._ensure_bucket(jetstream, KeyValueConfig(bucket=STATUS_BUCKET, storage=StorageType.FILE))
+        for name, (retention, kept) in STREAMS.items():
+            await self._ensure_stream(jetstream, name, retention, kept)
+        await self._ensure_bucket(jetstream, KeyValueConfig(bucket=subjects.STATUS_BUCKET, storage=StorageType.FILE))
         await self._ensure_bucket(
             jetstream, KeyValueConfig(bucket=LEASES_BUCKET, storage=StorageType.FILE, ttl=LEASE_S)
         )
@@ -262,7 +261,7 @@ class JetStream(Block):
 
     def _age_of(self, stream: str) -> float:
         """Seconds that a stream keeps its messages: requests have a limit of their own, since they wait to be run."""
-        return (self.request_days if stream == REQUESTS else self.retention_days) * 86_400
+        return (self.request_days if stream == subjects.REQUESTS else self.retention_days) * 86_400
 
     async def _ensure_bucket(self, jetstream: JetStreamContext, config: KeyValueConfig) -> None:
         try:

@@ -2,7 +2,7 @@
 
 One aiohttp session serves a process and loop. The block is the one owner of retries of an HTTP attempt: it
 tries again only what is worth it, never past the caller's deadline, and tells the caller of every failed
-attempt. What vLLM answers when things go wrong was observed with vLLM 0.32 (`docs/architecture.md`).
+attempt. What vLLM answers when things go wrong was observed with vLLM 0.32 (`docs/model-servers.md`).
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""How it runs: command line, local stack, benchmark."""
+"""How it is run and reached: command line, worker, listeners, local stack, provisioning, benchmark."""

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from blocks.exceptions import RecordError, RecordUnavailable
 from blocks.files import read_regular
 from blocks.record.events import Record
-from blocks.record.subscriptions import Incoming, kept, passing, stream_of
+from blocks.record.subscriptions import Incoming, kept, passing, stream_with
 from tasks.council.base import Name
 from tasks.council.exceptions import InvalidRequest, WrongUse
 from tasks.council.plain import SHOWN_INPUT, error_line, shortened
@@ -133,7 +133,7 @@ async def _listen(record: Record, listener: Listener, log: Log) -> None:
 
 
 async def _events(record: Record, listener: Listener, log: Log) -> AsyncGenerator[Incoming, None]:
-    stream = listener.stream or await stream_of(record, listener.subject)
+    stream = listener.stream or await stream_with(record, listener.subject)
     if stream is not None:
         return kept(record, listener.name, listener.subject, stream)
     log.warning(

@@ -1,1 +1,1 @@
-"""What it runs on."""
+"""What it runs on and is rehearsed with: simulator, Prefect's server, set-up; imports nothing of ours."""

@@ -1,1 +1,1 @@
-"""The steps of a deliberation; the pure domain is in `tasks.council`."""
+"""The steps of flows, agents' and driver's, over what every door calls, over the pure domain in `tasks.council`."""

@@ -14,10 +14,11 @@ from nats.aio.msg import Msg
 from nats.js.api import RawStreamMsg
 from nats.js.errors import NotFoundError
 
+from blocks.record import subjects
 from blocks.record.events import HEADER_ROOM, Record
 from tasks.council.base import NAME_PATTERN
 
-STREAM = "CONCLAVE_DEAD"
+STREAM = subjects.DEAD
 SUBJECTS = "dead.requests.>"
 UNUSABLE = "_unusable"
 """In place of an id, where the message has none that can be a token of a subject."""

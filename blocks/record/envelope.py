@@ -19,12 +19,12 @@ from tasks.council.base import NAME_PATTERN, NAME_RULE
 Body = dict[str, Any]
 
 STREAM_OF = {
-    "requests": "CONCLAVE_REQUESTS",
-    "answers": "CONCLAVE_ANSWERS",
-    "attempts": "CONCLAVE_ANSWERS",
-    "decisions": "CONCLAVE_DECISIONS",
-    "deliberations": "CONCLAVE_DECISIONS",
-    "dead": "CONCLAVE_DEAD",
+    "requests": subjects.REQUESTS,
+    "answers": subjects.ANSWERS,
+    "attempts": subjects.ANSWERS,
+    "decisions": subjects.DECISIONS,
+    "deliberations": subjects.DECISIONS,
+    "dead": subjects.DEAD,
     "$KV": f"KV_{subjects.STATUS_BUCKET}",
 }
 VERSION_HEADER = "ce-schemaversion"

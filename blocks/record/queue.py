@@ -26,7 +26,7 @@ from blocks.record.patience import TRANSIENT, words
 from blocks.record.subjects import Lane
 
 LANES: tuple[Lane, ...] = ("interactive", "batch")
-STREAM = "CONCLAVE_REQUESTS"
+STREAM = subjects.REQUESTS
 ACK_WAIT_S = 60.0
 """So long a request of a killed worker waits for the next one."""
 MAX_IN_WORK = 10_000
@@ -103,7 +103,7 @@ class WorkQueue:
 
     async def depth(self) -> tuple[int, int]:
         """Requests that wait, and requests that workers are at."""
-        info = await self._record.jetstream.consumer_info(STREAM, self._durable)
+        info = await self._record.jetstream.consumer_info(STREAM, _durable(self._lane))
         return info.num_pending or 0, info.num_ack_pending or 0
 
     async def close(self) -> None:
@@ -113,20 +113,16 @@ class WorkQueue:
             with suppress(nats.errors.Error, *TRANSIENT):
                 await subscription.unsubscribe()
 
-    @property
-    def _durable(self) -> str:
-        return f"workers-{self._lane}"
-
     async def _subscribe(self) -> JetStreamContext.PullSubscription:
         config = ConsumerConfig(
-            durable_name=self._durable,
+            durable_name=_durable(self._lane),
             filter_subject=subjects.request("*", self._lane),
             ack_policy=AckPolicy.EXPLICIT,
             ack_wait=self._ack_wait_s,
             max_ack_pending=MAX_IN_WORK,
         )
         await self._record.jetstream.add_consumer(STREAM, config)
-        return await self._record.jetstream.pull_subscribe_bind(self._durable, STREAM)
+        return await self._record.jetstream.pull_subscribe_bind(_durable(self._lane), STREAM)
 
 
 PRESENCE = "worker."
@@ -151,7 +147,7 @@ async def backlog(record: Record) -> Backlog:
     found = Backlog()
     for lane in LANES:
         try:
-            info = await record.jetstream.consumer_info(STREAM, f"workers-{lane}")
+            info = await record.jetstream.consumer_info(STREAM, _durable(lane))
         except NotFoundError:  # nobody has taken from it yet
             continue
         except (nats.errors.Error, *TRANSIENT) as error:
@@ -159,3 +155,8 @@ async def backlog(record: Record) -> Backlog:
         counts = (info.num_pending or 0, info.num_ack_pending or 0, info.num_redelivered or 0)
         found = Backlog(*map(sum, zip(found, counts, strict=True)))
     return found
+
+
+def _durable(lane: Lane) -> str:
+    """The consumer that all workers share for a lane."""
+    return f"workers-{lane}"

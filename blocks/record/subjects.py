@@ -1,4 +1,4 @@
-"""The subjects of the record; docs/architecture.md says what they carry.
+"""The subjects and streams of the record; docs/architecture.md says what they carry.
 
 A deliberation's, item's, stage's or member's name may be `*`, where a pattern is wanted.
 """
@@ -9,6 +9,11 @@ from typing import Literal
 
 Lane = Literal["interactive", "batch"]
 
+REQUESTS = "CONCLAVE_REQUESTS"
+ANSWERS = "CONCLAVE_ANSWERS"
+DECISIONS = "CONCLAVE_DECISIONS"
+DEAD = "CONCLAVE_DEAD"
+"""The streams."""
 STATUS_BUCKET = "conclave-deliberations"
 
 

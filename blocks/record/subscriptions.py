@@ -60,7 +60,7 @@ class Incoming:
                 await self._message.term()
 
 
-async def stream_of(record: Record, subject: str) -> str | None:
+async def stream_with(record: Record, subject: str) -> str | None:
     """The stream that keeps a subject, None if none does. Raises RecordError."""
     try:
         return str(await record.jetstream.find_stream_name_by_subject(subject))

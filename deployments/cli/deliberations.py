@@ -1,4 +1,4 @@
-"""Verbs for deliberations: deliberate, watch, result, cancel; and bench."""
+"""Verbs for deliberations: deliberate, watch, result, cancel, retally; and bench."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The last stage: read the record, decide every item, publish the decisions."""
+"""The collection task: read the record, decide every item, publish the decisions."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ async def collect(session: Session, inbox: asyncio.Queue[Any]) -> Outcome:
 
 async def finish(record: Record, session: Session, outcome: Outcome, duration_ms: int) -> None:
     """Say what the deliberation came to."""
-    status = status_of(session.plan, outcome)
+    status = overall_status(session.plan, outcome)
     await write_end(record, finished_of(session.plan, outcome, session.engine, status, duration_ms), session.fence)
 
 
-def status_of(plan: Deliberation, outcome: Outcome) -> Status:
+def overall_status(plan: Deliberation, outcome: Outcome) -> Status:
     """Status of the whole deliberation."""
     if len(outcome.lines) < len(plan.agenda):
         return Status.IN_PROGRESS

@@ -12,7 +12,7 @@ from blocks.exceptions import Superseded
 from blocks.record import subjects
 from blocks.record.envelope import Body
 from blocks.record.events import Record
-from tasks.collect.collect import status_of
+from tasks.collect.collect import overall_status
 from tasks.council.engines import SIMULATOR
 from tasks.council.models import Deliberation, Status
 from tasks.council.outcome import Outcome
@@ -30,7 +30,7 @@ def final_state(plan: Deliberation, outcome: Outcome) -> State[Any]:
         counts = outcome.counts(len(plan.agenda))
         message = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
     return _state(
-        status_of(plan, outcome),
+        overall_status(plan, outcome),
         message,
         degraded=any(line.degraded for line in outcome.lines),
         simulated=any(result.engine == SIMULATOR for result in outcome.results),

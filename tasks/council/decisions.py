@@ -1,4 +1,4 @@
-"""What a council came to: one item's result, as decisions carry it and the HTTP API answers it."""
+"""What a council came to: one item's result, as decisions on the record and `result --json` carry it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The words of the domain as frozen data: what a council is asked, and how it stands.
 
 Everything here is plain data with its rules; nothing reads a clock, a network or a file. Field names of
-what leaves the process are the contract of `docs/architecture.md` (the events and the HTTP answers).
+what leaves the process are the contract of `docs/architecture.md`.
 Times are milliseconds where a name ends in `_ms`, seconds where it ends in `_s`.
 """
 
@@ -130,7 +130,7 @@ class ItemRequest(Brief):
 
 
 class DeliberationRequest(Brief):
-    """What a user asks for: the parameters of the flow `deliberate` and the body of `POST /v1/deliberations`."""
+    """What a user asks for: the parameters of the flow `deliberate`, by whatever door."""
 
     task: Text | None = Field(None, description="The one task to decide.")
     items: tuple[ItemRequest, ...] | None = Field(None, min_length=1, max_length=MAX_ITEMS)

@@ -1,1 +1,1 @@
-"""What every door calls: plan, submit, read and end a deliberation, and whose it is."""
+"""What every door calls: plan, submit, read and watch a deliberation, and whose it is; cancelling is in `collect`."""

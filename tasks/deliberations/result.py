@@ -1,4 +1,4 @@
-"""The result of a deliberation, read from the record: what `result --json` prints and the API answers."""
+"""The result of a deliberation, read from the record: what `result --json` prints."""
 
 from __future__ import annotations
 
