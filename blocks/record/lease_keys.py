@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import nats.errors
 from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError, NoKeysError
 
@@ -31,6 +33,13 @@ class LeaseKeys:
             return True
 
         return await self._patience.outlast(get)
+
+    async def abandoned(self, key: str, interval_s: float) -> None:
+        """Wait until nobody holds the lease at two looks in a row, one each interval."""
+        missed = 0
+        while missed < 2:
+            await asyncio.sleep(interval_s)
+            missed = 0 if await self.held(key) else missed + 1
 
     async def create(self, key: str, holder: bytes) -> int | None:
         """Take a lease that nobody holds: the revision of its key, None if somebody holds it."""

@@ -48,14 +48,14 @@ async def watching(record: Record, plan: Deliberation, watcher: Watcher) -> Asyn
 
 async def end_of(record: Record, deliberation_id: str) -> str | None:
     """Wait for the end of a deliberation: its final status, None when nobody has held its lease for a while."""
-    missed = 0
     async with aclosing(record.follow(subjects.finished(deliberation_id))) as events:
         finished = asyncio.ensure_future(anext(events))
+        abandoned = asyncio.ensure_future(record.leases.abandoned(deliberation_id, LEASE_S))
         try:
-            while missed < 2:
-                if (await asyncio.wait([finished], timeout=LEASE_S))[0]:
-                    return str((await finished).body["status"])
-                missed = 0 if await record.leases.held(deliberation_id) else missed + 1
+            await asyncio.wait([finished, abandoned], return_when=asyncio.FIRST_COMPLETED)
+            if finished.done():
+                return str((await finished).body["status"])
+            await abandoned
         finally:
-            await cancel_and_wait([finished])
+            await cancel_and_wait([finished, abandoned])
     return None

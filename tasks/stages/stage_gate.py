@@ -53,10 +53,7 @@ class StageGate:
                     closing.set_result(closed)
 
     async def _look_after(self) -> None:
-        missed = 0
-        while missed < 2:
-            await asyncio.sleep(ORPHANED_S)
-            missed = 0 if await self._record.leases.held(self._plan.id) else missed + 1
+        await self._record.leases.abandoned(self._plan.id, ORPHANED_S)
         raise Orphaned(f"nobody runs deliberation {self._plan.id} any more")
 
     async def _or_give_up(self, work: Coroutine[Any, Any, None]) -> None:

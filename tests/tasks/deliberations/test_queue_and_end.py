@@ -150,3 +150,22 @@ async def test_whoever_lost_the_lease_ends_nothing(record: Any, new_id: str) -> 
         await end(record, new_id, late, {"task": TASK})
     assert await finished(record, new_id) == []
     await record.leases.bucket.delete(new_id)
+
+
+async def test_whoever_waits_for_the_end_is_told_or_told_that_nobody_runs_it(
+    record: Any, new_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The status once it stands; None once the lease was free at two looks in a row."""
+    from blocks.documents import open_leases
+    from tasks.collect.end import end
+    from tasks.deliberations import watch
+
+    monkeypatch.setattr(watch, "LEASE_S", 0.05)
+    async with asyncio.timeout(30):
+        assert await watch.end_of(record, new_id) is None
+        async with (await open_leases()).hold(new_id) as lease:
+            waiting = asyncio.create_task(watch.end_of(record, new_id))
+            await asyncio.sleep(0.3)
+            assert not waiting.done()
+            await end(record, new_id, lease, {"task": TASK})
+        assert await waiting == "TIMEOUT"
