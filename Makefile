@@ -2,7 +2,7 @@
 VENV := .venv
 VLLM := .venv-vllm
 CONCLAVE := $(VENV)/bin/conclave
-# Two groups of files at once, each on a stack of its own: servers leave half of two cores idle.
+# Groups of files at once, each on a stack of its own: whoever waits for a server leaves its core to the others.
 PYTEST := $(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 TASK ?= Write a Python function to calculate the factorial of a number
 UP := $(if $(LLM_URL),--llm-url "$(LLM_URL)" $(if $(MODEL),--model "$(MODEL)"),)
@@ -33,7 +33,7 @@ demo: $(VENV)/.ready ## bring the stack up and let a council decide: TASK=... LL
 
 test: $(VENV)/.ready-dev ## run all tests, on real servers
 	@bash infra/test_tools.sh postgresql
-	$(PYTEST)
+	$(PYTEST) -n 3
 
 test-unit: $(VENV)/.ready-dev ## run the tests that need no server: rules, prompts, tallies, collector, queue and leases on a fake NATS
 	$(PYTEST) -m unit

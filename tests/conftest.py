@@ -61,7 +61,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker("unit")
         elif item.get_closest_marker("stack") is None:
             _fixtures(item).insert(0, "stack")
-    items.sort(key=lambda item: item.path not in with_stack)
+    items.sort(key=lambda item: (item.path not in with_stack, _turn(item)))
+
+
+LONGEST = (
+    "test_command_line.py",
+    "test_worker.py",
+    "test_housekeeping.py",
+    "test_warm_runner.py",
+    "test_stalls.py",
+    "test_bench.py",
+    "test_kubernetes_worker.py",
+    "test_faults.py",
+    "test_council.py",
+    "test_ownership.py",
+    "test_worker_failures.py",
+)
+"""Files that take longest, which come first, so that none is left to one process at the end."""
+
+
+def _turn(item: pytest.Item) -> int:
+    return LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST)
 
 
 def _fixtures(item: pytest.Item) -> list[str]:

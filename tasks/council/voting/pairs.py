@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import TYPE_CHECKING
 
-from tasks.council.voting.election import Ballot
+if TYPE_CHECKING:
+    from tasks.council.voting.election import Ballot
 
 
 @dataclass(frozen=True)

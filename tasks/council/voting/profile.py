@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
-from tasks.council.voting.election import Ballot, Candidate
 from tasks.council.voting.pairs import Pairs, pairs_of
+
+if TYPE_CHECKING:  # pydantic would come with them, and a command's help reads the rules
+    from tasks.council.voting.election import Ballot, Candidate
 
 
 @dataclass(frozen=True)
