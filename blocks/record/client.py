@@ -61,9 +61,6 @@ class Connection(Protocol):
     ) -> Subscription:
         """Listen; with a queue one of all in it gets each message."""
 
-    async def flush(self, timeout: float) -> None:
-        """Wait until the server has what was sent."""
-
 
 class Entry(Protocol):
     """A key's value."""

@@ -7,6 +7,7 @@ delivered again after `ACK_WAIT_S`. One that cannot be dealt with becomes a dead
 
 from __future__ import annotations
 
+import asyncio
 import time
 from contextlib import suppress
 from typing import NamedTuple
@@ -30,6 +31,8 @@ STREAM = subjects.REQUESTS
 ACK_WAIT_S = 60.0
 """So long a request of a killed worker waits for the next one."""
 MAX_IN_WORK = 10_000
+ANSWER_S = 5.0
+"""How long the server may take to answer, once nothing came."""
 
 
 class Delivery:
@@ -92,7 +95,7 @@ class WorkQueue:
                 self._subscription = await self._subscribe()
             (message,) = await self._subscription.fetch(1, timeout=wait_s)
         except nats.errors.TimeoutError as error:
-            if time.monotonic() - started > wait_s / 2:
+            if time.monotonic() - started > wait_s / 2 and await self._answers():
                 return None
             await self.close()  # nobody answered: the consumer may be gone
             raise RecordError(f"no request can be taken: {words(error)}") from error
@@ -100,6 +103,18 @@ class WorkQueue:
             await self.close()
             raise RecordError(f"no request can be taken: {words(error)}") from error
         return Delivery(self._record, self._lane, message)
+
+    async def _answers(self) -> bool:
+        """Whether the server is there: one that stands still brings nothing either.
+
+        nats-py's `flush` would be a ping, but a late answer to one that timed out ends its reading task.
+        """
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                await self._record.jetstream.consumer_info(STREAM, _durable(self._lane))
+        except (nats.errors.Error, *TRANSIENT):
+            return False
+        return True
 
     async def depth(self) -> tuple[int, int]:
         """Requests that wait, and requests that workers are at."""

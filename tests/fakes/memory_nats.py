@@ -211,7 +211,7 @@ def _delivered(stream: Stream, consumer: str, message: Stored, delivery: int, co
 
 
 class MemoryNats:
-    """The server. `away`: nobody answers; `lost`: so many of the next writes are stored and not acknowledged."""
+    """The server. `away`: nobody is there; `still`: nobody answers; `lost`: so many writes are not acknowledged."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
@@ -219,6 +219,7 @@ class MemoryNats:
         self.streams: dict[str, Stream] = {}
         self.subscriptions: list[Subscription] = []
         self.away, self.lost = False, 0
+        self.still = False
         self.changes = self.generation = 0
         """Grows when the server forgets its consumers in memory, as at a restart."""
         self._waiting: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
@@ -357,6 +358,8 @@ class MemoryClient:
     async def reach(self) -> None:
         """What every request goes through: a turn of the loop, and a server that may be away."""
         await asyncio.sleep(0)
+        while self.server.still:
+            await asyncio.sleep(0.01)
         if self.closed:
             raise nats.errors.ConnectionClosedError
         if self.server.away:
@@ -398,10 +401,6 @@ class MemoryClient:
         """Listen."""
         await self.reach()
         return Subscription(self.server, subject, queue, cb)
-
-    async def flush(self, timeout: float = 1.0) -> None:
-        """Nothing is kept back here."""
-        await asyncio.sleep(0)
 
 
 class Keys(KeyValue):
@@ -668,7 +667,11 @@ class Pulling:
         server, loop = self._client.server, asyncio.get_running_loop()
         until = loop.time() + timeout
         while True:
-            await self._client.reach()
+            try:
+                async with asyncio.timeout_at(until):
+                    await self._client.reach()
+            except TimeoutError:
+                raise nats.errors.TimeoutError from None
             if self._consumer not in self._stream.consumers:
                 raise NotFoundError
             with server.lock:

@@ -45,17 +45,19 @@ def judge(
     quorum_at: float | None = None,
     cancelled: bool = False,
     reasons: Mapping[str, str] | None = None,
+    stage: str | None = None,
 ) -> Verdict:
     """The verdict at `now` on the final answers so far, by member.
 
     `now`, `started_at` and `quorum_at` are seconds of one monotonic clock; without `quorum_at` a quorum
-    counts as reached now. `reasons` tells by member why it failed, in place of its status.
+    counts as reached now. `reasons` tells by member why it failed, in place of its status; `stage` is named in a reason.
     """
     ok = sum(status is MemberStatus.OK for status in statuses.values())
     degraded = ok < rules.total
     deadline = started_at + rules.deadline_s
     if cancelled:
-        return Verdict(Status.CANCELLED, degraded, reason=f"cancelled with {ok} of {rules.total} answers")
+        where = f" in {stage}" if stage else ""
+        return Verdict(Status.CANCELLED, degraded, reason=f"cancelled{where} with {ok} of {rules.total} answers")
     if ok < rules.quorum:
         lost = _lost(rules, statuses, overdue=now >= deadline)
         if lost is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -30,6 +31,16 @@ class RealBroker:
         finally:
             await self._server.start()
 
+    @asynccontextmanager
+    async def still(self) -> AsyncIterator[None]:
+        """It is there, and does nothing while the block runs."""
+        assert self._server._process is not None
+        self._server._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._server._process.send_signal(signal.SIGCONT)
+
 
 class MemoryBroker:
     """The fake of one."""
@@ -45,6 +56,15 @@ class MemoryBroker:
         """Nobody answers while the block runs, and consumers in memory are forgotten."""
         async with self.server.absent():
             yield
+
+    @asynccontextmanager
+    async def still(self) -> AsyncIterator[None]:
+        """It does nothing while the block runs."""
+        self.server.still = True
+        try:
+            yield
+        finally:
+            self.server.still = False
 
 
 @pytest_asyncio.fixture(params=["memory", pytest.param("nats", marks=pytest.mark.servers)])

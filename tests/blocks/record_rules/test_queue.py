@@ -6,6 +6,8 @@ import asyncio
 import time
 from typing import Any
 
+import pytest
+
 
 async def _put(record: Any, one: str, lane: Any = "interactive") -> None:
     from blocks.record import subjects
@@ -126,3 +128,23 @@ async def test_a_dead_letter_keeps_the_message_and_the_reason(record: Any) -> No
     assert (letter.data, await count(record)) == (b'{"id":"a"}', 1)
     assert await dead_letter(record, letter.sequence) == letter
     assert await dead_letter(record, letter.sequence + 1) is None
+
+
+async def test_a_server_that_stands_still_is_no_empty_queue(
+    broker: Any, record: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing comes from either; whoever takes is told which it is, and takes on once it is back."""
+    from blocks.exceptions import RecordError
+    from blocks.record import queue as work_queue
+    from blocks.record.queue import WorkQueue
+
+    monkeypatch.setattr(work_queue, "ANSWER_S", 0.3)
+    queue = WorkQueue(record, "interactive")
+    assert await queue.take(0.2) is None
+    async with broker.still():
+        with pytest.raises(RecordError, match="no request can be taken"):
+            await queue.take(0.2)
+    await _put(record, "a")
+    async with asyncio.timeout(20):
+        taken = await queue.take(5)
+    assert (taken.id, taken.deliveries) == ("a", 1)

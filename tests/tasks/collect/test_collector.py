@@ -84,6 +84,18 @@ def test_a_cancel_ends_it_and_closes_the_calls(world: Callable[..., World]) -> N
     assert [body["status"] for _, body in one.stored(f"deliberations.{one.id}.finished")] == ["CANCELLED"]
 
 
+def test_a_cancel_in_a_later_stage_says_in_which(world: Callable[..., World]) -> None:
+    """Its answers are counted, and not taken for the proposals, which are in."""
+    one = world(strategy="rank")
+    one.begin()
+    for _ in range(3):
+        one.answer(0, "ok")
+    one.cancel()
+    (decision,) = decisions(one).values()
+    assert (decision["status"], decision["received_count"]) == ("CANCELLED", 3)
+    assert decision["error_message"] == "cancelled in review-0 with 0 of 3 answers"
+
+
 @pytest.mark.parametrize("agents_too", [True, False])
 def test_a_run_that_follows_repeats_no_finished_call(world: Callable[..., World], agents_too: bool) -> None:
     """Where the first one was killed between its stages, whether its agents died with it or went on."""
