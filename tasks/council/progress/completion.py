@@ -50,7 +50,7 @@ def judge(
     """The verdict at `now` on the final answers so far, by member.
 
     `now`, `started_at` and `quorum_at` are seconds of one monotonic clock; without `quorum_at` a quorum
-    counts as reached now. `reasons` tells by member why it failed, in place of its status; `stage` is named in a reason.
+    counts as reached now. `reasons` tells by member why it failed, in place of its status; `stage` is told, too.
     """
     ok = sum(status is MemberStatus.OK for status in statuses.values())
     degraded = ok < rules.total
