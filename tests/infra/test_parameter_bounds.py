@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,10 +17,19 @@ from hypothesis import strategies as st
 from infra.parameter_bounds import MAX_CHECKED_NODES, MAX_DEPTH, BodyBounds, Bounds, TooMuch
 from tests.conftest import cases
 
-JAM = """
-import json, os, sys
+QUIET = """
+import os, sys
 os.environ.update(PREFECT_HOME=sys.argv[1], PREFECT_LOGGING_LEVEL="CRITICAL", DO_NOT_TRACK="1")
 os.environ.update(PREFECT_SERVER_ANALYTICS_ENABLED="false")
+"""
+EMPTY = """
+import asyncio
+from prefect.server.database import provide_database_interface
+asyncio.run(provide_database_interface().create_db())
+"""
+"""A database as Prefect's server makes it at its first start."""
+JAM = """
+import json
 from infra.parameter_bounds import bound_bodies
 if sys.argv[2] == "bounded":
     bound_bodies()
@@ -194,6 +204,20 @@ def by_a_template(template: str) -> str:
     return json.dumps({"__prefect_kind": "jinja", "template": template})
 
 
+def ran(program: str, home: Path, *arguments: str) -> list[str]:
+    """What a program prints with that home of Prefect's."""
+    command = [sys.executable, "-c", QUIET + program, str(home), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=280).stdout.splitlines()
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home of Prefect's with an empty database: the hundreds of steps that make one are gone once."""
+    home = tmp_path_factory.mktemp("prefect")
+    ran(EMPTY, home)
+    return home
+
+
 RENDERED = in_a_string("[1]").replace('"[1]"', by_a_template("{{ '[' * 300 + ']' * 300 }}"))
 DEEP, LONG, HALF = "[" * 300 + "]" * 300, "1" + "0" * 40, r'"\ud800"'
 
@@ -216,11 +240,12 @@ DEEP, LONG, HALF = "[" * 300 + "]" * 300, "1" + "0" * 40, r'"\ud800"'
     ],
     ids=["as it is", "a text, as it is", "bounded"],
 )
-def test_one_run_does_not_break_the_list_of_all(tmp_path: Path, how: str, values: list[str], ends: list[str]) -> None:
+def test_one_run_does_not_break_the_list_of_all(
+    empty: Path, tmp_path: Path, how: str, values: list[str], ends: list[str]
+) -> None:
     """Once "as it is" ends as "bounded" does, the bound can go."""
-    command = [sys.executable, "-c", JAM, str(tmp_path), how, json.dumps(values)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=280)
-    assert done.stdout.splitlines() == ends
+    home = shutil.copytree(empty, tmp_path / "prefect")
+    assert ran(JAM, home, how, json.dumps(values)) == ends
 
 
 @pytest.mark.parametrize("piece", [b"e" * (1 << 18), b"+-" * (1 << 17), b"1" * (1 << 18)], ids=["e", "signs", "digits"])
