@@ -227,6 +227,18 @@ def deliberate(connected: Any, new_id: str) -> Callable[..., Awaitable[tuple[Any
     return run
 
 
+@pytest.fixture
+def kill(connected: Any) -> Callable[[asyncio.subprocess.Process, str], Awaitable[None]]:
+    """`await kill(process, id)`: SIGKILL; its lease is forgotten at once, and not seconds after the last renewal."""
+
+    async def killed(process: asyncio.subprocess.Process, deliberation_id: str) -> None:
+        process.kill()
+        await process.wait()
+        await connected.leases.delete(deliberation_id)
+
+    return killed
+
+
 class Recorded:
     """What stands on the record, read by a plain NATS client, subject by subject."""
 

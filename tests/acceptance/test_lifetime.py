@@ -87,7 +87,7 @@ async def test_the_deadline_ends_it_with_what_came(deliberate: Any, faults: Any,
 
 
 async def test_what_was_killed_in_its_review_goes_on_where_it_was(
-    deliberate: Any, faults: Any, record: Any, decided: Any, new_id: str
+    deliberate: Any, faults: Any, kill: Any, record: Any, decided: Any, new_id: str
 ) -> None:
     """SIGKILL with three proposals and one ballot in: the same id decides, and repeats no call that was answered."""
     hanging = {f"{new_id}:task:review-0:agent-dev-00{number}" for number in (2, 3)}
@@ -101,7 +101,7 @@ async def test_what_was_killed_in_its_review_goes_on_where_it_was(
     async with asyncio.timeout(90):
         while not await one_ballot_and_two_that_wait():
             await asyncio.sleep(0.05)
-    process.kill()
+    await kill(process, new_id)
     await end(process)
     undecided = await decided(new_id)
     state, result = await deliberate(task=TASK)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 from typing import Any
 
 import pytest
@@ -71,7 +70,7 @@ async def test_each_item_is_decided_by_itself(
 
 
 async def test_an_agenda_that_is_killed_in_the_middle_repeats_no_finished_call(
-    deliberate: Any, flow_process: Any, simulator: Any, recorded: Any, until: Any, three: str, new_id: str
+    deliberate: Any, flow_process: Any, kill: Any, simulator: Any, recorded: Any, until: Any, three: str, new_id: str
 ) -> None:
     """Killed with six items decided and the others short of one member: only the open calls are made again."""
     for name in NAMES[6:]:
@@ -84,8 +83,7 @@ async def test_an_agenda_that_is_killed_in_the_middle_repeats_no_finished_call(
 
     await until(half_is_done)
     before = await decided(recorded, new_id)
-    os.kill(process.pid, signal.SIGKILL)
-    await process.wait()
+    await kill(process, new_id)
     state, result = await deliberate(items=ITEMS, council=three)
     decisions = await decided(recorded, new_id)
     calls = await simulator.calls(new_id)

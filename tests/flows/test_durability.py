@@ -143,7 +143,7 @@ async def test_a_replica_that_lags_repeats_nothing(
 
 
 async def test_a_council_that_is_edited_in_between_changes_nothing(
-    deliberate: Any, flow_process: Any, simulator: Any, record: Any, until: Any, make_council: Any, new_id: str
+    deliberate: Any, flow_process: Any, kill: Any, simulator: Any, until: Any, make_council: Any, new_id: str
 ) -> None:
     """The plan on the record decides who sits in the council, what they are told and what the quorum is."""
     from blocks.council import Council
@@ -156,8 +156,7 @@ async def test_a_council_that_is_edited_in_between_changes_nothing(
         return len(await simulator.calls(new_id)) == 3
 
     await until(all_wait)
-    os.kill(process.pid, signal.SIGKILL)
-    await process.wait()
+    await kill(process, new_id)
     edited = [{"agent_id": "other", "role": "QA", "server": "nowhere"}]
     await Council(members=edited, quorum=1).save(council, overwrite=True)
     _, result = await deliberate(task=TASK, council=council)

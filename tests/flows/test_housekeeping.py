@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -41,7 +39,7 @@ async def worker_there(connected: Any) -> AsyncGenerator[None, None]:
 
 @pytest_asyncio.fixture
 async def left_behind(
-    connected: Any, flow_process: Any, simulator: Any, until: Any, make_council: Any, new_id: str
+    connected: Any, flow_process: Any, kill: Any, simulator: Any, until: Any, make_council: Any, new_id: str
 ) -> dict[str, Any]:
     """A deliberation whose process was killed with two of three answers in, and nobody holds its lease any more."""
     await simulator.fault("hang", match=f"{new_id}:task:propose-0:m3")
@@ -53,13 +51,8 @@ async def left_behind(
         return len(state.state.subjects or {}) == 2
 
     await until(two_answers)
-    os.kill(process.pid, signal.SIGKILL)
-    await process.wait()
-
-    async def free() -> bool:
-        return not await connected.held(new_id)
-
-    await until(free)
+    await kill(process, new_id)
+    assert not await connected.held(new_id)
     return fields
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from typing import Any
 
 import pytest
@@ -117,6 +116,7 @@ async def test_the_grace_ends_a_stage_that_somebody_holds_up(
 
 async def test_a_run_that_is_killed_in_a_later_stage_repeats_no_finished_call(
     flow_process: Any,
+    kill: Any,
     deliberate: Any,
     simulator: Any,
     until: Any,
@@ -134,8 +134,7 @@ async def test_a_run_that_is_killed_in_a_later_stage_repeats_no_finished_call(
         return f"{new_id}:task:{stage}:m1" in await simulator.calls(new_id)
 
     await until(reached)
-    process.send_signal(signal.SIGKILL)
-    await process.wait()
+    await kill(process, new_id)
     _, result = await deliberate(task=TASK, council=council)
     calls = await simulator.calls(new_id)
     assert (result["status"], result["degraded"], result["decided_by"]) == ("COMPLETED", False, "synthesis")
