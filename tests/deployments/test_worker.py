@@ -239,7 +239,7 @@ async def test_what_waits_beside_garbage_goes_on(
 
 
 async def test_another_request_does_not_end_one_that_was_left(
-    worker: Worker, recorded: Any, make_council: Any, new_id: str
+    looks_often: None, worker: Worker, recorded: Any, make_council: Any, new_id: str
 ) -> None:
     """A plan whose driver was killed: a stranger's run under its id is refused, and the resume decides."""
     from prefect.client.orchestration import get_client
@@ -323,6 +323,14 @@ async def test_a_key_that_cannot_be_read_keeps_no_message_in_the_queue(
 
 
 # --- the side of Prefect --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def looks_often(connected: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that starts after this looks for lost runs often."""
+    from deployments.worker import pending
+
+    monkeypatch.setattr(pending, "EVERY_S", 2.0)
 
 
 @pytest_asyncio.fixture
@@ -437,7 +445,13 @@ async def _ended(run: Any) -> Any:
 
 
 async def test_what_a_killed_worker_left_before_the_queue_is_taken_up(
-    worker: Worker, pool: str, make_council: Any, recorded: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+    looks_often: None,
+    worker: Worker,
+    pool: str,
+    make_council: Any,
+    recorded: Any,
+    tmp_path: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """By another worker, of any pool of the type, a deliberation as well as an evaluation; each is run once."""
     monkeypatch.setenv("CONCLAVE_EVALUATIONS", str(tmp_path))
@@ -460,19 +474,17 @@ async def test_what_a_killed_worker_left_before_the_queue_is_taken_up(
 
 
 async def test_pending_runs_that_are_not_lost_are_left(
-    worker: Worker, pool: str, make_council: Any, monkeypatch: pytest.MonkeyPatch
+    looks_often: None, worker: Worker, pool: str, make_council: Any
 ) -> None:
     """One of another installation in a pool of this type, one that waits for its process; a lost one is taken up."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import WorkPoolCreate
     from prefect.states import Pending
 
-    import deployments.worker.pending as pending
     from blocks.record.installation import note_pool
     from flows.deliberate import deliberate
     from tasks.deliberations.submit import queued
 
-    monkeypatch.setattr(pending, "EVERY_S", 0.5)
     await note_pool(worker.record, pool)
     stock = f"{pool}-process"
     parameters = {"task": TASK, "council": await make_council(1)}
