@@ -36,13 +36,20 @@ async def defaults(connected: Any) -> AsyncGenerator[dict[str, Any], None]:
 
 
 @pytest_asyncio.fixture
-async def pointed_back(connected: Any, stack: Any) -> AsyncGenerator[None, None]:
-    """The default blocks point at the session's stack again afterwards."""
-    from deployments.provisioning.blocks import provision
+async def pointed_back(connected: Any, stack: Any, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[None, None]:
+    """The default blocks point at the session's stack again afterwards; its deployments stay as they are all along.
+
+    Each change of hands would deploy them anew, which takes seconds; test_ownership looks at that.
+    """
+    from deployments.provisioning import blocks
     from deployments.settings import load_settings
 
+    async def deployed(*_arguments: Any) -> bool:
+        return False
+
+    monkeypatch.setattr(blocks, "deploy", deployed)
     yield
-    await provision(stack, load_settings(), print, take_over=True)
+    await blocks.provision(stack, load_settings(), print, take_over=True)
 
 
 # --- applying -------------------------------------------------------------------------------------

@@ -233,17 +233,17 @@ async def test_the_tag_of_a_deployment_is_no_edit(connected: Any, stack: Any) ->
             await client.update_deployment(one.id, DeploymentUpdate(tags=list(tags)))
 
     await deploy(home, print, connected.installation)
+    noted, own = home / "deployed.json", f"conclave:{connected.installation}"
+    before = noted.read_text()
     await tags_of("conclave", "mine")
     try:
         assert await deploy(home, lines.append, connected.installation)
-        own = f"conclave:{connected.installation}"
         assert set((await deployment("deliberate/deliberate")).tags) == {"conclave", "mine", own}
         assert lines[-1].startswith("what was edited in Prefect stays: deliberate")
         assert not await deploy(home, lines.append, connected.installation)
     finally:
         await tags_of("conclave", own)
-        (home / "deployed.json").unlink()
-        await deploy(home, print, connected.installation)
+        noted.write_text(before)
 
 
 async def test_names_that_are_anothers_by_their_prefix_are_refused(
