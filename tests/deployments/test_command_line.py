@@ -63,11 +63,13 @@ async def test_a_decision_is_printed_and_can_be_read_again(council: str, simulat
     assert set((await simulator.calls(new_id)).values()) == {1}
 
 
-async def test_json_is_one_document_and_nothing_else(council: str, new_id: str) -> None:
-    """The whole of standard output is the answer of the HTTP API."""
-    printed = await conclave("deliberate", TASK, "--council", council, "--id", new_id, "--json")
+async def test_json_is_one_document_and_nothing_else(council: str, recorded: Any, new_id: str) -> None:
+    """The whole of standard output is the answer of the HTTP API; a task from standard input is recorded whole."""
+    printed = await end(await start("deliberate", "-", "--council", council, "--id", new_id, "--json", stdin=TASK))
     result = json.loads(printed.out)
+    ((plan,),) = (await recorded.events(f"deliberations.{new_id}.plan")).values()
     assert printed.code == 0
+    assert plan["request"]["task"] == TASK
     assert set(result) >= ANSWERED
     assert (result["id"], result["status"], result["engine"]) == (new_id, "COMPLETED", "simulator")
     assert result["counts"] == {"items": 1, "decided": 1, "COMPLETED": 1, "degraded": 0}
@@ -77,20 +79,20 @@ async def test_json_is_one_document_and_nothing_else(council: str, new_id: str) 
 
 
 @pytest.mark.parametrize(
-    ("kind", "whom", "code", "shown"),
+    ("kind", "whom", "deadline_s", "code", "shown"),
     [
-        ("404_model", "m3", 3, "(2 of 3: degraded)"),
-        ("hang", "m[23]", 4, "No decision: out of time"),
-        ("404_model", "m[12]", 1, "No decision: failed"),
+        ("404_model", "m3", 6, 3, "(2 of 3: degraded)"),
+        ("hang", "m[23]", 3, 4, "No decision: out of time"),
+        ("404_model", "m[12]", 6, 1, "No decision: failed"),
     ],
     ids=["degraded", "timeout", "failed"],
 )
 async def test_the_exit_code_says_what_became_of_it(
-    council: str, simulator: Any, new_id: str, kind: str, whom: str, code: int, shown: str
+    council: str, simulator: Any, new_id: str, kind: str, whom: str, deadline_s: int, code: int, shown: str
 ) -> None:
     """3 degraded, 4 timeout, 1 failed, with the reason on standard output."""
     await simulator.fault(kind, match=f"{new_id}:task:propose-0:{whom}")
-    ended = await conclave("deliberate", TASK, "--council", council, "--id", new_id, "--deadline", "6")
+    ended = await conclave("deliberate", TASK, "--council", council, "--id", new_id, "--deadline", f"{deadline_s}")
     assert ended.code == code
     assert shown in ended.out
     assert "Traceback" not in ended.err
@@ -182,8 +184,8 @@ async def test_wrong_use_is_one_line_that_names_the_field(
 async def test_without_a_stack_the_way_to_one_is_told(tmp_path: Path) -> None:
     """Exit code 6 from every verb that needs one."""
     elsewhere = {"CONCLAVE_HOME": str(tmp_path / "home"), **dict.fromkeys(OF_THE_STACK, "")}
-    for arguments in (["deliberate", TASK], ["result", "some-id"], ["status"]):
-        ended = await conclave(*arguments, **elsewhere)
+    verbs = (["deliberate", TASK], ["result", "some-id"], ["status"])
+    for ended in await asyncio.gather(*(conclave(*verb, **elsewhere) for verb in verbs)):
         assert (ended.code, ended.out) == (6, "")
         assert "is not up: `conclave up" in ended.err
         assert "Traceback" not in ended.err
@@ -261,7 +263,7 @@ async def test_a_wrong_password_of_nats_is_one_line(connected: Any, stack: Any) 
     block.password = "wrong"
     await block.save("default", overwrite=True)
     try:
-        ended = [await conclave(*arguments) for arguments in (["deliberate", TASK], ["result", "x"], ["cancel", "x"])]
+        ended = await asyncio.gather(conclave("deliberate", TASK), conclave("result", "x"), conclave("cancel", "x"))
     finally:
         await kept.save("default", overwrite=True)
     for one in ended:
@@ -303,8 +305,7 @@ async def test_a_shell_gets_addresses_and_keys(connected: Any, stack: Any) -> No
         ["councils", "list"],
         ["logs", "-n", "999"],
     )
-    for verb in verbs:
-        ended = await conclave(*verb)
+    for verb, ended in zip(verbs, await asyncio.gather(*(conclave(*verb) for verb in verbs)), strict=True):
         assert ended.code == 0, ended.err
         assert [key for key in keys if key in ended.out + ended.err] == [], verb
 
@@ -376,9 +377,9 @@ async def test_a_deliberation_is_watched_from_elsewhere_and_cancelled(
     assert json.loads(watched.out)["status"] == "CANCELLED"
 
 
-async def test_what_has_ended_is_watched_at_once_and_not_cancelled(council: str, new_id: str) -> None:
+async def test_what_has_ended_is_watched_at_once_and_not_cancelled(council: str, deliberate: Any, new_id: str) -> None:
     """The result comes; a cancel says that it is too late."""
-    await conclave("deliberate", TASK, "--council", council, "--id", new_id)
+    await deliberate(task=TASK, council=council)
     watched, late, unknown = await asyncio.gather(
         conclave("watch", new_id, "--json"), conclave("cancel", new_id), conclave("cancel", f"{new_id}-b")
     )
@@ -422,13 +423,6 @@ async def test_councils_are_listed_shown_and_applied_again(council: str, tmp_pat
     assert (unknown.code, unknown.out) == (2, "")
     assert (same.code, same.err) == (0, f"{council}: unchanged\n")
     assert (other.code, other.err) == (0, f"{council}: updated\n")
-
-
-async def test_a_task_may_come_from_standard_input(council: str, new_id: str) -> None:
-    """`-` reads it; the record has it whole."""
-    process = await start("deliberate", "-", "--council", council, "--id", new_id, "--json", stdin=TASK)
-    ended = await end(process)
-    assert (ended.code, json.loads(ended.out)["id"]) == (0, new_id)
 
 
 async def test_logs_are_shown_for_a_part(stack: Any) -> None:
