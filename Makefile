@@ -33,7 +33,7 @@ demo: $(VENV)/.ready ## bring the stack up and let a council decide: TASK=... LL
 
 test: $(VENV)/.ready-dev ## run all tests, on real servers
 	@bash infra/test_tools.sh postgresql
-	$(PYTEST) -n 3
+	$(PYTEST)
 
 test-unit: $(VENV)/.ready-dev ## run the tests that need no server: rules, prompts, tallies, collector, queue and leases on a fake NATS
 	$(PYTEST) -m unit

@@ -8,16 +8,29 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
+from prefect import Flow
 from prefect.futures import PrefectFuture
 from prefect.task_runners import TaskRunner
 from prefect_ray import RayTaskRunner
 
-from blocks.documents import fresh_default
+from blocks.documents import fresh, fresh_default
 from blocks.ray_agents import RayAgents
+
+
+async def with_agents(flow: Flow[Any, Any]) -> Flow[Any, Any]:
+    """The flow on the block's task runner, where many run on one loop: the block is awaited, and holds up nobody.
+
+    A flow without agents is left as it is. Raises BlockMissing, BlockUnusable and PrefectUnavailable.
+    """
+    if not isinstance(flow.task_runner, BlockTaskRunner):
+        return flow
+    return flow.with_options(task_runner=(await fresh(RayAgents)).task_runner())
 
 
 class BlockTaskRunner(TaskRunner[PrefectFuture[Any]]):
     """Stands in for the block's task runner until a flow run begins; then that one takes its place.
+
+    It waits for Prefect where it stands: whoever runs several flows on one loop takes `with_agents` before.
 
     Prefect's engine works with what `__enter__` returns (`prefect/flow_engine.py`, `setup_run_context`).
     """

@@ -15,6 +15,7 @@ from prefect.runtime import flow_run
 from prefect.settings.context import get_current_settings
 
 from blocks.connections import connections
+from blocks.task_runner import with_agents
 from flows.deliberate import deliberate
 from tasks.collect.cancel import end_cancelled
 from tasks.council.base import Name
@@ -55,7 +56,8 @@ async def evaluate(
     await check_size(asked)
     async with connections():
         await asked.check_predicates()
-        answered: State[Any] = await deliberate(
+        council_flow: Any = await with_agents(deliberate)
+        answered: State[Any] = await council_flow(
             items=asked.items,
             council=council,
             strategy="synthesize",

@@ -36,6 +36,10 @@ PIPS_CHOICE = {"UV_INDEX_STRATEGY": "unsafe-best-match"}
 """pip looks into all indexes for a version; uv by itself takes the first index that has the package at all."""
 
 
+KEPT = ("UV_CACHE_DIR", "UV_HTTP_TIMEOUT", "UV_OFFLINE")
+"""Variables of uv's own that it gets from whoever calls: they change nothing of what is installed."""
+
+
 class UvMissing(Exception):
     """There is no uv for this machine, or no index that we may ask has it; the text is pip's."""
 
@@ -44,7 +48,10 @@ def uv(*arguments: str) -> int:
     """The exit status of uv, which is fetched if it is not there yet. Raises UvMissing."""
     settings = pip_settings(_asked("config", "list"))
     no_index = ["--no-index"] if settings.get("no-index", "").lower() in YES else []
-    return subprocess.run([_program(), *arguments, *no_index], env=as_uv(settings) | os.environ, check=False).returncode
+    # What else uv reads may change what a lock stands for: uv.toml of any folder above, UV_OVERRIDE, and more.
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("UV_") or name in KEPT}
+    command: list[str] = [str(_program()), "--no-config", *arguments, *no_index]
+    return subprocess.run(command, env=as_uv(settings) | environ, check=False).returncode
 
 
 def pip_settings(told: str) -> dict[str, str]:

@@ -24,6 +24,7 @@ from blocks.names import stored, tag_of
 from blocks.record.envelope import Body
 from blocks.record.events import Record
 from blocks.record.leases import Lease, carried
+from blocks.task_runner import with_agents
 from tasks.council.exceptions import InvalidRequest, WrongUse
 from tasks.council.models import DeliberationRequest
 from tasks.deliberations.ownership import may_run
@@ -46,7 +47,6 @@ class FlowRuns:
 
     def __init__(self, record: Record) -> None:
         self._record = record
-        self._announcing: dict[str, Flow[Any, Any]] = {}
         self._deployments: dict[str, tuple[float, DeploymentResponse]] = {}
         self._flow_names: dict[UUID, str] = {}
 
@@ -131,11 +131,9 @@ class FlowRuns:
             raise
         return FlowRun.model_validate(made.json())
 
-    def announcing(self, flow: Flow[Any, Any]) -> Flow[Any, Any]:
-        """The flow, which says when it has started."""
-        if flow.name not in self._announcing:
-            self._announcing[flow.name] = flow.with_options(on_running=[_running])
-        return self._announcing[flow.name]
+    async def announcing(self, flow: Flow[Any, Any]) -> Flow[Any, Any]:
+        """The flow on the agents that their block names now, which says when it has started."""
+        return (await with_agents(flow)).with_options(on_running=[_running])
 
     async def _noted(self, request: Request) -> str | None:
         """The flow run that an earlier try made."""

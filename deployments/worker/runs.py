@@ -220,7 +220,7 @@ class Runs:
         began = {"tries": work.tries, "run": str(run.id)}
         if not await self.record.statuses.merge(request.id, began):
             await self.record.statuses.merge(request.id, _new_status(request) | began)
-        state = await self._execute(work, self._flow_runs.announcing(flow), run, request, lease)
+        state = await self._execute(work, await self._flow_runs.announcing(flow), run, request, lease)
         if await self.record.last(subjects.finished(request.id)) is None:
             failure = await state.aresult(raise_on_failure=False)
             known = isinstance(failure, ConclaveError)
@@ -235,7 +235,7 @@ class Runs:
         if work.delivery.deliveries > MAX_TRIES:
             await tell_prefect(work.run, Crashed(message=f"Given up after {MAX_TRIES} deliveries."))
             return
-        state = await self._execute(work, self._flow_runs.announcing(flow), run, request, work.lease)
+        state = await self._execute(work, await self._flow_runs.announcing(flow), run, request, work.lease)
         if state.is_cancelled():  # Prefect's engine calls that a crash
             await tell_prefect(work.run, state)
             return

@@ -233,7 +233,7 @@ class Collector:
             quorum_at=item.quorum_at,
             cancelled=self._cancelled,
             reasons=item.reasons(),
-            stage=None if item.stage == PROPOSE else item.stage,
+            where="" if item.stage == PROPOSE else f" in {item.stage}",
         )
 
     async def _complete(self, item: OpenItem, verdict: Verdict, early: str | None) -> Verdict:

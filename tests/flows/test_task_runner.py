@@ -62,3 +62,15 @@ def test_nothing_is_submitted_to_the_one_that_stands_in(connected: Any) -> None:
 
     with pytest.raises(RuntimeError, match="the task runner of the block"):
         BlockTaskRunner().submit(None, {})
+
+
+async def test_where_many_flows_share_a_loop_the_block_is_awaited(edit: Any) -> None:
+    """A Prefect that stands still would hold all of them up else, until the watchdog ends their worker."""
+    from blocks.task_runner import BlockTaskRunner, with_agents
+    from flows.deliberate import deliberate
+    from flows.evaluate import evaluate
+
+    await edit(runner="stock")
+    chosen = (await with_agents(deliberate)).task_runner
+    assert not isinstance(chosen, BlockTaskRunner)
+    assert await with_agents(evaluate) is evaluate

@@ -152,12 +152,14 @@ def test_what_neither_can_install_is_an_error(environment: Path, install: Run, l
 def test_uv_gets_this_python_the_whole_lock_and_pips_indexes(
     environment: Path, uv: Path, install: Run, lock: Path, tmp_path: Path
 ) -> None:
-    done = install(CODE="0", PIP_EXTRA_INDEX_URL="file:///a file:///b", UV_HTTP_TIMEOUT="7", PIP_TIMEOUT="9")
+    asked = {"PIP_EXTRA_INDEX_URL": "file:///a file:///b", "UV_HTTP_TIMEOUT": "7", "PIP_TIMEOUT": "9"}
+    done = install(CODE="0", UV_OVERRIDE="other.txt", **asked)
     assert (done.returncode, done.stderr) == (0, "words of uv\n")
     arguments = (tmp_path / "arguments").read_text().splitlines()
     told = dict(line.partition("=")[::2] for line in (tmp_path / "environment").read_text().splitlines())
-    assert arguments[:2] == ["pip", "install"]
+    assert arguments[:3] == ["--no-config", "pip", "install"]  # no uv.toml of a folder above
     assert {"--require-hashes", "--no-deps", "--compile-bytecode", "--no-index", str(lock)} <= set(arguments)
     assert arguments[arguments.index("--python") + 1] == str(environment / "bin" / "python")
     assert (told["UV_EXTRA_INDEX_URL"], told["UV_FIND_LINKS"]) == ("file:///a file:///b", str(lock.parent / "wheels"))
+    assert "UV_OVERRIDE" not in told  # it would change what the lock says
     assert told["UV_HTTP_TIMEOUT"] == "7"  # what is said to uv itself

@@ -80,7 +80,7 @@ class Prefect:
             raise ObjectNotFound(http_exc=Exception(run))
         return SimpleNamespace(id=run, state=self.states[run], parameters=self.parameters[run])
 
-    def announcing(self, flow: Any) -> Any:
+    async def announcing(self, flow: Any) -> Any:
         """As it is."""
         return flow
 

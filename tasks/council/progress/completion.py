@@ -45,18 +45,17 @@ def judge(
     quorum_at: float | None = None,
     cancelled: bool = False,
     reasons: Mapping[str, str] | None = None,
-    stage: str | None = None,
+    where: str = "",
 ) -> Verdict:
     """The verdict at `now` on the final answers so far, by member.
 
     `now`, `started_at` and `quorum_at` are seconds of one monotonic clock; without `quorum_at` a quorum
-    counts as reached now. `reasons` tells by member why it failed, in place of its status; `stage` is told, too.
+    counts as reached now. `reasons` tells by member why it failed, in place of its status; `where` is told, too.
     """
     ok = sum(status is MemberStatus.OK for status in statuses.values())
     degraded = ok < rules.total
     deadline = started_at + rules.deadline_s
     if cancelled:
-        where = f" in {stage}" if stage else ""
         return Verdict(Status.CANCELLED, degraded, reason=f"cancelled{where} with {ok} of {rules.total} answers")
     if ok < rules.quorum:
         lost = _lost(rules, statuses, overdue=now >= deadline)
