@@ -7,6 +7,7 @@ part of it does not answer.
 
 from __future__ import annotations
 
+import gc
 from typing import Annotated
 
 import typer
@@ -14,6 +15,9 @@ import typer
 from deployments.cli import councils, dead, deliberations, evaluation, stack
 
 __all__ = ["app", "main"]
+
+GARBAGE_EVERY = 50_000
+"""Objects that are made before garbage is looked for: a verb's imports make very many, and no garbage."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -33,6 +37,7 @@ app.add_typer(dead.app, name="dead", rich_help_panel=deliberations.PANEL)
 
 def main() -> None:
     """Entry point."""
+    gc.set_threshold(GARBAGE_EVERY)
     app()
 
 
