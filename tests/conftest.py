@@ -202,7 +202,9 @@ async def simulator(stack: Any) -> AsyncGenerator[Simulator, None]:
     """The simulator without faults and players, before and after."""
     from deployments.stack import authorization
 
-    async with aiohttp.ClientSession(headers=authorization(stack, "llm")) as session:
+    # No connection is kept: one that the simulator closes just then would fail a request of the test's own.
+    once = aiohttp.TCPConnector(force_close=True)
+    async with aiohttp.ClientSession(headers=authorization(stack, "llm"), connector=once) as session:
         found = Simulator(stack.llm, session)
         await found.heal()
         yield found
