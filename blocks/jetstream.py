@@ -17,7 +17,6 @@ from urllib.parse import unquote, urlsplit
 
 import nats.errors
 from nats.aio.client import Client
-from nats.js import JetStreamContext
 from nats.js.api import KeyValueConfig, ObjectStoreConfig, RetentionPolicy, StorageType, StreamConfig
 from nats.js.errors import APIError, BucketNotFoundError, NotFoundError
 from prefect.blocks.core import Block
@@ -29,6 +28,7 @@ from blocks.exceptions import RecordMisconfigured, RecordRefused, RecordUnavaila
 from blocks.files import require_regular
 from blocks.record import subjects
 from blocks.record.bodies import BODIES_BUCKET
+from blocks.record.client import Streams
 from blocks.record.events import Record
 from blocks.record.installation import installation_of
 from blocks.record.lease_keys import LEASE_S, LEASES_BUCKET
@@ -214,7 +214,7 @@ class JetStream(Block):
             context.load_cert_chain(self.tls_cert_file, self.tls_key_file)
         return context
 
-    async def _prepare(self, jetstream: JetStreamContext) -> None:
+    async def _prepare(self, jetstream: Streams) -> None:
         """Create what is missing; refuse a stream of that name that keeps something else."""
         for name, (retention, kept) in STREAMS.items():
             await self._ensure_stream(jetstream, name, retention, kept)
@@ -263,7 +263,7 @@ class JetStream(Block):
         """Seconds that a stream keeps its messages: requests have a limit of their own, since they wait to be run."""
         return (self.request_days if stream == subjects.REQUESTS else self.retention_days) * 86_400
 
-    async def _ensure_bucket(self, jetstream: JetStreamContext, config: KeyValueConfig) -> None:
+    async def _ensure_bucket(self, jetstream: Streams, config: KeyValueConfig) -> None:
         try:
             await jetstream.key_value(config.bucket)
         except BucketNotFoundError:
@@ -271,7 +271,7 @@ class JetStream(Block):
             await jetstream.create_key_value(config)
 
     async def _ensure_stream(
-        self, jetstream: JetStreamContext, name: str, retention: RetentionPolicy, subjects: tuple[str, ...]
+        self, jetstream: Streams, name: str, retention: RetentionPolicy, subjects: tuple[str, ...]
     ) -> None:
         try:
             found = (await jetstream.stream_info(name)).config
@@ -286,7 +286,7 @@ class JetStream(Block):
             )
 
     async def _create_stream(
-        self, jetstream: JetStreamContext, name: str, retention: RetentionPolicy, subjects: tuple[str, ...]
+        self, jetstream: Streams, name: str, retention: RetentionPolicy, subjects: tuple[str, ...]
     ) -> None:
         config = StreamConfig(
             name=name,

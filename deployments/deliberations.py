@@ -20,6 +20,7 @@ from blocks.names import tag_of
 from blocks.record import subjects
 from blocks.record.envelope import Body
 from blocks.record.events import Record
+from blocks.task_runner import with_agents
 from flows.deliberate import deliberate
 from tasks.collect.cancel import cancel
 from tasks.council.exceptions import InvalidRequest
@@ -43,6 +44,7 @@ async def run_deliberation(fields: dict[str, Any], deliberation_id: str, watcher
     async with prefect_clients(), connections():
         record = await open_record()
         plan = await planned(record, fields, deliberation_id)
+        flow: Any = await with_agents(deliberate)  # awaited, so that Ctrl-C is heard meanwhile
         async with (
             watching(record, plan, watcher),
             cancellable(record, plan.id, watcher),
@@ -50,7 +52,7 @@ async def run_deliberation(fields: dict[str, Any], deliberation_id: str, watcher
             background(begun(record, plan.id, started)),
         ):
             with tags(tag_of(record.installation)):
-                ended = await _ended(deliberate(**fields, deliberation_id=plan.id, return_state=True))
+                ended = await _ended(flow(**fields, deliberation_id=plan.id, return_state=True))
         if isinstance(ended, InvalidRequest):
             raise ended
         if await record.last(subjects.finished(plan.id)) is None:

@@ -13,11 +13,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import nats.errors
-from nats.js import JetStreamContext
 from nats.js.api import KeyValueConfig, StorageType
 from nats.js.errors import BucketNotFoundError, KeyNotFoundError, KeyWrongLastSequenceError, NoKeysError
 
 from blocks.exceptions import RecordUnavailable
+from blocks.record.client import Streams
 
 if TYPE_CHECKING:
     from blocks.record.events import Record
@@ -28,7 +28,7 @@ POOLS = "pool."
 """Keys of the work pools that this installation's workers take from."""
 
 
-async def installation_of(jetstream: JetStreamContext, replicas: int) -> str:
+async def installation_of(jetstream: Streams, replicas: int) -> str:
     """The id that this JetStream keeps, made where there is none; the same for all who ask at once."""
     try:
         bucket = await jetstream.key_value(BUCKET)

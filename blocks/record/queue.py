@@ -14,12 +14,12 @@ from typing import NamedTuple
 
 import nats.errors
 from nats.aio.msg import Msg
-from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig
 from nats.js.errors import NotFoundError
 
 from blocks.exceptions import RecordError
 from blocks.record import subjects
+from blocks.record.client import Puller
 from blocks.record.dead_letters import bury
 from blocks.record.envelope import Body
 from blocks.record.events import Record
@@ -85,7 +85,7 @@ class WorkQueue:
 
     def __init__(self, record: Record, lane: Lane, ack_wait_s: float = ACK_WAIT_S) -> None:
         self._record, self._lane, self._ack_wait_s = record, lane, ack_wait_s
-        self._subscription: JetStreamContext.PullSubscription | None = None
+        self._subscription: Puller | None = None
 
     async def take(self, wait_s: float) -> Delivery | None:
         """The next request, None where none comes within `wait_s`. Raises RecordError; then ask again later."""
@@ -128,7 +128,7 @@ class WorkQueue:
             with suppress(nats.errors.Error, *TRANSIENT):
                 await subscription.unsubscribe()
 
-    async def _subscribe(self) -> JetStreamContext.PullSubscription:
+    async def _subscribe(self) -> Puller:
         config = ConsumerConfig(
             durable_name=_durable(self._lane),
             filter_subject=subjects.request("*", self._lane),

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 import nats.errors
 from nats.aio.msg import Msg
-from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.errors import NotFoundError
 
 from blocks.exceptions import RecordError, RecordMisconfigured
+from blocks.record.client import Puller
 from blocks.record.events import Record
 from blocks.record.patience import TRANSIENT, words
 
@@ -106,7 +106,7 @@ async def passing(record: Record, name: str, subject: str) -> AsyncGenerator[Inc
             await subscription.unsubscribe()
 
 
-async def _consumer(record: Record, name: str, subject: str, stream: str) -> JetStreamContext.PullSubscription:
+async def _consumer(record: Record, name: str, subject: str, stream: str) -> Puller:
     durable = f"conclave-{name}"
     config = ConsumerConfig(
         durable_name=durable,

@@ -23,7 +23,7 @@ MEASURING = "Measuring"
 Id = Annotated[str, typer.Argument(metavar="ID", help="The deliberation's id.")]
 NOT_ASKED = ("id_", "local", "as_json")
 """Parameters of `deliberate` that say how it is run; the others are fields of a request."""
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, as the HTTP API answers it.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
 
 
 def add_to(app: typer.Typer) -> None:

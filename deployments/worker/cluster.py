@@ -14,7 +14,7 @@ from typing import Any
 import ray
 
 from blocks.documents import DEFAULT, fresh
-from blocks.exceptions import AgentsUnavailable, BlockMissing, PrefectUnavailable
+from blocks.exceptions import AgentsUnavailable, BlockMissing, BlockUnusable, PrefectRefused, PrefectUnavailable
 from blocks.ray_agents import RayAgents
 from blocks.warm.pool import connected
 from blocks.warm.runner import WarmRayTaskRunner
@@ -65,7 +65,7 @@ class Cluster:
                 if isinstance(runner, WarmRayTaskRunner):
                     await asyncio.to_thread(runner.warm)
                 break
-            except (AgentsUnavailable, BlockMissing, PrefectUnavailable) as error:
+            except (AgentsUnavailable, BlockMissing, BlockUnusable, PrefectRefused, PrefectUnavailable) as error:
                 self.trouble = str(error)
                 if told != self.trouble:
                     self._log.warning("waiting: %s", error)

@@ -17,11 +17,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from blocks import documents as loading
-from blocks import jetstream
 from blocks.background import cancel_and_wait
 from blocks.exceptions import RecordError
 from blocks.jetstream import JetStream
-from blocks.record import leases
 from blocks.record.events import Record
 from blocks.record.leases import Leases, carried
 from blocks.record.queue import WorkQueue
@@ -39,6 +37,7 @@ from tasks.deliberations import plan as plans
 from tasks.deliberations.plan import Server, begin, convene
 from tasks.deliberations.submit import Request
 from tasks.stages.member_stage import final_answer
+from tests.fakes.short_leases import shorten_leases
 
 LEASE_S = 2.0
 ACK_WAIT_S = 2.0
@@ -117,9 +116,7 @@ class Machine:
         async def servers(plan: Any, must_exist: bool = True) -> dict[str, Server]:
             return {name: Server(None, "simulator") for name in plan.servers}
 
-        patch.setattr(jetstream, "LEASE_S", LEASE_S)
-        patch.setattr(leases, "LEASE_S", LEASE_S)
-        patch.setattr(leases, "RENEW_S", LEASE_S / 5)
+        shorten_leases(patch, LEASE_S)
         for module in (worker_runs, failures):
             patch.setattr(module, "LEASE_S", LEASE_S / 4)
             patch.setattr(module, "tell_prefect", self.prefect.tell)

@@ -12,6 +12,7 @@ import pytest_asyncio
 
 from tests.blocks.conftest import NatsServer
 from tests.fakes.memory_nats import MemoryNats
+from tests.fakes.short_leases import shorten_leases
 
 
 class RealBroker:
@@ -74,7 +75,6 @@ async def broker(
     """A NATS with JetStream of the test's own: the fake, then a real one. Leases are short, so that they run out."""
     import blocks.jetstream
     import blocks.record.events
-    import blocks.record.leases
 
     async with AsyncExitStack() as opened:
         found: RealBroker | MemoryBroker
@@ -83,10 +83,7 @@ async def broker(
             monkeypatch.setattr(blocks.jetstream, "Client", found.server.client)
         else:
             found = RealBroker(await opened.enter_async_context(nats_server()))
-        for module in (blocks.jetstream, blocks.record.leases):
-            monkeypatch.setattr(module, "LEASE_S", found.lease_s)
-        monkeypatch.setattr(blocks.record.leases, "RENEW_S", found.lease_s / 5)
-        monkeypatch.setattr(blocks.record.leases, "WAIT_S", found.lease_s / 20)
+        shorten_leases(monkeypatch, found.lease_s)
         monkeypatch.setattr(blocks.record.events, "POLL_S", 0.2)
         yield found
 

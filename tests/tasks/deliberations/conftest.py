@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 
 from tests.fakes.memory_nats import MemoryNats
+from tests.fakes.short_leases import shorten_leases
 
 LEASE_S = 0.5
 
@@ -19,7 +20,6 @@ async def record(importable_prefect: None, monkeypatch: pytest.MonkeyPatch) -> A
     """As `open_record` gives it, and `open_leases` its leases, while the test runs."""
     import blocks.connections
     import blocks.jetstream
-    import blocks.record.leases
     from blocks import documents
     from blocks.jetstream import JetStream
     from tasks.council.council import CouncilSpec, Member
@@ -39,10 +39,7 @@ async def record(importable_prefect: None, monkeypatch: pytest.MonkeyPatch) -> A
 
     monkeypatch.setattr(blocks.connections, "_pools", WeakKeyDictionary())
     monkeypatch.setattr(blocks.jetstream, "Client", MemoryNats().client)
-    monkeypatch.setattr(blocks.jetstream, "LEASE_S", LEASE_S)
-    monkeypatch.setattr(blocks.record.leases, "LEASE_S", LEASE_S)
-    monkeypatch.setattr(blocks.record.leases, "RENEW_S", LEASE_S / 5)
-    monkeypatch.setattr(blocks.record.leases, "WAIT_S", LEASE_S / 20)
+    shorten_leases(monkeypatch, LEASE_S)
     monkeypatch.setattr(documents, "_read_jetstream", block)
     monkeypatch.setattr(documents, "check", of_this_installation)
     monkeypatch.setattr(plan, "council_spec", spec)
