@@ -214,7 +214,7 @@ def _exports(found: StackStatus) -> Iterator[str]:
     from deployments.stack import environment
 
     given = {name: os.environ[name] for name in USERS_KEYS if os.environ.get(name)}
-    for name, value in (given | environment(found)).items():
+    for name, value in (given | guarded(lambda: environment(found))).items():
         yield f"export {name}={shlex.quote(value)}"
 
 

@@ -64,7 +64,7 @@ def use(found: StackStatus) -> None:
     """Take on what a process needs to use this stack; before Prefect and Ray are imported."""
     from deployments.stack import environment
 
-    os.environ.update(environment(found))
+    os.environ.update(guarded(lambda: environment(found)))
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_DEBUG_LEVEL", "CRITICAL")  # tracebacks while its server is away
     os.environ.setdefault("DO_NOT_TRACK", "1")  # Prefect would put a notice about telemetry between our lines

@@ -12,6 +12,7 @@ from deployments.stack.exceptions import NoAnswerError, SupervisorError
 from deployments.stack.models import PartRecord, PartStatus, StackStatus
 from deployments.stack.parts import EVENTS_USER, PART_NAMES, Part, ask_part, recall
 from deployments.stack.paths import StackPaths, read_key
+from deployments.stack.ports import refuse_stranger
 from deployments.stack.probes import basic
 from deployments.stack.supervision import Supervised, Supervisor, restarts
 
@@ -60,13 +61,17 @@ MAX_PARAMETERS = 64 * 1024 * 1024
 def environment(status: StackStatus) -> dict[str, str]:
     """The variables that a process needs to use this stack, keys included; before `ray` is imported.
 
-    Parts that are not known have no variable. They come from the record and the key files of the home.
+    Parts that are not known have no variable. They come from the record and the key files of the home. Raises
+    `NoAnswerError` where another user listens at a port of ours, which would be sent the key.
     """
     paths = StackPaths.of(status.home)
     record = paths.load_record()
     if record is None:
         return {"CONCLAVE_HOME": status.home}
     parts = record.parts
+    for name in PART_NAMES:
+        if name in parts and not parts[name].external:
+            refuse_stranger(parts[name].url)
     values = {
         "CONCLAVE_HOME": status.home,
         "NATS_URL": parts["nats"].url,

@@ -23,7 +23,7 @@ from deployments.stack import probes
 from deployments.stack.exceptions import NoAnswerError, StackError, StackOptionsError
 from deployments.stack.models import PartRecord, UpOptions
 from deployments.stack.paths import NATS_ACCOUNT, StackPaths, log_tail, read_key
-from deployments.stack.ports import free_port
+from deployments.stack.ports import free_port, refuse_stranger
 
 PART_NAMES = ("nats", "llm", "prefect", "ray", "worker")
 WORKER = "worker"
@@ -85,6 +85,8 @@ def recall(name: str, record: PartRecord) -> Part:
 
 def ask_part(part: Part, settings: Settings) -> dict[str, str]:
     """Ask a part its question; gives a model server's models and owners. Raises `NoAnswerError`."""
+    if not part.external:
+        refuse_stranger(part.url)
     if part.name == "nats":
         probes.ask_nats(part.url)
         if not part.external:

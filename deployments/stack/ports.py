@@ -12,14 +12,23 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 
-from deployments.stack.exceptions import StackError
+from deployments.stack.exceptions import NoAnswerError, StackError
 from deployments.stack.paths import is_private, write_private
 
 _TRIED = 200
 _LOCK_S = 5.0
+_LISTENERS = (
+    (Path("/proc/net/tcp"), "0100007F"),  # 127.0.0.1
+    (Path("/proc/net/tcp"), "00000000"),
+    (Path("/proc/net/tcp6"), "0000000000000000FFFF00000100007F"),
+    (Path("/proc/net/tcp6"), "0" * 32),
+)
+"""Where Linux lists who would be given a connection to 127.0.0.1, the first one first (proc_pid_net(5))."""
+_LISTEN = "0A"
 _CLOCKS_S = 60.0  # by how much a file's time and a process's start may disagree
 
 
@@ -40,6 +49,29 @@ def free_port(usual: int) -> int:
         if is_free(port) and _claim(port):
             return port
     raise StackError(f"no free port among {usual} to {usual + _TRIED - 1}")
+
+
+def refuse_stranger(url: str) -> None:
+    """Raise `NoAnswerError` where another user listens at a loopback port of ours: it would be sent our key.
+
+    A part that was killed leaves its port to anybody until it is started again. Root may listen: it reads our keys
+    anyway. Where the system does not list its listeners, nothing is refused.
+    """
+    port = urlsplit(url if "//" in url else f"//{url}").port
+    user = _listener(port) if port else None
+    if user not in (None, 0, os.geteuid()):
+        raise NoAnswerError(f"another user (uid {user}) listens at port {port} of this stack, and is not told its key")
+
+
+def _listener(port: int) -> int | None:
+    """The id of the user who listens at a loopback port."""
+    for path, address in _LISTENERS:
+        with suppress(OSError):
+            for line in path.read_text().splitlines()[1:]:
+                fields = line.split()
+                if fields[1] == f"{address}:{port:04X}" and fields[3] == _LISTEN:
+                    return int(fields[7])
+    return None
 
 
 def pass_on_claims(heir: int) -> None:

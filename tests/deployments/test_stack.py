@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from deployments.settings import Settings, SettingsError, load_settings
-from deployments.stack import StackStatus, UpOptions, down, environment, status, up
+from deployments.stack import StackStatus, UpOptions, down, environment, ports, status, up
 from deployments.stack.environments import supervisors_environment, write_environments
 from deployments.stack.exceptions import (
     ExternalPartError,
@@ -140,6 +140,39 @@ def test_a_taken_port_is_left_alone_for_the_next_one() -> None:
         taken = other.getsockname()[1]
         assert not is_free(taken)
         assert free_port(taken) > taken
+
+
+NOBODY, SOMEBODY = 65_534, 65_533
+
+
+@pytest.mark.parametrize(
+    ("listening", "refused"),
+    [
+        ([("0100007F", "0A", NOBODY)], True),
+        ([("00000000", "0A", NOBODY)], True),
+        ([("00000000", "0A", NOBODY), ("0100007F", "0A", SOMEBODY)], False),  # the closer one is asked
+        ([("0100007F", "0A", 0)], False),
+        ([("0100007F", "01", NOBODY)], False),  # a connection, and no listener
+        ([("0200007F", "0A", NOBODY)], False),
+        ([], False),
+    ],
+)
+def test_no_key_goes_to_a_port_where_another_user_listens(
+    listening: list[tuple[str, str, int]], refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Linux lists listeners (proc_pid_net(5)); neither the probe nor a client's environment is given then."""
+    sockets = [f" 0: {at}:1070 00000000:0000 {state} 0:0 00:0 0 {user} 0 1" for at, state, user in listening]
+    (tmp_path / "tcp").write_text("\n".join(["  sl  local_address ...", *sockets]))
+    listed = [(tmp_path / path.name, address) for path, address in ports._LISTENERS]
+    monkeypatch.setattr(ports, "_LISTENERS", listed)
+    monkeypatch.setattr(os, "geteuid", lambda: SOMEBODY)
+    for url in ("http://127.0.0.1:4208/api", "nats://conclave:secret@127.0.0.1:4208", "127.0.0.1:4208"):
+        with (
+            pytest.raises(NoAnswerError, match=r"uid 65534\) listens at port 4208")
+            if refused
+            else contextlib.nullcontext()
+        ):
+            ports.refuse_stranger(url)
 
 
 def test_a_long_home_has_a_short_socket() -> None:

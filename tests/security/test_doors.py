@@ -23,8 +23,12 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from deployments.stack import authorization, environment
-from deployments.stack.paths import StackPaths
+from deployments.settings import Settings
+from deployments.stack import authorization, environment, status
+from deployments.stack.exceptions import NoAnswerError
+from deployments.stack.models import PartRecord, StackRecord
+from deployments.stack.parts import ask_part, recall
+from deployments.stack.paths import StackPaths, write_private
 from deployments.stack.processes import family
 from tests.security.browser import CHROMIUM, DRIVER, Browser, chromium
 
@@ -94,6 +98,51 @@ async def test_another_user_gets_nothing_but_liveness(api: aiohttp.ClientSession
     assert "InvalidAuthToken" in got["ray"]
     assert got["events"] in ("auth_failure", "closed")
     assert (await deployment(api, stack))["paused"] is False
+
+
+LISTEN = """
+import os, socket, sys
+os.setgroups([])
+os.setuid(int(sys.argv[1]))
+with socket.create_server(("127.0.0.1", 0)) as server:
+    print(server.getsockname()[1], flush=True)
+    server.accept()
+    print("asked", flush=True)
+"""
+
+
+def test_another_user_who_took_the_port_of_a_killed_part_is_not_asked(tmp_path: Path) -> None:
+    """Nobody connects to it: no probe of `up`, and no command, which get no address and no key to go there with."""
+    if os.getuid() != 0:
+        pytest.skip("only root can act as another user")
+    command = [sys.executable, "-c", LISTEN, str(pwd.getpwnam("nobody").pw_uid)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as stranger:
+        assert stranger.stdout is not None
+        settings = Settings(home=tmp_path)
+        paths = StackPaths.of(tmp_path)
+        paths.create()
+        url = f"http://127.0.0.1:{int(stranger.stdout.readline())}/api"
+        record = StackRecord(parts={name: PartRecord(url=url) for name in ("prefect", "nats", "ray", "llm")})
+        write_private(paths.record, record.model_dump_json())
+        for name, part in record.parts.items():
+            with pytest.raises(NoAnswerError, match="another user"):
+                ask_part(recall(name, part), settings)
+        with pytest.raises(NoAnswerError, match="another user"):
+            environment(status(settings, ask=False))
+        environ = {**os.environ, "CONCLAVE_HOME": str(tmp_path)}
+        for name in ("PREFECT_API_URL", "NATS_URL", "RAY_ADDRESS", "VLLM_URL"):
+            environ.pop(name, None)
+        told = subprocess.run(
+            [str(Path(sys.executable).with_name("conclave")), "result", "x"],
+            env=environ,
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+        )
+        assert (told.returncode, told.stdout) == (6, "")
+        assert "another user" in told.stderr
+        stranger.terminate()
+        assert stranger.stdout.read() == ""
 
 
 # --- a page in the user's browser -----------------------------------------------------------------
