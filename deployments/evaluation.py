@@ -19,7 +19,7 @@ from blocks.background import background
 from blocks.connections import connections, prefect_clients, prefect_named
 from blocks.documents import open_record
 from blocks.names import tag_of
-from deployments.deliberations import Starts, begun, cancellable, planned
+from deployments.local_run import Starts, begun, cancellable, planned
 from deployments.terminal import stderr
 from flows.evaluate import evaluate
 from tasks.council.answer import Answer

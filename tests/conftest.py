@@ -28,6 +28,8 @@ import pytest_asyncio
 from hypothesis import HealthCheck, settings
 from nats.js.errors import NotFoundError
 
+from tests.distribution import StackScheduling, note_group
+
 LATENCY_S = 0.2
 
 SLOW = (HealthCheck.too_slow,)
@@ -54,14 +56,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     Prefect reads its settings when it is imported, so a process that has imported it without a stack can have none.
     """
-    with_stack = {item.path for item in items if "stack" in _fixtures(item) or item.get_closest_marker("stack")}
+    with_stack = {item.path for item in items if "stack" in _fixtures(item)}
     for item in items:
-        if item.path not in with_stack:
-            if item.get_closest_marker("servers") is None:
-                item.add_marker("unit")
-        elif item.get_closest_marker("stack") is None:
-            _fixtures(item).insert(0, "stack")
+        if item.path in with_stack:
+            if item.get_closest_marker("stack") is None and "stack" not in _fixtures(item):
+                _fixtures(item).insert(0, "stack")
+        elif item.get_closest_marker("servers") is None and item.get_closest_marker("stack") is None:
+            item.add_marker("unit")
     items.sort(key=lambda item: (item.path not in with_stack, _turn(item)))
+    note_group(items, with_stack)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Groups with a stack and one without; see `distribution.py`."""
+    return StackScheduling(config, log) if config.option.dist == "loadgroup" else None
 
 
 LONGEST = (

@@ -102,7 +102,7 @@ def deliberate(
         asked["answer_format"] = guarded(lambda: format_of(answer_format))
     guarded(lambda: (DeliberationRequest.read(asked), check_id(id_ or "new")))
     stack = running_stack()
-    from deployments.deliberations import run_deliberation
+    from deployments.local_run import run_deliberation
     from deployments.starts import at_will, starting
     from deployments.terminal import TerminalWatcher
 

@@ -533,7 +533,7 @@ async def test_the_right_key_opens(simulated: Any) -> None:
         (f"http://host/?key={KEY}", "belongs in api_key"),
     ],
 )
-async def test_a_wrong_address_is_refused_without_its_secrets(stack: Any, url: str, words: str) -> None:
+async def test_a_wrong_address_is_refused_without_its_secrets(importable_prefect: None, url: str, words: str) -> None:
     """The error says what would be right and does not repeat what was given."""
     from pydantic import ValidationError
 
@@ -547,7 +547,7 @@ async def test_a_wrong_address_is_refused_without_its_secrets(stack: Any, url: s
 @pytest.mark.parametrize(
     "url", ["http://host:8000", "http://host:8000/", "http://host:8000/v1", "http://host:8000/v1/"]
 )
-async def test_an_address_is_the_root_with_or_without_v1(stack: Any, url: str) -> None:
+async def test_an_address_is_the_root_with_or_without_v1(importable_prefect: None, url: str) -> None:
     """Users copy either."""
     from blocks.vllm_server import VLLM
 

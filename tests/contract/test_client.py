@@ -15,8 +15,8 @@ own_server = pytest.mark.own_server
 
 
 @pytest.fixture
-def ask(stack: Any, server: Server) -> Any:
-    """One call through the block: `await ask(attempts=1, call={...})`; Prefect, which it is, needs the stack."""
+def ask(importable_prefect: None, server: Server) -> Any:
+    """One call through the block: `await ask(attempts=1, call={...})`; Prefect, which it is, is importable."""
     return Asking(server)
 
 

@@ -52,7 +52,7 @@ def assert_worth_another_attempt(calls: list[Any], *besides: type[Exception]) ->
     assert all(isinstance(call, (ModelServerUnavailable, *besides)) for call in calls), calls
 
 
-async def test_an_engine_that_dies_fails_what_it_worked_on(stack: Any, mortal: Any) -> None:
+async def test_an_engine_that_dies_fails_what_it_worked_on(importable_prefect: None, mortal: Any) -> None:
     """500 for a plain request; a stream had its 200, so the error comes inside it, and then `[DONE]` all the same."""
     with mortal() as server:
         if server.kind == "simulator":
@@ -73,7 +73,7 @@ async def test_an_engine_that_dies_fails_what_it_worked_on(stack: Any, mortal: A
     assert_worth_another_attempt(calls)
 
 
-async def test_a_server_that_is_killed_resets_its_connections(stack: Any, mortal: Any) -> None:
+async def test_a_server_that_is_killed_resets_its_connections(importable_prefect: None, mortal: Any) -> None:
     """Nothing is answered any more."""
     with mortal() as server:
 
@@ -86,7 +86,7 @@ async def test_a_server_that_is_killed_resets_its_connections(stack: Any, mortal
     assert_worth_another_attempt(calls)
 
 
-async def test_a_server_that_is_stopped_breaks_off(stack: Any, mortal: Any) -> None:
+async def test_a_server_that_is_stopped_breaks_off(importable_prefect: None, mortal: Any) -> None:
     """It says so in one of these ways, or not at all: some runs of vLLM leave connections open that nobody answers."""
     with mortal() as server:
 

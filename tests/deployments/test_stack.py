@@ -132,6 +132,7 @@ def test_the_usual_port_is_taken_if_it_is_free() -> None:
     assert free_port(port) == port
 
 
+@pytest.mark.servers
 def test_a_taken_port_is_left_alone_for_the_next_one() -> None:
     """A listener on all addresses takes the port on loopback, too."""
     with socket.socket() as other:
@@ -397,6 +398,7 @@ UNRELATED = (
 """What an operator's shell may have for others, or for parts of ours that run elsewhere."""
 
 
+@pytest.mark.servers
 def test_a_key_goes_to_no_server_that_a_part_leads_to() -> None:
     """A redirect is no answer: urllib would take the key along."""
     seen: list[str | None] = []

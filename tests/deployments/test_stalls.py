@@ -19,7 +19,7 @@ import pytest
 from deployments.stack.ports import free_port
 from tests.conftest import until
 
-pytestmark = pytest.mark.usefixtures("stack")  # Prefect, which a worker imports, reads its settings then
+pytestmark = [pytest.mark.servers, pytest.mark.usefixtures("importable_prefect")]
 
 # A worker's two loops and its health, with short limits. A line on its standard input is run on the loop of that name.
 PROGRAM = """

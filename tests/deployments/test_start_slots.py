@@ -9,8 +9,8 @@ import pytest
 
 
 @pytest.fixture
-def slots(stack: Any) -> Any:
-    """One slot. Prefect reads its settings at import, so the worker is imported only once there is a stack."""
+def slots(importable_prefect: None) -> Any:
+    """One slot. Prefect reads its settings at import, so the worker is imported only once it may be."""
     from deployments.worker.start_slots import StartSlots
 
     return StartSlots(1)
