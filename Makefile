@@ -3,11 +3,11 @@ VENV := .venv
 VLLM := .venv-vllm
 CONCLAVE := $(VENV)/bin/conclave
 # Groups of files at once, each on a stack of its own: whoever waits for a server leaves its core to the others.
-PYTEST := $(VENV)/bin/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
+PYTEST := $(VENV)/bin/python -m pytest --dist loadgroup --no-loadscope-reorder
 TASK ?= Write a Python function to calculate the factorial of a number
 UP := $(if $(LLM_URL),--llm-url "$(LLM_URL)" $(if $(MODEL),--model "$(MODEL)"),)
 
-.PHONY: help demo test test-unit check bench up down lock acceptance test-faults test-security fuzz vllm test-vllm demo-vllm
+.PHONY: help demo test test-stacks test-unit check bench up down lock acceptance test-faults test-security fuzz vllm test-vllm demo-vllm
 
 help: ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -31,28 +31,31 @@ demo: $(VENV)/.ready ## bring the stack up and let a council decide: TASK=... LL
 	@$(CONCLAVE) deliberate "$(TASK)" --requirement "Use type hints" --requirement "Add a docstring"
 	@echo "The stack stays up. Ask it more: $(CONCLAVE) deliberate \"...\"   Stop it: make down"
 
-test: $(VENV)/.ready-dev ## run all tests, on real servers
+test: $(VENV)/.ready-dev ## run the tests, on real servers
+	$(PYTEST) -n 3 -m "not stack"
+
+test-stacks: $(VENV)/.ready-dev ## run those that start a stack, a PostgreSQL, a Ray or another program's worker of their own
 	@bash infra/test_tools.sh postgresql
-	$(PYTEST)
+	$(PYTEST) -n 3 -m stack
 
 test-unit: $(VENV)/.ready-dev ## run the tests that need no server: rules, prompts, tallies, collector, queue and leases on a fake NATS
-	$(PYTEST) -m unit
+	$(PYTEST) -n 2 -m unit
 
 acceptance: $(VENV)/.ready-dev ## let councils decide end to end on the simulator, or on CONCLAVE_LLM_URL=... CONCLAVE_LLM_MODEL=...
 	@echo "acceptance $(if $(CONCLAVE_LLM_URL),on the model server $(CONCLAVE_LLM_URL),on the SIMULATOR: CONCLAVE_LLM_URL=http://host:8000 asks a live model)"
 	ACCEPTANCE_LLM_URL="$(CONCLAVE_LLM_URL)" ACCEPTANCE_LLM_MODEL="$(CONCLAVE_LLM_MODEL)" $(VENV)/bin/python -m pytest tests/acceptance
 
 test-faults: $(VENV)/.ready-dev ## break a stack on purpose: parts that die or go away, a full disk, two under one id
-	$(PYTEST) tests/faults
+	$(PYTEST) -n 2 tests/faults
 
 test-security: $(VENV)/.ready-dev ## attack a stack: as another user, from a page in Chromium, with hostile content; a seeded part of the fuzz
 	@bash infra/test_tools.sh chromium
-	$(PYTEST) tests/security
+	$(PYTEST) -n 2 tests/security
 
 EXAMPLES ?= 10000
 fuzz: $(VENV)/.ready-dev ## the same for long, with the fuzz on new random cases: EXAMPLES=10000 for each property
 	@bash infra/test_tools.sh chromium
-	FUZZ_EXAMPLES=$(EXAMPLES) $(PYTEST) tests/security tests/tasks tests/infra/test_parameter_bounds.py tests/blocks/test_completions.py --hypothesis-profile=fuzz --timeout=21600
+	FUZZ_EXAMPLES=$(EXAMPLES) $(PYTEST) -n 2 tests/security tests/tasks tests/infra/test_parameter_bounds.py tests/blocks/test_completions.py --hypothesis-profile=fuzz --timeout=21600
 
 vllm: $(VLLM)/.ready ## set a real vLLM up for the CPU, with a tiny model made on the spot
 

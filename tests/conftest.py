@@ -29,6 +29,7 @@ from hypothesis import HealthCheck, settings
 from nats.js.errors import NotFoundError
 
 from tests.distribution import StackScheduling, note_group
+from tests.fakes.nats_flush import flushed
 
 LATENCY_S = 0.2
 
@@ -307,10 +308,10 @@ class Recorded:
             passed.append((message.subject, json.loads(message.data)))
 
         subscriptions = [await self.client.subscribe(subject, cb=note) for subject in subjects]
-        await self.client.flush()
+        await flushed(self.client)
         try:
             yield passed
-            await self.client.flush()
+            await flushed(self.client)
         finally:
             for subscription in subscriptions:
                 await subscription.unsubscribe()

@@ -218,6 +218,7 @@ def _ray(settings: Settings, paths: StackPaths) -> Part:
         "min-worker-port": 0,
         "max-worker-port": 0,
         "include-dashboard": "false",
+        "include-log-monitor": "false",  # it sends logs to drivers, and ours want none
         "object-store-memory": _OBJECT_STORE_BYTES,
         "temp-dir": paths.ray_sessions,
         "log-color": "false",

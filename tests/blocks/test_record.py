@@ -13,6 +13,8 @@ import nats
 import pytest
 from nats.js.api import StreamConfig
 
+from tests.fakes.nats_flush import flushed
+
 pytestmark = pytest.mark.servers
 
 LARGE = "x" * 2_500_000
@@ -101,7 +103,7 @@ async def test_a_listener_on_core_nats_hears_announcements_and_events(record: An
     """Subjects as they pass, and the seed's listeners get the whole body."""
     client, heard = await nats.connect(os.environ["NATS_URL"]), []
     old = await client.subscribe("agent.response.completed")
-    await client.flush()
+    await flushed(client)
     listening = await record.listen(f"decisions.{new_id}.*", heard.append)
     await record.publish_final(f"decisions.{new_id}.task", "e", "decision", {})
     await record.announce("agent.response.completed", {"task_id": new_id})

@@ -771,6 +771,7 @@ async def _in_a_process(program: str, **environment: str) -> Any:
     return json.loads(told.decode().splitlines()[-1])
 
 
+@pytest.mark.stack
 async def test_a_cluster_that_is_not_there_is_an_error_that_names_it(stack: Any) -> None:
     """Soon, for `auto` and for an address, also where something else answers; and the right one works after.
 
@@ -816,6 +817,7 @@ async def test_a_cluster_that_is_not_there_is_an_error_that_names_it(stack: Any)
     assert found == [True] * 8 + [stack.ray]
 
 
+@pytest.mark.stack
 async def test_without_a_cluster_a_local_ray_is_started_and_stays(stack: Any) -> None:
     """A second flow of the process finds the Ray and the hosts of the first."""
     first, second = await _in_a_process(

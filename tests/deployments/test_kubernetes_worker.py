@@ -23,6 +23,8 @@ from tests.deployments.stock_workers import ROOT, TASK, answered, ask, check_can
 TEMPLATE = ROOT / "infra" / "kubernetes" / "base-job-template.json"
 IMAGE = "registry.example/conclave:1"
 
+pytestmark = pytest.mark.stack
+
 
 @dataclass
 class Place:

@@ -17,6 +17,7 @@ from nats.aio.client import Client
 from deployments.settings import load_settings
 from deployments.stack.parts import _nats_server, nats_config
 from deployments.stack.ports import free_port
+from tests.fakes.nats_flush import flushed
 
 pytestmark = pytest.mark.servers
 
@@ -48,7 +49,7 @@ class Guest:
 
     async def refusals(self) -> list[str]:
         """What the server has refused since the last time."""
-        await self.client.flush()
+        await flushed(self.client)
         await asyncio.sleep(0.1)
         refused, self.refused = self.refused, []
         return refused
@@ -103,7 +104,7 @@ async def stream(client: Client, name: str, *subjects: str) -> Any:
 async def test_a_guest_publishes_nothing_of_ours_nor_the_servers(ours: Client, guest: Guest, subject: str) -> None:
     """Each is refused by name, and nobody hears it."""
     heard = await ours.subscribe(subject)
-    await ours.flush()
+    await flushed(ours)
     await guest.client.publish(subject, b"{}")
     assert [text.lower() for text in await guest.refusals()] == [
         f'nats: permissions violation for publish to "{subject.lower()}"'
@@ -127,10 +128,10 @@ async def test_a_guest_hears_what_is_told_and_itself(ours: Client, guest: Guest)
         heard.append(message.subject)
 
     await guest.client.subscribe(">", cb=note)
-    await guest.client.flush()
+    await flushed(guest.client)
     for subject in (*OURS, "_INBOX.abc", *TOLD):
         await ours.publish(subject, b"{}")
-    await ours.flush()
+    await flushed(ours)
     await guest.client.publish("orders.new", b"{}")
     await guest.refusals()
     assert sorted(heard) == sorted((*TOLD, "orders.new"))
@@ -140,7 +141,7 @@ async def test_an_event_of_a_guest_reaches_our_listeners_and_a_stream_that_keeps
     """Under the subject that it has, and the guest gets the stream's acknowledgement."""
     kept = await stream(ours, "PLANS", "plans.>")
     heard = await ours.subscribe("plans.>")
-    await ours.flush()
+    await flushed(ours)
     told = json.loads((await guest.client.request("plans.new", b"1", timeout=10)).data)
     assert (told["stream"], await kept()) == ("PLANS", 1)
     message = await heard.next_msg(10)
@@ -156,7 +157,7 @@ async def test_a_streams_acknowledgement_writes_nothing_of_ours(ours: Client, gu
     kept = await stream(ours, "PLANS", "plans.>")
     await ours.jetstream().publish("decisions.first.task", b"{}")
     before, stored, heard = await record(), await kept(), await ours.subscribe(reply)
-    await ours.flush()
+    await flushed(ours)
     await guest.client.publish("plans.evil", b"{}", reply=reply)
     await guest.client.publish("nobody.listens", b"{}", reply=reply)
     await guest.refusals()

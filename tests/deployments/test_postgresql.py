@@ -23,9 +23,13 @@ BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda p
 INITDB = shutil.which("initdb") or (str(BINARIES[-1]) if BINARIES else None)
 ROOT = os.geteuid() == 0  # PostgreSQL refuses to run as root
 
-pytestmark = pytest.mark.skipif(
-    INITDB is None, reason="there is no PostgreSQL: `make test` installs it where it may, else install postgresql"
-)
+pytestmark = [
+    pytest.mark.stack,
+    pytest.mark.skipif(
+        INITDB is None,
+        reason="there is no PostgreSQL: `make test-stacks` installs it where it may, else install postgresql",
+    ),
+]
 
 
 @pytest_asyncio.fixture

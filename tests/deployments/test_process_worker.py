@@ -6,9 +6,12 @@ import uuid
 from collections.abc import AsyncGenerator
 from typing import Any
 
+import pytest
 import pytest_asyncio
 
 from tests.deployments.stock_workers import ask, check_cancel, deployed, ended, stock_worker
+
+pytestmark = pytest.mark.stack
 
 
 @pytest_asyncio.fixture(scope="module")

@@ -27,6 +27,7 @@ from deployments.stack import StackStatus, authorization, down, environment, sta
 from deployments.stack.paths import StackPaths
 from deployments.stack.ports import free_port
 from deployments.stack.supervision import Supervisor
+from tests.fakes.nats_flush import flushed
 
 ROOT = Path(__file__).parents[2]
 CONCLAVE = Path(sys.executable).with_name("conclave")
@@ -270,7 +271,7 @@ class Stack:
         try:
             for subject in subjects:
                 await client.subscribe(subject, cb=note)
-            await client.flush()
+            await flushed(client)
             yield passed
         finally:
             await client.close()

@@ -223,7 +223,7 @@ DEEP, LONG, HALF = "[" * 300 + "]" * 300, "1" + "0" * 40, r'"\ud800"'
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.servers
+@pytest.mark.stack
 @pytest.mark.parametrize(
     ("how", "values", "ends"),
     [

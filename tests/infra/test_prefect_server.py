@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.servers
+pytestmark = pytest.mark.stack
 
 STANDSTILL = """
 import asyncio, gc, sqlite3, sys

@@ -101,6 +101,7 @@ class Scene:
 
         subscription = await self._client.subscribe("decisions.*.*", cb=hear)
         await self._client.flush()
+        await self._client.flush()  # the first PING of nats-py 2.16 overtakes what is still to be written
         try:
             yield lambda one: asyncio.wait_for(asyncio.shield(of(one)), PATIENCE_S)
         finally:
