@@ -22,7 +22,7 @@ $(VENV)/.ready-dev: $(VENV)/.ready requirements-dev.lock
 	@$(INSTALL) requirements-dev.lock
 	@touch $@
 
-$(VLLM)/.ready: infra/vllm/requirements.lock infra/vllm/setup.sh infra/vllm/tiny_model.py infra/system.sh LICENSE | $(VENV)/.ready
+$(VLLM)/.ready: infra/vllm/requirements.lock infra/vllm/setup.sh infra/vllm/tiny_model.py infra/vllm/small_model.py infra/vllm/small_model.lock infra/system.sh LICENSE | $(VENV)/.ready
 	@bash infra/vllm/setup.sh $(VLLM) $(VENV)/bin/python
 	@touch $@
 
@@ -57,12 +57,12 @@ fuzz: $(VENV)/.ready-dev ## the same for long, with the fuzz on new random cases
 	@bash infra/test_tools.sh chromium
 	FUZZ_EXAMPLES=$(EXAMPLES) $(PYTEST) -n 2 tests/security tests/tasks tests/infra/test_parameter_bounds.py tests/blocks/test_completions.py --hypothesis-profile=fuzz --timeout=21600
 
-vllm: $(VLLM)/.ready ## set a real vLLM up for the CPU, with a tiny model made on the spot
+vllm: $(VLLM)/.ready ## set a real vLLM up for the CPU, with a small real model and a tiny random one
 
 test-vllm: $(VENV)/.ready-dev $(if $(LLM_URL),,$(VLLM)/.ready) ## hold a real vLLM to the contract: this one, or LLM_URL=... MODEL=...
 	CONTRACT_SERVER="$(or $(LLM_URL),vllm)" CONTRACT_MODEL="$(MODEL)" $(VENV)/bin/python -m pytest tests/contract
 
-demo-vllm: $(VENV)/.ready $(VLLM)/.ready ## the demo on a real vLLM on the CPU, with a small model where a hub can be reached
+demo-vllm: $(VENV)/.ready $(VLLM)/.ready ## the demo on a real vLLM on the CPU, with a small real model
 	@bash infra/vllm/demo.sh $(VENV)/bin $(VLLM) "$(TASK)"
 
 check: $(VENV)/.ready-dev ## lint, types, layers, one decision a line, few a function

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Collection, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
+T = TypeVar("T")
 AGAIN_S = 0.1
 
 
@@ -18,6 +19,16 @@ async def background(*work: Coroutine[Any, Any, Any]) -> AsyncGenerator[None, No
         yield
     finally:
         await cancel_and_wait(tasks)
+
+
+@asynccontextmanager
+async def beside(work: Coroutine[Any, Any, T]) -> AsyncGenerator[asyncio.Task[T], None]:
+    """Let this work begin now, for whoever awaits it within the block; what nobody has awaited ends with the block."""
+    task = asyncio.create_task(work)
+    try:
+        yield task
+    finally:
+        await cancel_and_wait([task])
 
 
 async def cancel_and_wait(tasks: Collection[asyncio.Task[Any]]) -> None:

@@ -8,8 +8,10 @@ Source of the fields: vLLM `entrypoints/openai/chat_completion/protocol.py`.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
+from html import unescape
 from typing import TYPE_CHECKING, Any
 
 from blocks.exceptions import ModelServerError, ModelServerRefused, ModelServerUnavailable
@@ -21,11 +23,20 @@ if TYPE_CHECKING:
 
 INTERRUPTED = ("abort", "error")
 """Finish reasons of an answer that the server broke off: worth another attempt."""
-RETRYABLE = (408, 425, 429)
+ENDS = {
+    **dict.fromkeys(("eos", "eos_token", "end_turn", "stop_sequence", "end_of_text", "complete", "completed"), "stop"),
+    **dict.fromkeys(("max_tokens", "max_output_tokens", "max_length", "model_length"), "length"),
+}
+"""Other servers' words for the two ends of an answer that OpenAI's API calls `stop` and `length`."""
+TOO_MANY = 429
+"""HTTP status of a rate limit."""
+RETRYABLE = (408, 425, TOO_MANY)
 """HTTP statuses below 500 that are worth another attempt."""
 SHOWN_BYTES = 64 * 1024
 MAX_NAME = 200
 """Characters of a model's name, and of another word of the server's about its answer."""
+_HTML = re.compile(r"\s*<(?:!doctype html|html|head|body)\b", re.IGNORECASE)
+_TITLE = re.compile(r"<title[^<>]{0,200}>([^<]{1,400})", re.IGNORECASE)
 MAX_COUNT = 1 << 53
 """Above it, readers of JSON disagree about a whole number."""
 
@@ -95,9 +106,10 @@ class _Streamed:
         self.engine = _engine(chunk, self.engine)
         for choice in chunk.get("choices") or []:
             delta = choice.get("delta") or {}
-            self.content.append(_piece(delta.get("content")))
-            self.reasoning.append(_piece(delta.get("reasoning") or delta.get("reasoning_content")))
-            self.finish_reason = read_name(choice.get("finish_reason")) or self.finish_reason
+            content, thinking = _parts(delta.get("content"))
+            self.content.append(content)
+            self.reasoning += [thinking, _piece(delta.get("reasoning") or delta.get("reasoning_content"))]
+            self.finish_reason = _end(choice) or self.finish_reason
 
 
 def chat_payload(
@@ -124,18 +136,25 @@ def read_completion(body: bytes, model: str, engine: str) -> Completion:
     """Completion from a body; raises ModelServerUnavailable where it is none, or was broken off."""
     try:
         answer = json.loads(body)
-        choice = answer["choices"][0]
+        error = None if answer.get("choices") else answer.get("error")
+        choice = {"message": {}} if error else answer["choices"][0]
         message = choice["message"]
+        content, thinking = _parts(message.get("content"))
+        named = _piece(message.get("reasoning") or message.get("reasoning_content"))
         completion = Completion(
-            content=_text(message.get("content")),
-            reasoning=_text(message.get("reasoning") or message.get("reasoning_content")),
-            finish_reason=read_name(choice.get("finish_reason")) or None,
+            content=None if message.get("content") is None else sound(content),
+            reasoning=sound("\n\n".join(filter(None, (named, thinking)))) or None,
+            finish_reason=_end(choice) or None,
             usage=_usage(answer.get("usage")),
             model=read_name(answer.get("model")) or model,
             engine=_engine(answer, engine),
         )
     except _MALFORMED:
         raise ModelServerUnavailable(f"the answer is no completion: {_shown(body)}") from None
+    if error:
+        raise _error_inside(error, body)
+    if not completion.content and (said := _declined(message)):
+        raise ModelServerRefused(f"the model refuses to answer: {said}")
     return _whole(completion)
 
 
@@ -157,7 +176,16 @@ def read_error(body: bytes) -> str:
         message = error.get("message", error) if isinstance(error, dict) else error
         return one_line(sound(str(message)), SHOWN_BYTES)
     except (ValueError, RecursionError):
-        return _shown(body)
+        return _page(body) or _shown(body)
+
+
+def _page(body: bytes) -> str | None:
+    """What a proxy's HTML page is called; None where the body is none."""
+    text = body[:SHOWN_BYTES].decode(errors="replace")
+    if not _HTML.match(text):
+        return None
+    title = _TITLE.search(text)
+    return f"an HTML page in place of an answer{f': {one_line(unescape(title[1]), MAX_NAME)}' if title else ''}"
 
 
 async def _lines(response: aiohttp.ClientResponse, max_bytes: int) -> AsyncGenerator[bytes, None]:
@@ -180,9 +208,18 @@ async def _lines(response: aiohttp.ClientResponse, max_bytes: int) -> AsyncGener
 
 
 def _error_inside(error: Any, data: bytes) -> ModelServerError:
-    code = error.get("code") if isinstance(error, dict) else None
-    final = isinstance(code, int) and 400 <= code < 500 and code not in RETRYABLE
-    return (ModelServerRefused if final else ModelServerUnavailable)(f"error inside the stream: {read_error(data)}")
+    """An error that came with HTTP 200, in a stream or in place of the answer."""
+    code = _code(error)
+    final = code is not None and 400 <= code < 500 and code not in RETRYABLE
+    text = f"error inside the answer{'' if code is None else f' ({code})'}: {read_error(data)}"
+    return ModelServerRefused(text) if final else ModelServerUnavailable(text, limited=code == TOO_MANY)
+
+
+def _code(error: Any) -> int | None:
+    """The HTTP status that an error object names, as `code` or `status`, a number or its digits."""
+    told = [error.get(field) for field in ("code", "status")] if isinstance(error, dict) else []
+    codes = [int(str(one)) for one in told if str(one).isdecimal() and len(str(one)) == 3]
+    return codes[0] if codes else None
 
 
 def _whole(completion: Completion) -> Completion:
@@ -209,8 +246,31 @@ def _engine(answer: dict[str, Any], engine: str) -> str:
     return "simulator" if answer.get("system_fingerprint") == "conclave-simulator" else engine
 
 
-def _text(value: Any) -> str | None:
-    return None if value is None else sound(_piece(value))
+def _declined(message: dict[str, Any]) -> str:
+    """What a model says in place of a content (`refusal` in OpenAI's API); empty where it does not refuse."""
+    said = message.get("refusal")
+    return one_line(sound(said), SHOWN_BYTES) if isinstance(said, str) else ""
+
+
+def _end(choice: dict[str, Any]) -> str:
+    """Why an answer ended, in OpenAI's words where the server's are known; empty where it does not say."""
+    said = read_name(choice.get("finish_reason"))
+    return ENDS.get(said.lower(), said)
+
+
+def _parts(content: Any) -> tuple[str, str]:
+    """The text of a content and the thinking in it; some servers, such as Mistral's, send a list of parts."""
+    if not isinstance(content, list):
+        return _piece(content), ""
+    text: list[str] = []
+    thinking: list[str] = []
+    for part in content:
+        if part.get("type") in ("text", "output_text"):
+            text.append(_piece(part.get("text")))
+        elif part.get("type") in ("thinking", "reasoning"):
+            said = part.get("thinking") or part.get("reasoning") or part.get("text")
+            thinking.append("".join(_parts(said)))
+    return "".join(text), "".join(thinking)
 
 
 def _piece(value: Any) -> str:

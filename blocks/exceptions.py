@@ -62,15 +62,26 @@ class ModelServerError(ConclaveError):
 
 
 class ModelServerUnavailable(ModelServerError):
-    """The server is away, overloaded, or broke off in mid-answer; another attempt may succeed."""
+    """The server is away, overloaded, or broke off in mid-answer; another attempt may succeed.
 
-    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+    `retry_after_s`: it asks to be left alone for so many seconds. `limited`: by a limit of calls in a time, which says
+    nothing about the server's health, so that waiting is all that helps.
+    """
+
+    def __init__(self, message: str, retry_after_s: float | None = None, limited: bool = False) -> None:
         super().__init__(message)
-        self.retry_after_s = retry_after_s
+        self.retry_after_s, self.limited = retry_after_s, limited
 
 
 class ModelServerRefused(ModelServerError):
-    """The server understood the call and will not answer it; another attempt gives the same."""
+    """The server understood the call and will not answer it; another attempt gives the same.
+
+    `status` is the HTTP status that it answered with, where it is one.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class RecordError(ConclaveError):

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import re
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
-from urllib.parse import urlsplit
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Literal
+from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 from prefect.blocks.core import Block
@@ -23,14 +27,15 @@ from tenacity import (
     AsyncRetrying,
     RetryCallState,
     retry_if_exception_type,
-    stop_after_attempt,
     wait_exponential,
     wait_random,
 )
+from tenacity.stop import stop_base
 
 from blocks.chat import (
     RETRYABLE,
     SHOWN_BYTES,
+    TOO_MANY,
     ChatCall,
     Completion,
     chat_payload,
@@ -40,11 +45,15 @@ from blocks.chat import (
     read_stream,
 )
 from blocks.connections import Close, shared
+from blocks.dialect import Dialect, left_out
 from blocks.exceptions import ModelServerError, ModelServerRefused, ModelServerUnavailable
+from blocks.urls import api_of, proxy_for, server_root
 from tasks.council.plain import one_line, sound
 
 MAX_ANSWER_BYTES = 16 * 2**20
 MAX_ERROR_CHARS = 500
+MAX_HEADER_BYTES = 64 * 1024
+"""Of one header; proxies and clouds send longer ones than aiohttp's own bound of 8 kB."""
 MAX_MODELS = 1_000
 """Models of one server that are looked at."""
 MAX_WAIT_S = 86_400.0
@@ -54,16 +63,26 @@ KEEPALIVE_S = 4.0
 INFO_TTL_S = 60.0
 MAX_PAUSE_S = 10.0
 
+LISTS_NOTHING = (404, 405, 501)
+"""HTTP statuses of a server that has no list of models."""
+
+_log = logging.getLogger(__name__)
+
+Omitted = Literal["max_tokens", "temperature", "seed", "stream_options", "response_format"]
 Failed = Callable[[int, ModelServerError, int], Awaitable[None]]
 """Called with the number of the attempt (from 1), its error and its duration in milliseconds."""
 
 
 @dataclass(frozen=True)
 class ServerInfo:
-    """What a server says of itself on `/v1/models`: the engine (simulator, vllm, openai) and its models."""
+    """What a server says of itself on `/v1/models`: the engine (simulator, vllm, openai) and its models.
+
+    `lists` is False for a server without such a list, which may have any model.
+    """
 
     engine: str
     models: tuple[str, ...]
+    lists: bool = True
 
 
 class VLLM(Block):
@@ -87,10 +106,14 @@ class VLLM(Block):
 
     model_config = ConfigDict(hide_input_in_errors=True)  # what is refused may hold a key
 
-    base_url: str = Field(description="Root of the server, without /v1: http://host:8000.")
+    base_url: str = Field(
+        description="Root of the server, such as http://host:8000; with the version in it where that is not /v1."
+    )
     model: str | None = Field(None, description="Model to ask; the first that the server lists where left out.")
     api_key: SecretStr | None = Field(None, description="Sent as a bearer token; never logged or recorded.")
-    attempts: int = Field(4, ge=1, le=20, description="HTTP attempts for one answer, within the deadline.")
+    attempts: int = Field(
+        4, ge=1, le=20, description="HTTP attempts for one answer, within the deadline; rate limits do not count."
+    )
     backoff_s: float = Field(0.25, ge=0, le=60, description="Seconds before the second attempt; doubles after.")
     connect_timeout_s: float = Field(5.0, gt=0, description="Seconds to open a connection.")
     request_timeout_s: float = Field(600.0, gt=0, description="Seconds for one attempt, within the deadline.")
@@ -102,11 +125,15 @@ class VLLM(Block):
     extra_body: dict[str, Any] = Field(
         default_factory=dict, description="Further fields of every request, such as chat_template_kwargs."
     )
+    omit: list[Omitted] = Field(
+        default_factory=list,
+        description="Fields that this server refuses; what it refuses in OpenAI's or pydantic's words is found anyway.",
+    )
 
     @field_validator("base_url")
     @classmethod
     def _root(cls, value: str) -> str:
-        url = value.strip().rstrip("/").removesuffix("/v1").rstrip("/")
+        url = server_root(value.strip())
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("must be the root of a server, such as http://host:8000")
@@ -126,35 +153,50 @@ class VLLM(Block):
         if (known := cache.get("info")) and time.monotonic() - known[0] < INFO_TTL_S:
             info: ServerInfo = known[1]
             return info
-        body = await self._get("/v1/models")
-        try:
-            listed = [(read_name(model["id"]), read_name(model.get("owned_by"))) for model in body["data"][:MAX_MODELS]]
-        except (LookupError, TypeError, AttributeError):
-            raise ModelServerUnavailable(f"{self.base_url}/v1/models did not list models") from None
-        info = ServerInfo(_engine({owner for _, owner in listed}), tuple(model for model, _ in listed))
+        info = await self._listed()
         cache["info"] = (time.monotonic(), info)
         return info
+
+    async def _listed(self) -> ServerInfo:
+        """What `/v1/models` lists; a server that has no such list, or another kind, is asked by name alone."""
+        try:
+            body = await self._get("/models")
+        except ModelServerRefused as error:
+            if error.status not in LISTS_NOTHING:
+                raise
+            return ServerInfo("openai", (), lists=False)
+        try:
+            models = body if isinstance(body, list) else body["data"]
+            listed = [(read_name(model["id"]), read_name(model.get("owned_by"))) for model in models[:MAX_MODELS]]
+        except (LookupError, TypeError, AttributeError):
+            if self.model:
+                return ServerInfo("openai", (), lists=False)
+            raise ModelServerUnavailable(f"{api_of(self.base_url)}/models did not list models") from None
+        return ServerInfo(_engine({owner for _, owner in listed}), tuple(model for model, _ in listed))
 
     async def resolve_model(self, wanted: str | None = None) -> str:
         """The model to ask for: the member's, else the block's, else the first that the server lists."""
         if model := wanted or self.model:
             return model
-        models = (await self.info()).models
-        if not models:
+        info = await self.info()
+        if not info.lists:
+            raise ModelServerRefused(f"{self.base_url} does not list its models: name one in the block's `model`")
+        if not info.models:
             raise ModelServerRefused(f"{self.base_url} serves no model")
-        return models[0]
+        return info.models[0]
 
     async def complete(self, call: ChatCall, deadline: float, failed: Failed) -> Completion:
         """One answer, tried until `deadline` (of the loop's clock, seconds).
 
-        Raises ModelServerRefused, ModelServerUnavailable after the last attempt, and TimeoutError when the
-        deadline comes first; `failed` hears of every attempt that came to nothing.
+        Raises ModelServerRefused, ModelServerUnavailable after the last attempt or where the server asks to be left
+        alone for longer than that, and TimeoutError when the deadline comes first; `failed` hears of every attempt that
+        came to nothing. Attempts that met a rate limit do not count: waiting is what it asks for.
         """
         limit = (await self._cache()).setdefault("slots", asyncio.Semaphore(self.max_in_flight))
         async with asyncio.timeout_at(deadline):
             async for attempt in AsyncRetrying(
                 retry=retry_if_exception_type(ModelServerUnavailable),
-                stop=stop_after_attempt(self.attempts),
+                stop=_Patience(self.attempts, deadline),
                 wait=self._pause,
                 reraise=True,
             ):
@@ -179,21 +221,54 @@ class VLLM(Block):
     async def _attempt(self, call: ChatCall) -> Completion:
         info = await self.info()
         model = await self.resolve_model(call.model)
-        payload = chat_payload(call, model, self.priority, self.stream, self.extra_body)
-        url, headers = f"{self.base_url}/v1/chat/completions", {**self._headers(), "X-Request-Id": call.request_id}
-        async with self._exchange(self.request_timeout_s):
-            session = await self._session()
-            async with session.post(url, json=payload, headers=headers, timeout=self._timeout()) as response:
-                if response.status != 200:
-                    raise _refusal(response, await _bounded(response))
-                if self.stream:
+        asked = chat_payload(call, model, self.priority, self.stream, self.extra_body)
+        headers, learnt = {**self._headers(), "X-Request-Id": call.request_id}, await self._dialects()
+        while True:
+            dialect = await self.dialect(model)
+            payload = dialect.spoken(asked)
+            async with self._exchange(self.request_timeout_s), self._post(payload, headers) as response:
+                if response.status == 200 and self.stream and response.content_type != "application/json":
                     return await read_stream(response, model, info.engine, MAX_ANSWER_BYTES)
-                return read_completion(await _bounded(response), model, info.engine)
+                body = await _bounded(response)
+                if response.status == 200:
+                    return read_completion(body, model, info.engine)
+                found = dialect.after(response.status, body, payload)
+                if found is None:
+                    raise _refusal(response, body)
+            learnt[model], refused = found
+            _log.warning("%s refuses %s for %s, and is asked without it from now on", self.base_url, refused, model)
+
+    async def dialect(self, model: str) -> Dialect:
+        """How this server is asked for a model, as far as its refusals have told in this process."""
+        return (await self._dialects()).get(model) or left_out(tuple(self.omit))
+
+    async def _dialects(self) -> dict[str, Dialect]:
+        """By model, how this server is asked, as its refusals have told since this process began."""
+        dialects: dict[str, Dialect] = (await self._cache()).setdefault("dialects", {})
+        return dialects
+
+    @asynccontextmanager
+    async def _post(
+        self, payload: dict[str, Any], headers: dict[str, str]
+    ) -> AsyncGenerator[aiohttp.ClientResponse, None]:
+        """Ask for a completion. A redirect is not followed: it would become a GET, and take the key elsewhere."""
+        url, session = f"{api_of(self.base_url)}/chat/completions", await self._session()
+        async with session.post(
+            url,
+            json=payload,
+            headers=headers,
+            timeout=self._timeout(),
+            allow_redirects=False,
+            proxy=proxy_for(url),
+        ) as response:
+            yield response
 
     async def _get(self, path: str) -> Any:
         async with self._exchange(self.connect_timeout_s):
-            session = await self._session()
-            async with session.get(f"{self.base_url}{path}", headers=self._headers()) as response:
+            session, url = await self._session(), f"{api_of(self.base_url)}{path}"
+            async with session.get(
+                url, headers=self._headers(), allow_redirects=False, proxy=proxy_for(url)
+            ) as response:
                 body = await _bounded(response)
                 if response.status != 200:
                     raise _refusal(response, body)
@@ -251,7 +326,12 @@ def _engine(owners: Collection[str | None]) -> str:
 
 async def _open_session() -> tuple[aiohttp.ClientSession, Close]:
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S)
-    session = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None))
+    session = aiohttp.ClientSession(
+        connector=connector,
+        timeout=aiohttp.ClientTimeout(total=None),
+        max_line_size=MAX_HEADER_BYTES,
+        max_field_size=MAX_HEADER_BYTES,
+    )
     return session, session.close
 
 
@@ -274,8 +354,49 @@ async def _bounded(response: aiohttp.ClientResponse) -> bytes:
 
 
 def _refusal(response: aiohttp.ClientResponse, body: bytes) -> ModelServerError:
+    if 300 <= response.status < 400:
+        to = urljoin(str(response.url), response.headers.get("Location", ""))
+        return ModelServerRefused(
+            f"HTTP {response.status}: it redirects {response.method} to {to}; set the server's URL to what is there",
+            response.status,
+        )
     text = f"HTTP {response.status}: {read_error(body)}"
     if response.status in RETRYABLE or response.status >= 500:
-        seconds = response.headers.get("Retry-After", "")
-        return ModelServerUnavailable(text, min(float(seconds), MAX_WAIT_S) if seconds.isdecimal() else None)
-    return ModelServerRefused(text)
+        asked_s = _retry_after_s(response.headers)
+        pause = f" (it asks to be tried again in {asked_s:g} s)" if asked_s else ""
+        return ModelServerUnavailable(text + pause, asked_s, limited=response.status == TOO_MANY)
+    return ModelServerRefused(text, response.status)
+
+
+def _retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """Seconds that a server asks to be left alone for: `retry-after-ms`, or `Retry-After` as seconds or a date."""
+    for name, unit_s in (("retry-after-ms", 0.001), ("Retry-After", 1.0)):
+        if (told := headers.get(name, "").strip()) and (seconds := _seconds(told, unit_s)) is not None:
+            return min(max(0.0, seconds), MAX_WAIT_S)
+    return None
+
+
+def _seconds(told: str, unit_s: float) -> float | None:
+    """A number of units, or the time until a date of HTTP (RFC 9110, section 10.2.3)."""
+    if re.fullmatch(r"\d{1,12}(?:\.\d{1,12})?", told, re.ASCII):
+        return float(told) * unit_s
+    try:
+        at = parsedate_to_datetime(told)
+    except (ValueError, TypeError):
+        return None
+    return ((at if at.tzinfo else at.replace(tzinfo=UTC)) - datetime.now(UTC)).total_seconds()
+
+
+class _Patience(stop_base):
+    """When no further attempt is made: after so many that count, or where the pause would outlast the deadline."""
+
+    def __init__(self, attempts: int, deadline: float) -> None:
+        self._left, self._deadline = attempts, deadline
+
+    def __call__(self, state: RetryCallState) -> bool:
+        """Called once after each failed attempt, before the pause."""
+        error = state.outcome.exception() if state.outcome else None
+        if not getattr(error, "limited", False):
+            self._left -= 1
+        asked = getattr(error, "retry_after_s", None) or 0.0
+        return self._left <= 0 or asyncio.get_running_loop().time() + asked > self._deadline

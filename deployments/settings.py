@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from blocks import names
+from blocks.urls import server_root
 from tasks.council.exceptions import WrongUse
 
 
@@ -54,6 +55,11 @@ def _postgresql(value: SecretStr) -> SecretStr:
     return SecretStr(f"postgresql+asyncpg://{rest}")
 
 
+def _stripped(value: SecretStr) -> SecretStr:
+    """A key that was read from a file ends in a line break, which no header may hold."""
+    return SecretStr(value.get_secret_value().strip())
+
+
 def _words(value: object) -> object:
     """The words of a text as a shell would split it; ValueError for a quote that is not closed."""
     return tuple(shlex.split(value)) if isinstance(value, str) else value
@@ -66,11 +72,6 @@ def _home(value: Path) -> Path:
 HttpUrl = Annotated[str, _url("http", "https")]
 Home = Annotated[Path, AfterValidator(_home)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-
-def server_root(url: str) -> str:
-    """The root of an OpenAI-compatible server, whether its URL was given with or without `/v1`."""
-    return url.rstrip("/").removesuffix("/v1").rstrip("/")
 
 
 def _default_home() -> Path:
@@ -123,7 +124,7 @@ class Settings(BaseModel):
         min_length=1,
         description="a model name as the server lists it",
     )
-    llm_api_key: SecretStr | None = Field(
+    llm_api_key: Annotated[SecretStr, AfterValidator(_stripped)] | None = Field(
         default=None, validation_alias="CONCLAVE_LLM_API_KEY", description="the model server's API key"
     )
     vllm: Path | None = Field(

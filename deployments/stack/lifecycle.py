@@ -9,8 +9,8 @@ import shutil
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from blocks.urls import without_credentials
-from deployments.settings import Settings, load_settings, server_root
+from blocks.urls import server_root, without_credentials
+from deployments.settings import Settings, load_settings
 from deployments.stack import processes
 from deployments.stack.environments import supervisors_environment, write_environments
 from deployments.stack.exceptions import StackOptionsError
@@ -116,7 +116,7 @@ def _record(parts: list[Part], settings: Settings) -> StackRecord:
     for part in parts:
         if part.external:
             record.given |= _given(KEYS_OF_EXTERNAL.get(part.name, ()))
-    if settings.llm_api_key and not record.parts["llm"].external:
+    if settings.llm_api_key:
         record.llm_key = settings.llm_api_key.get_secret_value()
     return record
 
@@ -198,7 +198,7 @@ def _note_models(answers: Answers, options: UpOptions, settings: Settings, recor
         return
     record.simulated = SIMULATOR_OWNER in listed.values()
     wanted = options.model or settings.llm_model
-    if wanted in listed:
+    if wanted in listed or (wanted and not listed):  # a server that has no list may have any model
         record.model = wanted
     elif listed and not options.model and (record.simulated or not wanted):
         record.model = next(iter(listed))

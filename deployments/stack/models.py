@@ -81,4 +81,4 @@ class StackRecord(BaseModel):
     database: Database | None = None
     prefix: str | None = None
     given: dict[str, str] = Field(default_factory=dict)  # keys from the user's environment for parts from outside
-    llm_key: str | None = None  # what the user gave for a model server of ours, which else has the home's own
+    llm_key: str | None = None  # what the user gave; a model server of ours without has the home's own

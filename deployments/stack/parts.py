@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from blocks.names import carrying
-from blocks.urls import without_credentials
-from deployments.settings import Settings, server_root, variable
+from blocks.urls import server_root, without_credentials
+from deployments.settings import Settings, variable
 from deployments.stack import probes
 from deployments.stack.exceptions import NoAnswerError, StackError, StackOptionsError
 from deployments.stack.models import PartRecord, UpOptions
@@ -114,12 +114,13 @@ def _given(settings: Settings) -> dict[str, str]:
 
 
 def model_key(settings: Settings, external: bool) -> SecretStr | None:
-    """The model server's key: of one from outside what the user gave, of ours what it was started with."""
-    if external:
+    """The model server's key: of one from outside what the user gives or gave `up`, of ours what it began with."""
+    if external and settings.llm_api_key:
         return settings.llm_api_key
     paths = StackPaths.of(settings.home)
     record = paths.load_record()
-    key = (record and record.llm_key) or read_key(paths.llm_key)
+    given = record.llm_key if record else None
+    key = given if external else given or read_key(paths.llm_key)
     return SecretStr(key) if key else None
 
 

@@ -17,10 +17,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from blocks.urls import api_of
 from deployments.stack.exceptions import NoAnswerError
 from deployments.stack.paths import read_key
 
 TIMEOUT_S = 3.0
+UNLISTED = (404, 405, 501)
+"""HTTP statuses of a model server that does not list its models."""
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -125,10 +128,17 @@ def ask_ray(address: str, token: str | None) -> None:
 
 
 def ask_llm(url: str, api_key: str | None) -> dict[str, str]:
-    """GET /v1/models and give each model's name and owner."""
-    answer = _get_json(f"{url}/v1/models", f"Bearer {api_key}" if api_key else None)
+    """GET /v1/models and give each model's name and owner; none where the server has no such list."""
     try:
-        return {str(model["id"]): str(model.get("owned_by")) for model in answer["data"]}
+        answer = _get_json(f"{api_of(url)}/models", f"Bearer {api_key}" if api_key else None)
+    except NoAnswerError as error:
+        said = error.__cause__
+        if isinstance(said, urllib.error.HTTPError) and said.code in UNLISTED:
+            return {}
+        raise
+    try:
+        models = answer["data"] if isinstance(answer, dict) else answer
+        return {str(model["id"]): str(model.get("owned_by")) for model in models}
     except (KeyError, TypeError, AttributeError) as error:
         raise NoAnswerError("/v1/models does not list models") from error
 
@@ -177,6 +187,8 @@ def users_ray_token(kept: Mapping[str, str]) -> str | None:
 
 def _get_json(url: str, authorization: str | None = None) -> Any:
     headers = {"Authorization": authorization} if authorization else {}
+    if not (authorization or "").isprintable():  # http.client would refuse it in words that hold the key
+        raise NoAnswerError("our key for it has a control character, which no header may hold")
     try:
         with DIRECT.open(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_S) as answer:
             return json.loads(answer.read(1 << 20))

@@ -18,6 +18,7 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.exceptions import Abort, ObjectNotFound
 from prefect.states import Cancelled, Crashed
 
+from blocks.background import beside
 from blocks.exceptions import (
     AgentsUnavailable,
     BlockMissing,
@@ -52,6 +53,8 @@ from tasks.deliberations.ownership import is_second_run, runs_under
 from tasks.deliberations.read import has_ended, require_same, status_of
 from tasks.deliberations.submit import DELIBERATE, Request, ask_to_cancel
 
+Announcing = asyncio.Task[Flow[Any, Any]]
+"""The flow that says when it has started, on the agents that their block names now; its block is being read."""
 Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
 TRIED_AGAIN = (
@@ -133,12 +136,13 @@ class Runs:
         """Run it; None once it is finished, else the seconds until the next try."""
         try:
             status = await self._status_of(request)
-            run = await self._flow_runs.of(request, flow)
-            work.run = str(run.id)
-            if request.flow != DELIBERATE:
-                await self._other(work, request, flow, run)
-                return None
-            await self._deliberation(work, request, flow, run, lease, status)
+            async with beside(self._flow_runs.announcing(flow)) as announcing:  # Prefect is asked for both at once
+                run = await self._flow_runs.of(request, flow)
+                work.run = str(run.id)
+                if request.flow == DELIBERATE:
+                    await self._deliberation(work, request, announcing, run, lease, status)
+                else:
+                    await self._other(work, request, announcing, run)
         except OtherRun as error:
             await self.failures.refuse(work, str(error))
         except ObjectNotFound:
@@ -175,7 +179,7 @@ class Runs:
         return status
 
     async def _deliberation(
-        self, work: Work, request: Request, flow: Flow[Any, Any], run: FlowRun, lease: Lease, status: Body
+        self, work: Work, request: Request, flow: Announcing, run: FlowRun, lease: Lease, status: Body
     ) -> None:
         """Run a deliberation to its end, unless that was reached already or is to be set without a run.
 
@@ -213,20 +217,20 @@ class Runs:
         return False
 
     async def _run_deliberation(
-        self, work: Work, request: Request, flow: Flow[Any, Any], run: FlowRun, lease: Lease, status: Body
+        self, work: Work, request: Request, flow: Announcing, run: FlowRun, lease: Lease, status: Body
     ) -> None:
         """Run its flow once more, which counts as a try. Raises NotDecided, and what the flow raises."""
         work.tries = _tries(status) + 1
         began = {"tries": work.tries, "run": str(run.id)}
         if not await self.record.statuses.merge(request.id, began):
             await self.record.statuses.merge(request.id, _new_status(request) | began)
-        state = await self._execute(work, await self._flow_runs.announcing(flow), run, request, lease)
+        state = await self._execute(work, await flow, run, request, lease)
         if await self.record.last(subjects.finished(request.id)) is None:
             failure = await state.aresult(raise_on_failure=False)
             known = isinstance(failure, ConclaveError)
             raise failure if known else NotDecided(state.message or state.name)
 
-    async def _other(self, work: Work, request: Request, flow: Flow[Any, Any], run: FlowRun) -> None:
+    async def _other(self, work: Work, request: Request, flow: Announcing, run: FlowRun) -> None:
         """Run a flow that is no deliberation, unless it has ended or was given up too often."""
         if run.state is not None and (run.state.is_final() or wants_end(run.state)):
             if not run.state.is_final():
@@ -235,7 +239,7 @@ class Runs:
         if work.delivery.deliveries > MAX_TRIES:
             await tell_prefect(work.run, Crashed(message=f"Given up after {MAX_TRIES} deliveries."))
             return
-        state = await self._execute(work, await self._flow_runs.announcing(flow), run, request, work.lease)
+        state = await self._execute(work, await flow, run, request, work.lease)
         if state.is_cancelled():  # Prefect's engine calls that a crash
             await tell_prefect(work.run, state)
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from typing import Any
 
 SHOWN_INPUT = 200
@@ -13,9 +14,22 @@ SHOWN_ERROR = 2_000
 """Characters of a refusal, or of another error's text."""
 
 
+JOINERS = "\u200c\u200d"
+"""Invisible, and needed: words of Persian and families of emoji fall apart without them."""
+
+
 def plain(text: str) -> str:
-    """Text without what a terminal would act on: no escapes or other controls, no marks that turn its direction."""
-    return "".join(char for char in text if char in "\n\t" or char.isprintable())
+    """Text without what a terminal would act on: no escapes or other controls, no marks that turn its direction.
+
+    Blanks of other scripts (no-break, narrow, ideographic) become blanks, so that no words run together.
+    """
+    return text if text.isprintable() else "".join(map(_plain, text))
+
+
+def _plain(char: str) -> str:
+    if char.isprintable() or char in "\n\t" or char in JOINERS:
+        return char
+    return " " if unicodedata.category(char) == "Zs" else ""
 
 
 def shortened(text: str, most: int = SHOWN_ERROR) -> str:

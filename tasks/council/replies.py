@@ -2,7 +2,9 @@
 
 Thinking is told from the answer by its tags, also where a server without a reasoning parser left them in,
 and where the prompt's template opened them. Tags in a closed code fence or in inline code belong to the
-answer. One pass over the tokens that matter (tags, fences, backticks) keeps the time linear.
+answer. One pass over the tokens that matter (tags, fences, backticks) keeps the time linear. Model families mark it in
+their own ways, which `_MARKS` translates first: Mistral's Magistral, Cohere's Command, Kimi, Seed, and the channels of
+gpt-oss (OpenAI's Harmony format).
 """
 
 from __future__ import annotations
@@ -14,10 +16,30 @@ from typing import NamedTuple
 from tasks.council.base import Frozen
 from tasks.council.models import MemberStatus
 
-_TAG = re.compile(r"</?think(?:ing)?>", re.IGNORECASE)
+_NAMES = r"(?:think|thinking|thought|thoughts|reasoning)"
+_TAG = re.compile(rf"</?{_NAMES}>", re.IGNORECASE)
+_MARKS = {
+    "[THINK]": "<think>",
+    "[/THINK]": "</think>",
+    "<|START_THINKING|>": "<think>",
+    "<|END_THINKING|>": "</think>",
+    "\u25c1think\u25b7": "<think>",
+    "\u25c1/think\u25b7": "</think>",
+    "<seed:think>": "<think>",
+    "</seed:think>": "</think>",
+}
+"""Other marks of thinking; exact, as their tokenizers write them."""
+_MARK = re.compile("|".join(map(re.escape, _MARKS)))
+_CHANNEL = re.compile(
+    r"(?:<\|start\|>[a-z]{0,32})?<\|channel\|>(?P<name>[a-z]{1,32})[^<\n]{0,200}"
+    r"(?:<\|constrain\|>[a-z]{0,32})?<\|message\|>"
+    r"|<\|(?:end|return|call)\|>"
+)
+"""Where a channel of Harmony begins and ends; `final` is the answer, all others are thinking."""
 _TOKEN = re.compile(
-    r"(?P<tag></?think(?:ing)?>)"
-    r"|(?:^|(?<=think>)|(?<=thinking>))[ \t>]*(?P<fence>`{3,}(?=[^`\n]*$)|~{3,})(?=(?P<info>[^\n]*))"
+    rf"(?P<tag></?{_NAMES}>)"
+    r"|(?:^|(?<=think>)|(?<=thinking>)|(?<=thought>)|(?<=thoughts>)|(?<=reasoning>))"
+    r"[ \t>]*(?P<fence>`{3,}(?=[^`\n]*$)|~{3,})(?=(?P<info>[^\n]*))"
     r"|(?P<run>`+)",
     re.IGNORECASE | re.MULTILINE,
 )
@@ -45,7 +67,7 @@ class Block(NamedTuple):
 
 def read_reply(content: str | None, finish_reason: str | None, reasoning: str | None = None) -> Reply:
     """Read the `content`, `finish_reason` and `reasoning` of one choice; None counts as no text."""
-    answer, thinking = split_thinking(_clean(content))
+    answer, thinking = split_thinking(_in_tags(_clean(content)))
     thoughts = [part for part in (_clean(reasoning).strip(), thinking) if part]
     status, reason = _judge(answer, finish_reason, thought=bool(thoughts))
     return Reply(status=status, content=answer, reasoning="\n\n".join(thoughts) or None, reason=reason)
@@ -99,6 +121,25 @@ def fenced_blocks(text: str) -> tuple[list[Block], bool]:
 def _clean(text: str | None) -> str:
     """The text without control characters, encodable as UTF-8."""
     return (text or "").translate(_UNSAFE)
+
+
+def _in_tags(text: str) -> str:
+    """The text with other families' marks of thinking as tags."""
+    if "<|channel|>" in text:
+        text = _without_channels(text)
+    return _MARK.sub(lambda mark: _MARKS[mark[0]], text)
+
+
+def _without_channels(text: str) -> str:
+    """A text in Harmony's channels: what is not in `final` stands between tags of thinking."""
+    pieces: list[str] = []
+    start, thinking = 0, False
+    for mark in _CHANNEL.finditer(text):
+        pieces += [text[start : mark.start()], "</think>" if thinking else ""]
+        thinking = mark["name"] not in (None, "final")
+        pieces.append("<think>" if thinking else "")
+        start = mark.end()
+    return "".join([*pieces, text[start:]])
 
 
 def _judge(answer: str, finish_reason: str | None, *, thought: bool) -> tuple[MemberStatus, str | None]:

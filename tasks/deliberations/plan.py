@@ -178,7 +178,8 @@ async def check_servers(plan: Deliberation) -> None:
         except ModelServerError as error:
             raise InvalidRequest(field, f"{name!r} does not answer: {error}") from error
         wanted = {member.model or server.model for member, _ in plan.posts if member.server == name} - {None}
-        if missing := sorted(str(model) for model in wanted - set(info.models)):
+        missing = sorted(str(model) for model in wanted - set(info.models)) if info.lists else []
+        if missing:
             served = ", ".join(info.models) or "none"
             raise InvalidRequest(field, f"{name!r} does not serve {', '.join(missing)}; it serves {served}")
 

@@ -37,8 +37,12 @@ from tasks.council.engines import SIMULATOR
 from tasks.council.report.markup import cell
 from tasks.deliberations.plan import council_spec
 
-QUESTION = [{"role": "user", "content": "Answer with one word: ready"}]
-TOKENS = 8
+QUESTION = [{"role": "user", "content": 'Answer with this JSON object and nothing else: {"ready": true}'}]
+SCHEMA = {"type": "object", "properties": {"ready": {"type": "boolean"}}, "required": ["ready"]}
+AS_A_BALLOT = {"type": "json_schema", "json_schema": {"name": "ready", "schema": SCHEMA, "strict": True}}
+"""Structured output is what reviews ask for."""
+TOKENS = 16
+TEMPERATURE = 0.7
 PATIENCE_S = 30.0
 """For one answer; a model that is cold may take a while."""
 UP = "conclave up --detach"
@@ -211,10 +215,17 @@ def health_state(findings: Sequence[Finding]) -> State[None]:
 
 
 async def _model(model: Model, members: list[str]) -> str:
-    """Generate a few tokens as these members would."""
+    """Generate a few tokens as these members would: with a seed, a temperature, a limit and a form for the answer."""
     server = await fresh(VLLM, model.server)
-    request_id = f"doctor-{uuid.uuid4()}"
-    call = ChatCall(QUESTION, request_id, seed=0, temperature=0.0, max_tokens=TOKENS, model=model.model)
+    call = ChatCall(
+        QUESTION,
+        f"doctor-{uuid.uuid4()}",
+        seed=0,
+        temperature=TEMPERATURE,
+        max_tokens=TOKENS,
+        model=model.model,
+        extra={"response_format": AS_A_BALLOT},
+    )
 
     async def ignore(_number: int, _error: Exception, _elapsed: int) -> None:
         """Attempts that fail are not told one by one: the last error is, by the call itself."""
@@ -222,7 +233,10 @@ async def _model(model: Model, members: list[str]) -> str:
     deadline = asyncio.get_running_loop().time() + PATIENCE_S
     given = await server.complete(call, deadline, ignore)
     simulated = " (the SIMULATOR)" if given.engine == SIMULATOR else ""
-    return f"{given.model}{simulated} gave {given.usage.completion_tokens} tokens; {len(members)} members ask it"
+    changes = (await server.dialect(await server.resolve_model(model.model))).changes
+    otherwise = f"; it takes {', '.join(changes)}" if changes else ""
+    tokens = given.usage.completion_tokens
+    return f"{given.model}{simulated} gave {tokens} tokens; {len(members)} members ask it{otherwise}"
 
 
 def _words(error: Exception) -> str:

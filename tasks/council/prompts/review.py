@@ -75,7 +75,8 @@ def review_messages(
 
 _FORM = (
     "Answer with one JSON object: `opinions` has for each label `scores`, with `score` "
-    f"({MIN_SCORE} to {MAX_SCORE}, a whole number) and `reason` (one sentence) for each criterion, and a `critique`; "
+    f"({MIN_SCORE} to {MAX_SCORE}, a whole number) and `reason` (one sentence, at most {MAX_REASON} characters) for "
+    f"each criterion, and a `critique` (at most {MAX_CRITIQUE} characters); "
     "`ranking` lists all these labels once, best first."
 )
 

@@ -12,6 +12,8 @@ import re
 import textwrap
 from collections.abc import Iterable, Sequence
 
+from tasks.council.plain import plain
+
 MAX_SHOWN = 20_000
 """Characters of one text that a report shows; the whole text is on the record."""
 WIDTH = 76
@@ -21,7 +23,6 @@ _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~:$@.-])")
 _ADDRESS = re.compile(r"\\:(?=/)|\bwww(?=\\\.)|\\@(?=\w)", re.IGNORECASE)
 """Where a bare address is parted: Prefect's second UI makes links of text whose characters are escaped."""
 _CELL = str.maketrans("<>[]", "\u2039\u203a()")
-_KEPT = "\t\u200c\u200d\u00a0\u3000"
 _WRAP = textwrap.TextWrapper(width=WIDTH, break_long_words=False, break_on_hyphens=False, replace_whitespace=False)
 
 
@@ -85,5 +86,5 @@ def _html(text: str) -> str:
 
 def _plain(text: str) -> str:
     """Text with one kind of line end and without characters that act on a reader's screen."""
-    lines = ("".join(char for char in line if char.isprintable() or char in _KEPT) for line in text.splitlines())
+    lines = map(plain, text.splitlines())
     return "\n".join(lines)

@@ -20,10 +20,11 @@ from pydantic import Field, StrictInt, StringConstraints, ValidationError
 
 from tasks.council.base import Frozen, Name, digest
 from tasks.council.exceptions import WrongUse
-from tasks.council.plain import SHOWN_INPUT, shortened
+from tasks.council.plain import SHOWN_INPUT, plain, shortened
 from tasks.council.problems import first_problem
 from tasks.council.replies import fenced_blocks
 from tasks.council.voting.election import Ballot
+from tasks.council.voting.repairs import first_object, mended
 
 Order = Literal["forward", "reverse"]
 
@@ -189,16 +190,16 @@ class _Answer(Frozen):
 
 
 def read_ballot(text: str, sheet: Sheet, criteria: Sequence[Criterion]) -> Review:
-    """The review in a model's answer, without its thinking; nothing is repaired.
+    """The review in a model's answer, without its thinking; its form is mended where it can mean one thing only.
 
-    A ranking may leave labels out, but not all. A JSON object alone or in the answer's one code fence is read.
-    Raises InvalidBallot.
+    A ranking may leave labels out, but not all. Raises InvalidBallot.
     """
-    answer = _parsed(text)
+    asked = [one.key for one in criteria]
+    answer = _parsed(mended(_json_of(text), sheet.labels, asked, MAX_REASON, MAX_CRITIQUE))
     known = dict(sheet.shown)
     _same_keys("opinions", answer.opinions, sheet.labels)
     for label, opinion in answer.opinions.items():
-        _same_keys(f"opinions.{label}.scores", opinion.scores, [one.key for one in criteria])
+        _same_keys(f"opinions.{label}.scores", opinion.scores, asked)
     _check_ranking(answer.ranking, sheet.labels)
     return Review(
         voter=sheet.voter,
@@ -209,9 +210,9 @@ def read_ballot(text: str, sheet: Sheet, criteria: Sequence[Criterion]) -> Revie
     )
 
 
-def _parsed(text: str) -> _Answer:
+def _parsed(answer: Any) -> _Answer:
     try:
-        return _Answer.model_validate(_json_of(text))
+        return _Answer.model_validate(answer)
     except ValidationError as error:
         problem = first_problem(error)
         field = ".".join(str(part)[:48] for part in problem.path) or "ballot"
@@ -248,11 +249,9 @@ def _json_of(text: str) -> Any:
     source = text.strip()
     if not source.startswith("{"):
         blocks, _ = fenced_blocks(source)
-        if len(blocks) != 1:
-            raise InvalidBallot("ballot", "it is not one JSON object")
-        source = blocks[0].code
+        source = blocks[0].code if len(blocks) == 1 else source
     try:
-        return json.loads(source, strict=False, object_pairs_hook=_unique, parse_constant=_no_number)
+        return first_object(source, _DECODER)
     except InvalidBallot:
         raise
     except (ValueError, RecursionError) as error:
@@ -264,14 +263,12 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     for key, value in pairs:
         if key in found:
             raise InvalidBallot(key[:48], "it is given twice")
-        found[key] = _plain(value) if isinstance(value, str) else value
+        found[key] = plain(value) if isinstance(value, str) else value  # xgrammar lets controls into strings
     return found
-
-
-def _plain(text: str) -> str:
-    """Text without control characters and lone surrogates; xgrammar lets a model write them into strings."""
-    return "".join(char for char in text if char.isprintable() or char in "\n\t\u200c\u200d\u00a0\u3000")
 
 
 def _no_number(constant: str) -> NoReturn:
     raise InvalidBallot("ballot", f"{constant} is no number of JSON")
+
+
+_DECODER = json.JSONDecoder(strict=False, object_pairs_hook=_unique, parse_constant=_no_number)

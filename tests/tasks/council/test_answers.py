@@ -117,6 +117,33 @@ def test_anything_but_a_whole_answer_has_a_status_and_a_reason(
     assert reply.reason
 
 
+HARMONY = (
+    "<|channel|>analysis<|message|>The user wants a number.<|end|><|start|>assistant<|channel|>commentary"
+    "<|message|>checking<|end|><|start|>assistant<|channel|>final<|message|>It is 42.<|return|>"
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "answer", "thinking"),
+    [
+        (HARMONY, "It is 42.", "The user wants a number.\n\nchecking"),
+        ("<|channel|>analysis<|message|>cut off before", "", "cut off before"),
+        ("<|channel|>final <|constrain|>json<|message|>{}", "{}", None),
+        ("<thought>t</thought>Answer", "Answer", "t"),
+        ("<reasoning>t</reasoning>Answer", "Answer", "t"),
+        ("[THINK]t[/THINK]Answer", "Answer", "t"),
+        ("<|START_THINKING|>t<|END_THINKING|>Answer", "Answer", "t"),
+        ("\u25c1think\u25b7t\u25c1/think\u25b7Answer", "Answer", "t"),
+        ("<seed:think>t</seed:think>Answer", "Answer", "t"),
+        ("a[THINK_TIME] and <|channel|>", "a[THINK_TIME] and <|channel|>", None),
+    ],
+)
+def test_each_familys_marks_of_thinking_are_known(content: str, answer: str, thinking: str | None) -> None:
+    """None of it poses as the answer."""
+    reply = read_reply(content, "stop")
+    assert (reply.content, reply.reasoning) == (answer, thinking)
+
+
 def test_an_invalid_answer_names_its_finish_reason() -> None:
     """So that a reader can act on it."""
     assert read_reply("x", "abort").reason == "The server ended the answer with finish_reason 'abort'."

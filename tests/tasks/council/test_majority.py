@@ -48,11 +48,47 @@ Form = Choice | Number | TextExact
         ("ANSWER: __init__", TextExact(), "__init__"),
         ("ANSWER:  two   words ", TextExact(), "two words"),
         ("ANSWER: `x*`", TextExact(), "x*"),
+        (r"ANSWER: \boxed{42}", Number(), "42"),
+        (r"ANSWER: $\boxed{\text{yes}}$.", YES_NO, "Yes"),
+        (r"Therefore \boxed{1,234} it is", Number(), "1234"),
+        (r"\boxed{1} or \boxed{2}", Number(), "2"),
+        ("ANSWER: *yes*", YES_NO, "Yes"),
+        ("ANSWER: ***yes***", YES_NO, "Yes"),
+        ("* ANSWER: 42", Number(), "42"),
+        ("- **Answer:** no", YES_NO, "No"),
+        ("3. ANSWER: no", YES_NO, "No"),
+        ("Final answer: no", YES_NO, "No"),
+        ("**Final Answer:** (b) no", YES_NO, "No"),
+        ("ANSWER: a) yes", YES_NO, "Yes"),
+        ("ANSWER: b", YES_NO, None),
+        ("ANSWER: A) B", Choice(options=("A", "B")), None),
+        ("ANSWER: 42 km", Number(), "42"),
+        ("ANSWER: 9.81 m/s2", Number(), "9.81"),
+        ("ANSWER: 37 \u00b0C", Number(), "37"),
+        ("ANSWER: 5 million", Number(), None),
+        ("ANSWER: 5 m", Number(), None),
+        ("ANSWER: 42 or 43", Number(), None),
+        ("ANSWER: _private_", TextExact(), "_private_"),
     ],
 )
 def test_an_answer_is_read_from_its_line(line: str, form: Form, answer: str | None) -> None:
     """Markdown around it and the way of writing it do not matter; anything else is no answer."""
     assert answer_of(f"Because of this.\n\n{line}\n", form) == answer
+
+
+@pytest.mark.parametrize(
+    ("text", "form", "answer"),
+    [
+        ("Yes.", YES_NO, "Yes"),
+        (" 42 ", Number(), "42"),
+        ("yes or no", YES_NO, None),
+        ("Yes\nno", YES_NO, None),
+        ("yes", TextExact(), None),
+    ],
+)
+def test_a_text_that_is_nothing_but_an_answer_is_one(text: str, form: Form, answer: str | None) -> None:
+    """Where a form says what an answer looks like; any text could be an exact one."""
+    assert answer_of(text, form) == answer
 
 
 def test_the_last_answer_counts() -> None:

@@ -1,0 +1,113 @@
+"""What a server's API takes of a request: all of it as vLLM does, or less, as its refusals have told.
+
+One table says which field may be asked for in another way, or left out: none of them changes what is asked, only how
+far it is bounded or repeatable. The words of refusals are those of OpenAI's API reference (`unsupported_parameter`,
+`unsupported_value`), of pydantic's 422, and of servers that reports of their users quote.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, replace
+from typing import Any
+
+REFUSING = (400, 422)
+"""HTTP statuses with which a field is refused."""
+
+NEXT: dict[tuple[str, str], str | None] = {
+    ("max_tokens", "max_tokens"): "max_completion_tokens",
+    ("max_tokens", "max_completion_tokens"): None,
+    ("temperature", "temperature"): None,
+    ("seed", "seed"): None,
+    ("stream_options", "stream_options"): None,
+    ("response_format", "json_schema"): "json_object",
+    ("response_format", "json_object"): None,
+}
+"""By field, and by how it was asked for: how it is asked for next; None: not at all."""
+
+_UNSUPPORTED = re.compile(
+    r"unsupported|not (?:be )?supported|n't support|not support|unavailable|not (?:be )?(?:allowed|permitted|accepted)"
+    r"|unexpected|unknown|unrecogni[sz]ed|extra[_ ](?:inputs|fields|forbidden)|only the default|not one of"
+    r"|must be (?:one of|'?(?:text|json_object))",
+    re.IGNORECASE,
+)
+_TOO_MUCH = re.compile(r"too (?:large|long|many|big)|exceed|greater than|context length|maximum", re.IGNORECASE)
+"""A value out of bounds is the caller's, and asking in another way would hide it."""
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How a server is asked: what stands in place of a field, None where it is left out."""
+
+    max_tokens: str | None = "max_tokens"
+    temperature: str | None = "temperature"
+    seed: str | None = "seed"
+    stream_options: str | None = "stream_options"
+    response_format: str | None = "json_schema"
+
+    @property
+    def changes(self) -> tuple[str, ...]:
+        """What is asked for otherwise than of vLLM: `no seed`, `max_completion_tokens for max_tokens`."""
+        usual, changes = Dialect(), []
+        for field in vars(usual):
+            now, before = getattr(self, field), getattr(usual, field)
+            if now != before:
+                changes.append(f"no {before}" if now is None else f"{now} for {before}")
+        return tuple(changes)
+
+    def spoken(self, payload: dict[str, Any]) -> dict[str, Any]:
+        """The request as this server takes it."""
+        spoken = dict(payload)
+        for field in ("temperature", "seed", "stream_options"):
+            if getattr(self, field) is None:
+                spoken.pop(field, None)
+        if self.max_tokens != "max_tokens" and "max_tokens" in spoken:
+            limit = spoken.pop("max_tokens")
+            if self.max_tokens:
+                spoken[self.max_tokens] = limit
+        if _form(spoken) == "json_schema" and self.response_format != "json_schema":
+            spoken["response_format"] = {"type": self.response_format}
+        if self.response_format is None:
+            spoken.pop("response_format", None)
+        return spoken
+
+    def after(self, status: int, body: bytes, sent: dict[str, Any]) -> tuple[Dialect, str] | None:
+        """How to ask once this refusal came for what was `sent`, and the field; None where it is about no field."""
+        if status not in REFUSING:
+            return None
+        told = body[:65_536].decode(errors="replace")
+        if not _UNSUPPORTED.search(told) or _TOO_MUCH.search(told):
+            return None
+        for field in _named(told):
+            asked = getattr(self, field)
+            present = _form(sent) == asked if field == "response_format" else asked in sent
+            if asked is not None and present:
+                return replace(self, **{field: NEXT[field, asked]}), asked
+        return None
+
+
+def left_out(fields: tuple[str, ...]) -> Dialect:
+    """The dialect of a server of which somebody says that it takes none of these fields."""
+    return Dialect(**dict.fromkeys(fields, None))
+
+
+def _form(payload: dict[str, Any]) -> str | None:
+    form = payload.get("response_format")
+    return str(form.get("type")) if isinstance(form, dict) else None
+
+
+def _named(told: str) -> list[str]:
+    """The fields that a refusal may be about: the one that it names as such, else those in its words."""
+    by_name = {"json_schema": "response_format", "json_object": "response_format", "response format": "response_format"}
+    try:
+        error = json.loads(told).get("error")
+        param = str(error.get("param") or "").partition(".")[0] if isinstance(error, dict) else ""
+    except (ValueError, AttributeError, RecursionError):
+        param = ""
+    fields = tuple(dict.fromkeys(field for field, _ in NEXT))
+    if param in fields:
+        return [param]
+    lowered = told.lower()
+    named = [field for field in fields if re.search(rf"\b{field}\b", lowered)]
+    return named + [field for words, field in by_name.items() if words in lowered and field not in named]
