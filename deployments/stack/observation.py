@@ -1,6 +1,7 @@
 """What is told of the local stack: `status`, and the `environment` that a process needs to use it."""
 
 import os
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 from urllib.parse import urlsplit
@@ -69,9 +70,7 @@ def environment(status: StackStatus) -> dict[str, str]:
     if record is None:
         return {"CONCLAVE_HOME": status.home}
     parts = record.parts
-    for name in PART_NAMES:
-        if name in parts and not parts[name].external:
-            refuse_stranger(parts[name].url)
+    _refuse_strangers(parts)
     values = {
         "CONCLAVE_HOME": status.home,
         "NATS_URL": parts["nats"].url,
@@ -95,6 +94,12 @@ def environment(status: StackStatus) -> dict[str, str]:
         environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(paths.ray_token)}
         environ |= {"RAY_AUTH_TOKEN": "", **_RAY_ON_LOOPBACK}  # a token of the user's own would come first
     return environ
+
+
+def _refuse_strangers(parts: Mapping[str, PartRecord]) -> None:
+    for part in parts.values():
+        if not part.external:
+            refuse_stranger(part.url)
 
 
 def authorization(status: StackStatus, part: Literal["prefect", "llm"]) -> dict[str, str]:

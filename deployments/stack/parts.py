@@ -84,9 +84,16 @@ def recall(name: str, record: PartRecord) -> Part:
 
 
 def ask_part(part: Part, settings: Settings) -> dict[str, str]:
-    """Ask a part its question; gives a model server's models and owners. Raises `NoAnswerError`."""
+    """Ask a part its question, if it is the one at its port; gives a model server's models and owners.
+
+    Raises `NoAnswerError`.
+    """
     if not part.external:
         refuse_stranger(part.url)
+    return _answer(part, settings)
+
+
+def _answer(part: Part, settings: Settings) -> dict[str, str]:
     if part.name == "nats":
         probes.ask_nats(part.url)
         if not part.external:
