@@ -198,13 +198,18 @@ def _note_models(answers: Answers, options: UpOptions, settings: Settings, recor
         return
     record.simulated = SIMULATOR_OWNER in listed.values()
     wanted = options.model or settings.llm_model
-    if wanted in listed or (wanted and not listed):  # a server that has no list may have any model
+    if _may_have(listed, wanted):
         record.model = wanted
     elif listed and not options.model and (record.simulated or not wanted):
         record.model = next(iter(listed))
     else:
         url, names = without_credentials(record.parts["llm"].url), ", ".join(listed)
         raise StackOptionsError(f"{url} does not serve {wanted or 'any model'}; it lists: {names}")
+
+
+def _may_have(listed: dict[str, str], wanted: str | None) -> bool:
+    """Whether a server may have a model: it lists it, or has no list."""
+    return wanted in listed or bool(wanted and not listed)
 
 
 def _patience(settings: Settings) -> float:

@@ -19,7 +19,7 @@ from blocks.record import subjects
 from blocks.record.envelope import Event
 from blocks.record.events import Fence, Record
 from blocks.record.leases import Lease
-from blocks.vllm_server import VLLM
+from blocks.vllm_server import VLLM, ServerInfo
 from tasks.council.council import CouncilSpec, Member
 from tasks.council.engines import UNKNOWN, engine_of
 from tasks.council.exceptions import InvalidRequest
@@ -177,11 +177,15 @@ async def check_servers(plan: Deliberation) -> None:
             raise InvalidRequest(field, f"{name!r}: {error}") from error
         except ModelServerError as error:
             raise InvalidRequest(field, f"{name!r} does not answer: {error}") from error
-        wanted = {member.model or server.model for member, _ in plan.posts if member.server == name} - {None}
-        missing = sorted(str(model) for model in wanted - set(info.models)) if info.lists else []
-        if missing:
+        wanted = {member.model or server.model for member, _ in plan.posts if member.server == name}
+        if missing := _not_served(wanted, info):
             served = ", ".join(info.models) or "none"
             raise InvalidRequest(field, f"{name!r} does not serve {', '.join(missing)}; it serves {served}")
+
+
+def _not_served(wanted: set[str | None], info: ServerInfo) -> list[str]:
+    """Those of the models that a server does not list; none of one that has no list."""
+    return sorted(str(model) for model in wanted - {None, *info.models}) if info.lists else []
 
 
 async def _servers(plan: Deliberation, must_exist: bool = True) -> dict[str, Server]:
