@@ -133,29 +133,39 @@ def chat_payload(
 
 
 def read_completion(body: bytes, model: str, engine: str) -> Completion:
-    """Completion from a body; raises ModelServerUnavailable where it is none, or was broken off."""
+    """Completion from a body; raises ModelServerUnavailable where it is none, or was broken off.
+
+    Raises ModelServerRefused where it is an error that will not pass, or the model's refusal.
+    """
     try:
         answer = json.loads(body)
         error = None if answer.get("choices") else answer.get("error")
-        choice = {"message": {}} if error else answer["choices"][0]
-        message = choice["message"]
-        content, thinking = _parts(message.get("content"))
-        named = _piece(message.get("reasoning") or message.get("reasoning_content"))
-        completion = Completion(
-            content=None if message.get("content") is None else sound(content),
-            reasoning=sound("\n\n".join(filter(None, (named, thinking)))) or None,
-            finish_reason=_end(choice) or None,
-            usage=_usage(answer.get("usage")),
-            model=read_name(answer.get("model")) or model,
-            engine=_engine(answer, engine),
-        )
+        message = {} if error else answer["choices"][0]["message"]
+        completion = None if error else _answered(answer, model, engine)
+        said = _declined(message)
     except _MALFORMED:
         raise ModelServerUnavailable(f"the answer is no completion: {_shown(body)}") from None
-    if error:
+    if completion is None:
         raise _error_inside(error, body)
-    if not completion.content and (said := _declined(message)):
+    if not completion.content and said:
         raise ModelServerRefused(f"the model refuses to answer: {said}")
     return _whole(completion)
+
+
+def _answered(answer: dict[str, Any], model: str, engine: str) -> Completion:
+    """The first choice of an answer; raises one of `_MALFORMED` where it has another shape."""
+    choice = answer["choices"][0]
+    message = choice["message"]
+    content, thinking = _parts(message.get("content"))
+    named = _piece(message.get("reasoning") or message.get("reasoning_content"))
+    return Completion(
+        content=None if message.get("content") is None else sound(content),
+        reasoning=sound("\n\n".join(filter(None, (named, thinking)))) or None,
+        finish_reason=_end(choice) or None,
+        usage=_usage(answer.get("usage")),
+        model=read_name(answer.get("model")) or model,
+        engine=_engine(answer, engine),
+    )
 
 
 async def read_stream(response: aiohttp.ClientResponse, model: str, engine: str, max_bytes: int) -> Completion:

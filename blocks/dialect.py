@@ -97,17 +97,22 @@ def _form(payload: dict[str, Any]) -> str | None:
     return str(form.get("type")) if isinstance(form, dict) else None
 
 
+FIELDS = tuple(dict.fromkeys(field for field, _ in NEXT))
+_IN_WORDS = {
+    **{field: re.compile(rf"\b{field}\b") for field in FIELDS},
+    "response_format": re.compile(r"\bresponse[_ ]format\b|\bjson_(?:schema|object)\b"),
+}
+
+
 def _named(told: str) -> list[str]:
     """The fields that a refusal may be about: the one that it names as such, else those in its words."""
-    by_name = {"json_schema": "response_format", "json_object": "response_format", "response format": "response_format"}
+    param = _param(told)
+    return [param] if param in FIELDS else [field for field in FIELDS if _IN_WORDS[field].search(told.lower())]
+
+
+def _param(told: str) -> str:
+    """What OpenAI's API names as the refused parameter; empty elsewhere."""
     try:
-        error = json.loads(told).get("error")
-        param = str(error.get("param") or "").partition(".")[0] if isinstance(error, dict) else ""
-    except (ValueError, AttributeError, RecursionError):
-        param = ""
-    fields = tuple(dict.fromkeys(field for field, _ in NEXT))
-    if param in fields:
-        return [param]
-    lowered = told.lower()
-    named = [field for field in fields if re.search(rf"\b{field}\b", lowered)]
-    return named + [field for words, field in by_name.items() if words in lowered and field not in named]
+        return str(json.loads(told)["error"]["param"]).partition(".")[0]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return ""
