@@ -279,13 +279,14 @@ def _verdict(status: str) -> Text:
 
 
 def _members(result: ItemResult, console: Console) -> Table:
-    """Members by rank, with what became of their later stages where the width allows it."""
+    """Members by rank, with what became of their later stages, and the figures, where the width allows it."""
     votes = ["votes"] if any(entry.votes is not None for entry in result.results) else []
     kinds = [kind for kind in later_kinds(result) if kind != SYNTHESIZE]
     first = ["rank", "member", "status", "score", *votes]
     unbounded = console.options.update(max_width=1000)
-    for shown in (kinds, []):
-        table = _member_table(result, [*first, *shown, "seconds", "tokens"], shown)
+    costs = ["seconds", "tokens"]
+    for columns in ([*first, *kinds, *costs], [*first, *costs], first, ["member", "status"]):
+        table = _member_table(result, columns, [kind for kind in kinds if kind in columns])
         if Measurement.get(console, unbounded, table).maximum <= console.width:
             break
     return table

@@ -5,6 +5,10 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=$1
 
+case $PWD in
+  *[[:space:]]*) echo "Ray cannot start from a folder with a blank in its name: move or clone this one ($PWD)" >&2; exit 1 ;;
+esac
+
 . infra/system.sh
 
 is_311() { "$1" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; }

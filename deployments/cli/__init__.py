@@ -8,11 +8,14 @@ part of it does not answer.
 from __future__ import annotations
 
 import gc
+import io
+import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from deployments.cli import councils, dead, deliberations, evaluation, stack
+from deployments.cli import councils, dead, deliberations, evaluation, stack, support
 
 __all__ = ["app", "main"]
 
@@ -38,7 +41,25 @@ app.add_typer(dead.app, name="dead", rich_help_panel=deliberations.PANEL)
 def main() -> None:
     """Entry point."""
     gc.set_threshold(GARBAGE_EVERY)
+    _tolerate_other_encodings()
+    _require_working_directory()
     app()
+
+
+def _tolerate_other_encodings() -> None:
+    """Show what a terminal's encoding has no sign for as a question mark: a decided one must not end in an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def _require_working_directory() -> None:
+    """Say so where it was removed: Ray needs one, and says then that there is no cluster."""
+    try:
+        Path.cwd()
+    except OSError as error:
+        support.say(f"the working directory cannot be used ({error.strerror}): cd to one that is there")
+        raise SystemExit(support.WRONG_USE) from None
 
 
 @app.callback()

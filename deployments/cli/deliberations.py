@@ -97,7 +97,7 @@ def deliberate(
     from tasks.council.models import DeliberationRequest, check_id
 
     if task == "-":
-        asked["task"] = sys.stdin.read()
+        asked["task"] = guarded(_standard_input)
     if answer_format is not None:
         asked["answer_format"] = guarded(lambda: format_of(answer_format))
     guarded(lambda: (DeliberationRequest.read(asked), check_id(id_ or "new")))
@@ -108,6 +108,16 @@ def deliberate(
 
     starts = starting(Path(stack.home)) if stack.database == "sqlite" else at_will()
     _present(run(run_deliberation(asked, id_ or str(uuid.uuid4()), TerminalWatcher(), starts)), as_json)
+
+
+def _standard_input() -> str:
+    """What is read there. Raises WrongUse where it is no UTF-8."""
+    from tasks.council.exceptions import WrongUse
+
+    try:
+        return sys.stdin.buffer.read().decode()
+    except UnicodeDecodeError as error:
+        raise WrongUse(f"standard input: it is not UTF-8 (byte {error.start})") from None
 
 
 def watch(deliberation_id: Id, as_json: AsJson = False) -> None:

@@ -63,7 +63,10 @@ def running_stack() -> StackStatus:
 def use(found: StackStatus) -> None:
     """Take on what a process needs to use this stack; before Prefect and Ray are imported."""
     from deployments.stack import environment
+    from deployments.stack.observation import without_socks
 
+    for name in os.environ.keys() - without_socks(os.environ).keys():
+        del os.environ[name]
     os.environ.update(guarded(lambda: environment(found)))
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_DEBUG_LEVEL", "CRITICAL")  # tracebacks while its server is away

@@ -17,7 +17,7 @@ from blocks import names
 from deployments.settings import Settings
 from deployments.stack import processes
 from deployments.stack.models import StackRecord
-from deployments.stack.observation import MAX_PARAMETERS, environment, status
+from deployments.stack.observation import MAX_PARAMETERS, environment, status, without_socks
 from deployments.stack.parts import WORKER, model_key
 from deployments.stack.paths import StackPaths, read_key, write_private
 
@@ -105,7 +105,8 @@ def write_environments(settings: Settings, paths: StackPaths, record: StackRecor
     }
     for name, part in record.parts.items():
         if not part.external:
-            inherited = INHERITED["simulator" if name == "llm" and record.simulated else name].of(os.environ)
+            names_of = INHERITED["simulator" if name == "llm" and record.simulated else name]
+            inherited = names_of.of(without_socks(os.environ))
             if not record.parts["prefect"].external:
                 inherited.pop("PREFECT_API_KEY", None)  # it is for another Prefect
             lines = [f"{key}={shlex.quote(value)}\n" for key, value in (inherited | own[name]()).items()]
@@ -149,7 +150,7 @@ def _ray(settings: Settings) -> dict[str, str]:
 
 def _worker(settings: Settings, record: StackRecord) -> dict[str, str]:
     told = environment(status(settings, ask=False))
-    mine = Names(("CONCLAVE_HOME", names.VARIABLE, "NATS_URL", "PREFECT_*", "RAY_*")).of(told)
+    mine = Names(("CONCLAVE_HOME", names.VARIABLE, "NATS_URL", "PREFECT_*", "RAY_*", "NO_PROXY", "no_proxy")).of(told)
     mine["CONCLAVE_WORKER_HEALTH"] = record.parts[WORKER].url.rpartition("/")[2]
     mine["PREFECT_WORKER_QUERY_SECONDS"] = os.environ.get("PREFECT_WORKER_QUERY_SECONDS") or "0.25"
     mine["PREFECT_CLI_PROMPT"] = "false"

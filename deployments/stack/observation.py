@@ -87,13 +87,32 @@ def environment(status: StackStatus) -> dict[str, str]:
         values["PREFECT_SERVER_API_MAX_PARAMETER_SIZE"] = str(MAX_PARAMETERS)
     if not parts["llm"].external:
         values["CONCLAVE_LLM_API_KEY"] = record.llm_key or read_key(paths.llm_key)
-    environ = {name: value for name, value in values.items() if value}
+    environ = {name: value for name, value in values.items() if value} | past_proxies(os.environ)
     # A key that the shell has now is newer than the one that `up` was given.
     environ |= {name: value for name, value in record.given.items() if not os.environ.get(name)}
     if not parts["ray"].external:
         environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(paths.ray_token)}
         environ |= {"RAY_AUTH_TOKEN": "", **_RAY_ON_LOOPBACK}  # a token of the user's own would come first
     return environ
+
+
+LOOPBACK = "127.0.0.1,localhost,::1"
+PROXIES = ("http_proxy", "https_proxy", "all_proxy")
+
+
+def past_proxies(environ: Mapping[str, str]) -> dict[str, str]:
+    """What lets all clients of a process reach our parts past the proxies of its environment, if it has any."""
+    if not any(environ.get(name) or environ.get(name.upper()) for name in PROXIES):
+        return {}
+    known = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
+    listed = known if "127.0.0.1" in known.split(",") else ",".join(filter(None, (known, LOOPBACK)))
+    return {"no_proxy": listed, "NO_PROXY": listed}
+
+
+def without_socks(environ: Mapping[str, str]) -> dict[str, str]:
+    """An environment without proxies by SOCKS, at which Prefect's client fails even where it would not ask them."""
+    socks = {name for name in (*PROXIES, *map(str.upper, PROXIES)) if environ.get(name, "").startswith("socks")}
+    return {name: value for name, value in environ.items() if name not in socks}
 
 
 def _refuse_strangers(parts: Mapping[str, PartRecord]) -> None:

@@ -152,11 +152,13 @@ class StackPaths:
             before.replace(after)
 
     def load_record(self) -> StackRecord | None:
-        """What was remembered of a stack that was started here, or None."""
+        """What was remembered of a stack that was started here, or None. Raises StackError where it cannot be read."""
         try:
             return StackRecord.model_validate_json(self.record.read_text())
         except (FileNotFoundError, ValueError):
             return None
+        except OSError as error:
+            raise StackError(f"cannot read the home {self.home}: {error.strerror or error}") from error
 
 
 def is_private(directory: Path) -> bool:

@@ -31,7 +31,7 @@ class Picky:
     def __init__(self, refuse: Any) -> None:
         self.refuse, self.seen = refuse, []  # type: ignore[var-annotated]
 
-    async def __call__(self, request: web.Request) -> web.Response:
+    async def answer(self, request: web.Request) -> web.Response:
         body = await request.json()
         self.seen.append(body)
         refused = self.refuse(body)
@@ -95,7 +95,7 @@ async def test_a_field_that_a_server_refuses_is_asked_for_otherwise_and_remember
 ) -> None:
     """No attempt of the call is spent on it, and the next call asks in the right way at once."""
     server = Picky(refuse)
-    async with answering(server) as asker:
+    async with answering(server.answer) as asker:
         block = asker.block(**{name: value for name, value in fields.items() if name == "stream"})
         await asker.ask(server=block, call={"max_tokens": 64, **fields.get("call", {})})
         asked = len(server.seen)
@@ -111,7 +111,7 @@ async def test_a_field_that_a_server_refuses_is_asked_for_otherwise_and_remember
 async def test_a_block_says_what_its_server_takes_not(answering: Any) -> None:
     """Then it is not asked even once."""
     server = Picky(lambda _body: None)
-    async with answering(server) as asker:
+    async with answering(server.answer) as asker:
         await asker.ask(omit=["seed", "temperature", "max_tokens", "response_format"], call={"extra": JSON_SCHEMA})
 
     assert {"seed", "temperature", "max_tokens", "max_completion_tokens", "response_format"} & set(
@@ -133,7 +133,7 @@ async def test_a_value_that_is_refused_is_the_callers(answering: Any, answer: An
     from blocks.exceptions import ModelServerRefused
 
     server = Picky(lambda _body: (400, answer))
-    async with answering(server) as asker:
+    async with answering(server.answer) as asker:
         with pytest.raises(ModelServerRefused):
             await asker.ask()
 

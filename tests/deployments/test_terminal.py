@@ -106,6 +106,14 @@ def test_where_they_do_not_fit_the_later_stages_are_left_out() -> None:
     assert "agent-architect-002: revise-1: HTTP 500: gone" in lines
 
 
+def test_forty_columns_are_enough() -> None:
+    """A member has a line and not a letter a line; figures that do not fit are left to wider ones."""
+    lines = shown(body(planned(strategy="synthesize", rounds=1)), width=40)
+    assert max(map(len, lines)) <= 40
+    start = next(number for number, line in enumerate(lines) if line.startswith("member"))
+    assert {line.split()[0] for line in lines[start + 1 : start + 4]} == set(MEMBERS)
+
+
 @pytest.mark.parametrize(
     ("fields", "failed", "titled", "told"),
     [

@@ -1,0 +1,106 @@
+"""Shells, folders and environments in which the command is run, each as users have met it; no stack is needed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from deployments.stack.observation import past_proxies, without_socks
+
+ROOT = Path(__file__).parents[2]
+CONCLAVE = str(Path(sys.executable).with_name("conclave"))
+ADDRESSES = ("PREFECT_API_URL", "NATS_URL", "RAY_ADDRESS", "VLLM_URL", "CONCLAVE_HOME")
+
+
+def run(
+    *arguments: str, cwd: Path | None = None, stdin: bytes = b"", **environ: str
+) -> subprocess.CompletedProcess[bytes]:
+    """The command in a shell of its own."""
+    shell = {name: value for name, value in os.environ.items() if name not in ADDRESSES}
+    return subprocess.run(
+        [CONCLAVE, *arguments], cwd=cwd, input=stdin, env={**shell, **environ}, capture_output=True, timeout=60
+    )
+
+
+def one_line(told: bytes) -> str:
+    """What was told, which is a line and no traceback."""
+    text = told.decode()
+    assert "Traceback" not in text
+    assert len(text.splitlines()) == 1, text
+    return text
+
+
+def test_standard_input_that_is_no_utf_8_is_wrong_use(tmp_path: Path) -> None:
+    """Also where the locale says that it is something else."""
+    done = run("deliberate", "-", stdin=b"caf\xe9", CONCLAVE_HOME=str(tmp_path), PYTHONIOENCODING="utf-8")
+    assert done.returncode == 2
+    assert "standard input: it is not UTF-8 (byte 3)" in one_line(done.stderr)
+
+
+def test_an_output_that_cannot_show_a_character_is_no_error(tmp_path: Path) -> None:
+    """It shows a question mark for it."""
+    home = tmp_path / "日本"
+    done = run("status", CONCLAVE_HOME=str(home), PYTHONIOENCODING="latin-1")
+    assert b"Traceback" not in done.stderr
+    assert done.returncode in (0, 6)
+
+
+@pytest.mark.parametrize("verb", [("status",), ("result", "x"), ("up", "--detach", "--simulate")])
+def test_a_home_that_is_a_file_is_a_line(tmp_path: Path, verb: tuple[str, ...]) -> None:
+    """That names it."""
+    (tmp_path / "home").write_text("")
+    done = run(*verb, CONCLAVE_HOME=str(tmp_path / "home"))
+    assert done.returncode == 6
+    assert str(tmp_path / "home") in one_line(done.stderr)
+
+
+def test_a_working_directory_that_is_gone_is_a_line(tmp_path: Path) -> None:
+    """Else Ray says that there is no cluster."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    script = f'cd "{gone}" && rmdir "{gone}" && exec "{CONCLAVE}" result x'
+    done = subprocess.run(["bash", "-c", script], capture_output=True, timeout=60)
+    assert done.returncode == 2
+    assert "the working directory cannot be used" in one_line(done.stderr)
+
+
+def test_the_command_finds_its_own_packages_whatever_stands_on_the_path(tmp_path: Path) -> None:
+    """Somebody's `tasks.py` is not taken for ours."""
+    for name in ("tasks", "flows", "blocks", "infra"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('not ours')")
+    done = run("retally", "--help", PYTHONPATH=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert b"borda" in done.stdout
+
+
+def test_a_folder_with_a_blank_in_its_name_is_refused_before_anything_is_installed(tmp_path: Path) -> None:
+    """Ray runs an unquoted path, and says in its log alone that it could not."""
+    checkout = tmp_path / "my checkout"
+    (checkout / "infra").mkdir(parents=True)
+    shutil.copy(ROOT / "infra/setup.sh", checkout / "infra")
+    done = subprocess.run(["bash", "infra/setup.sh", ".venv"], cwd=checkout, capture_output=True, timeout=60)
+    assert done.returncode == 1
+    assert "blank in its name" in one_line(done.stderr)
+
+
+def test_our_parts_are_asked_past_the_proxies_of_the_environment() -> None:
+    """Whatever else goes through one; and nothing is said where there is none."""
+    assert past_proxies({}) == {}
+    expected = "inside.example,127.0.0.1,localhost,::1"
+    assert past_proxies({"HTTP_PROXY": "http://p", "NO_PROXY": "inside.example"}) == {
+        "no_proxy": expected,
+        "NO_PROXY": expected,
+    }
+    known = {"https_proxy": "http://p", "no_proxy": "127.0.0.1"}
+    assert past_proxies(known)["no_proxy"] == "127.0.0.1"
+
+
+def test_a_proxy_by_socks_ends_nothing() -> None:
+    """Prefect's client would fail to be made, though it would not ask that proxy."""
+    given = {"ALL_PROXY": "socks5://p:1", "http_proxy": "socks5h://p:1", "HTTPS_PROXY": "http://p:2", "X": "socks"}
+    assert without_socks(given) == {"HTTPS_PROXY": "http://p:2", "X": "socks"}
