@@ -28,9 +28,9 @@ ENDS = {
     **dict.fromkeys(("max_tokens", "max_output_tokens", "max_length", "model_length"), "length"),
 }
 """Other servers' words for the two ends of an answer that OpenAI's API calls `stop` and `length`."""
-TOO_MANY = 429
-"""HTTP status of a rate limit."""
-RETRYABLE = (408, 425, TOO_MANY)
+LIMITS = (429, 529)
+"""HTTP statuses of a limit of calls in a time: too many of ours (RFC 6585), or of everybody's (Anthropic's API)."""
+RETRYABLE = (408, 425, 429)
 """HTTP statuses below 500 that are worth another attempt."""
 SHOWN_BYTES = 64 * 1024
 MAX_NAME = 200
@@ -181,7 +181,7 @@ async def read_stream(response: aiohttp.ClientResponse, model: str, engine: str,
 def read_error(body: bytes) -> str:
     """Message of an error body, one line; vLLM's is an object, its 401 a plain string, FastAPI's `detail`."""
     try:
-        answer = json.loads(body)
+        answer = json.loads(body[:SHOWN_BYTES])  # what is longer is no error that anybody reads
         error = answer.get("error", answer.get("detail", answer)) if isinstance(answer, dict) else answer
         message = error.get("message", error) if isinstance(error, dict) else error
         return one_line(sound(str(message)), SHOWN_BYTES)
@@ -222,7 +222,7 @@ def _error_inside(error: Any, data: bytes) -> ModelServerError:
     code = _code(error)
     final = code is not None and 400 <= code < 500 and code not in RETRYABLE
     text = f"error inside the answer{'' if code is None else f' ({code})'}: {read_error(data)}"
-    return ModelServerRefused(text) if final else ModelServerUnavailable(text, limited=code == TOO_MANY)
+    return ModelServerRefused(text) if final else ModelServerUnavailable(text, limited=code in LIMITS)
 
 
 def _code(error: Any) -> int | None:

@@ -1,8 +1,8 @@
 """What a server's API takes of a request: all of it as vLLM does, or less, as its refusals have told.
 
-One table says which field may be asked for in another way, or left out: none of them changes what is asked, only how
-far it is bounded or repeatable. The words of refusals are those of OpenAI's API reference (`unsupported_parameter`,
-`unsupported_value`), of pydantic's 422, and of servers that reports of their users quote.
+One table says which field may be asked for in another way, or left out: none of them changes the task, only how an
+answer to it is drawn, bounded or formed. The words of refusals are those of OpenAI's API reference
+(`unsupported_parameter`, `unsupported_value`), of pydantic's 422, and of servers that reports of their users quote.
 """
 
 from __future__ import annotations
@@ -100,13 +100,14 @@ def _form(payload: dict[str, Any]) -> str | None:
 FIELDS = tuple(dict.fromkeys(field for field, _ in NEXT))
 _IN_WORDS = {
     **{field: re.compile(rf"\b{field}\b") for field in FIELDS},
+    "max_tokens": re.compile(r"\bmax_(?:completion_)?tokens\b"),
     "response_format": re.compile(r"\bresponse[_ ]format\b|\bjson_(?:schema|object)\b"),
 }
 
 
 def _named(told: str) -> list[str]:
     """The fields that a refusal may be about: the one that it names as such, else those in its words."""
-    param = _param(told)
+    param = _param(told).replace("max_completion_tokens", "max_tokens")
     return [param] if param in FIELDS else [field for field in FIELDS if _IN_WORDS[field].search(told.lower())]
 
 

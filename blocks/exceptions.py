@@ -64,8 +64,8 @@ class ModelServerError(ConclaveError):
 class ModelServerUnavailable(ModelServerError):
     """The server is away, overloaded, or broke off in mid-answer; another attempt may succeed.
 
-    `retry_after_s`: it asks to be left alone for so many seconds. `limited`: by a limit of calls in a time, which says
-    nothing about the server's health, so that waiting is all that helps.
+    `retry_after_s`: it asks to be left alone for so many seconds. `limited`: by a limit of calls in a time, so
+    that waiting is all that helps.
     """
 
     def __init__(self, message: str, retry_after_s: float | None = None, limited: bool = False) -> None:

@@ -29,7 +29,7 @@ def server_root(url: str) -> str:
 
     A path with another version in it, such as `/api/paas/v4` or `/v1beta/openai`, is kept: its endpoints lie below.
     """
-    return url.rstrip("/").removesuffix("/v1").rstrip("/")
+    return url.rstrip("/").removesuffix("/chat/completions").removesuffix("/v1").rstrip("/")
 
 
 def api_of(root: str) -> str:

@@ -33,9 +33,9 @@ from tenacity import (
 from tenacity.stop import stop_base
 
 from blocks.chat import (
+    LIMITS,
     RETRYABLE,
     SHOWN_BYTES,
-    TOO_MANY,
     ChatCall,
     Completion,
     chat_payload,
@@ -63,7 +63,8 @@ KEEPALIVE_S = 4.0
 INFO_TTL_S = 60.0
 MAX_PAUSE_S = 10.0
 
-LISTS_NOTHING = (404, 405, 501)
+NOT_IMPLEMENTED = 501
+LISTS_NOTHING = (404, 405, NOT_IMPLEMENTED)
 """HTTP statuses of a server that has no list of models."""
 
 _log = logging.getLogger(__name__)
@@ -222,21 +223,41 @@ class VLLM(Block):
         info = await self.info()
         model = await self.resolve_model(call.model)
         asked = chat_payload(call, model, self.priority, self.stream, self.extra_body)
-        headers, learnt = {**self._headers(), "X-Request-Id": call.request_id}, await self._dialects()
+        headers = {**self._headers(), "X-Request-Id": call.request_id}
+        dialect = usual = await self.dialect(model)
         while True:
-            dialect = await self.dialect(model)
             payload = dialect.spoken(asked)
             async with self._exchange(self.request_timeout_s), self._post(payload, headers) as response:
                 if response.status == 200 and self.stream and response.content_type != "application/json":
-                    return await read_stream(response, model, info.engine, MAX_ANSWER_BYTES)
-                body = await _bounded(response)
+                    completion = await read_stream(response, model, info.engine, MAX_ANSWER_BYTES)
+                    break
+                body = self._without_key(await _bounded(response))
                 if response.status == 200:
-                    return read_completion(body, model, info.engine)
+                    completion = read_completion(body, model, info.engine)
+                    break
                 found = dialect.after(response.status, body, payload)
                 if found is None:
                     raise _refusal(response, body)
-            learnt[model], refused = found
-            _log.warning("%s refuses %s for %s, and is asked without it from now on", self.base_url, refused, model)
+            dialect, _ = found
+        if dialect != usual:  # only now: a refusal may repeat a task that names fields
+            await self._learn(model, dialect)
+        return completion
+
+    async def _learn(self, model: str, dialect: Dialect) -> None:
+        """Ask this server so from now on."""
+        (await self._dialects())[model] = dialect
+        _log.warning(
+            "%s takes %s for %s, and is asked so from now on", self.base_url, ", ".join(dialect.changes), model
+        )
+
+    def _without_key(self, body: bytes) -> bytes:
+        """A body without our key, should the server repeat it, before any of it is cut or quoted."""
+        if self.api_key is None:
+            return body
+        key = self.api_key.get_secret_value()
+        for written in (key, json.dumps(key)[1:-1], repr(key)[1:-1]):
+            body = body.replace(written.encode(), b"***")
+        return body
 
     async def dialect(self, model: str) -> Dialect:
         """How this server is asked for a model, as far as its refusals have told in this process."""
@@ -269,7 +290,7 @@ class VLLM(Block):
             async with session.get(
                 url, headers=self._headers(), allow_redirects=False, proxy=proxy_for(url)
             ) as response:
-                body = await _bounded(response)
+                body = self._without_key(await _bounded(response))
                 if response.status != 200:
                     raise _refusal(response, body)
                 try:
@@ -361,10 +382,10 @@ def _refusal(response: aiohttp.ClientResponse, body: bytes) -> ModelServerError:
             response.status,
         )
     text = f"HTTP {response.status}: {read_error(body)}"
-    if response.status in RETRYABLE or response.status >= 500:
+    if response.status in RETRYABLE or (response.status >= 500 and response.status != NOT_IMPLEMENTED):
         asked_s = _retry_after_s(response.headers)
         pause = f" (it asks to be tried again in {asked_s:g} s)" if asked_s else ""
-        return ModelServerUnavailable(text + pause, asked_s, limited=response.status == TOO_MANY)
+        return ModelServerUnavailable(text + pause, asked_s, limited=response.status in LIMITS)
     return ModelServerRefused(text, response.status)
 
 
@@ -382,7 +403,7 @@ def _seconds(told: str, unit_s: float) -> float | None:
         return float(told) * unit_s
     try:
         at = parsedate_to_datetime(told)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
     return ((at if at.tzinfo else at.replace(tzinfo=UTC)) - datetime.now(UTC)).total_seconds()
 

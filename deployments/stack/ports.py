@@ -58,7 +58,7 @@ def refuse_stranger(url: str) -> None:
     anyway. Where the system does not list its listeners, nothing is refused.
     """
     port = urlsplit(url if "//" in url else f"//{url}").port
-    user = _listener(port) if port else None
+    user = None if port is None or is_free(port) else _listener(port)  # free: who listens there has another address
     if user not in (None, 0, os.geteuid()):
         raise NoAnswerError(f"another user (uid {user}) listens at port {port} of this stack, and is not told its key")
 

@@ -140,7 +140,7 @@ def generate(
             text = compose(brief, key)
             text = part.closed(text, index) if part else text
         elif part:
-            text = part.judged(text, index)
+            text = part.structured(text, index)
         if request.ignore_eos:
             text *= 1 + limit * CHARS_PER_TOKEN // max(1, len(text))
         answers.append(_cut(Answer(text, "stop"), limit))

@@ -130,14 +130,27 @@ class Part:
             return first or self._own(choice)
         return self._own(choice)
 
-    def judged(self, text: str, choice: int = 0) -> str:
-        """The ballot with the player's scores and ranking; JSON of another form stays as it is."""
+    def structured(self, text: str, choice: int = 0) -> str:
+        """JSON with the player's answer or ballot in it; JSON of another form stays as it is."""
+        return self._judged(text, choice) if self.kind == "review" else self._answered(text, choice)
+
+    def _answered(self, text: str, choice: int) -> str:
+        try:
+            found = json.loads(text)
+        except ValueError:
+            return text
+        if not isinstance(found, dict) or "answer" not in found:
+            return text
+        return json.dumps({**found, "answer": self.answer(choice)}, ensure_ascii=False)
+
+    def _judged(self, text: str, choice: int) -> str:
+        """The ballot with the player's scores and ranking."""
         try:
             ballot = _Ballot.model_validate_json(text)
         except ValidationError:
             return text
         shown = self._shown()
-        if self.kind != "review" or set(ballot.opinions) != set(shown):
+        if set(ballot.opinions) != set(shown):
             return text
         taken = {label: self._takes_for_right(label, answer, choice) for label, answer in shown.items()}
         for label, opinion in ballot.opinions.items():

@@ -159,7 +159,8 @@ class _Writer:
         high = schema.get("maxLength", max(STRING_CHARS, low))
         sentence = remark(self._chance, self._words)
         word = self._words[0] if self._words else "answer"
-        for candidate in (sentence, word, word.capitalize(), word.upper(), *PLAIN_TEXTS):
+        digits = str(self._chance.randint(0, 99)) if "pattern" in schema else sentence
+        for candidate in (digits, sentence, word, word.capitalize(), word.upper(), *PLAIN_TEXTS):
             text = candidate.ljust(low, ".")[:high].rstrip().ljust(low, ".")
             if re.search(schema.get("pattern", ""), text):
                 return text

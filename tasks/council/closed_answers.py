@@ -1,12 +1,14 @@
 """Closed answers: the form that a task gives to its answer, and how the answer of a proposal is read.
 
-Where a task says what form its answer has (`answer_format`), its members are told to end with a line
-`ANSWER: ...`, and the last such line of a proposal is its answer. Models write that line in many ways; each that means
-one thing is read, and none that could mean two.
+Where a task says what form its answer has (`answer_format`), its members are asked for structured output: a short
+reason, then the answer, which no server that knows such output can leave out or cut off. It is written out as a text
+that ends with a line `ANSWER: ...`, and the last such line of a proposal is its answer, whoever wrote it. Models write
+that line in many ways; each that means one thing is read, and none that could mean two.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -15,7 +17,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from tasks.council.base import Frozen
+from tasks.council.base import Frozen, digest
 from tasks.council.exceptions import WrongUse
 
 MAX_ANSWER = 1000
@@ -33,13 +35,24 @@ _QUOTED = (("**", "**"), ("`", "`"))
 _AROUND = (*_QUOTED, ("__", "__"), ("*", "*"), ("_", "_"), ("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"))
 """Marks of Markdown and TeX around an answer; an exact text may begin and end with most of them."""
 _LETTERED = re.compile(r"^\(?([A-Za-z])[).:]\s+(.+)$")
-_UNIT = re.compile(r"^(\S+)\s?([a-z\u00b0\u00b5/%]{1,12}[\u00b2\u00b32-3]?)$", re.IGNORECASE)
-_MANY = frozenset(
-    ("k", "m", "mn", "mio", "bn", "b", "t", "dozen", "hundred", "thousand", "million", "billion", "trillion")
+_UNITS = (
+    *("mm", "cm", "km", "mi", "miles", "ft", "feet", "in", "inches", "metres", "meters", "kilometres", "kilometers"),
+    *("mg", "g", "kg", "grams", "kilograms", "lb", "oz", "ml", "cl", "l", "litres", "liters"),
+    *("ms", "s", "sec", "seconds", "min", "minutes", "h", "hours", "days", "weeks", "months", "years"),
+    *("m2", "m3", "cm2", "cm3", "km2", "m/s", "m/s2", "km/h", "mph", "\u00b0", "\u00b0C", "\u00b0F", "degrees"),
+    *("J", "kJ", "W", "kW", "V", "A", "Hz", "N", "Pa", "USD", "EUR", "dollars", "euros", "pounds", "percent"),
 )
-"""Words behind a number that change it, or may: `5 m` are metres or millions."""
+_UNIT = re.compile(rf"^(\S+?)\s?(?:{'|'.join(map(re.escape, _UNITS))})$")
+"""A number with a unit that does not change it; `5 m` may be metres or millions, and `1/2` is a half."""
 _NUMBER = re.compile(r"[+-]?(?:\d{1,3}(?:,\d{3})+|\d+|(?=\.\d))(?:\.\d*)?(?:e[+-]?\d{1,3})?", re.IGNORECASE | re.ASCII)
 _EXACT = Context(prec=4 * MAX_DIGITS)
+REASON = 300
+"""Characters of the reason before a structured answer."""
+MIN_REASON = 20
+SHORT_TEXT = 200
+"""Characters of a structured answer that is an exact text."""
+FRAME = 40
+"""Tokens of a structured answer beside its reason and the answer; of these, a character may take one."""
 
 AnswerText = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_ANSWER)]
 
@@ -58,9 +71,24 @@ class Choice(Frozen):
         return self
 
     @property
+    def value_schema(self) -> dict[str, Any]:
+        """JSON schema of the answer."""
+        return {"type": "string", "enum": list(self.options)}
+
+    @property
+    def longest(self) -> int:
+        """Characters of the longest answer of that schema."""
+        return max(map(len, self.options))
+
+    @property
     def wanted(self) -> str:
         """What members are told to write."""
         return f"one of {', '.join(' '.join(option.split()) for option in self.options)}"
+
+    def shown_to(self, reader: str) -> Choice:
+        """The same choice in an order of this reader's own: so no place in the list gains from what many prefer."""
+        drawn = sorted(self.options, key=lambda option: digest(["option", reader, option]))
+        return self.model_copy(update={"options": tuple(drawn)})
 
     def normalise(self, text: str) -> str | None:
         """The option that is meant, None if it is none of them; a letter before it, as in `b) no`, does not matter."""
@@ -79,6 +107,16 @@ class Number(Frozen):
     type: Literal["number"] = "number"
 
     @property
+    def value_schema(self) -> dict[str, Any]:
+        """JSON schema of the answer: a text, since models write digits without end where a number may have any."""
+        return {"type": "string", "pattern": r"^-?[0-9]{1,15}(\.[0-9]{1,9})?$"}
+
+    @property
+    def longest(self) -> int:
+        """Characters of the longest answer of that schema."""
+        return 26
+
+    @property
     def wanted(self) -> str:
         """What members are told to write."""
         return "a decimal number without a unit"
@@ -87,7 +125,7 @@ class Number(Frozen):
         """The number without exponent, thousands marks or trailing zeros; None if it is none."""
         bare = _bare(text).replace("\u2212", "-").strip("$\u20ac\u00a3% \u00a0")
         unit = None if _NUMBER.fullmatch(bare) else _UNIT.match(bare)
-        if unit and unit[2].casefold() not in _MANY and _NUMBER.fullmatch(unit[1]):
+        if unit and _NUMBER.fullmatch(unit[1]):
             bare = unit[1]
         if len(bare) > MAX_DIGITS or not _NUMBER.fullmatch(bare):
             return None
@@ -106,6 +144,16 @@ class TextExact(Frozen):
     """Text that has to be the same, but for the amount of white space."""
 
     type: Literal["text-exact"] = "text-exact"
+
+    @property
+    def value_schema(self) -> dict[str, Any]:
+        """JSON schema of the answer."""
+        return {"type": "string", "minLength": 1, "maxLength": SHORT_TEXT}
+
+    @property
+    def longest(self) -> int:
+        """Characters of the longest answer of that schema."""
+        return SHORT_TEXT
 
     @property
     def wanted(self) -> str:
@@ -138,6 +186,37 @@ def format_of(text: str) -> dict[str, Any]:
 def answer_instruction(form: AnswerFormat) -> str:
     """What the members of a closed task are told, so that their answer can be read."""
     return f"End your text with one line `ANSWER: ` followed by {form.wanted}."
+
+
+def answer_schema(form: AnswerFormat, max_tokens: int) -> dict[str, Any]:
+    """JSON schema of a structured answer, a reason first, since a model answers better once it has thought.
+
+    The longest text that it allows fits into `max_tokens`, at a token a character.
+    """
+    room = max_tokens - form.longest - FRAME
+    reason = {"type": "string", "minLength": 1, "maxLength": max(MIN_REASON, min(REASON, room))}
+    properties = {"reason": reason, "answer": form.value_schema}
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+
+
+def written_out(text: str, form: AnswerFormat) -> str:
+    """A structured answer as a text that ends with its line `ANSWER: ...`; any other text as it is."""
+    try:
+        found = json.loads(text, strict=False)
+        answer = found["answer"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return text
+    said = str(answer) if isinstance(answer, int | float) and not isinstance(answer, bool) else answer
+    if not isinstance(said, str) or form.normalise(said) is None:
+        return text
+    reason = found.get("reason")
+    line = f"ANSWER: {' '.join(said.split())}"
+    return f"{reason.strip()}\n\n{line}" if isinstance(reason, str) and reason.strip() else line
+
+
+def closed_instruction(form: AnswerFormat) -> str:
+    """What the members of a closed task are told where nothing else is asked of them."""
+    return f"You answer with a short reason and then {form.wanted}."
 
 
 def answer_of(text: str, form: AnswerFormat) -> str | None:
@@ -190,7 +269,7 @@ def _within(said: str, marks: Sequence[tuple[str, str]]) -> str:
 def _bare(text: str) -> str:
     """The text in its plain form, without surrounding quotes, brackets and a final full stop."""
     plain = " ".join(unicodedata.normalize("NFKC", text).split())
-    return plain.strip("\"'`()[]{}\u2018\u2019\u201c\u201d ").removesuffix(".").strip("\"'` ")
+    return plain.strip("\"'`()[]{}\u2018\u2019\u201c\u201d ").removesuffix(".").strip("\"'`\u2018\u2019\u201c\u201d ")
 
 
 def _folded(text: str) -> str:

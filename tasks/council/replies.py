@@ -2,9 +2,9 @@
 
 Thinking is told from the answer by its tags, also where a server without a reasoning parser left them in,
 and where the prompt's template opened them. Tags in a closed code fence or in inline code belong to the
-answer. One pass over the tokens that matter (tags, fences, backticks) keeps the time linear. Model families mark it in
-their own ways, which `_MARKS` translates first: Mistral's Magistral, Cohere's Command, Kimi, Seed, and the channels of
-gpt-oss (OpenAI's Harmony format).
+answer. One pass over the tokens that matter (tags, fences, backticks) keeps the time linear. Model families begin
+their answers with marks of their own, which `_in_tags` translates first: Mistral's Magistral, Cohere's Command, Kimi,
+Seed, and the channels of gpt-oss (OpenAI's Harmony format).
 """
 
 from __future__ import annotations
@@ -16,30 +16,27 @@ from typing import NamedTuple
 from tasks.council.base import Frozen
 from tasks.council.models import MemberStatus
 
-_NAMES = r"(?:think|thinking|thought|thoughts|reasoning)"
-_TAG = re.compile(rf"</?{_NAMES}>", re.IGNORECASE)
-_MARKS = {
-    "[THINK]": "<think>",
-    "[/THINK]": "</think>",
-    "<|START_THINKING|>": "<think>",
-    "<|END_THINKING|>": "</think>",
-    "\u25c1think\u25b7": "<think>",
-    "\u25c1/think\u25b7": "</think>",
-    "<seed:think>": "<think>",
-    "</seed:think>": "</think>",
-}
-"""Other marks of thinking; exact, as their tokenizers write them."""
-_MARK = re.compile("|".join(map(re.escape, _MARKS)))
+_TAG = re.compile(r"</?think(?:ing)?>", re.IGNORECASE)
+_FAMILIES = (
+    ("<thought>", "</thought>"),
+    ("<thoughts>", "</thoughts>"),
+    ("<reasoning>", "</reasoning>"),
+    ("[THINK]", "[/THINK]"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("\u25c1think\u25b7", "\u25c1/think\u25b7"),
+    ("<seed:think>", "</seed:think>"),
+)
+"""Other marks of thinking, by how their models begin an answer; anywhere else they are text like any other."""
 _CHANNEL = re.compile(
-    r"(?:<\|start\|>[a-z]{0,32})?<\|channel\|>(?P<name>[a-z]{1,32})[^<\n]{0,200}"
+    r"(?:\A|<\|start\|>[a-z]{0,32})<\|channel\|>(?P<name>[a-z]{1,32})[^<]{0,200}"
     r"(?:<\|constrain\|>[a-z]{0,32})?<\|message\|>"
     r"|<\|(?:end|return|call)\|>"
 )
 """Where a channel of Harmony begins and ends; `final` is the answer, all others are thinking."""
+_HARMONY = ("<|channel|>", "<|start|>")
 _TOKEN = re.compile(
-    rf"(?P<tag></?{_NAMES}>)"
-    r"|(?:^|(?<=think>)|(?<=thinking>)|(?<=thought>)|(?<=thoughts>)|(?<=reasoning>))"
-    r"[ \t>]*(?P<fence>`{3,}(?=[^`\n]*$)|~{3,})(?=(?P<info>[^\n]*))"
+    r"(?P<tag></?think(?:ing)?>)"
+    r"|(?:^|(?<=think>)|(?<=thinking>))[ \t>]*(?P<fence>`{3,}(?=[^`\n]*$)|~{3,})(?=(?P<info>[^\n]*))"
     r"|(?P<run>`+)",
     re.IGNORECASE | re.MULTILINE,
 )
@@ -124,10 +121,14 @@ def _clean(text: str | None) -> str:
 
 
 def _in_tags(text: str) -> str:
-    """The text with other families' marks of thinking as tags."""
-    if "<|channel|>" in text:
-        text = _without_channels(text)
-    return _MARK.sub(lambda mark: _MARKS[mark[0]], text)
+    """The text with another family's marks of thinking, where it begins with them, as tags."""
+    begun = text.lstrip()
+    if begun.startswith(_HARMONY):
+        return _without_channels(begun)
+    for opened, closed in _FAMILIES:
+        if begun.startswith(opened):
+            return "<think>" + begun.removeprefix(opened).replace(closed, "</think>", 1)
+    return text
 
 
 def _without_channels(text: str) -> str:

@@ -7,6 +7,7 @@ run a task on an agent host, generate tokens.
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
@@ -235,8 +236,17 @@ async def _model(model: Model, members: list[str]) -> str:
     simulated = " (the SIMULATOR)" if given.engine == SIMULATOR else ""
     changes = (await server.dialect(await server.resolve_model(model.model))).changes
     otherwise = f"; it takes {', '.join(changes)}" if changes else ""
+    if not _is_object(given.content):
+        otherwise += "; it does not hold to a JSON schema, so a ballot may not be readable"
     tokens = given.usage.completion_tokens
     return f"{given.model}{simulated} gave {tokens} tokens; {len(members)} members ask it{otherwise}"
+
+
+def _is_object(text: str | None) -> bool:
+    try:
+        return isinstance(json.loads(text or ""), dict)
+    except ValueError:
+        return False
 
 
 def _words(error: Exception) -> str:

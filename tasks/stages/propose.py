@@ -27,8 +27,8 @@ class Proposing(TextReply):
 
     async def question(self, item: Item) -> Question:
         """The same for all members up to their role."""
-        return Question(propose_messages(self._member, item))
+        return self.asked(item, propose_messages(self._member, item))
 
-    def read(self, _item: Item, completion: Completion) -> Fields:
+    def read(self, item: Item, completion: Completion) -> Fields:
         """The proposal."""
-        return self.written(completion)
+        return self.written(item, completion)

@@ -45,8 +45,8 @@ class Revising(TextReply):
         self._earlier[item.id] = (*standing.proposal.revisions, text)
         salt = salt_of(self._member_stage.plan.id, item.id, self._member_stage.stage)
         critiques = critiques_of(author, [review.ballot for review in reviews if review and review.ballot], salt)
-        return Question(revise_messages(self._member, item, text, critiques, salt))
+        return self.asked(item, revise_messages(self._member, item, text, critiques, salt))
 
     def read(self, item: Item, completion: Completion) -> Fields:
         """The new text, with the earlier ones kept."""
-        return self.written(completion, self._earlier.pop(item.id))
+        return self.written(item, completion, self._earlier.pop(item.id))

@@ -43,8 +43,8 @@ class Synthesizing(TextReply):
         sources = {author: text for (author, _), text in zip(best, texts, strict=True)}
         ballots = [review.ballot for review in reviews if review and review.ballot]
         salt = salt_of(member_stage.plan.id, item.id, closing.stage)
-        return Question(synthesis_messages(self._member, item, sources, list(closing.proposals), ballots, salt))
+        return self.asked(item, synthesis_messages(self._member, item, sources, list(closing.proposals), ballots, salt))
 
-    def read(self, _item: Item, completion: Completion) -> Fields:
+    def read(self, item: Item, completion: Completion) -> Fields:
         """The text."""
-        return self.written(completion)
+        return self.written(item, completion)

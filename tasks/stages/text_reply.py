@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from blocks.chat import Completion
+from tasks.council.closed_answers import answer_schema, written_out
 from tasks.council.council import Member
+from tasks.council.models import Item
 from tasks.council.proposal import Proposal
 from tasks.council.replies import read_reply
-from tasks.stages.member_stage import Fields, Question
+from tasks.stages.member_stage import Fields, Messages, Question
 
 
 class TextReply:
@@ -15,13 +17,22 @@ class TextReply:
     def __init__(self, member: Member) -> None:
         self._member = member
 
-    def written(self, completion: Completion, revisions: tuple[str, ...] = ()) -> Fields:
+    def asked(self, item: Item, messages: Messages) -> Question:
+        """The question; a closed one asks for structured output."""
+        if item.answer_format is None:
+            return Question(messages)
+        schema = answer_schema(item.answer_format, self._member.max_tokens)
+        form = {"name": "answer", "schema": schema, "strict": True}
+        return Question(messages, {"response_format": {"type": "json_schema", "json_schema": form}})
+
+    def written(self, item: Item, completion: Completion, revisions: tuple[str, ...] = ()) -> Fields:
         """The fields of the final answer; `revisions` are the earlier texts, oldest first."""
         reply = read_reply(completion.content, completion.finish_reason, completion.reasoning)
+        content = written_out(reply.content, item.answer_format) if item.answer_format else reply.content
         proposal = Proposal(
             author_id=self._member.agent_id,
             author_role=self._member.role,
-            content=reply.content,
+            content=content,
             model=completion.model,
             tokens=completion.usage.completion_tokens,
             finish_reason=completion.finish_reason or "none",

@@ -54,6 +54,12 @@ def only_default_temperature(body: dict[str, Any]) -> Any:
     return 400, openai_error(said, param="temperature", code="unsupported_value")
 
 
+def no_limit(body: dict[str, Any]) -> Any:
+    """Neither of the two names for it is known."""
+    named = [field for field in ("max_tokens", "max_completion_tokens") if field in body]
+    return (422, {"detail": f"unexpected field {named[0]}"}) if named else None
+
+
 def only_json_object(body: dict[str, Any]) -> Any:
     """As servers do that know the older of the two forms."""
     if body.get("response_format", {}).get("type") == "json_schema":
@@ -73,6 +79,7 @@ EXTRA_SEED = {"detail": [{"type": "extra_forbidden", "loc": ["body", "seed"], "m
     ("refuse", "fields", "expected"),
     [
         (without("max_tokens", 400, SAYS_MAX_COMPLETION_TOKENS), {}, {"max_completion_tokens": 64}),
+        (no_limit, {}, {"temperature": 0.7}),
         (only_default_temperature, {}, {"max_tokens": 64, "seed": 1}),
         (without("seed", 422, EXTRA_SEED), {}, {"max_tokens": 64, "temperature": 0.7}),
         (without("seed", 422, {"message": "Extra inputs are not permitted: seed"}), {}, {"max_tokens": 64}),
@@ -88,7 +95,16 @@ EXTRA_SEED = {"detail": [{"type": "extra_forbidden", "loc": ["body", "seed"], "m
             {"max_tokens": 64},
         ),
     ],
-    ids=["max_tokens", "temperature", "seed", "seed in words", "stream_options", "json_schema", "response_format"],
+    ids=[
+        "max_tokens",
+        "no limit",
+        "temperature",
+        "seed",
+        "seed in words",
+        "stream_options",
+        "json_schema",
+        "response_format",
+    ],
 )
 async def test_a_field_that_a_server_refuses_is_asked_for_otherwise_and_remembered(
     answering: Any, refuse: Any, fields: dict[str, Any], expected: dict[str, Any]
@@ -138,6 +154,26 @@ async def test_a_value_that_is_refused_is_the_callers(answering: Any, answer: An
             await asker.ask()
 
     assert len(server.seen) == 1
+
+
+async def test_a_refusal_that_repeats_a_task_is_not_learnt_from(answering: Any) -> None:
+    """A filter of contents quotes what it refuses, which may name every field; nothing is left out for the others."""
+
+    def refuse(body: dict[str, Any]) -> Any:
+        said = f"refused: {body['messages'][0]['content']}"
+        return (400, openai_error(said)) if "unknown" in said else None
+
+    from blocks.exceptions import ModelServerRefused
+
+    server = Picky(refuse)
+    async with answering(server.answer) as asker:
+        block = asker.block()
+        fields = "unknown: max_tokens, max_completion_tokens, temperature, seed"
+        with pytest.raises(ModelServerRefused):
+            await asker.ask(server=block, call={"messages": [{"role": "user", "content": fields}]})
+        await asker.ask(server=block)
+
+    assert {"max_tokens", "temperature", "seed"} <= set(server.seen[-1])
 
 
 # --- what a server says ---------------------------------------------------------------------------
@@ -242,22 +278,23 @@ async def test_a_page_of_a_proxy_is_told_by_its_title(answering: Any) -> None:
 # --- rate limits ----------------------------------------------------------------------------------
 
 
-def limited(times: int, **headers: str) -> Any:
+def limited(times: int, status: int = 429, **headers: str) -> Any:
     """A server that answers 429 so often, then a completion."""
     left = [times]
 
     async def answer(_request: web.Request) -> web.Response:
         if left[0]:
             left[0] -= 1
-            return web.json_response(openai_error("slow down"), status=429, headers=headers)
+            return web.json_response(openai_error("slow down"), status=status, headers=headers)
         return web.json_response(completion())
 
     return answer
 
 
-async def test_a_rate_limit_is_waited_out(answering: Any) -> None:
+@pytest.mark.parametrize("status", [429, 529])
+async def test_a_rate_limit_is_waited_out(answering: Any, status: int) -> None:
     """Patience is the deadline: attempts do not count."""
-    async with answering(limited(9)) as asker:
+    async with answering(limited(9, status)) as asker:
         answer = await asker.ask(attempts=2, backoff_s=0.01)
 
     assert answer.content == "hello"
@@ -272,15 +309,16 @@ async def test_a_rate_limit_is_waited_out(answering: Any) -> None:
         ({"Retry-After": "DATE"}, 0.4),
         ({"Retry-After": "soon"}, 0.0),
         ({"Retry-After": "-5"}, 0.0),
+        ({"Retry-After": "Nov 31 99:99:99 99999999999999999999"}, 0.0),
     ],
-    ids=["decimals", "milliseconds", "date", "no time", "negative"],
+    ids=["decimals", "milliseconds", "date", "no time", "negative", "no date"],
 )
 async def test_every_form_of_retry_after_is_read(answering: Any, headers: dict[str, str], least_s: float) -> None:
     """RFC 9110 has seconds and dates; OpenAI's API has milliseconds; others send what they like."""
     if headers.get("Retry-After") == "DATE":
         headers = {"Retry-After": format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)}
     loop = asyncio.get_running_loop()
-    async with answering(limited(1, **headers)) as asker:
+    async with answering(limited(1, 429, **headers)) as asker:
         started = loop.time()
         await asker.ask(backoff_s=0.01)
 
@@ -299,6 +337,7 @@ async def test_every_form_of_retry_after_is_read(answering: Any, headers: dict[s
         ("https://h/api/paas/v4/", "https://h/api/paas/v4"),
         ("https://h/v1beta/openai", "https://h/v1beta/openai"),
         ("https://h/video/llm", "https://h/video/llm/v1"),
+        ("http://h/v1/chat/completions", "http://h/v1"),
     ],
 )
 def test_a_url_with_a_version_in_it_is_taken_as_it_is(given: str, endpoints: str) -> None:
@@ -308,8 +347,13 @@ def test_a_url_with_a_version_in_it_is_taken_as_it_is(given: str, endpoints: str
 
 @pytest.mark.parametrize(
     "list_of_models",
-    [web.json_response({"detail": "Not Found"}, status=404), web.json_response([{"id": "m"}]), web.json_response("?")],
-    ids=["none", "bare list", "something else"],
+    [
+        web.json_response({"detail": "Not Found"}, status=404),
+        web.json_response({"detail": "Not Implemented"}, status=501),
+        web.json_response([{"id": "m"}]),
+        web.json_response("?"),
+    ],
+    ids=["none", "not implemented", "bare list", "something else"],
 )
 async def test_a_named_model_needs_no_list(answering: Any, list_of_models: web.Response) -> None:
     """What a server lists is a hint."""

@@ -13,7 +13,7 @@ from tests.deployments.commands import OF_THE_STACK, conclave
 
 LINES = [
     {"id": "open", "task": "Name a queue", "check": {"type": "regex", "pattern": "."}},
-    {"id": "closed", "task": "Count the queues", "check": {"type": "numeric", "answer": 3}},
+    {"id": "closed", "task": "Count the queues", "check": {"type": "numeric", "answer": 1000}},
 ]
 
 
@@ -51,14 +51,14 @@ async def test_the_arms_are_printed_side_by_side(
 async def test_questions_that_were_not_decided_are_told_by_the_exit_code(
     make_council: Any, simulator: Any, questions: str, new_id: str
 ) -> None:
-    """3; standard output is one JSON document."""
+    """3; standard output is one JSON document. The closed one is answered, with a number that is wrong."""
     await simulator.fault("404_model", match=f"{new_id}:open:propose-0:")
     ended = await conclave("evaluate", questions, "--council", await make_council(2), "--id", new_id, "--json")
     evaluation = json.loads(ended.out)
     assert ended.code == 3
     assert (evaluation["id"], evaluation["engine"], evaluation["undecided"]) == (new_id, "simulator", 1)
     assert [arm["accuracy"]["count"] for arm in evaluation["arms"]] == [0, 0, 0, 0]
-    assert [arm["unanswered"] for arm in evaluation["arms"]] == [1, 1, 1, 1]
+    assert [arm["unanswered"] for arm in evaluation["arms"]] == [1, 0, 1, 1]
 
 
 async def test_wrong_use_is_one_line_and_needs_no_stack(questions: str, tmp_path: Path) -> None:

@@ -166,6 +166,7 @@ def test_no_key_goes_to_a_port_where_another_user_listens(
     (tmp_path / "tcp").write_text("\n".join(["  sl  local_address ...", *sockets]))
     listed = [(tmp_path / path.name, address) for path, address in ports._LISTENERS]
     monkeypatch.setattr(ports, "_LISTENERS", listed)
+    monkeypatch.setattr(ports, "is_free", lambda _port: False)
     monkeypatch.setattr(os, "geteuid", lambda: SOMEBODY)
     for url in ("http://127.0.0.1:4208/api", "nats://conclave:secret@127.0.0.1:4208", "127.0.0.1:4208"):
         with (

@@ -11,7 +11,7 @@ import pytest
 SAYS = {"type": "regex", "pattern": "Simulated|Synthesis|proposal", "flags": "i"}
 QUESTIONS = [
     {"id": "right", "task": "Name a queue", "check": SAYS},
-    {"id": "closed", "task": "Count the queues", "check": {"type": "numeric", "answer": 3}},
+    {"id": "closed", "task": "Count the queues", "check": {"type": "numeric", "answer": 1000}},
     {"id": "lost", "task": "Name a lock", "check": SAYS},
     {"id": "alone", "task": "Name a map", "check": SAYS},
     {"id": "told", "task": "Name a heap", "check": {"type": "predicate", "function": "checks.py:is_long"}},
@@ -80,7 +80,7 @@ async def test_the_arms_are_scored_over_one_deliberation(
     # `lost` and `alone` are questions 2 and 3 from 0: m3 and m1 are their single members, and both failed.
     assert counts(evaluation) == {
         "single": (3, 7, 2),
-        "majority": (1, 2, 1),
+        "majority": (1, 2, 0),  # the simulator answers with numbers below 100
         "rank": (4, 7, 1),
         "synthesize": (4, 7, 1),
     }

@@ -11,10 +11,10 @@ of a council share everything up to `# Your role`.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from tasks.council.closed_answers import answer_instruction
+from tasks.council.closed_answers import AnswerFormat, Choice, answer_instruction, closed_instruction
 from tasks.council.council import Member
 from tasks.council.models import Item
 from tasks.council.prompts.delimiters import given, mark_of, neutral
@@ -60,8 +60,25 @@ MAX_TEMPERATURE = 2.0
 
 def propose_messages(member: Member, item: Item) -> list[dict[str, str]]:
     """The chat that asks a member for its proposal, in the form of OpenAI's API."""
+    if item.answer_format:
+        return closed_messages(member, item, item.answer_format)
     user = f"{task_sections(item)}\n\n# Your role\n{role_of(member)}"
     return [{"role": "system", "content": CHARTER}, {"role": "user", "content": user}]
+
+
+def closed_messages(member: Member, item: Item, form: AnswerFormat) -> list[dict[str, str]]:
+    """The chat that asks a closed task: as short as the task is, without charter and role.
+
+    They cost a small model half of its right answers (docs/model-servers.md), as do our tags, and nobody works with the
+    text. What stands alone needs no tags; what brings a context, a rubric or requirements along has them, and the form
+    of the answer behind it, so that members share all before.
+    """
+    parts = _parts(item)
+    shown = form.shown_to(f"{item.id}:{member.agent_id}") if isinstance(form, Choice) else form
+    wanted = neutral(closed_instruction(shown))
+    if len(parts) > 1:
+        return [{"role": "user", "content": f"{_sections(parts)}\n\n{wanted}"}]
+    return [{"role": "system", "content": wanted}, {"role": "user", "content": neutral(item.task)}]
 
 
 def temperature_of(member: Member) -> float:
@@ -73,17 +90,27 @@ def temperature_of(member: Member) -> float:
 
 def task_sections(item: Item) -> str:
     """What all members share, in the order that the cache relies on; each part of it fenced."""
-    mark, parts = given_mark(item), _parts(item)
+    sections = _sections(_parts(item))
+    if item.answer_format is None:
+        return sections
+    return f"{sections}\n\n# Answer format\n{neutral(answer_instruction(item.answer_format))}"
+
+
+def _sections(parts: Sequence[tuple[str, str]]) -> str:
+    """What is brought along, each part under its heading and between its tags."""
+    mark = _mark(parts)
     sections = [f"The mark of the tags around what is given is {mark}."]
     sections += [f"# {heading}\n{given(heading.lower(), body, mark)}" for heading, body in parts]
-    if item.answer_format:
-        sections.append(f"# Answer format\n{neutral(answer_instruction(item.answer_format))}")
     return "\n\n".join(sections)
 
 
 def given_mark(item: Item) -> str:
     """The mark of the fences around what an item brings along, the same for all its members and stages."""
-    return mark_of((body for _, body in _parts(item)), "given")
+    return _mark(_parts(item))
+
+
+def _mark(parts: Sequence[tuple[str, str]]) -> str:
+    return mark_of((body for _, body in parts), "given")
 
 
 def _parts(item: Item) -> list[tuple[str, str]]:

@@ -22,9 +22,8 @@ from tasks.council.base import Frozen, Name, digest
 from tasks.council.exceptions import WrongUse
 from tasks.council.plain import SHOWN_INPUT, plain, shortened
 from tasks.council.problems import first_problem
-from tasks.council.replies import fenced_blocks
 from tasks.council.voting.election import Ballot
-from tasks.council.voting.repairs import first_object, mended
+from tasks.council.voting.repairs import Bounds, mended, only_object
 
 Order = Literal["forward", "reverse"]
 
@@ -36,6 +35,7 @@ MAX_CRITIQUE = 800
 MAX_BALLOT = 400_000
 """Characters of an answer that is read as a ballot; more is refused unread."""
 MAX_CRITERIA = 8
+BOUNDS = Bounds(MIN_SCORE, MAX_SCORE, MAX_REASON, MAX_CRITIQUE)
 
 
 class Criterion(Frozen):
@@ -195,7 +195,7 @@ def read_ballot(text: str, sheet: Sheet, criteria: Sequence[Criterion]) -> Revie
     A ranking may leave labels out, but not all. Raises InvalidBallot.
     """
     asked = [one.key for one in criteria]
-    answer = _parsed(mended(_json_of(text), sheet.labels, asked, MAX_REASON, MAX_CRITIQUE))
+    answer = _parsed(mended(_json_of(text), sheet.labels, asked, BOUNDS))
     known = dict(sheet.shown)
     _same_keys("opinions", answer.opinions, sheet.labels)
     for label, opinion in answer.opinions.items():
@@ -246,12 +246,8 @@ def _json_of(text: str) -> Any:
     """The JSON value of an answer, its strings without control characters."""
     if len(text) > MAX_BALLOT:
         raise InvalidBallot("ballot", f"it has {len(text)} characters, more than {MAX_BALLOT}")
-    source = text.strip()
-    if not source.startswith("{"):
-        blocks, _ = fenced_blocks(source)
-        source = blocks[0].code if len(blocks) == 1 else source
     try:
-        return first_object(source, _DECODER)
+        return only_object(text, _DECODER)
     except InvalidBallot:
         raise
     except (ValueError, RecursionError) as error:

@@ -11,13 +11,17 @@ import json
 import math
 import re
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-_STRING_OR_COMMA = re.compile(r'("(?:[^"\\]|\\.)*+")|,(?=\s*+[}\]])', re.DOTALL)
+_STRING_OR_COMMA = re.compile(r'("(?:[^"\\]|\\.)*+\\?(?:"|\Z))|,(?=\s*+[}\]])', re.DOTALL)
+"""A string, also one that never ends, so that each character is looked at once; or a comma with nothing behind it."""
 
 
-def first_object(text: str, decoder: json.JSONDecoder) -> Any:
-    """The one JSON object in a text, whatever stands around it. Raises ValueError where there is none, or another."""
+def only_object(text: str, decoder: json.JSONDecoder) -> Any:
+    """The JSON object in a text, with prose around it. Raises ValueError where there is none, or something beside it.
+
+    A second object or a list may be another ballot, or a correction.
+    """
     start = text.find("{")
     if start < 0:
         raise ValueError("there is no object")
@@ -26,12 +30,21 @@ def first_object(text: str, decoder: json.JSONDecoder) -> Any:
     except json.JSONDecodeError:
         text = text[:start] + _STRING_OR_COMMA.sub(lambda match: match[1] or "", text[start:])
         found, end = decoder.raw_decode(text, start)
-    if "{" in text[end:]:
-        raise ValueError("there is more than one object")
+    if re.search(r"[{\[]", text[:start] + text[end:]):
+        raise ValueError("there is something beside the object")
     return found
 
 
-def mended(answer: Any, labels: Collection[str], criteria: Collection[str], max_reason: int, max_critique: int) -> Any:
+class Bounds(NamedTuple):
+    """Of a ballot: its scores, and the characters of its reasons and critiques."""
+
+    low: int
+    high: int
+    reason: int
+    critique: int
+
+
+def mended(answer: Any, labels: Collection[str], criteria: Collection[str], bounds: Bounds) -> Any:
     """The answer with labels as they were shown, whole scores, texts within their bounds and no further keys."""
     if not isinstance(answer, dict):
         return answer
@@ -39,29 +52,29 @@ def mended(answer: Any, labels: Collection[str], criteria: Collection[str], max_
     known = {name: answer[name] for name in ("opinions", "ranking") if name in answer}
     if isinstance(opinions := known.get("opinions"), dict):
         told = _renamed(opinions, shown)
-        known["opinions"] = {label: _opinion(one, criteria, max_reason, max_critique) for label, one in told.items()}
+        known["opinions"] = {label: _opinion(one, criteria, bounds) for label, one in told.items()}
     if isinstance(ranking := known.get("ranking"), list):
         known["ranking"] = [_label(one, shown) for one in ranking]
     return known
 
 
-def _opinion(opinion: Any, criteria: Collection[str], max_reason: int, max_critique: int) -> Any:
+def _opinion(opinion: Any, criteria: Collection[str], bounds: Bounds) -> Any:
     if not isinstance(opinion, dict):
         return opinion
     known = {name: opinion[name] for name in ("scores", "critique") if name in opinion}
     if isinstance(scores := known.get("scores"), dict):
         asked = {key: one for key, one in scores.items() if key in criteria}
-        known["scores"] = {key: _score(one, max_reason) for key, one in asked.items()}
-    _mend(known, "critique", lambda text: _cut(text, max_critique))
+        known["scores"] = {key: _score(one, bounds) for key, one in asked.items()}
+    _mend(known, "critique", lambda text: _cut(text, bounds.critique))
     return known
 
 
-def _score(score: Any, max_reason: int) -> Any:
+def _score(score: Any, bounds: Bounds) -> Any:
     if not isinstance(score, dict):
         return score
     known = {name: score[name] for name in ("score", "reason") if name in score}
-    _mend(known, "score", _whole)
-    _mend(known, "reason", lambda text: _cut(text, max_reason))
+    _mend(known, "score", lambda value: _whole(value, bounds.low, bounds.high))
+    _mend(known, "reason", lambda text: _cut(text, bounds.reason))
     return known
 
 
@@ -70,11 +83,11 @@ def _mend(fields: dict[str, Any], name: str, mend: Callable[[Any], Any]) -> None
         fields[name] = mend(fields[name])
 
 
-def _whole(value: Any) -> Any:
-    """A score as a whole number: a half counts down, as if its last half had not been earned."""
+def _whole(value: Any, low: int, high: int) -> Any:
+    """A score within its bounds as a whole number: a half counts down, as if its last half had not been earned."""
     if isinstance(value, str) and re.fullmatch(r"\d{1,2}(?:\.\d{1,4})?", value.strip(), re.ASCII):
         value = float(value)
-    if isinstance(value, float) and math.isfinite(value):
+    if isinstance(value, float) and low <= value <= high:
         return math.floor(value) if value - math.floor(value) <= 0.5 else math.ceil(value)
     return value
 

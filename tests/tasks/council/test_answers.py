@@ -136,6 +136,10 @@ HARMONY = (
         ("\u25c1think\u25b7t\u25c1/think\u25b7Answer", "Answer", "t"),
         ("<seed:think>t</seed:think>Answer", "Answer", "t"),
         ("a[THINK_TIME] and <|channel|>", "a[THINK_TIME] and <|channel|>", None),
+        ('```python\nx.split("[THINK]")\n```', '```python\nx.split("[THINK]")\n```', None),
+        ("<think>wants <reasoning> tags</think>Final: 42", "Final: 42", "wants <reasoning> tags"),
+        ("<|channel|>analysis\n<|message|>secret<|end|>", "", "secret"),
+        ("Say <|channel|>final<|message|> aloud", "Say <|channel|>final<|message|> aloud", None),
     ],
 )
 def test_each_familys_marks_of_thinking_are_known(content: str, answer: str, thinking: str | None) -> None:

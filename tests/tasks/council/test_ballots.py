@@ -234,7 +234,13 @@ def test_a_ballot_among_other_text_is_read_and_of_two_neither() -> None:
     text = json.dumps(answer())
     for wrapped in (f"Here it is:\n```json\n{text}\n```\n", f"Here it is: {text} That is all.", f"{text}\nDone"):
         assert read_ballot(wrapped, SHEET, DEFAULT_CRITERIA).ranking[0] == "m1"
-    assert problem_of(f"```json\n{text}\n```\n```json\n{text}\n```").startswith("ballot: it is not one JSON object")
+    final = json.dumps(answer(["D", "C", "A"]))
+    for odd in (
+        f"```json\n{text}\n```\nFinal:\n{final}",
+        f'{text}\nCorrection: ["D", "C"]',
+        f"```\n{text}\n```\n```\n{text}\n```",
+    ):
+        assert problem_of(odd).startswith("ballot: it is not one JSON object")
 
 
 @pytest.mark.parametrize(
@@ -259,6 +265,13 @@ def test_a_form_that_can_mean_one_thing_only_is_mended(given: str) -> None:
     assert review.opinions["m2"].scores["clarity"].score == 7
     assert len(review.opinions["m2"].critique) <= MAX_CRITIQUE
     assert len(review.opinions["m2"].scores["clarity"].reason) <= MAX_REASON
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("part", ['\\"', '{"', '"\\', ",", ", ", "{", '",'])
+def test_a_ballot_that_is_no_json_is_refused_in_linear_time(part: str) -> None:
+    """Reading it again without commas that are too many looks at each character once."""
+    assert problem_of("{," + part * (MAX_BALLOT // len(part) - 1))
 
 
 def test_a_ranking_may_leave_proposals_out() -> None:
@@ -288,7 +301,10 @@ def test_control_characters_in_strings_are_dropped() -> None:
         (answer(A=opinion(clarity={"score": True, "reason": "x"})), "opinions.A.scores.clarity.score: "),
         (answer(A=opinion(clarity={"score": 9, "reason": " "})), "opinions.A.scores.clarity.reason: "),
         (answer(A=opinion(clarity={"score": 9})), "opinions.A.scores.clarity.reason: "),
-        (answer(A=opinion(clarity={"score": 10.6, "reason": "x"})), "opinions.A.scores.clarity.score: "),
+        *(
+            (answer(A=opinion(clarity={"score": odd, "reason": "x"})), "opinions.A.scores.clarity.score: ")
+            for odd in (10.2, 10.6, 0.9, "0.95")  # on a scale of 0 to 1, the best would become the worst
+        ),
         (answer(A=opinion(clarity={"score": "nine", "reason": "x"})), "opinions.A.scores.clarity.score: "),
         (answer(["C", "c"]), "ranking.1: 'C' is ranked twice"),
         (answer(A={"scores": {}, "critique": "x"}), "opinions.A.scores.correctness: it is missing"),

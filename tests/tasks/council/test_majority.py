@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from tasks.council.closed_answers import (
+    MIN_REASON,
     AnswerFormat,
     Choice,
     Number,
     TextExact,
     answer_instruction,
     answer_of,
+    answer_schema,
     format_of,
+    written_out,
 )
 from tasks.council.voting.majority import majority
 
@@ -65,8 +71,11 @@ Form = Choice | Number | TextExact
         ("ANSWER: 42 km", Number(), "42"),
         ("ANSWER: 9.81 m/s2", Number(), "9.81"),
         ("ANSWER: 37 \u00b0C", Number(), "37"),
-        ("ANSWER: 5 million", Number(), None),
-        ("ANSWER: 5 m", Number(), None),
+        *(
+            (f"ANSWER: {odd}", Number(), None)
+            for odd in ("5 million", "5 m", "1/2", "3x2", "7 mod3", "3 quarters", "5i")
+        ),
+        ("ANSWER: \u201cno\u201d.", YES_NO, "No"),
         ("ANSWER: 42 or 43", Number(), None),
         ("ANSWER: _private_", TextExact(), "_private_"),
     ],
@@ -176,3 +185,39 @@ def test_a_command_line_names_a_format_in_one_word() -> None:
     for text in ("", "numbers", ","):
         with pytest.raises(ValueError, match=r"answer_format: .* is neither number nor text-exact"):
             format_of(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "form", "written"),
+    [
+        ('{"reason": "It is so.", "answer": "yes"}', YES_NO, "It is so.\n\nANSWER: yes"),
+        ('{"answer": "42"}', Number(), "ANSWER: 42"),
+        ('{"reason": " ", "answer": 42.5}', Number(), "ANSWER: 42.5"),
+        ('{"reason": "x", "answer": "perhaps"}', YES_NO, '{"reason": "x", "answer": "perhaps"}'),
+        ('{"reason": "x", "answer": true}', YES_NO, '{"reason": "x", "answer": true}'),
+        ("ANSWER: yes", YES_NO, "ANSWER: yes"),
+        ("[1]", Number(), "[1]"),
+        ("[" * 100_000, Number(), "[" * 100_000),
+    ],
+)
+def test_a_structured_answer_is_written_out_as_a_text_with_its_line(text: str, form: Form, written: str) -> None:
+    """So all that reads answers reads it, an older version too; what is none stays as it came."""
+    assert written_out(text, form) == written
+
+
+@pytest.mark.parametrize("form", [YES_NO, Number(), TextExact(), Choice(options=("a", "b" * 900))])
+@pytest.mark.parametrize("max_tokens", [64, 400, 2048])
+def test_the_longest_answer_that_a_schema_allows_fits_into_the_limit(form: Form, max_tokens: int) -> None:
+    """At a token a character, where the limit leaves room for a reason at all."""
+    reason = answer_schema(form, max_tokens)["properties"]["reason"]["maxLength"]
+    longest = len(json.dumps({"reason": "x" * reason, "answer": "x" * form.longest}, separators=(",", ":")))
+    assert longest <= max_tokens or reason == MIN_REASON
+    assert list(answer_schema(form, max_tokens)["properties"]) == ["reason", "answer"]
+
+
+@given(st.decimals(allow_nan=False, allow_infinity=False, places=4, min_value=-(10**12), max_value=10**12))
+def test_the_schema_of_a_number_takes_numbers(value: object) -> None:
+    """As a text with a bounded pattern: models write digits without end where any number will do."""
+    schema = Number().value_schema
+    assert re.fullmatch(schema["pattern"], str(value))
+    assert not re.fullmatch(schema["pattern"], "9" * 40)

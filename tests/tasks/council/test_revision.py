@@ -87,10 +87,10 @@ def test_a_proposal_that_nobody_judged_has_no_reasons_and_many_are_bounded() -> 
 
 
 def test_a_closed_task_tells_everybody_the_form_of_its_answer() -> None:
-    """In the part that all share."""
+    """Whoever proposes in a line, whoever reviews or writes the decision in the part that all share."""
     item = ITEM.model_copy(update={"answer_format": Number()})
-    proposing = propose_messages(M1, item)[1]["content"]
+    proposing = "".join(message["content"] for message in propose_messages(M1, item))
+    assert "You answer with a short reason and then a decimal number" in proposing
     writing = synthesis_messages(M1, item, {"m1": "Text."}, ["m1"], [], SALT)[1]["content"]
-    for asked in (proposing, writing):
-        section = asked.partition("# Answer format\n")[2]
-        assert section.startswith("End your text with one line `ANSWER: ` followed by a decimal number")
+    section = writing.partition("# Answer format\n")[2]
+    assert section.startswith("End your text with one line `ANSWER: ` followed by a decimal number")
