@@ -231,13 +231,13 @@ class VLLM(Block):
                 if response.status == 200 and self.stream and response.content_type != "application/json":
                     completion = await read_stream(response, model, info.engine, MAX_ANSWER_BYTES)
                     break
-                body = self._without_key(await _bounded(response))
+                body = await _bounded(response)
                 if response.status == 200:
-                    completion = read_completion(body, model, info.engine)
+                    completion = self._read(body, model, info.engine)
                     break
                 found = dialect.after(response.status, body, payload)
                 if found is None:
-                    raise _refusal(response, body)
+                    raise _refusal(response, self._without_key(body))
             dialect, _ = found
         if dialect != usual:  # only now: a refusal may repeat a task that names fields
             await self._learn(model, dialect)
@@ -250,8 +250,18 @@ class VLLM(Block):
             "%s takes %s for %s, and is asked so from now on", self.base_url, ", ".join(dialect.changes), model
         )
 
+    def _read(self, body: bytes, model: str, engine: str) -> Completion:
+        """The completion in a body; what is said of one that is none is read from it without our key."""
+        try:
+            return read_completion(body, model, engine)
+        except ModelServerError:
+            return read_completion(self._without_key(body), model, engine)
+
     def _without_key(self, body: bytes) -> bytes:
-        """A body without our key, should the server repeat it, before any of it is cut or quoted."""
+        """An error without our key, should the server repeat it, before any of it is cut or quoted.
+
+        An answer keeps it: keys of local servers may be words, such as EMPTY.
+        """
         if self.api_key is None:
             return body
         key = self.api_key.get_secret_value()
@@ -290,9 +300,9 @@ class VLLM(Block):
             async with session.get(
                 url, headers=self._headers(), allow_redirects=False, proxy=proxy_for(url)
             ) as response:
-                body = self._without_key(await _bounded(response))
+                body = await _bounded(response)
                 if response.status != 200:
-                    raise _refusal(response, body)
+                    raise _refusal(response, self._without_key(body))
                 try:
                     return json.loads(body)
                 except (ValueError, RecursionError):

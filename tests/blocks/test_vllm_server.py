@@ -476,6 +476,32 @@ async def test_a_server_that_echoes_the_key_does_not_get_it_told(
     assert PREFIX not in caplog.text
 
 
+async def test_an_answer_keeps_a_word_that_is_the_key(answering: Any) -> None:
+    """Local servers are given any key, such as EMPTY."""
+    async with answering(body_of(json.dumps(completion("The queue is EMPTY.")).encode())) as asker:
+        assert (await asker.ask(api_key="EMPTY")).content == "The queue is EMPTY."
+
+
+async def test_no_part_of_a_key_is_told_where_an_error_is_cut_inside_it(answering: Any) -> None:
+    """Also where blanks before it are told as one, and where it is written with escapes."""
+    from blocks.exceptions import ModelServerError
+
+    key = "sk-'very\\secret'-0123456789"
+
+    async def cut(request: web.Request) -> web.Response:
+        told = request.headers["Authorization"].removeprefix("Bearer ")
+        return web.Response(text=json.dumps({"error": {"message": "bad key" + " " * 65_480 + told}}), status=401)
+
+    async def plain(request: web.Request) -> web.Response:
+        return web.Response(text=repr(request.headers["Authorization"]), status=500)
+
+    for handler in (cut, plain):
+        async with answering(handler) as asker:
+            with pytest.raises(ModelServerError) as caught:
+                await asker.ask(api_key=key, attempts=1)
+        assert "sk-" not in str(caught.value)
+
+
 async def test_an_answer_that_is_no_http_does_not_get_the_key_told(
     own_connections: None, caplog: pytest.LogCaptureFixture
 ) -> None:
