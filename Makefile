@@ -34,7 +34,7 @@ demo: $(VENV)/.ready ## bring the stack up and let a council decide: TASK=... LL
 test: $(VENV)/.ready-dev ## run the tests, on real servers
 	$(PYTEST) -n 3 -m "not stack"
 
-test-stacks: $(VENV)/.ready-dev ## run those that start a stack, a PostgreSQL, a Ray or another program's worker of their own
+test-stacks: $(VENV)/.ready-dev ## run those that start a stack, a database, a Ray, agent hosts or a worker of their own
 	@bash infra/test_tools.sh postgresql
 	$(PYTEST) -n 3 -m stack
 

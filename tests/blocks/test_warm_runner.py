@@ -152,6 +152,7 @@ async def results(futures: Any) -> list[Any]:
 # --- what every task runner does -------------------------------------------------------------------
 
 
+@pytest.mark.stack
 async def test_six_first_tasks_on_fresh_hosts_succeed_and_the_loop_runs_on(
     in_flow: Any, flows: Any, make_runner: Any
 ) -> None:
@@ -503,6 +504,7 @@ async def test_a_flow_run_that_has_ended_is_forgotten(in_flow: Any, flows: Any, 
     await until(forgotten)
 
 
+@pytest.mark.stack
 async def test_contexts_that_nobody_releases_do_not_pile_up(
     in_flow: Any, flows: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -560,6 +562,7 @@ async def test_a_task_that_exits_harms_nobody_else(in_flow: Any, flows: Any, run
     assert runner.warm() == pids
 
 
+@pytest.mark.stack
 async def test_work_of_a_killed_host_is_run_again(in_flow: Any, flows: Any, lone: Any, recorded: Any) -> None:
     """Ray restarts the host, and no task run stays Running."""
     lone_runner, pool = lone
@@ -577,6 +580,7 @@ async def test_work_of_a_killed_host_is_run_again(in_flow: Any, flows: Any, lone
     await in_flow(body, lone_runner)
 
 
+@pytest.mark.stack
 async def test_work_of_a_host_that_is_gone_for_good_goes_to_a_new_one(
     in_flow: Any, flows: Any, lone: Any, recorded: Any
 ) -> None:
@@ -605,6 +609,7 @@ async def test_work_of_a_host_that_is_gone_for_good_goes_to_a_new_one(
     await in_flow(body, lone_runner)
 
 
+@pytest.mark.stack
 async def test_a_task_that_kills_every_host_ends_crashed(in_flow: Any, flows: Any, lone: Any, recorded: Any) -> None:
     """Ray tries it three times, and then Prefect hears of the crash from the future."""
     lone_runner, _ = lone
@@ -678,6 +683,7 @@ async def test_other_code_other_settings_or_another_server_mean_other_hosts(
         _name("no_such_package")
 
 
+@pytest.mark.stack
 async def test_hosts_of_older_code_finish_their_work_and_end(
     in_flow: Any, flows: Any, make_runner: Any, package: Path, monkeypatch: pytest.MonkeyPatch, recorded: Any
 ) -> None:

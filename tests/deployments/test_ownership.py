@@ -199,6 +199,7 @@ async def test_an_older_prefect_is_claimed_by_the_first_up(connected: Any, stack
     assert await marked() == connected.installation
 
 
+@pytest.mark.stack
 async def test_names_are_taken_over_on_demand(
     connected: Any, stack: Any, other: Any, other_stack: Any, other_settings: Any
 ) -> None:
@@ -320,6 +321,7 @@ async def test_agents_of_another_installation_are_refused_before_a_call(
     assert again.is_completed()
 
 
+@pytest.mark.stack
 async def test_a_prefix_keeps_two_apart(
     connected: Any,
     stack: Any,

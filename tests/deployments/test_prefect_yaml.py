@@ -118,6 +118,7 @@ async def test_a_schedule_fires_with_its_parameters(connected: Any, until: Any) 
     assert (run.auto_scheduled, run.parameters) == (True, {"task": "Weekly"})
 
 
+@pytest.mark.stack
 async def test_what_was_edited_stays(record: Any, stack: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Through a second `up`, a file that changed, one that is cut short; a deployment that was deleted comes back."""
     from prefect.client.orchestration import get_client
