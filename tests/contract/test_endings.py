@@ -14,7 +14,7 @@ import pytest
 
 from tests.contract.servers import Asking, Client, Server
 
-pytestmark = pytest.mark.own_server
+pytestmark = [pytest.mark.own_server, pytest.mark.servers]
 
 DEAD = {
     "message": "EngineCore encountered an issue. See stack trace (above) for the root cause.",

@@ -389,6 +389,7 @@ def test_what_others_use_is_the_machine_less_ours() -> None:
     assert Reading(at=12, machine_s=101, ours_s=22).others(before) == 0
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize(("code", "calm"), [("while True: pass", False), ("import time; time.sleep(60)", True)])
 async def test_settling_waits_for_a_server_that_works_and_ends_at_its_bound(
     code: str, calm: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -413,6 +414,7 @@ while True:
 """Asked all the time, as by a worker."""
 
 
+@pytest.mark.servers
 async def test_a_server_that_is_asked_all_the_time_can_be_quiet(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

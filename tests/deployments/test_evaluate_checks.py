@@ -18,6 +18,8 @@ from tasks.evaluate import checker as evaluation_checker
 from tasks.evaluate.checker import Checker
 from tasks.evaluate.question_files import QuestionFile
 
+pytestmark = pytest.mark.servers  # programs of its own
+
 CHECKS = """
 import os, subprocess, sys, time
 from neighbour import WORD

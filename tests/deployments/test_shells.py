@@ -12,6 +12,8 @@ import pytest
 
 from deployments.stack.observation import past_proxies, without_socks
 
+pytestmark = pytest.mark.servers  # programs of its own
+
 ROOT = Path(__file__).parents[2]
 CONCLAVE = str(Path(sys.executable).with_name("conclave"))
 ADDRESSES = ("PREFECT_API_URL", "NATS_URL", "RAY_ADDRESS", "VLLM_URL", "CONCLAVE_HOME")

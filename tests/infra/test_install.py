@@ -15,6 +15,8 @@ import pytest
 
 from infra.uv import as_uv, pip_settings
 
+pytestmark = pytest.mark.servers  # programs of its own
+
 ROOT = Path(__file__).parents[2]
 STUB = """#!/bin/sh
 printf '%s\\n' "$@" > "$TOLD/arguments"
