@@ -33,6 +33,9 @@ import json
 from infra.parameter_bounds import bound_bodies
 if sys.argv[2] == "bounded":
     bound_bodies()
+from infra.prefect_server import close_what_fails, lock_first
+close_what_fails()
+lock_first()  # else a write is refused now and then, where another test keeps the machine busy
 from prefect.server.api.server import create_app
 from starlette.testclient import TestClient
 with TestClient(create_app(ephemeral=True), raise_server_exceptions=False) as client:
