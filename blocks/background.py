@@ -5,30 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Collection, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any
 
-T = TypeVar("T")
 AGAIN_S = 0.1
 
 
 @asynccontextmanager
-async def background(*work: Coroutine[Any, Any, Any]) -> AsyncGenerator[None, None]:
-    """Let this work go on beside the block, and end it with the block."""
+async def background(*work: Coroutine[Any, Any, Any]) -> AsyncGenerator[list[asyncio.Task[Any]], None]:
+    """Let this work go on beside the block, and end it with the block; its results can be awaited inside."""
     tasks = [asyncio.create_task(each) for each in work]
     try:
-        yield
+        yield tasks
     finally:
         await cancel_and_wait(tasks)
-
-
-@asynccontextmanager
-async def beside(work: Coroutine[Any, Any, T]) -> AsyncGenerator[asyncio.Task[T], None]:
-    """Let this work begin now, for whoever awaits it within the block; what nobody has awaited ends with the block."""
-    task = asyncio.create_task(work)
-    try:
-        yield task
-    finally:
-        await cancel_and_wait([task])
 
 
 async def cancel_and_wait(tasks: Collection[asyncio.Task[Any]]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import unescape
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +46,7 @@ _MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticErro
 
 @dataclass(frozen=True)
 class ChatCall:
-    """One call of `/v1/chat/completions`."""
+    """One call of `/v1/chat/completions`; `in_words` is told where a server takes no JSON schema as in `extra`."""
 
     messages: list[dict[str, str]]
     request_id: str
@@ -55,6 +55,16 @@ class ChatCall:
     max_tokens: int
     model: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+    in_words: str = ""
+
+    def worded(self) -> ChatCall:
+        """The same call without its schema: the form of the answer in words behind its last message, if it has any."""
+        if not self.in_words:
+            return self
+        *before, last = self.messages
+        told = {**last, "content": f"{last['content']}\n\n{self.in_words}"}
+        extra = {name: value for name, value in self.extra.items() if name != "response_format"}
+        return replace(self, messages=[*before, told], extra=extra)
 
 
 @dataclass(frozen=True)
@@ -79,6 +89,7 @@ class _Streamed:
     finish_reason: str | None = None
     content: list[str] = field(default_factory=list)
     reasoning: list[str] = field(default_factory=list)
+    refusal: list[str] = field(default_factory=list)
 
     def add_event(self, data: bytes) -> None:
         """Take in one event; raises ModelServerError where it is an error, or nothing that can be read."""
@@ -97,6 +108,7 @@ class _Streamed:
         if self.finish_reason is None:
             raise ModelServerUnavailable("the stream ended without a finish_reason")
         content, reasoning = sound("".join(self.content)), sound("".join(self.reasoning)) or None
+        _check_not_declined(content, "".join(self.refusal))
         return _whole(Completion(content, reasoning, self.finish_reason, self.usage, self.model, self.engine))
 
     def _add(self, chunk: dict[str, Any]) -> None:
@@ -109,6 +121,7 @@ class _Streamed:
             content, thinking = _parts(delta.get("content"))
             self.content.append(content)
             self.reasoning += [thinking, _piece(delta.get("reasoning") or delta.get("reasoning_content"))]
+            self.refusal.append(_piece(delta.get("refusal")))
             self.finish_reason = _end(choice) or self.finish_reason
 
 
@@ -140,24 +153,21 @@ def read_completion(body: bytes, model: str, engine: str) -> Completion:
     try:
         answer = json.loads(body)
         error = None if answer.get("choices") else answer.get("error")
-        message = {} if error else answer["choices"][0]["message"]
         completion = None if error else _answered(answer, model, engine)
-        said = _declined(message)
     except _MALFORMED:
         raise ModelServerUnavailable(f"the answer is no completion: {_shown(body)}") from None
     if completion is None:
         raise _error_inside(error, body)
-    if not completion.content and said:
-        raise ModelServerRefused(f"the model refuses to answer: {said}")
     return _whole(completion)
 
 
 def _answered(answer: dict[str, Any], model: str, engine: str) -> Completion:
-    """The first choice of an answer; raises one of `_MALFORMED` where it has another shape."""
+    """The first choice of an answer; raises one of `_MALFORMED` where it has another shape, and the model's refusal."""
     choice = answer["choices"][0]
     message = choice["message"]
     content, thinking = _parts(message.get("content"))
     named = _piece(message.get("reasoning") or message.get("reasoning_content"))
+    _check_not_declined(content, _piece(message.get("refusal")))
     return Completion(
         content=None if message.get("content") is None else sound(content),
         reasoning=sound("\n\n".join(filter(None, (named, thinking)))) or None,
@@ -256,10 +266,10 @@ def _engine(answer: dict[str, Any], engine: str) -> str:
     return "simulator" if answer.get("system_fingerprint") == "conclave-simulator" else engine
 
 
-def _declined(message: dict[str, Any]) -> str:
-    """What a model says in place of a content (`refusal` in OpenAI's API); empty where it does not refuse."""
-    said = message.get("refusal")
-    return one_line(sound(said), SHOWN_BYTES) if isinstance(said, str) else ""
+def _check_not_declined(content: str, refusal: str) -> None:
+    """Raise ModelServerRefused with what a model says in place of a content (`refusal` in OpenAI's API)."""
+    if refusal and not content:
+        raise ModelServerRefused(f"the model refuses to answer: {one_line(sound(refusal), SHOWN_BYTES)}")
 
 
 def _end(choice: dict[str, Any]) -> str:

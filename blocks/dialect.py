@@ -12,6 +12,8 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any
 
+UNLISTED = (404, 405, 501)
+"""HTTP statuses of a server that does not list its models."""
 REFUSING = (400, 422)
 """HTTP statuses with which a field is refused."""
 
@@ -25,6 +27,13 @@ NEXT: dict[tuple[str, str], str | None] = {
     ("response_format", "json_object"): None,
 }
 """By field, and by how it was asked for: how it is asked for next; None: not at all."""
+
+FIELDS = tuple(dict.fromkeys(field for field, _ in NEXT))
+_IN_WORDS = {
+    **{field: re.compile(rf"\b{field}\b") for field in FIELDS},
+    "max_tokens": re.compile(r"\bmax_(?:completion_)?tokens\b"),
+    "response_format": re.compile(r"\bresponse[_ ]format\b|\bjson_(?:schema|object)\b"),
+}
 
 _UNSUPPORTED = re.compile(
     r"unsupported|not (?:be )?supported|n't support|not support|unavailable|not (?:be )?(?:allowed|permitted|accepted)"
@@ -56,6 +65,11 @@ class Dialect:
                 changes.append(f"no {before}" if now is None else f"{now} for {before}")
         return tuple(changes)
 
+    @property
+    def takes_schemas(self) -> bool:
+        """Whether an answer can be held to a JSON schema."""
+        return self.response_format == "json_schema"
+
     def spoken(self, payload: dict[str, Any]) -> dict[str, Any]:
         """The request as this server takes it."""
         spoken = dict(payload)
@@ -66,14 +80,14 @@ class Dialect:
             limit = spoken.pop("max_tokens")
             if self.max_tokens:
                 spoken[self.max_tokens] = limit
-        if _form(spoken) == "json_schema" and self.response_format != "json_schema":
+        if _form(spoken) == "json_schema" and not self.takes_schemas:
             spoken["response_format"] = {"type": self.response_format}
         if self.response_format is None:
             spoken.pop("response_format", None)
         return spoken
 
-    def after(self, status: int, body: bytes, sent: dict[str, Any]) -> tuple[Dialect, str] | None:
-        """How to ask once this refusal came for what was `sent`, and the field; None where it is about no field."""
+    def after(self, status: int, body: bytes, sent: dict[str, Any]) -> Dialect | None:
+        """How to ask once this refusal came for what was `sent`; None where it is about no field of it."""
         if status not in REFUSING:
             return None
         told = body[:65_536].decode(errors="replace")
@@ -83,7 +97,7 @@ class Dialect:
             asked = getattr(self, field)
             present = _form(sent) == asked if field == "response_format" else asked in sent
             if asked is not None and present:
-                return replace(self, **{field: NEXT[field, asked]}), asked
+                return replace(self, **{field: NEXT[field, asked]})
         return None
 
 
@@ -95,14 +109,6 @@ def left_out(fields: tuple[str, ...]) -> Dialect:
 def _form(payload: dict[str, Any]) -> str | None:
     form = payload.get("response_format")
     return str(form.get("type")) if isinstance(form, dict) else None
-
-
-FIELDS = tuple(dict.fromkeys(field for field, _ in NEXT))
-_IN_WORDS = {
-    **{field: re.compile(rf"\b{field}\b") for field in FIELDS},
-    "max_tokens": re.compile(r"\bmax_(?:completion_)?tokens\b"),
-    "response_format": re.compile(r"\bresponse[_ ]format\b|\bjson_(?:schema|object)\b"),
-}
 
 
 def _named(told: str) -> list[str]:

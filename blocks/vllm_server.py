@@ -10,15 +10,12 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import re
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, Literal
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 import aiohttp
 from prefect.blocks.core import Block
@@ -30,23 +27,20 @@ from tenacity import (
     wait_exponential,
     wait_random,
 )
-from tenacity.stop import stop_base
 
 from blocks.chat import (
-    LIMITS,
-    RETRYABLE,
     SHOWN_BYTES,
     ChatCall,
     Completion,
     chat_payload,
     read_completion,
-    read_error,
     read_name,
     read_stream,
 )
 from blocks.connections import Close, shared
-from blocks.dialect import Dialect, left_out
+from blocks.dialect import UNLISTED, Dialect, left_out
 from blocks.exceptions import ModelServerError, ModelServerRefused, ModelServerUnavailable
+from blocks.refusals import Patience, refusal
 from blocks.urls import api_of, proxy_for, server_root
 from tasks.council.plain import one_line, sound
 
@@ -56,16 +50,11 @@ MAX_HEADER_BYTES = 64 * 1024
 """Of one header; proxies and clouds send longer ones than aiohttp's own bound of 8 kB."""
 MAX_MODELS = 1_000
 """Models of one server that are looked at."""
-MAX_WAIT_S = 86_400.0
-"""Longest pause that a server may ask for; the deadline of a call comes sooner."""
 KEEPALIVE_S = 4.0
 """Below uvicorn's 5 s: a connection that the server closes while a request is on its way fails it."""
 INFO_TTL_S = 60.0
 MAX_PAUSE_S = 10.0
 
-NOT_IMPLEMENTED = 501
-LISTS_NOTHING = (404, 405, NOT_IMPLEMENTED)
-"""HTTP statuses of a server that has no list of models."""
 
 _log = logging.getLogger(__name__)
 
@@ -163,7 +152,7 @@ class VLLM(Block):
         try:
             body = await self._get("/models")
         except ModelServerRefused as error:
-            if error.status not in LISTS_NOTHING:
+            if error.status not in UNLISTED:
                 raise
             return ServerInfo("openai", (), lists=False)
         try:
@@ -197,7 +186,7 @@ class VLLM(Block):
         async with asyncio.timeout_at(deadline):
             async for attempt in AsyncRetrying(
                 retry=retry_if_exception_type(ModelServerUnavailable),
-                stop=_Patience(self.attempts, deadline),
+                stop=Patience(self.attempts, deadline),
                 wait=self._pause,
                 reraise=True,
             ):
@@ -222,11 +211,11 @@ class VLLM(Block):
     async def _attempt(self, call: ChatCall) -> Completion:
         info = await self.info()
         model = await self.resolve_model(call.model)
-        asked = chat_payload(call, model, self.priority, self.stream, self.extra_body)
         headers = {**self._headers(), "X-Request-Id": call.request_id}
         dialect = usual = await self.dialect(model)
         while True:
-            payload = dialect.spoken(asked)
+            said = call if dialect.takes_schemas else call.worded()
+            payload = dialect.spoken(chat_payload(said, model, self.priority, self.stream, self.extra_body))
             async with self._exchange(self.request_timeout_s), self._post(payload, headers) as response:
                 if response.status == 200 and self.stream and response.content_type != "application/json":
                     completion = await read_stream(response, model, info.engine, MAX_ANSWER_BYTES)
@@ -235,10 +224,10 @@ class VLLM(Block):
                 if response.status == 200:
                     completion = self._read(body, model, info.engine)
                     break
-                found = dialect.after(response.status, body, payload)
-                if found is None:
-                    raise _refusal(response, self._without_key(body))
-            dialect, _ = found
+                narrower = dialect.after(response.status, body, payload)
+                if narrower is None:
+                    raise refusal(response, self._without_key(body))
+            dialect = narrower
         if dialect != usual:  # only now: a refusal may repeat a task that names fields
             await self._learn(model, dialect)
         return completion
@@ -302,7 +291,7 @@ class VLLM(Block):
             ) as response:
                 body = await _bounded(response)
                 if response.status != 200:
-                    raise _refusal(response, self._without_key(body))
+                    raise refusal(response, self._without_key(body))
                 try:
                     return json.loads(body)
                 except (ValueError, RecursionError):
@@ -382,52 +371,3 @@ async def _bounded(response: aiohttp.ClientResponse) -> bytes:
             raise ModelServerUnavailable(f"the answer is longer than {MAX_ANSWER_BYTES} bytes")
         chunks.append(chunk)
     return b"".join(chunks)
-
-
-def _refusal(response: aiohttp.ClientResponse, body: bytes) -> ModelServerError:
-    if 300 <= response.status < 400:
-        to = urljoin(str(response.url), response.headers.get("Location", ""))
-        return ModelServerRefused(
-            f"HTTP {response.status}: it redirects {response.method} to {to}; set the server's URL to what is there",
-            response.status,
-        )
-    text = f"HTTP {response.status}: {read_error(body)}"
-    if response.status in RETRYABLE or (response.status >= 500 and response.status != NOT_IMPLEMENTED):
-        asked_s = _retry_after_s(response.headers)
-        pause = f" (it asks to be tried again in {asked_s:g} s)" if asked_s else ""
-        return ModelServerUnavailable(text + pause, asked_s, limited=response.status in LIMITS)
-    return ModelServerRefused(text, response.status)
-
-
-def _retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Seconds that a server asks to be left alone for: `retry-after-ms`, or `Retry-After` as seconds or a date."""
-    for name, unit_s in (("retry-after-ms", 0.001), ("Retry-After", 1.0)):
-        if (told := headers.get(name, "").strip()) and (seconds := _seconds(told, unit_s)) is not None:
-            return min(max(0.0, seconds), MAX_WAIT_S)
-    return None
-
-
-def _seconds(told: str, unit_s: float) -> float | None:
-    """A number of units, or the time until a date of HTTP (RFC 9110, section 10.2.3)."""
-    if re.fullmatch(r"\d{1,12}(?:\.\d{1,12})?", told, re.ASCII):
-        return float(told) * unit_s
-    try:
-        at = parsedate_to_datetime(told)
-    except (ValueError, TypeError, OverflowError):
-        return None
-    return ((at if at.tzinfo else at.replace(tzinfo=UTC)) - datetime.now(UTC)).total_seconds()
-
-
-class _Patience(stop_base):
-    """When no further attempt is made: after so many that count, or where the pause would outlast the deadline."""
-
-    def __init__(self, attempts: int, deadline: float) -> None:
-        self._left, self._deadline = attempts, deadline
-
-    def __call__(self, state: RetryCallState) -> bool:
-        """Called once after each failed attempt, before the pause."""
-        error = state.outcome.exception() if state.outcome else None
-        if not getattr(error, "limited", False):
-            self._left -= 1
-        asked = getattr(error, "retry_after_s", None) or 0.0
-        return self._left <= 0 or asyncio.get_running_loop().time() + asked > self._deadline

@@ -63,7 +63,7 @@ def running_stack() -> StackStatus:
 def use(found: StackStatus) -> None:
     """Take on what a process needs to use this stack; before Prefect and Ray are imported."""
     from deployments.stack import environment
-    from deployments.stack.observation import without_socks
+    from deployments.stack.proxies import without_socks
 
     for name in os.environ.keys() - without_socks(os.environ).keys():
         del os.environ[name]

@@ -17,9 +17,10 @@ from blocks import names
 from deployments.settings import Settings
 from deployments.stack import processes
 from deployments.stack.models import StackRecord
-from deployments.stack.observation import MAX_PARAMETERS, environment, status, without_socks
+from deployments.stack.observation import MAX_PARAMETERS, environment, status
 from deployments.stack.parts import WORKER, model_key
 from deployments.stack.paths import StackPaths, read_key, write_private
+from deployments.stack.proxies import without_socks
 
 STARTS_ON_POSTGRESQL = 16
 """Flow runs that a worker starts at the same moment where Prefect's database is no SQLite."""

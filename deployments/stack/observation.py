@@ -15,6 +15,7 @@ from deployments.stack.parts import EVENTS_USER, PART_NAMES, Part, ask_part, rec
 from deployments.stack.paths import StackPaths, read_key
 from deployments.stack.ports import refuse_stranger
 from deployments.stack.probes import basic
+from deployments.stack.proxies import past_proxies
 from deployments.stack.supervision import Supervised, Supervisor, restarts
 
 _STARTING_S = 60.0  # a process younger than this that gives no answer yet is starting
@@ -94,25 +95,6 @@ def environment(status: StackStatus) -> dict[str, str]:
         environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(paths.ray_token)}
         environ |= {"RAY_AUTH_TOKEN": "", **_RAY_ON_LOOPBACK}  # a token of the user's own would come first
     return environ
-
-
-LOOPBACK = "127.0.0.1,localhost,::1"
-PROXIES = ("http_proxy", "https_proxy", "all_proxy")
-
-
-def past_proxies(environ: Mapping[str, str]) -> dict[str, str]:
-    """What lets all clients of a process reach our parts past the proxies of its environment, if it has any."""
-    if not any(environ.get(name) or environ.get(name.upper()) for name in PROXIES):
-        return {}
-    known = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
-    listed = known if "127.0.0.1" in known.split(",") else ",".join(filter(None, (known, LOOPBACK)))
-    return {"no_proxy": listed, "NO_PROXY": listed}
-
-
-def without_socks(environ: Mapping[str, str]) -> dict[str, str]:
-    """An environment without proxies by SOCKS, at which Prefect's client fails even where it would not ask them."""
-    socks = {name for name in (*PROXIES, *map(str.upper, PROXIES)) if environ.get(name, "").startswith("socks")}
-    return {name: value for name, value in environ.items() if name not in socks}
 
 
 def _refuse_strangers(parts: Mapping[str, PartRecord]) -> None:

@@ -17,13 +17,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from blocks.dialect import UNLISTED
 from blocks.urls import api_of
 from deployments.stack.exceptions import NoAnswerError
 from deployments.stack.paths import read_key
 
 TIMEOUT_S = 3.0
-UNLISTED = (404, 405, 501)
-"""HTTP statuses of a model server that does not list its models."""
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

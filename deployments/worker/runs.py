@@ -18,7 +18,7 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.exceptions import Abort, ObjectNotFound
 from prefect.states import Cancelled, Crashed
 
-from blocks.background import beside
+from blocks.background import background
 from blocks.exceptions import (
     AgentsUnavailable,
     BlockMissing,
@@ -136,7 +136,7 @@ class Runs:
         """Run it; None once it is finished, else the seconds until the next try."""
         try:
             status = await self._status_of(request)
-            async with beside(self._flow_runs.announcing(flow)) as announcing:  # Prefect is asked for both at once
+            async with background(self._flow_runs.announcing(flow)) as (announcing,):  # asked for beside the run
                 run = await self._flow_runs.of(request, flow)
                 work.run = str(run.id)
                 if request.flow == DELIBERATE:

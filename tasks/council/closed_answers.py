@@ -184,7 +184,7 @@ def format_of(text: str) -> dict[str, Any]:
 
 
 def answer_instruction(form: AnswerFormat) -> str:
-    """What the members of a closed task are told, so that their answer can be read."""
+    """What the members of a closed task are told where their server knows no structured output."""
     return f"End your text with one line `ANSWER: ` followed by {form.wanted}."
 
 

@@ -50,10 +50,14 @@ Fields = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Question:
-    """What a model is asked: the chat, and further fields of the request, such as a form for the answer."""
+    """What a model is asked: the chat, and further fields of the request, such as a form for the answer.
+
+    `in_words` is told in place of that form where a server does not take it.
+    """
 
     messages: Messages
     extra: dict[str, Any] = field(default_factory=dict)
+    in_words: str = ""
 
 
 class StagePrompt(Protocol):
@@ -215,6 +219,7 @@ class MemberStage:
             max_tokens=self.member.max_tokens,
             model=self.member.model,
             extra=question.extra,
+            in_words=question.in_words,
         )
 
     def _failure(self, item: Item, error: Exception, spent: Usage, duration_ms: int) -> Answer:

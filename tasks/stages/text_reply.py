@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from blocks.chat import Completion
-from tasks.council.closed_answers import answer_schema, written_out
+from tasks.council.closed_answers import answer_instruction, answer_schema, written_out
 from tasks.council.council import Member
 from tasks.council.models import Item
+from tasks.council.prompts.delimiters import neutral
 from tasks.council.proposal import Proposal
 from tasks.council.replies import read_reply
 from tasks.stages.member_stage import Fields, Messages, Question
@@ -23,7 +24,8 @@ class TextReply:
             return Question(messages)
         schema = answer_schema(item.answer_format, self._member.max_tokens)
         form = {"name": "answer", "schema": schema, "strict": True}
-        return Question(messages, {"response_format": {"type": "json_schema", "json_schema": form}})
+        extra = {"response_format": {"type": "json_schema", "json_schema": form}}
+        return Question(messages, extra, in_words=neutral(answer_instruction(item.answer_format)))
 
     def written(self, item: Item, completion: Completion, revisions: tuple[str, ...] = ()) -> Fields:
         """The fields of the final answer; `revisions` are the earlier texts, oldest first."""

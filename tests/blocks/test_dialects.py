@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from blocks.refusals import retry_after_s
 from blocks.urls import api_of, proxy_for, server_root
 from tests.blocks.test_vllm_server import completion, delta, events
 
@@ -122,6 +122,21 @@ async def test_a_field_that_a_server_refuses_is_asked_for_otherwise_and_remember
     last = server.seen[-1]
     assert expected.items() <= last.items()
     assert refuse(last) is None
+
+
+NO_FORM = without("response_format", 400, openai_error("unknown field response_format"))
+
+
+@pytest.mark.parametrize("refuse", [only_json_object, NO_FORM], ids=["json_object", "none"])
+async def test_a_form_is_asked_for_in_words_where_a_server_takes_no_schema(answering: Any, refuse: Any) -> None:
+    """Without `json_object`, which knows no form, and which some refuse unless the prompt has the word."""
+    server = Picky(refuse)
+    async with answering(server.answer) as asker:
+        await asker.ask(call={**MESSAGE, "extra": JSON_SCHEMA, "in_words": "End with ANSWER: yes or no."})
+
+    assert "response_format" not in server.seen[-1]
+    assert server.seen[-1]["messages"][-1]["content"] == "hi\n\nEnd with ANSWER: yes or no."
+    assert server.seen[0]["messages"] == MESSAGE["messages"]
 
 
 async def test_a_block_says_what_its_server_takes_not(answering: Any) -> None:
@@ -237,15 +252,18 @@ async def test_an_error_with_status_200_is_the_error_that_it_is(answering: Any, 
     assert len(asker.failed) == 1
 
 
-async def test_a_refusal_of_the_model_is_told(answering: Any) -> None:
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_refusal_of_the_model_is_told(answering: Any, stream: bool) -> None:
     """Its words stand in a field of their own."""
     from blocks.exceptions import ModelServerRefused
 
+    said = "I cannot help with that."
     data = completion(None)
-    data["choices"][0]["message"]["refusal"] = "I cannot help with that."
-    async with answering(body(data)) as asker:
-        with pytest.raises(ModelServerRefused, match="I cannot help with that"):
-            await asker.ask()
+    data["choices"][0]["message"]["refusal"] = said
+    halves = [{"choices": [{"index": 0, "delta": {"refusal": half}}]} for half in (said[:9], said[9:])]
+    async with answering(body(events(*halves, delta(None, "stop")) if stream else data)) as asker:
+        with pytest.raises(ModelServerRefused, match=said):
+            await asker.ask(stream=stream)
 
 
 async def test_a_stream_that_is_answered_in_one_piece_is_read(answering: Any) -> None:
@@ -302,27 +320,28 @@ async def test_a_rate_limit_is_waited_out(answering: Any, status: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("headers", "least_s"),
+    ("headers", "low", "high"),
     [
-        ({"Retry-After": "0.5"}, 0.4),
-        ({"retry-after-ms": "500"}, 0.4),
-        ({"Retry-After": "DATE"}, 0.4),
-        ({"Retry-After": "soon"}, 0.0),
-        ({"Retry-After": "-5"}, 0.0),
-        ({"Retry-After": "Nov 31 99:99:99 99999999999999999999"}, 0.0),
+        ({"Retry-After": "7"}, 7, 7),
+        ({"Retry-After": "0.5"}, 0.5, 0.5),
+        ({"retry-after-ms": "500", "Retry-After": "9"}, 0.5, 0.5),
+        ({"Retry-After": format_datetime(datetime.now(UTC) + timedelta(hours=2), usegmt=True)}, 1, 7200),
+        ({"Retry-After": "Fri, 01 Jan 2021 00:00:00 GMT"}, 0, 0),
+        ({"Retry-After": "1" + "0" * 11}, 86_400, 86_400),
     ],
-    ids=["decimals", "milliseconds", "date", "no time", "negative", "no date"],
+    ids=["seconds", "decimals", "milliseconds", "date", "past", "bounded"],
 )
-async def test_every_form_of_retry_after_is_read(answering: Any, headers: dict[str, str], least_s: float) -> None:
-    """RFC 9110 has seconds and dates; OpenAI's API has milliseconds; others send what they like."""
-    if headers.get("Retry-After") == "DATE":
-        headers = {"Retry-After": format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)}
-    loop = asyncio.get_running_loop()
-    async with answering(limited(1, 429, **headers)) as asker:
-        started = loop.time()
-        await asker.ask(backoff_s=0.01)
+def test_every_form_of_retry_after_is_read(headers: dict[str, str], low: float, high: float) -> None:
+    """RFC 9110 has seconds and dates; OpenAI's API has milliseconds."""
+    asked_s = retry_after_s(headers)
+    assert asked_s is not None
+    assert low <= asked_s <= high
 
-    assert loop.time() - started >= least_s
+
+@pytest.mark.parametrize("told", ["", "soon", "-5", "1e5", "Nov 31 99:99:99 99999999999999999999"])
+def test_what_is_no_time_is_none(told: str) -> None:
+    """Others send what they like."""
+    assert retry_after_s({"Retry-After": told}) is None
 
 
 # --- where it is ----------------------------------------------------------------------------------
@@ -403,6 +422,6 @@ def test_what_is_learnt_narrows_until_nothing_is_left_to_refuse() -> None:
     steps = 0
     told = b"unsupported: max_tokens max_completion_tokens temperature seed stream_options response_format"
     while (found := dialect.after(400, told, dialect.spoken(sent))) is not None:
-        dialect, steps = found[0], steps + 1
+        dialect, steps = found, steps + 1
     assert steps == 7
     assert json.dumps(dialect.spoken(sent)) == "{}"

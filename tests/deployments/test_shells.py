@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments.stack.observation import past_proxies, without_socks
+from deployments.stack.proxies import past_proxies, without_socks
 
 pytestmark = pytest.mark.servers  # programs of its own
 

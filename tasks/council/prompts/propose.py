@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from tasks.council.closed_answers import AnswerFormat, Choice, answer_instruction, closed_instruction
+from tasks.council.closed_answers import AnswerFormat, Choice, closed_instruction
 from tasks.council.council import Member
 from tasks.council.models import Item
 from tasks.council.prompts.delimiters import given, mark_of, neutral
@@ -93,7 +93,7 @@ def task_sections(item: Item) -> str:
     sections = _sections(_parts(item))
     if item.answer_format is None:
         return sections
-    return f"{sections}\n\n# Answer format\n{neutral(answer_instruction(item.answer_format))}"
+    return f"{sections}\n\n# Answer format\n{neutral(f'The answer is {item.answer_format.wanted}.')}"
 
 
 def _sections(parts: Sequence[tuple[str, str]]) -> str:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from tasks.council.closed_answers import closed_instruction
 from tasks.council.council import Member
 from tasks.council.models import Item
-from tasks.council.prompts.delimiters import fence, mark_of
+from tasks.council.prompts.delimiters import fence, mark_of, neutral
 from tasks.council.prompts.propose import role_of, task_sections
 from tasks.council.prompts.revise import critiques_of
 from tasks.council.voting.ballots import Review, label_authors
@@ -61,6 +62,7 @@ def synthesis_messages(
             task_sections(item),
             f"# Proposals\nThe mark of their tags is {mark}. Best first:\n\n" + "\n\n".join(parts),
             f"# Your role\n{role_of(chairman)}",
+            *([neutral(closed_instruction(item.answer_format))] if item.answer_format else []),
         )
     )
     return [{"role": "system", "content": SYNTHESIS_CHARTER}, {"role": "user", "content": user}]

@@ -93,4 +93,5 @@ def test_a_closed_task_tells_everybody_the_form_of_its_answer() -> None:
     assert "You answer with a short reason and then a decimal number" in proposing
     writing = synthesis_messages(M1, item, {"m1": "Text."}, ["m1"], [], SALT)[1]["content"]
     section = writing.partition("# Answer format\n")[2]
-    assert section.startswith("End your text with one line `ANSWER: ` followed by a decimal number")
+    assert section.startswith("The answer is a decimal number")
+    assert writing.endswith("You answer with a short reason and then a decimal number without a unit.")
