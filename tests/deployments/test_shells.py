@@ -46,10 +46,10 @@ def test_standard_input_that_is_no_utf_8_is_wrong_use(tmp_path: Path) -> None:
 
 def test_an_output_that_cannot_show_a_character_is_no_error(tmp_path: Path) -> None:
     """It shows a question mark for it."""
-    home = tmp_path / "日本"
-    done = run("status", CONCLAVE_HOME=str(home), PYTHONIOENCODING="latin-1")
+    home = tmp_path / "\u65e5\u672c"
+    done = run("status", "--json", CONCLAVE_HOME=str(home), PYTHONIOENCODING="latin-1")
     assert b"Traceback" not in done.stderr
-    assert done.returncode in (0, 6)
+    assert f"{tmp_path}/??".encode() in done.stdout
 
 
 @pytest.mark.parametrize("verb", [("status",), ("result", "x"), ("up", "--detach", "--simulate")])
