@@ -7,7 +7,7 @@ same call draws the same whatever came before it, and two calls draw independent
 
 | stage | what a player does |
 |---|---|
-| propose-n | the right answer with probability `accuracy`, else one of the other options, each as likely |
+| propose-n, bare-n | the right answer with probability `accuracy`, else one of the other options, each as likely |
 | review-n | sees whether a proposal's answer is right, and of each mistakes it with probability 1 - `judgement` |
 | | ranks what it takes for right before the rest; equals in the order shown with probability `position_bias` |
 | | (one draw for a ballot), else in an order that is drawn; gives scores of 8 to 10 and of 1 to 4 |
@@ -38,7 +38,7 @@ EXAMPLE = (
     '"key": [{"match": "Question 17:", "answer": "B", "options": ["A", "B"]}]}'
 )
 
-_CALL = re.compile(r"(.*:(propose|review|revise|synthesize)(?:-\d+)?:[^:]+)")
+_CALL = re.compile(r"(.*:(propose|bare|review|revise|synthesize)(?:-\d+)?:[^:]+)")
 _ANSWER = re.compile(r"^[ \t>#*_`-]*answer[*_`]*[ \t]*:(.*)$", re.IGNORECASE | re.MULTILINE)
 _SHOWN = re.compile(r'<proposal-([0-9a-f]{16}) label="([A-Z]+)">\n(.*?)\n</proposal-\1>', re.DOTALL)
 
@@ -150,7 +150,7 @@ class Part:
         except ValidationError:
             return text
         shown = self._shown()
-        if set(ballot.opinions) != set(shown):
+        if set(ballot.opinions or ballot.ranking) != set(shown):
             return text
         taken = {label: self._takes_for_right(label, answer, choice) for label, answer in shown.items()}
         for label, opinion in ballot.opinions.items():
@@ -158,7 +158,7 @@ class Part:
             for key, one in opinion.scores.items():
                 one.score = scores[int(self._draw(choice, "score", label, key) * len(scores))]
         ballot.ranking = self._ranked(taken, choice)
-        return json.dumps(ballot.model_dump(), ensure_ascii=False)
+        return json.dumps(ballot.model_dump(exclude_unset=True), ensure_ascii=False)
 
     def _own(self, choice: int) -> str:
         if self._happens(self.player.accuracy, choice, "right"):
@@ -228,7 +228,7 @@ class _Opinion(_Kept):
 
 
 class _Ballot(_Kept):
-    opinions: dict[str, _Opinion]
+    opinions: dict[str, _Opinion] = {}
     ranking: list[str]
 
 

@@ -32,7 +32,7 @@ from tasks.council.council import CouncilSpec, Deadline, Grace, Member, Members,
 from tasks.council.exceptions import InvalidRequest
 from tasks.council.plain import SHOWN_INPUT, shortened
 from tasks.council.problems import Problem, first_problem
-from tasks.council.stages import SYNTHESIZE, Strategy, stages_of
+from tasks.council.stages import REVISE, SYNTHESIZE, Strategy, kind_of, stages_of
 
 MAX_ITEMS = 10_000
 MAX_AGENDA = 64 << 20
@@ -266,6 +266,10 @@ class Deliberation(Frozen):
         """The stage after one; None after the last."""
         following = self.stages[self.stages.index(stage) + 1 :]
         return following[0] if following else None
+
+    def feeds_revision(self, stage: str) -> bool:
+        """Whether a review is held for its critiques, so that every ballot of it matters."""
+        return kind_of(self.next_stage(stage) or "") == REVISE
 
     def asked(self, agent_id: str, stage: str) -> Member:
         """The member of that name, as it is asked in a stage. Raises KeyError."""

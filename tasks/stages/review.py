@@ -10,9 +10,10 @@ from prefect.cache_policies import NO_CACHE
 from blocks.chat import Completion
 from tasks.council.models import Item, MemberStatus
 from tasks.council.progress.stage_end import salt_of
-from tasks.council.prompts.review import ask_again, ballot_schema, review_messages
+from tasks.council.prompts.ballot_forms import BallotForm, ballot_form
+from tasks.council.prompts.review import ask_again
 from tasks.council.replies import read_reply
-from tasks.council.voting.ballots import Criterion, InvalidBallot, Sheet, criteria_of, read_ballot, sheets
+from tasks.council.voting.ballots import InvalidBallot, Sheet, sheets
 from tasks.stages.assignment import Assignment
 from tasks.stages.member_stage import Fields, MemberStage, Question, answer_after
 from tasks.stages.stage_gate import StageGate
@@ -29,7 +30,7 @@ class Reviewing:
 
     def __init__(self, member_stage: MemberStage, gate: StageGate) -> None:
         self._member_stage, self._gate = member_stage, gate
-        self._sheets: dict[str, tuple[Sheet, tuple[Criterion, ...]]] = {}
+        self._sheets: dict[str, tuple[Sheet, BallotForm]] = {}
 
     async def question(self, item: Item) -> Question | None:
         """The others' proposals under labels; None for a member without one of its own."""
@@ -38,14 +39,14 @@ class Reviewing:
             return None
         salt = salt_of(member_stage.plan.id, item.id, member_stage.stage)
         sheet = sheets(closing.proposals, closing.called, salt)[member_stage.member.agent_id]
-        criteria = criteria_of(item.rubric)
-        self._sheets[item.id] = (sheet, criteria)
+        form = ballot_form(item, member_stage.plan.feeds_revision(member_stage.stage))
+        self._sheets[item.id] = (sheet, form)
         stands = closing.proposals.items()
         texts = await asyncio.gather(*(member_stage.text_of(item, stage, author) for author, stage in stands))
         proposals = dict(zip(closing.proposals, texts, strict=True))
-        schema = {"name": "ballot", "schema": ballot_schema(sheet.labels, criteria), "strict": True}
+        schema = {"name": "ballot", "schema": form.schema(sheet), "strict": True}
         return Question(
-            review_messages(member_stage.member, item, sheet, proposals, criteria, salt),
+            form.messages(member_stage.member, item, sheet, proposals, salt),
             {"response_format": {"type": "json_schema", "json_schema": schema}},
         )
 
@@ -54,8 +55,9 @@ class Reviewing:
         reply = read_reply(completion.content, completion.finish_reason, completion.reasoning)
         if reply.status is not MemberStatus.OK:
             return {"status": reply.status, "error": reply.reason, "error_type": reply.status.value}
+        sheet, form = self._sheets[item.id]
         try:
-            return {"status": MemberStatus.OK, "ballot": read_ballot(reply.content, *self._sheets[item.id])}
+            return {"status": MemberStatus.OK, "ballot": form.read(reply.content, sheet)}
         except InvalidBallot as error:
             return {"status": MemberStatus.INVALID, "error": str(error), "error_type": "InvalidBallot"}
 

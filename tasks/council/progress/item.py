@@ -172,7 +172,7 @@ class ItemProgress:
         """The tally of the last review; None where the strategy does not end with one."""
         reviews = [stage for stage in self.plan.stages if kind_of(stage) == REVIEW]
         candidates = self.candidates()
-        if not candidates or not reviews or self.feeds_revision(stage := reviews[-1]):
+        if not candidates or not reviews or self.plan.feeds_revision(stage := reviews[-1]):
             return None
         given = list(self.answers.get(stage, {}).values())
         valid = [answer.ballot for answer in given if answer.ballot]
@@ -210,16 +210,12 @@ class ItemProgress:
 
     def _reviewers(self, stage: str, authors: tuple[str, ...]) -> NextStage:
         """All authors, or nobody where no ballots could change the winner and no revision needs their critiques."""
-        needless = None if self.feeds_revision(stage) else decided_early(self.candidates(), [], authors)
+        needless = None if self.plan.feeds_revision(stage) else decided_early(self.candidates(), [], authors)
         return NextStage((), needless) if needless else NextStage(authors)
-
-    def feeds_revision(self, stage: str) -> bool:
-        """Whether a review is held for its critiques, so that every ballot of it matters."""
-        return kind_of(self.plan.next_stage(stage) or "") == REVISE
 
     def early_end(self, stage: str) -> str | None:
         """Why the ballots that are missing need not be waited for, if so."""
-        if kind_of(stage) != REVIEW or self.feeds_revision(stage):
+        if kind_of(stage) != REVIEW or self.plan.feeds_revision(stage):
             return None
         missing = [agent_id for agent_id in self.called[stage] if agent_id not in self.answers[stage]]
         return decided_early(self.candidates(), self.ballots(), missing)

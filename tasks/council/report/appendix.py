@@ -90,13 +90,15 @@ def _checks(entry: RankedProposal) -> str:
 
 
 def _ballot(ballot: Review) -> str:
-    """A ballot with its opinions, in the order of its ranking."""
+    """A ballot with its opinions, in the order of its ranking, or with its reason where it has none."""
     names = [f"{place}. {author}" for place, author in enumerate(ballot.ranking[:NAMED], 1)]
     more = len(ballot.ranking) - NAMED
     summary = f"{ballot.voter}: {', '.join(names)}" + (f" and {more} more" if more > 0 else "")
     places = {author: place for place, author in enumerate(ballot.ranking, 1)}
     judged = sorted(ballot.opinions, key=lambda author: places.get(author, len(places) + 1))
     parts = [f"Shown in this order: {', '.join(ballot.shown)}"]
+    if ballot.reason:
+        parts.append(_hanging("reason  ", ballot.reason))
     parts += [_opinion(author, places.get(author), ballot.opinions[author]) for author in judged]
     return folded(summary, "\n\n".join(parts))
 

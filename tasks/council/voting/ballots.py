@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from string import ascii_uppercase
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
 from pydantic import Field, StrictInt, StringConstraints, ValidationError
 
@@ -23,15 +23,18 @@ from tasks.council.exceptions import WrongUse
 from tasks.council.plain import SHOWN_INPUT, plain, shortened
 from tasks.council.problems import first_problem
 from tasks.council.voting.election import Ballot
-from tasks.council.voting.repairs import Bounds, mended, only_object
+from tasks.council.voting.repairs import Bounds, mended, mended_short, only_object
 
 Order = Literal["forward", "reverse"]
+Form = TypeVar("Form", bound=Frozen)
 
 MIN_SCORE, MAX_SCORE = 1, 10
 MAX_REASON = 240
 """Characters of the reason for one score."""
 MAX_CRITIQUE = 800
 """Characters of the critique of one proposal."""
+MAX_SHORT_REASON = 120
+"""Characters of the reason of a short ballot."""
 MAX_BALLOT = 400_000
 """Characters of an answer that is read as a ballot; more is refused unread."""
 MAX_CRITERIA = 8
@@ -171,10 +174,14 @@ class Opinion(Frozen):
 
 
 class Review(Ballot):
-    """A ballot as it goes on the record: by authors and no longer by labels, with its opinions."""
+    """A ballot as it goes on the record: by authors and no longer by labels, with its opinions.
+
+    A short ballot has a `reason` in their place.
+    """
 
     order: Order
-    opinions: dict[Name, Opinion]
+    opinions: dict[Name, Opinion] = {}
+    reason: str | None = None
 
     @property
     def grades(self) -> Mapping[str, Fraction]:
@@ -195,7 +202,7 @@ def read_ballot(text: str, sheet: Sheet, criteria: Sequence[Criterion]) -> Revie
     A ranking may leave labels out, but not all. Raises InvalidBallot.
     """
     asked = [one.key for one in criteria]
-    answer = _parsed(mended(_json_of(text), sheet.labels, asked, BOUNDS))
+    answer = _parsed(_Answer, mended(_json_of(text), sheet.labels, asked, BOUNDS))
     known = dict(sheet.shown)
     _same_keys("opinions", answer.opinions, sheet.labels)
     for label, opinion in answer.opinions.items():
@@ -210,9 +217,33 @@ def read_ballot(text: str, sheet: Sheet, criteria: Sequence[Criterion]) -> Revie
     )
 
 
-def _parsed(answer: Any) -> _Answer:
+class _ShortAnswer(Frozen):
+    """The form of a short answer."""
+
+    reason: Annotated[str, StringConstraints(strip_whitespace=True, max_length=MAX_SHORT_REASON)] = ""
+    ranking: tuple[str, ...]
+
+
+def read_short_ballot(text: str, sheet: Sheet) -> Review:
+    """The review in an answer of the short form, mended and held against the sheet as in `read_ballot`.
+
+    The reason may be missing: it is there for the model to think, and only the ranking counts. Raises InvalidBallot.
+    """
+    answer = _parsed(_ShortAnswer, mended_short(_json_of(text), sheet.labels, MAX_SHORT_REASON))
+    _check_ranking(answer.ranking, sheet.labels)
+    known = dict(sheet.shown)
+    return Review(
+        voter=sheet.voter,
+        order=sheet.order,
+        shown=sheet.authors,
+        ranking=tuple(known[label] for label in answer.ranking),
+        reason=answer.reason or None,
+    )
+
+
+def _parsed(form: type[Form], answer: Any) -> Form:
     try:
-        return _Answer.model_validate(answer)
+        return form.model_validate(answer)
     except ValidationError as error:
         problem = first_problem(error)
         field = ".".join(str(part)[:48] for part in problem.path) or "ballot"

@@ -58,6 +58,18 @@ def mended(answer: Any, labels: Collection[str], criteria: Collection[str], boun
     return known
 
 
+def mended_short(answer: Any, labels: Collection[str], most: int) -> Any:
+    """The same for a short ballot, whose reason has `most` characters."""
+    if not isinstance(answer, dict):
+        return answer
+    known = {name: answer[name] for name in ("reason", "ranking") if name in answer}
+    if isinstance(ranking := known.get("ranking"), list):
+        shown = {label.casefold(): label for label in labels}
+        known["ranking"] = [_label(one, shown) for one in ranking]
+    _mend(known, "reason", lambda text: _cut(text, most))
+    return known
+
+
 def _opinion(opinion: Any, criteria: Collection[str], bounds: Bounds) -> Any:
     if not isinstance(opinion, dict):
         return opinion

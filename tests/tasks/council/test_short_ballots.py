@@ -1,0 +1,98 @@
+"""The short ballot of a closed task: when it is asked for, what is told, and how it is read."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tasks.council.closed_answers import Choice
+from tasks.council.council import CouncilSpec, Member
+from tasks.council.models import Deliberation, DeliberationRequest, Item
+from tasks.council.prompts.ballot_forms import FullBallot, ShortBallot, ballot_form
+from tasks.council.prompts.review import CLOSED_REVIEW_CHARTER
+from tasks.council.voting.ballots import MAX_SHORT_REASON, InvalidBallot, Review, Sheet, read_short_ballot
+from tasks.council.voting.election import Candidate
+from tasks.council.voting.tally import tally
+
+CLOSED = Item(id="i", task="Which is the capital of France?", answer_format=Choice(options=("Paris", "Rome")))
+SHEET = Sheet(voter="m0", order="reverse", shown=(("D", "m3"), ("C", "m1"), ("A", "m2")))
+TEXTS = {"m0": "mine", "m1": "It is.\n\nANSWER: Rome", "m2": "ANSWER: Paris", "m3": "ANSWER: Paris"}
+
+
+def plan(strategy: str = "rank", rounds: int = 0) -> Deliberation:
+    """A plan of three members for the closed task."""
+    members = [Member(agent_id=f"m{number}", role="DEV") for number in range(3)]
+    council = CouncilSpec(name="c", members=tuple(members))
+    fields: dict[str, Any] = {"task": CLOSED.task, "strategy": strategy, "rounds": rounds}
+    return Deliberation.plan("d", DeliberationRequest.read(fields), council)
+
+
+def test_a_closed_task_takes_the_short_form_where_no_revision_needs_critiques() -> None:
+    """Authors revise from critiques, which a short ballot has none of."""
+    assert ballot_form(CLOSED, feeds_revision=False) == ShortBallot()
+    assert isinstance(ballot_form(CLOSED, feeds_revision=True), FullBallot)
+    assert isinstance(ballot_form(CLOSED.model_copy(update={"answer_format": None}), False), FullBallot)
+    revising = plan(rounds=1)
+    assert [stage for stage in revising.stages if revising.feeds_revision(stage)] == ["review-0"]
+
+
+def test_what_is_told_and_what_is_demanded_agree() -> None:
+    """The bound of the reason, and each label once."""
+    schema = ShortBallot().schema(SHEET)
+    assert schema["properties"]["reason"]["maxLength"] == MAX_SHORT_REASON
+    assert str(MAX_SHORT_REASON) in CLOSED_REVIEW_CHARTER
+    assert list(schema["properties"]) == ["reason", "ranking"]
+    assert all(sorted(ranking) == ["A", "C", "D"] for ranking in schema["properties"]["ranking"]["enum"])
+    assert len(schema["properties"]["ranking"]["enum"]) == 6
+    system, user = ShortBallot().messages(Member(agent_id="m0", role="DEV"), CLOSED, SHEET, TEXTS, "s")
+    assert system["content"] == CLOSED_REVIEW_CHARTER
+    assert user["content"].index("ANSWER: Rome") < user["content"].index("Which answer is right?")
+    assert "mine" not in user["content"]
+    assert "DEV" not in user["content"]
+
+
+def test_a_short_ballot_is_read_by_authors_and_tallied() -> None:
+    """With its reason and without opinions, also from the record."""
+    review = read_short_ballot('{"reason": " Paris is. ", "ranking": ["A", "D", "C"]}', SHEET)
+    assert review.ranking == ("m2", "m3", "m1")
+    assert (review.reason, review.opinions, review.grades) == ("Paris is.", {}, {})
+    assert Review.model_validate_json(review.model_dump_json()) == review
+    assert tally([Candidate(one, 0.5) for one in TEXTS], [review]).order[0] == "m2"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        '{"ranking": ["a", "d", "c"]}',
+        '{"reason": "", "ranking": ["A"]}',
+        'Here: {"reason": "x", "ranking": ["A", "D",], "winner": "A"} Done.',
+        json.dumps({"reason": "long " * 100, "ranking": ["A", "C", "D"]}),
+    ],
+    ids=["no reason", "empty reason", "prose and a comma", "long reason"],
+)
+def test_what_can_mean_one_thing_only_is_mended(given: str) -> None:
+    """As in the full form."""
+    review = read_short_ballot(given, SHEET)
+    assert review.ranking[0] == "m2"
+    assert len(review.reason or "") <= MAX_SHORT_REASON
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ('{"reason": "x"}', "ranking: "),
+        ('{"reason": "x", "ranking": []}', "ranking: it is empty"),
+        ('{"reason": "x", "ranking": ["A", "A"]}', "ranking.1: 'A' is ranked twice"),
+        ('{"reason": "x", "ranking": ["B"]}', "ranking.0: 'B' is none of D, C, A"),
+        ('{"reason": "x", "ranking": "A"}', "ranking: "),
+        ('{"ranking": ["A"]} {"ranking": ["C"]}', "ballot: it is not one JSON object"),
+        ("A, D, C", "ballot: it is not one JSON object"),
+    ],
+)
+def test_what_is_no_ballot_is_named(given: str, problem: str) -> None:
+    """The field, and what would be right."""
+    with pytest.raises(InvalidBallot) as caught:
+        read_short_ballot(given, SHEET)
+    assert str(caught.value).startswith(problem)
