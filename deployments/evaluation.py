@@ -19,13 +19,14 @@ from blocks.background import background
 from blocks.connections import connections, prefect_clients, prefect_named
 from blocks.documents import open_record
 from blocks.names import tag_of
+from blocks.task_runner import with_agents
 from deployments.local_run import Starts, begun, cancellable, planned
 from deployments.terminal import stderr
 from flows.evaluate import evaluate
 from tasks.council.answer import Answer
 from tasks.council.engines import SIMULATOR
 from tasks.council.evaluation.arms import Evaluation, Scoresheet
-from tasks.council.evaluation.report import SIMULATED, figures, notes
+from tasks.council.evaluation.report import COLUMNS, SIMULATED, brief, notes
 from tasks.council.models import Deliberation
 from tasks.council.plain import plain
 from tasks.council.stages import PROPOSE, kind_of
@@ -42,7 +43,8 @@ async def run_evaluation(
     """
     async with prefect_clients(), connections():
         record = await open_record()
-        asked = {**fields, "items": questions.items, "strategy": "synthesize"}
+        of_the_council = {name: value for name, value in fields.items() if name != "rivals"}
+        asked = {**of_the_council, "items": questions.items, "strategy": "synthesize"}
         plan = await planned(record, asked, deliberation_id)
         async with AsyncExitStack() as scopes:
             await scopes.enter_async_context(watching(record, plan, watcher))
@@ -52,9 +54,8 @@ async def run_evaluation(
             scopes.enter_context(prefect_named())
             scopes.enter_context(tags(tag_of(record.installation)))
             scopes.enter_context(handed_over(questions))
-            state: State[Any] = await evaluate(
-                str(questions.path), **fields, deliberation_id=plan.id, return_state=True
-            )
+            flow: Any = await with_agents(evaluate)
+            state: State[Any] = await flow(str(questions.path), **fields, deliberation_id=plan.id, return_state=True)
         if state.is_cancelled():
             return None
         found: tuple[Evaluation, Scoresheet] = await state.aresult()
@@ -110,11 +111,10 @@ def show_evaluation(evaluation: Evaluation, console: Console) -> None:
     if evaluation.engine == SIMULATOR:
         console.print(Text(SIMULATED, style="bold yellow"))
     table = Table(box=None, padding=(0, 1), pad_edge=False)
-    table.add_column("")
-    for arm in evaluation.arms:
-        table.add_column(arm.arm, justify="right")
-    for name, cells in figures(evaluation).items():
-        table.add_row(name, *cells)
+    for number, column in enumerate(COLUMNS):
+        table.add_column(column, justify="right" if number else "left")
+    for row in brief(evaluation):
+        table.add_row(*row)
     console.print(table)
     for note in notes(evaluation):
         console.print(Text(note))

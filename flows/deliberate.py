@@ -81,7 +81,8 @@ async def deliberate(
         requirements: What a proposal has to meet, one thing in each line of the list.
         context: Facts that the members should know, an object.
         answer_format: Form of a closed answer, for example {"type": "choice", "options": ["yes", "no"]}.
-        strategy: propose: deterministic checks decide; rank: blind ballots; synthesize: a chairman, after them.
+        strategy: propose: deterministic checks decide; rank: blind ballots; synthesize: a chairman, after them;
+            escalate: one member, and more of them only where the answers differ.
         rounds: How often each author revises its proposal, 0 to 3; the council's own where left out.
         members: The council's first N members, or more of them in the same roles.
         quorum: Answers that decide; floor(n/2) + 1 where left out.

@@ -28,9 +28,11 @@ STREAM_OF = {
     "$KV": f"KV_{subjects.STATUS_BUCKET}",
 }
 VERSION_HEADER = "ce-schemaversion"
-SCHEMA_VERSION = 1
-"""Version of all bodies, in the header `ce-schemaversion`. Readers pass over fields that they do not know, so it grows
-only where a reader of today would do the wrong thing without them."""
+SCHEMA_VERSION = 2
+"""The latest version of bodies that is read here; a body says its own in the header `ce-schemaversion`.
+
+Readers pass over fields that they do not know, so a body says more than 1 only where a reader of that version would do
+the wrong thing: 2 are plans, requests and decisions of `strategy: escalate`, which asks members in waves."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,11 @@ class Event:
     """When the server stored it, by the server's clock; None where the server did not say."""
 
 
-def event_headers(subject: str, event_id: str, kind: str) -> dict[str, str]:
-    """CloudEvents attributes as NATS headers; the trace is the deliberation's, the span the event's."""
+def event_headers(subject: str, event_id: str, kind: str, version: int = 1) -> dict[str, str]:
+    """CloudEvents attributes as NATS headers; the trace is the deliberation's, the span the event's.
+
+    `version` is what a reader has to know.
+    """
     deliberation = subject.split(".")[1]
     trace = hashlib.sha256(deliberation.encode()).hexdigest()[:32]
     span = hashlib.sha256(event_id.encode()).hexdigest()[:16]
@@ -55,7 +60,7 @@ def event_headers(subject: str, event_id: str, kind: str) -> dict[str, str]:
         "ce-type": f"conclave.{kind}",
         "ce-source": f"/conclave/deliberations/{deliberation}",
         "ce-time": datetime.now(UTC).isoformat(),
-        VERSION_HEADER: str(SCHEMA_VERSION),
+        VERSION_HEADER: str(version),
         "ce-traceparent": f"00-{trace}-{span}-01",
         "content-type": "application/json",
     }

@@ -80,15 +80,17 @@ class Record:
     # --- events -----------------------------------------------------------------------------------
 
     async def publish_final(
-        self, subject: str, event_id: str, kind: str, body: Body, fence: Fence | None = None
+        self, subject: str, event_id: str, kind: str, body: Body, fence: Fence | None = None, version: int = 1
     ) -> Event | None:
         """Write a final event; None if it stands, else the event of the writer who came first.
+
+        `version` is what a reader has to know (`envelope.py`).
 
         With a fence it is refused once a later epoch has begun: then Superseded is raised, whose `run` says who is at
         work now. Only the holder of the epoch writes under its fence, so reading first is enough to be first.
         Raises RecordUnavailable when JetStream does not answer within `patience_s`.
         """
-        data, headers = await self._packed(subject, event_id, kind, body)
+        data, headers = await self._packed(subject, event_id, kind, body, version)
         if fence is not None:
             return await self.outlast(lambda: self._write_fenced(subject, data, headers, body, fence))
         headers["Nats-Expected-Last-Subject-Sequence"] = "0"
@@ -130,9 +132,9 @@ class Record:
             raise Superseded(f"{subject} is refused: another run has begun", run) from error
         return None
 
-    async def publish(self, subject: str, event_id: str, kind: str, body: Body) -> None:
+    async def publish(self, subject: str, event_id: str, kind: str, body: Body, version: int = 1) -> None:
         """Write an event that may be followed by others on its subject."""
-        data, headers = await self._packed(subject, event_id, kind, body)
+        data, headers = await self._packed(subject, event_id, kind, body, version)
         headers["Nats-Msg-Id"] = uuid.uuid4().hex  # of this call: a repeat after a lost acknowledgement is dropped
         await self.outlast(lambda: self.jetstream.publish(subject, data, headers=headers))
 
@@ -315,9 +317,11 @@ class Record:
             pattern, stream=stream_of(pattern), ordered_consumer=True, config=config, inactive_threshold=60.0
         )
 
-    async def _packed(self, subject: str, event_id: str, kind: str, body: Body) -> tuple[bytes, dict[str, str]]:
+    async def _packed(
+        self, subject: str, event_id: str, kind: str, body: Body, version: int = 1
+    ) -> tuple[bytes, dict[str, str]]:
         check_tokens(subject)
-        data, headers = dump(body), event_headers(subject, event_id, kind)
+        data, headers = dump(body), event_headers(subject, event_id, kind, version)
         if len(data) > self.client.max_payload - HEADER_ROOM:
             headers["ce-dataref"] = await self.bodies.keep_reference(subject, data)
             data = b"{}"

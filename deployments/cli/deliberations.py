@@ -70,7 +70,11 @@ def deliberate(
         str | None, typer.Option(help="Of a closed answer: number, text-exact, or a choice's options: yes,no.")
     ] = None,
     strategy: Annotated[
-        str | None, typer.Option(help="propose: checks decide; rank: blind ballots; synthesize: a chairman, then.")
+        str | None,
+        typer.Option(
+            help="propose: checks decide; rank: blind ballots; synthesize: a chairman, then; "
+            "escalate: one member, more of them where the answers differ."
+        ),
     ] = None,
     rounds: Annotated[
         int | None, typer.Option(help="How often authors revise their proposals, 0 to 3; the council's own.")

@@ -46,16 +46,20 @@ def evaluate(
         int | None, typer.Option(help="How often authors revise their proposals, 0 to 3; the council's own.")
     ] = None,
     deadline: Annotated[float | None, typer.Option(help="Seconds for each question; the council's own.")] = None,
+    rivals: Annotated[
+        bool, typer.Option(help="Also ask the task alone, five times for each question, and once more in waves.")
+    ] = True,
     id_: Annotated[str | None, typer.Option("--id", help="Its id; the same id again resumes.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
     output: Annotated[
         Path | None, typer.Option(help="Write one row for each question and arm to this CSV file.")
     ] = None,
 ) -> None:
-    """Compare one member's answer, the majority's, the ranking's and the synthesis, over the same proposals.
+    """Compare a council's ways to an answer over the same proposals, and with plain calls to the same models.
 
-    Each question is answered once by the whole council, so that the comparison is paired and every call is paid once:
-    accuracy with 95 % intervals, tokens per right answer, latency. The table goes to standard output.
+    One member's answer, the majority's, the ranking's and the synthesis; beside them the task asked alone (bare), the
+    vote of five such calls (bare-5), and the council in waves (escalate): accuracy with 95 % intervals, tokens per
+    right answer, latency. The table goes to standard output.
     Exit code: 0 all decided, 3 some questions were not, 5 cancelled, 1 failed, 2 wrong use, 6 stack not up.
     """
     from tasks.council.models import DeliberationRequest, check_id
@@ -72,6 +76,7 @@ def evaluate(
     from deployments.terminal import stdout
 
     starts = starting(Path(stack.home)) if stack.database == "sqlite" else at_will()
+    fields["rivals"] = rivals
     found = run(run_evaluation(asked, fields, id_ or str(uuid.uuid4()), AnswersWatcher(), starts))
     if found is None:
         fail("the evaluation was cancelled; what was answered is on the record", CANCELLED)

@@ -50,7 +50,7 @@ def finished_of(plan: Deliberation, outcome: Outcome, engine: str, status: Statu
     """The end of a deliberation that was run."""
     last = outcome.results[-1] if outcome.results else None
     single = last if len(plan.agenda) == 1 else None
-    members = len(plan.council.members)
+    members = single.total_agents if single else len(plan.council.members)
     received = single.received_count if single else members - len(outcome.failed_agents)
     return Finished(
         task_id=plan.id,

@@ -23,13 +23,16 @@ from tasks.council.decisions import ItemResult
 from tasks.council.models import MemberStatus, Status
 from tasks.council.outcome import Outcome
 from tasks.council.progress.completion import Rules, Verdict, judge
+from tasks.council.progress.escalation import may_ask_more
 from tasks.council.progress.item import ENDED_EARLY, ItemProgress, NextStage
 from tasks.council.progress.result import item_result
 from tasks.council.progress.stage_end import Closing
-from tasks.council.stages import PROPOSE
+from tasks.council.stages import PROPOSAL, PROPOSE, kind_of
 from tasks.deliberations.plan import Session
 from tasks.deliberations.read import answers_of
 from tasks.stages.member_stage import WINDOW, final_answer
+
+LATE = "the deadline was over"
 
 
 @dataclass
@@ -71,14 +74,6 @@ class OpenItem:
         """Answers of this stage that can be used."""
         return sum(answer.status is MemberStatus.OK for answer in self.answers.values())
 
-    def statuses(self) -> dict[str, MemberStatus]:
-        """Final statuses so far."""
-        return {agent_id: answer.status for agent_id, answer in self.answers.items()}
-
-    def reasons(self) -> dict[str, str]:
-        """Why members failed."""
-        return {agent_id: answer.error for agent_id, answer in self.answers.items() if answer.error}
-
     def enter(self, stage: str, next_stage: NextStage, now: float) -> None:
         """Begin a stage."""
         self.stage, self.entered_at, self.quorum_at = stage, now, None
@@ -93,7 +88,6 @@ class Collector:
 
     def __init__(self, session: Session, record: Record, inbox: asyncio.Queue[Any], over: bool = False) -> None:
         self._plan, self._record, self._inbox = session.plan, record, inbox
-        self._members = tuple(member.agent_id for member in self._plan.council.members)
         self._engine, self._started, self._session = session.engine, session.started, session
         self._waiting = {item.id: item for item in reversed(self._plan.agenda)}
         self._open: dict[str, OpenItem] = {}
@@ -155,6 +149,8 @@ class Collector:
             self._put_aside(answer)
             return []
         if answer.stage != item.stage:
+            if answer.stage not in self._plan.stages:  # of an evaluation, or of a later version
+                return []
             if self._plan.stages.index(answer.stage) > self._plan.stages.index(item.stage):
                 item.aside.append(answer)
             return []
@@ -182,7 +178,7 @@ class Collector:
             # The first items begin with their members, which were sent to work before this task began.
             started = self._started if self._over or not self.outcome.lines else self._now()
             self._open[item_id] = opening = OpenItem(ItemProgress(self._plan, item), started, PROPOSE)
-            opening.enter(PROPOSE, NextStage(self._members), started)
+            opening.enter(PROPOSE, NextStage(self._plan.called_first(item)), started)
             for answer in self._early.pop(item_id, []):
                 self._take(answer)
             if item_id in self._unread:
@@ -207,33 +203,54 @@ class Collector:
             if not verdict.status.final:
                 return
             verdict = await self._complete(item, verdict, early)
-            following = self._plan.next_stage(item.stage)
-            if following is None or verdict.status is not Status.COMPLETED or item.progress.agreed():
+            following = self._following(item)
+            if following is None or verdict.status is not Status.COMPLETED:
                 await self._settle(item, verdict)
             else:
                 await self._go_on(item, following)
 
+    def _following(self, item: OpenItem) -> str | None:
+        """The next stage of an item that needs one."""
+        if item.progress.agreed():
+            return None
+        if self._plan.escalates and self._late(item) and not item.aside:  # else a run before went further
+            item.progress.leave_out(LATE)
+            return None
+        return self._plan.next_stage(item.stage)
+
     def _enough(self, item: OpenItem) -> int:
-        """Answers from which on the grace runs: the quorum; in later stages more than half of those called."""
-        return self._plan.quorum if item.stage == PROPOSE else len(item.called) // 2 + 1
+        """Answers from which on the grace runs: the quorum; in waves and later stages more than half of the called."""
+        first = item.stage == PROPOSE and not self._plan.escalates
+        return self._plan.quorum if first else len(item.called) // 2 + 1
 
     def _rules(self, item: OpenItem) -> Rules:
         """A council needs its quorum of proposals; later it takes what comes, since proposals can stand alone."""
         plan = self._plan
-        if item.stage == PROPOSE:
-            return Rules(len(item.called), plan.quorum, plan.grace_s, plan.deadline_s)
+        if self._last_to_propose(item):
+            asked = len(item.progress.asked)
+            return Rules(asked, plan.quorum_of(asked), plan.grace_s, plan.deadline_s)
         return Rules(len(item.called), 0, plan.grace_s if item.quorum_at is not None else None, plan.deadline_s)
 
+    def _last_to_propose(self, item: OpenItem) -> bool:
+        """Whether this stage has to bring the quorum: nobody further can be asked, or there is no time for it."""
+        if kind_of(item.stage) != PROPOSAL:
+            return False
+        return not self._plan.escalates or self._late(item) or not may_ask_more(item.progress, item.stage)
+
+    def _late(self, item: OpenItem) -> bool:
+        return self._now() >= item.started_at + self._plan.deadline_s
+
     def _judge(self, item: OpenItem) -> Verdict:
+        given = item.progress.first if self._last_to_propose(item) else item.answers
         return judge(
             self._rules(item),
-            item.statuses(),
+            {agent_id: answer.status for agent_id, answer in given.items()},
             now=self._now(),
             started_at=item.started_at,
             quorum_at=item.quorum_at,
             cancelled=self._cancelled,
-            reasons=item.reasons(),
-            where="" if item.stage == PROPOSE else f" in {item.stage}",
+            reasons={agent_id: answer.error for agent_id, answer in given.items() if answer.error},
+            where="" if kind_of(item.stage) == PROPOSAL else f" in {item.stage}",
         )
 
     async def _complete(self, item: OpenItem, verdict: Verdict, early: str | None) -> Verdict:
@@ -324,7 +341,8 @@ class Collector:
 
     async def _publish_final(self, subject: str, event_id: str, kind: str, body: Body) -> Event | None:
         """As the holder of the lease. Raises Superseded where this run is not that any more."""
-        return await self._record.publish_final(subject, event_id, kind, body, self._session.fence)
+        fence, version = self._session.fence, self._plan.version
+        return await self._record.publish_final(subject, event_id, kind, body, fence, version)
 
     @staticmethod
     def _now() -> float:

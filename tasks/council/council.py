@@ -49,7 +49,8 @@ class CouncilRules(BaseModel):
     )
     strategy: Strategy = Field(
         "rank",
-        description="How it decides; propose: deterministic checks; rank: blind ballots; synthesize: a chairman.",
+        description="How it decides; propose: deterministic checks; rank: blind ballots; synthesize: a chairman; "
+        "escalate: one member, and more of them only where the answers differ.",
     )
     rounds: Rounds = Field(0, description="How often each author revises its proposal from the others' critiques.")
     chairman: Member | None = Field(

@@ -10,7 +10,7 @@ from pydantic import Field
 from tasks.council.base import Frozen, Name
 from tasks.council.models import MemberStatus, Status
 from tasks.council.proposal import RankedProposal, Usage
-from tasks.council.stages import REVIEW, REVISE, SYNTHESIZE, kind_of
+from tasks.council.stages import PROPOSAL, REVIEW, REVISE, SYNTHESIZE, kind_of
 from tasks.council.voting.majority import Majority
 from tasks.council.voting.tally import Tally
 
@@ -58,6 +58,8 @@ class StageCost(Frozen):
         """What is missing, where something is: `2 of 3 ballots`. What was not waited for is not missing."""
         if self.ok + self.unneeded == self.called:
             return None
+        if kind_of(self.stage) == PROPOSAL:
+            return None  # told of the members, who may have been asked in several waves
         if self.stage == SYNTHESIZE:
             return "no synthesis"
         return f"{self.ok} of {self.called} {_NOUNS.get(kind_of(self.stage), 'answers')}"
@@ -95,9 +97,10 @@ class ItemResult(Frozen):
     engine: str
     strategy: str
     rounds: int = 0
-    total_agents: int
+    total_agents: int = Field(description="Members that were asked.")
     received_count: int
     failed_count: int
+    not_asked: int = Field(0, description="Members whose answers nobody needed.")
     results: tuple[RankedProposal, ...]
     members: tuple[MemberOutcome, ...]
     decided_by: DecidedBy | None = Field(None, description="None where nothing was decided.")
@@ -115,7 +118,8 @@ class ItemResult(Frozen):
 
     @property
     def headline(self) -> str:
-        """Who answered, never dressed up: `3 of 3` or `2 of 3: degraded`."""
-        short = filter(None, (stage.short for stage in self.stages[1:]))
-        count = ", ".join([f"{self.received_count} of {self.total_agents}", *short])
+        """Who answered, never dressed up: `3 of 3`, `2 of 3: degraded`, or `1 of 1 asked, council of 5`."""
+        short = filter(None, (stage.short for stage in self.stages))
+        asked = f" asked, council of {self.total_agents + self.not_asked}" if self.not_asked else ""
+        count = ", ".join([f"{self.received_count} of {self.total_agents}{asked}", *short])
         return f"{count}: degraded" if self.degraded else count

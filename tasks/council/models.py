@@ -32,7 +32,7 @@ from tasks.council.council import CouncilSpec, Deadline, Grace, Member, Members,
 from tasks.council.exceptions import InvalidRequest
 from tasks.council.plain import SHOWN_INPUT, shortened
 from tasks.council.problems import Problem, first_problem
-from tasks.council.stages import REVISE, SYNTHESIZE, Strategy, kind_of, stages_of
+from tasks.council.stages import PROPOSE, REVISE, SYNTHESIZE, WAVES, Strategy, kind_of, stages_of
 
 MAX_ITEMS = 10_000
 MAX_AGENDA = 64 << 20
@@ -80,6 +80,8 @@ class MemberStatus(StrEnum):
     EMPTY = "empty"
     INVALID = "invalid"
     CANCELLED = "cancelled"
+    NOT_ASKED = "not_asked"
+    """Only of an outcome: nobody needed this member's answer. No answer has it."""
 
 
 # --- what -----------------------------------------------------------------------------------------
@@ -259,8 +261,31 @@ class Deliberation(Frozen):
         return tuple(sorted({member.server for member, _ in self.posts}))
 
     def called_for(self, stage: str) -> tuple[Member, ...]:
-        """Who can be asked in a stage: all members, or the one who writes the synthesis."""
-        return (self.council.chair,) if stage == SYNTHESIZE else self.council.members
+        """Who can be asked in a stage: all members, those of a wave, or the one who writes the synthesis."""
+        if stage == SYNTHESIZE:
+            return (self.council.chair,)
+        if self.escalates and stage in WAVES:
+            return self.council.members[WAVES[stage]]
+        return self.council.members
+
+    @property
+    def escalates(self) -> bool:
+        """Whether members are asked in waves."""
+        return self.strategy == "escalate"
+
+    @property
+    def version(self) -> int:
+        """Which version of bodies a reader has to know (`blocks/record/envelope.py`): 1 knows no waves."""
+        return 2 if self.escalates else 1
+
+    def called_first(self, item: Item) -> tuple[str, ...]:
+        """Who is asked first about an item: everybody; of waves one for a closed answer, else two to compare."""
+        members = tuple(member.agent_id for member in self.called_for(PROPOSE))
+        return members[:1] if self.escalates and item.answer_format else members
+
+    def quorum_of(self, asked: int) -> int:
+        """How many answers decide where so many members were asked: the quorum's share of them, rounded up."""
+        return -(-self.quorum * asked // len(self.council.members))
 
     def next_stage(self, stage: str) -> str | None:
         """The stage after one; None after the last."""
@@ -285,12 +310,16 @@ class Deliberation(Frozen):
         sized = council.sized(request.members or len(council.members))
         quorum = request.quorum or sized.decides_at
         check_quorum(quorum, len(sized.members))
+        strategy = request.strategy or council.strategy
+        rounds = council.rounds if request.rounds is None else request.rounds
+        if strategy == "escalate" and request.rounds:
+            raise InvalidRequest("rounds", "escalate asks for no revisions; leave it out, or take another strategy")
         return cls(
             id=deliberation_id,
             council=sized,
             agenda=request.agenda(),
-            strategy=request.strategy or council.strategy,
-            rounds=council.rounds if request.rounds is None else request.rounds,
+            strategy=strategy,
+            rounds=0 if strategy == "escalate" else rounds,
             quorum=quorum,
             grace_s=council.grace_s if request.grace_s is None else request.grace_s,
             deadline_s=request.deadline_s or council.deadline_s,

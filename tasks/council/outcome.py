@@ -54,7 +54,8 @@ class Outcome:
         if len(self.results) < FULL_RESULTS:
             self.results.append(result)
         self.usage += result.usage
-        self.failed_agents |= {m.agent_id for m in result.members if m.status is not MemberStatus.OK}
+        fine = (MemberStatus.OK, MemberStatus.NOT_ASKED)
+        self.failed_agents |= {member.agent_id for member in result.members if member.status not in fine}
 
     def counts(self, items: int) -> dict[str, int]:
         """Items by state."""

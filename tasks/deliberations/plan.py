@@ -101,10 +101,10 @@ async def convene(
     plan = await standing_plan(record, deliberation_id, request)
     if plan is None:
         plan = Deliberation.plan(deliberation_id, request, await council_spec(request.council))
-        servers = await _servers(plan)
+        servers = await servers_of(plan)
         body = {"plan": plan.model_dump(mode="json"), "request": request.model_dump(mode="json")}
         first = await record.publish_final(
-            subjects.plan(deliberation_id), f"{deliberation_id}:plan", "deliberation.plan", body
+            subjects.plan(deliberation_id), f"{deliberation_id}:plan", "deliberation.plan", body, version=plan.version
         )
         session = Session(plan, servers, started)
         if first is not None:
@@ -112,7 +112,7 @@ async def convene(
     elif await record.last(subjects.finished(deliberation_id), direct=False) is not None:
         return Session(plan, {}, started, finished=True)
     else:
-        session = Session(plan, await _servers(plan, must_exist=False), started)
+        session = Session(plan, await servers_of(plan, must_exist=False), started)
     _keep(session.plan)
     await _announce_start(record, session, request, run_url)
     return session
@@ -127,7 +127,7 @@ async def resume(record: Record, deliberation_id: str) -> Session | None:
     plan = Deliberation.from_record(event.body["plan"])
     if await record.last(subjects.finished(deliberation_id), direct=False) is not None:
         return Session(plan, {}, started, finished=True)
-    session = Session(plan, await _servers(plan, must_exist=False), started)
+    session = Session(plan, await servers_of(plan, must_exist=False), started)
     await _announce_start(record, session, DeliberationRequest.from_record(event.body["request"]), None)
     return session
 
@@ -188,7 +188,7 @@ def _not_served(wanted: set[str | None], info: ServerInfo) -> list[str]:
     return sorted(str(model) for model in wanted - {None, *info.models}) if info.lists else []
 
 
-async def _servers(plan: Deliberation, must_exist: bool = True) -> dict[str, Server]:
+async def servers_of(plan: Deliberation, must_exist: bool = True) -> dict[str, Server]:
     """The council's model servers, each asked what it is: `unknown` where one does not answer yet.
 
     A run that is taken up again does not ask for the blocks: its members say what is missing.

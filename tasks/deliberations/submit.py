@@ -86,6 +86,11 @@ def id_of(parameters: dict[str, Any], run: str) -> str:
     return given if isinstance(given, str) and re.fullmatch(NAME_PATTERN, given) else run
 
 
+def version_of(parameters: dict[str, Any]) -> int:
+    """Which version of bodies a worker has to know to run this (`blocks/record/envelope.py`)."""
+    return 2 if parameters.get("strategy") == "escalate" else 1
+
+
 async def enqueue(record: Record, request: Request, again: bool = False) -> bool:
     """Put a request into the queue; False where its deliberation has ended, or waits there already.
 
@@ -98,7 +103,8 @@ async def enqueue(record: Record, request: Request, again: bool = False) -> bool
     if request.flow == DELIBERATE and not again and not await _accepted(record, request):
         return False
     body = request.model_dump(mode="json")
-    await record.publish(subjects.request(request.id, request.lane), f"{request.id}:request", "request", body)
+    subject, version = subjects.request(request.id, request.lane), version_of(request.parameters)
+    await record.publish(subject, f"{request.id}:request", "request", body, version)
     return True
 
 

@@ -20,10 +20,10 @@ from blocks.record.events import Record
 from tasks.artifacts.keys import artifact_key
 from tasks.council.decisions import ItemResult
 from tasks.council.engines import SIMULATOR
-from tasks.council.evaluation.arms import Arm, Evaluation, Reached, Scoresheet, reached
+from tasks.council.evaluation.arms import Answered, Evaluation, Scoresheet, bare_answers, reached, texts_of
 from tasks.council.evaluation.report import arm_table, report
 from tasks.council.exceptions import InvalidRequest
-from tasks.council.models import Deliberation, Item, Status
+from tasks.council.models import Deliberation, Item, Status, check_id
 from tasks.council.progress.item import ItemProgress
 from tasks.deliberations.plan import plan_of
 from tasks.deliberations.read import answers_of
@@ -31,8 +31,18 @@ from tasks.evaluate.question_files import QuestionFile
 
 OTHER_PARAMETERS = 4096
 """Bytes that are left for the parameters of a run beside its agenda."""
+WAVES_SUFFIX = "-escalate"
 READ_AT_ONCE = 64
 """Items whose answers are read from the record side by side."""
+
+
+def in_waves(deliberation_id: str) -> str:
+    """The id under which the same questions are asked in waves. Raises InvalidRequest where it would be too long."""
+    try:
+        return check_id(f"{deliberation_id}{WAVES_SUFFIX}")
+    except InvalidRequest:
+        most = 64 - len(WAVES_SUFFIX)
+        raise InvalidRequest("deliberation_id", f"an evaluation's has at most {most} characters") from None
 
 
 async def check_size(questions: QuestionFile) -> None:
@@ -64,16 +74,20 @@ async def score(deliberation_id: str, questions: QuestionFile) -> tuple[Evaluati
     """Score every arm on every question, from the answers and decisions on the record."""
     record = await open_record()
     plan = await plan_of(record, deliberation_id)
+    waves = await _plan_in_waves(record, deliberation_id)
     asked = {question.id: question for question in questions.by_line.values()}
     sheet, numbered = Scoresheet(), enumerate(plan.agenda)
     async with questions.checker() as checker:
         while some := list(islice(numbered, READ_AT_ONCE)):
-            read = await asyncio.gather(*(_read(record, plan, item, number) for number, item in some))
-            for (_, item), (result, arms) in zip(some, read, strict=True):
+            read = await asyncio.gather(*(_read(record, plan, waves, item) for _, item in some))
+            for (number, item), answered in zip(some, read, strict=True):
+                arms = reached(answered, number)
                 # The same text gets the same verdict in every arm.
-                texts = dict.fromkeys(one.text for one in arms.values() if one.text is not None)
-                verdicts = {text: await checker.verdict(asked[item.id], text) for text in texts}
-                sheet.add(item.id, result, arms, verdicts)
+                texts = [*(one.text for one in arms.values()), *texts_of(answered)]
+                wanted = dict.fromkeys(text for text in texts if text is not None)
+                verdicts = {text: await checker.verdict(asked[item.id], text) for text in wanted}
+                sheet.add(item.id, answered.result, arms, verdicts)
+                sheet.look_at(answered, verdicts)
     return sheet.evaluation(plan), sheet
 
 
@@ -97,11 +111,27 @@ def evaluated(evaluation: Evaluation, sheet: Scoresheet) -> State[Any]:
     return Completed(message=f"{simulated}right: {', '.join(right)}", name=name, data=(evaluation, sheet))
 
 
-async def _read(
-    record: Record, plan: Deliberation, item: Item, number: int
-) -> tuple[ItemResult | None, dict[Arm, Reached]]:
-    """The item's decision, None without one, and what the arms came to."""
+async def _plan_in_waves(record: Record, deliberation_id: str) -> Deliberation | None:
+    """The plan of the rival that asks in waves; None where it was left out."""
+    planned = await record.last(subjects.plan(in_waves(deliberation_id)), direct=False)
+    return Deliberation.from_record(planned.body["plan"]) if planned else None
+
+
+async def _read(record: Record, plan: Deliberation, waves: Deliberation | None, item: Item) -> Answered:
+    """A question as it was answered, from the record."""
     answers = await answers_of(record, plan.id, item.id)
+    escalated = None
+    if waves is not None:
+        given = await answers_of(record, waves.id, item.id)
+        escalated = ItemProgress.read(waves, item, given), await _decision(record, waves, item)
+    return Answered(
+        ItemProgress.read(plan, item, answers),
+        await _decision(record, plan, item),
+        bare_answers(plan.council, answers),
+        escalated,
+    )
+
+
+async def _decision(record: Record, plan: Deliberation, item: Item) -> ItemResult | None:
     decision = await record.last(subjects.decision(plan.id, item.id))
-    result = ItemResult.from_record(decision.body) if decision else None
-    return result, reached(ItemProgress.read(plan, item, answers), result, number)
+    return ItemResult.from_record(decision.body) if decision else None

@@ -7,8 +7,10 @@ from typing import Any
 
 from tasks.council.engines import SIMULATOR
 from tasks.council.evaluation.arms import ArmFigures, Evaluation
+from tasks.council.evaluation.figures import PairedDifference
 from tasks.council.report.markup import escape
 
+COLUMNS = ("", "right", "accuracy", "95 %", "points (95 %)", "tokens/right", "median")
 SIMULATED = (
     "SIMULATED: the answers come from the simulator, not from a model. These figures say nothing about models; "
     "where its players were set to an accuracy, they show what the arms make of that."
@@ -18,6 +20,27 @@ SIMULATED = (
 def figures(evaluation: Evaluation) -> dict[str, list[str]]:
     """By what is measured, one cell for each arm: the arms side by side."""
     return {name: [cell(arm) for arm in evaluation.arms] for name, cell in _CELLS.items()}
+
+
+def brief(evaluation: Evaluation) -> list[tuple[str, ...]]:
+    """A row for each arm under `COLUMNS`, as it fits a terminal; `figures` has the rest."""
+    return [
+        (
+            arm.arm,
+            _right(arm),
+            _accuracy(arm),
+            _accuracy_interval(arm),
+            _versus_in_short(arm),
+            _tokens(arm),
+            _seconds(arm.latency_median_ms),
+        )
+        for arm in evaluation.arms
+    ]
+
+
+def _versus_in_short(arm: ArmFigures) -> str:
+    versus = arm.versus_bare or arm.versus_single
+    return f"{_points(versus)} ({_points_interval(versus)})" if versus else "-"
 
 
 def arm_table(evaluation: Evaluation) -> list[dict[str, Any]]:
@@ -36,6 +59,7 @@ def _numbers(arm: ArmFigures) -> dict[str, Any]:
         "low": accuracy.low if accuracy else None,
         "high": accuracy.high if accuracy else None,
         "difference": versus.value if versus else None,
+        "difference_to_bare": arm.versus_bare.value if arm.versus_bare else None,
         "p_value": versus.p_value if versus else None,
         "unanswered": arm.unanswered,
         "tokens": arm.usage.prompt_tokens + arm.usage.completion_tokens,
@@ -53,12 +77,33 @@ def notes(evaluation: Evaluation) -> list[str]:
         told[0] += "; the others count as wrong for every arm but a single member that answered"
     if evaluation.degraded:
         told.append(f"{evaluation.degraded} degraded: a member's answer, ballot or text is missing there")
+    has_bare = any(arm.arm == "bare" for arm in evaluation.arms)
+    told.append(f"points are against {'bare' if has_bare else 'single'}, question by question")
+    told += _read_in_words(evaluation)
     if closed == 0:
         told.append("no question has a closed answer, so there is no majority")
     elif closed < evaluation.questions:
         told.append(f"majority is over the {closed} questions with a closed answer, and so are its points vs single")
     if evaluation.check_problems:
         told.append(f"{evaluation.check_problems} x a check could not tell, so that its text counts as wrong:")
+    return told
+
+
+def _read_in_words(evaluation: Evaluation) -> list[str]:
+    """How many answers and ballots could be read, and what ballots did beside a lot."""
+    told = []
+    if readings := evaluation.readings:
+        named = {"closed answers of members": readings.proposals, "plain answers": readings.bare}
+        named["ballots"] = readings.ballots
+        shares = [f"{one.count} of {one.of} {name}" for name, one in named.items() if one]
+        told.append(f"could be read: {', '.join(shares)}")
+    if beside := evaluation.ballots_beside:
+        right = beside.ballots
+        told.append(
+            f"where ballots were cast ({beside.questions} questions) they put a right proposal first in "
+            f"{right.value:.1%} ({right.low:.1%} to {right.high:.1%}); a drawn lot does in {beside.lot:.1%}, what was "
+            f"shown first is right in {beside.shown_first:.1%}"
+        )
     return told
 
 
@@ -76,9 +121,11 @@ def report(evaluation: Evaluation) -> str:
         "\n".join(rows),
         "\n".join(f"- {note}" for note in notes(evaluation)),
         *(["\n".join(f"- {escape(problem)}" for problem in evaluation.problems)] if evaluation.problems else []),
-        "`single` is one member's first proposal, in turn; `majority` the vote of all first proposals; `rank` what the "
-        "ballots put first; `synthesize` the decision. All read the same answers, so that they are "
-        "compared question by question: gained are right here and wrong with `single`, lost the other way round.",
+        "`bare` is a plain call with the task alone; `bare-5` the vote of five such calls; `single` one member's first "
+        "proposal, in turn; `majority` the vote of all first proposals; `rank` what the ballots put first; "
+        "`synthesize` the decision; `escalate` the council's in waves. The four of the council read the same answers. "
+        "All are compared question by question: gained are right here and wrong with `single`, lost the other way "
+        "round.",
         f"Deliberation `{evaluation.id}`, {evaluation.members} members, {evaluation.rounds} rounds of revision.",
     ]
     return "\n\n".join(parts)
@@ -96,12 +143,11 @@ def _accuracy_interval(arm: ArmFigures) -> str:
     return f"{arm.accuracy.low:.1%} to {arm.accuracy.high:.1%}" if arm.accuracy else "-"
 
 
-def _difference(arm: ArmFigures) -> str:
-    return f"{100 * arm.versus_single.value:+.1f}" if arm.versus_single else "-"
+def _points(versus: PairedDifference | None) -> str:
+    return f"{100 * versus.value:+.1f}" if versus else "-"
 
 
-def _difference_interval(arm: ArmFigures) -> str:
-    versus = arm.versus_single
+def _points_interval(versus: PairedDifference | None) -> str:
     return f"{100 * versus.low:+.1f} to {100 * versus.high:+.1f}" if versus else "-"
 
 
@@ -129,8 +175,10 @@ _CELLS: dict[str, Callable[[ArmFigures], str]] = {
     "no answer": lambda arm: str(arm.unanswered),
     "accuracy": _accuracy,
     "accuracy, 95 %": _accuracy_interval,
-    "points vs single": _difference,
-    "points, 95 %": _difference_interval,
+    "points vs bare": lambda arm: _points(arm.versus_bare),
+    "points vs bare, 95 %": lambda arm: _points_interval(arm.versus_bare),
+    "points vs single": lambda arm: _points(arm.versus_single),
+    "points, 95 %": lambda arm: _points_interval(arm.versus_single),
     "gained and lost": _gained_and_lost,
     "p (McNemar)": _p_value,
     "tokens per right": _tokens,

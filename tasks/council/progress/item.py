@@ -14,9 +14,10 @@ from typing import NamedTuple
 from tasks.council.answer import Answer
 from tasks.council.decisions import Ballots, DecidedBy
 from tasks.council.models import Deliberation, Item, MemberStatus
+from tasks.council.progress.escalation import consensus, next_wave
 from tasks.council.progress.stage_end import Closing
 from tasks.council.proposal import Proposal, RankedProposal
-from tasks.council.stages import REVIEW, REVISE, SYNTHESIZE, kind_of
+from tasks.council.stages import PROPOSAL, REVIEW, REVISE, SYNTHESIZE, kind_of
 from tasks.council.voting.ballots import Review
 from tasks.council.voting.checks import rank_proposals
 from tasks.council.voting.early_end import decided_early
@@ -77,6 +78,12 @@ class ItemProgress:
         if next_stage.skipped:
             self.skipped[stage] = next_stage.skipped
 
+    def leave_out(self, why: str) -> None:
+        """Note why the stages that have not begun are not held."""
+        for stage in self.plan.stages:
+            if stage not in self.answers:
+                self.skipped[stage] = why
+
     def take(self, answer: Answer) -> bool:
         """Add the final answer of one who was called for its stage; whether it is the first."""
         if answer.agent_id not in self.called[answer.stage] or answer.agent_id in self.answers[answer.stage]:
@@ -92,8 +99,21 @@ class ItemProgress:
 
     @property
     def first(self) -> Mapping[str, Answer]:
-        """The answers to the first stage, by member."""
-        return self.answers.get(self.plan.stages[0], {})
+        """The answers to the first stage, by member; of waves to all of them, and of two samples the first good one."""
+        if not self.plan.escalates:
+            return self.answers.get(self.plan.stages[0], {})
+        merged: dict[str, Answer] = {}
+        for stage, given in self.answers.items():
+            if kind_of(stage) == PROPOSAL:
+                usable = {author for author, answer in merged.items() if answer.status is MemberStatus.OK}
+                merged |= {author: answer for author, answer in given.items() if author not in usable}
+        return merged
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """Who was asked for a proposal so far, in the order of the stages."""
+        waves = (called for stage, called in self.called.items() if kind_of(stage) == PROPOSAL)
+        return tuple(dict.fromkeys(chain.from_iterable(waves)))
 
     def standing(self) -> dict[str, Answer]:
         """By author the last answer with a text that counts: a proposal, or its revision."""
@@ -135,7 +155,9 @@ class ItemProgress:
         return majority([candidate.id for candidate in self.candidates()], texts, self.item.answer_format)
 
     def agreed(self) -> str | None:
-        """Why nobody needs to judge: all proposals give the same closed answer."""
+        """Why nobody needs to judge: all proposals give the same closed answer, or nobody further needs to be asked."""
+        if self.plan.escalates:
+            return consensus(self)
         vote = self.majority()
         if vote is None or not vote.unanimous or len(self.standing()) < 2:
             return None
@@ -192,6 +214,8 @@ class ItemProgress:
 
     def next_stage(self, stage: str) -> NextStage:
         """Who is called for the next stage, as things stand."""
+        if kind_of(stage) == PROPOSAL:
+            return NextStage(*next_wave(self, stage))
         authors = tuple(candidate.id for candidate in self.candidates())
         if len(authors) < 2:
             return NextStage((), ALONE)

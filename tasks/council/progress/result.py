@@ -7,7 +7,7 @@ without COMPLETED there is no winner and no decision.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime
 from itertools import chain
 from typing import NamedTuple
@@ -22,7 +22,7 @@ from tasks.council.progress.completion import Verdict
 from tasks.council.progress.item import ENDED_EARLY, Decided, ItemProgress
 from tasks.council.prompts.synthesize import MAX_SOURCES
 from tasks.council.proposal import Usage
-from tasks.council.stages import SYNTHESIZE
+from tasks.council.stages import PROPOSAL, SYNTHESIZE, kind_of
 
 _MISSING = {
     Status.COMPLETED: (MemberStatus.TIMEOUT, "no answer before the council decided"),
@@ -38,7 +38,8 @@ def item_result(
 ) -> ItemResult:
     """The result of an item; while it is in progress what came so far, without members that have not answered."""
     plan, final, completed = progress.plan, verdict.status.final, verdict.status is Status.COMPLETED
-    everyone, first, given = plan.council.members, progress.first, _given(progress)
+    first, given = progress.first, _given(progress)
+    asked = len(progress.asked)
     received = sum(answer.status is MemberStatus.OK for answer in first.values())
     decided = progress.decided()
     synthesis = _synthesis(progress, decided)
@@ -49,14 +50,15 @@ def item_result(
         item=progress.item.id,
         task=progress.item.task,
         status=verdict.status,
-        degraded=final and (received < len(everyone) or any(stage.short for stage in stages[1:])),
+        degraded=final and (received < asked or any(stage.short for stage in stages)),
         council=plan.council.name,
         engine=engine_of(answer.engine for answer in given),
         strategy=plan.strategy,
         rounds=plan.rounds,
-        total_agents=len(everyone),
+        total_agents=asked,
         received_count=received,
-        failed_count=(len(everyone) if final else len(first)) - received,
+        failed_count=(asked if final else len(first)) - received,
+        not_asked=len(plan.council.members) - asked,
         results=decided.ranked,
         members=_outcomes(progress, verdict, duration_ms),
         decided_by=decision.by,
@@ -150,18 +152,34 @@ def _outcomes(progress: ItemProgress, verdict: Verdict, duration_ms: int) -> tup
 def _outcome(progress: ItemProgress, member: Member, verdict: Verdict, duration_ms: int) -> MemberOutcome:
     first = progress.first.get(member.agent_id)
     mine = {stage: given[member.agent_id] for stage, given in progress.answers.items() if member.agent_id in given}
-    status, reason = (first.status, first.error) if first else _MISSING[verdict.status]
+    status, reason = _status(progress, member, verdict)
     return MemberOutcome(
         agent_id=member.agent_id,
         role=member.role,
         status=status,
         reason=reason,
-        duration_ms=sum(answer.duration_ms for answer in mine.values()) if mine else duration_ms,
+        duration_ms=_taken_ms(mine.values(), status, duration_ms),
         usage=_usage(mine.values()),
         model=first.model if first else member.model,
         stages={
             stage: StageOutcome(status=answer.status, reason=answer.error)
             for stage, answer in mine.items()
-            if stage != progress.plan.stages[0]
+            if kind_of(stage) != PROPOSAL
         },
     )
+
+
+def _status(progress: ItemProgress, member: Member, verdict: Verdict) -> tuple[MemberStatus, str | None]:
+    """What became of a member's proposal, and why there is none."""
+    if first := progress.first.get(member.agent_id):
+        return first.status, first.error
+    if member.agent_id not in progress.asked:
+        return MemberStatus.NOT_ASKED, None
+    return _MISSING[verdict.status]
+
+
+def _taken_ms(answers: Collection[Answer], status: MemberStatus, item_ms: int) -> int:
+    """How long a member was at work; on an answer that never came, as long as the item took."""
+    if answers or status is MemberStatus.NOT_ASKED:
+        return sum(answer.duration_ms for answer in answers)
+    return item_ms

@@ -73,9 +73,20 @@ def closed_messages(member: Member, item: Item, form: AnswerFormat) -> list[dict
     text. What stands alone needs no tags; what brings a context, a rubric or requirements along has them, and the form
     of the answer behind it, so that members share all before.
     """
-    parts = _parts(item)
     shown = form.shown_to(f"{item.id}:{member.agent_id}") if isinstance(form, Choice) else form
-    wanted = neutral(closed_instruction(shown))
+    return _asked_closed(item, shown)
+
+
+def bare_messages(item: Item) -> list[dict[str, str]]:
+    """The chat that asks a task as one would without a council: alone, with its options in the order given."""
+    if item.answer_format:
+        return _asked_closed(item, item.answer_format)
+    parts = _parts(item)
+    return [{"role": "user", "content": _sections(parts) if len(parts) > 1 else neutral(item.task)}]
+
+
+def _asked_closed(item: Item, form: AnswerFormat) -> list[dict[str, str]]:
+    parts, wanted = _parts(item), neutral(closed_instruction(form))
     if len(parts) > 1:
         return [{"role": "user", "content": f"{_sections(parts)}\n\n{wanted}"}]
     return [{"role": "system", "content": wanted}, {"role": "user", "content": neutral(item.task)}]

@@ -180,7 +180,7 @@ class Review(Ballot):
     """
 
     order: Order
-    opinions: dict[Name, Opinion] = {}
+    opinions: dict[Name, Opinion] = Field(default_factory=dict)
     reason: str | None = None
 
     @property

@@ -33,6 +33,8 @@ BLOCK_COST = 100
 MAX_DEPTH = 100
 """Nesting of YAML; its scanner takes quadratic time in the depth."""
 NAMED_WORDS = 5
+MAX_COMPARED = 100_000
+"""Characters of a text that is compared with another."""
 
 _CJK = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
 _WORD = re.compile(rf"[{_CJK}]|[^\W_{_CJK}]+")
@@ -79,6 +81,16 @@ def score_proposal(proposal: Proposal, item: Item, wanted: Words | None = None) 
         _complete(proposal.finish_reason, balanced),
     )
     return tuple(check for check in checks if check is not None)
+
+
+def alike(one: str, other: str) -> bool:
+    """Whether two texts share at least half of their significant words, by their stems (Jaccard's index)."""
+    first, second = (_stems(text[:MAX_COMPARED]) for text in (one, other))
+    return 2 * len(first & second) >= len(first | second)
+
+
+def _stems(text: str) -> set[str]:
+    return {stem for _, stem in _significant(text)}
 
 
 def total(checks: Iterable[Check]) -> float:

@@ -34,12 +34,15 @@ class CouncilMachine(RuleBasedStateMachine):
     @initialize(
         members=st.integers(1, 4),
         items=st.integers(1, 2),
-        strategy=st.sampled_from(["propose", "rank", "synthesize"]),
+        strategy=st.sampled_from(["propose", "rank", "synthesize", "escalate"]),
         rounds=st.integers(0, 1),
+        closed=st.booleans(),
         grace_s=st.sampled_from([None, 0.0, 5.0]),
     )
     def convene(self, **asked: Any) -> None:
         """A council of a few is asked for one or two items."""
+        if asked["strategy"] == "escalate":
+            asked["rounds"] = 0
         self.world = World(self.patch, **{name: value for name, value in asked.items() if value is not None})
         self.world.begin()
 
@@ -159,14 +162,13 @@ class CouncilMachine(RuleBasedStateMachine):
         assert finished["counts"]["decided"] == len(decided)
         answers = [body for _, body in self.one.stored(f"answers.{self.one.id}.>")]
         for item, decision in decided.items():
-            proposals = {
-                body["agent_id"]: body
-                for body in answers
-                if body["item"] == item and body["stage"] == self.one.plan.stages[0]
-            }
-            ok = [author for author, body in proposals.items() if body["status"] == "ok"]
+            proposed = [body for body in answers if body["item"] == item and body["stage"].startswith("propose")]
+            ok = {body["agent_id"] for body in proposed if body["status"] == "ok"}
+            asked = {body["agent_id"] for body in proposed}
             assert decision["received_count"] == len(ok)
-            assert (decision["status"] == "COMPLETED") <= (len(ok) >= self.one.plan.quorum)
+            assert asked <= {one["agent_id"] for one in decision["members"] if one["status"] != "not_asked"}
+            assert decision["total_agents"] + decision["not_asked"] == len(self.one.plan.council.members)
+            assert (decision["status"] == "COMPLETED") <= (len(ok) >= self.one.plan.quorum_of(decision["total_agents"]))
             assert decision["winner_id"] is None or decision["winner_id"] in ok
             assert (decision["decision"] is None) == (decision["status"] != "COMPLETED")
         statuses = {decision["status"] for decision in decided.values()}

@@ -30,8 +30,8 @@ class Call:
     """A call of a member, which waits for its answer."""
 
     request_id: str
-    labels: list[str] | None
-    """Of the proposals that a ballot ranks; None where a text is asked for."""
+    form: dict[str, Any]
+    """Properties of the JSON that is asked for; none where a text is."""
     answered: asyncio.Future[Any] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
@@ -52,7 +52,7 @@ class ModelServer:
         self.asked[call.request_id] += 1
         if self._is_answered(call.request_id):
             self.repeated.append(call.request_id)
-        waiting = self.waiting[call.request_id] = Call(call.request_id, _labels(call.extra))
+        waiting = self.waiting[call.request_id] = Call(call.request_id, _form(call.extra))
         try:
             async with asyncio.timeout_at(deadline):
                 return await waiting.answered
@@ -70,17 +70,38 @@ class ModelServer:
         if kind == "error":
             call.answered.set_exception(ModelServerRefused("the server refuses it"))
             return
-        text = _ballot(call.labels) if call.labels else f"What {request_id} answers, {self.asked[request_id]}."
+        text = _filled(call.form, f"What {request_id} answers, {self.asked[request_id]}.")
         content = {"ok": text, "cut": text, "empty": "", "broken": "I like them all."}[kind]
-        self.texts[request_id] = content
+        self.texts[request_id] = _as_published(content)
         reason = "length" if kind == "cut" else "stop"
         call.answered.set_result(Completion(content, None, reason, Usage(), "m", "vllm"))
 
 
-def _labels(extra: dict[str, Any]) -> list[str] | None:
+def _form(extra: dict[str, Any]) -> dict[str, Any]:
     if "response_format" not in extra:
-        return None
-    return list(extra["response_format"]["json_schema"]["schema"]["properties"]["opinions"]["properties"])
+        return {}
+    properties: dict[str, Any] = extra["response_format"]["json_schema"]["schema"]["properties"]
+    return properties
+
+
+def _filled(form: dict[str, Any], text: str) -> str:
+    """What is asked for: the text, a closed answer that depends on it, a short ballot, or a full one."""
+    if not form:
+        return text
+    if "answer" in form:
+        options = form["answer"]["enum"]
+        return json.dumps({"reason": text, "answer": options[sum(text.encode()) % len(options)]})
+    if "opinions" not in form:
+        return json.dumps({"reason": text[:100], "ranking": form["ranking"]["enum"][0]})
+    return _ballot(list(form["opinions"]["properties"]))
+
+
+def _as_published(content: str) -> str:
+    """The content as it goes on the record where it is a closed answer."""
+    if '"answer"' not in content:
+        return content
+    answer = json.loads(content)
+    return f"{answer['reason']}\n\nANSWER: {answer['answer']}"
 
 
 def _ballot(labels: list[str]) -> str:
@@ -109,7 +130,7 @@ class Run:
 class World:
     """One deliberation, its runs, and what may happen to them. Everything is called from outside of its loop."""
 
-    def __init__(self, patch: Any, members: int = 3, items: int = 1, **request: Any) -> None:
+    def __init__(self, patch: Any, members: int = 3, items: int = 1, closed: bool = False, **request: Any) -> None:
         import blocks.jetstream
         import blocks.record.events
         from blocks.connections import connections
@@ -125,6 +146,8 @@ class World:
         self._scope = connections()
         self.run(self._scope.__aenter__())
         self.record = self.run(JetStream(servers=[URL], patience_s=5).record())
+        if closed:
+            request["answer_format"] = {"type": "choice", "options": ["red", "blue", "green"]}
         self.plan = self._planned(members, items, request)
         self.run(self._accept())
 
@@ -215,7 +238,7 @@ class World:
 
     async def _answer(self, member: Any, stage: str, epoch: int) -> dict[str, int]:
         from tasks.stages.member_stage import MemberStage
-        from tasks.stages.propose import Proposing
+        from tasks.stages.propose import Proposing, ProposingLater
         from tasks.stages.review import Reviewing
         from tasks.stages.revise import Revising
         from tasks.stages.stage_gate import StageGate
@@ -223,8 +246,8 @@ class World:
 
         at_work = MemberStage(self.plan, member, stage, self.record, self.server, "vllm")  # type: ignore[arg-type]
         if stage == self.plan.stages[0]:
-            return await at_work.answer_all(Proposing(member))
-        prompts = {"review": Reviewing, "revise": Revising, "synthesize": Synthesizing}
+            return await at_work.answer_all(Proposing(at_work))
+        prompts = {"propose": ProposingLater, "review": Reviewing, "revise": Revising, "synthesize": Synthesizing}
         gate = StageGate(self.record, self.plan, stage, epoch)
         async with gate.heard():
             return await at_work.answer_all(prompts[stage.partition("-")[0]](at_work, gate))

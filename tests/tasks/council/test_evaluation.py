@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tasks.council.answer import Answer
 from tasks.council.council import CouncilSpec
 from tasks.council.decisions import ItemResult
-from tasks.council.evaluation.arms import Arm, Reached, Scoresheet, reached
+from tasks.council.evaluation.arms import Answered, Arm, Reached, Scoresheet, reached
 from tasks.council.evaluation.figures import median, paired_difference, percentile_95, share, sign_test
 from tasks.council.evaluation.questions import Question, Verdict, read_questions
 from tasks.council.evaluation.report import figures, notes, report
@@ -292,7 +292,7 @@ def arms_of(
         progress.take(one)
         read.setdefault(one.stage, {})[one.agent_id] = one
     result = item_result(progress, Ruling(status), 1000, NOW)
-    return result, reached(ItemProgress.read(asked, asked.agenda[0], read), result, number)
+    return result, reached(Answered(ItemProgress.read(asked, asked.agenda[0], read), result), number)
 
 
 PROPOSALS = (
@@ -385,7 +385,7 @@ def test_without_a_decision_only_the_single_member_has_a_text() -> None:
     assert set(arms) == {"single", "majority", "rank", "synthesize"}
     assert arms["majority"].usage.completion_tokens == 30
     progress = ItemProgress.read(plan(), plan().agenda[0], {})
-    assert {one.text for one in reached(progress, None, 0).values()} == {None}
+    assert {one.text for one in reached(Answered(progress, None), 0).values()} == {None}
 
 
 def test_revisions_count_for_the_ranking_and_not_for_the_vote() -> None:
