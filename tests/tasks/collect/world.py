@@ -60,8 +60,11 @@ class ModelServer:
             if self.waiting.get(call.request_id) is waiting:
                 del self.waiting[call.request_id]
 
-    def answer(self, request_id: str, kind: str) -> None:
-        """Answer a call that waits: `ok`, `empty`, `cut`, `broken` (no ballot), or `error`."""
+    def answer(self, request_id: str, kind: str, said: str | None = None) -> None:
+        """Answer a call that waits: `ok`, `empty`, `cut`, `broken` (no ballot), or `error`.
+
+        `said` is the closed answer, or the whole text where none is asked for.
+        """
         from blocks.chat import Completion
         from blocks.exceptions import ModelServerRefused
         from tasks.council.proposal import Usage
@@ -70,7 +73,7 @@ class ModelServer:
         if kind == "error":
             call.answered.set_exception(ModelServerRefused("the server refuses it"))
             return
-        text = _filled(call.form, f"What {request_id} answers, {self.asked[request_id]}.")
+        text = _filled(call.form, f"What {request_id} answers, {self.asked[request_id]}.", said)
         content = {"ok": text, "cut": text, "empty": "", "broken": "I like them all."}[kind]
         self.texts[request_id] = _as_published(content)
         reason = "length" if kind == "cut" else "stop"
@@ -84,13 +87,13 @@ def _form(extra: dict[str, Any]) -> dict[str, Any]:
     return properties
 
 
-def _filled(form: dict[str, Any], text: str) -> str:
+def _filled(form: dict[str, Any], text: str, said: str | None) -> str:
     """What is asked for: the text, a closed answer that depends on it, a short ballot, or a full one."""
     if not form:
-        return text
+        return said or text
     if "answer" in form:
         options = form["answer"]["enum"]
-        return json.dumps({"reason": text, "answer": options[sum(text.encode()) % len(options)]})
+        return json.dumps({"reason": text, "answer": said or options[sum(text.encode()) % len(options)]})
     if "opinions" not in form:
         return json.dumps({"reason": text[:100], "ranking": form["ranking"]["enum"][0]})
     return _ballot(list(form["opinions"]["properties"]))
