@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from tasks.council.base import MAX_TEXT, Frozen, Name, digest
 from tasks.council.exceptions import InvalidRequest
+from tasks.council.prompt_texts import Prompts
 from tasks.council.stages import MAX_ROUNDS, Strategy
 
 MAX_MEMBERS = 128
@@ -61,6 +62,9 @@ class CouncilRules(BaseModel):
     quorum: int | None = Field(None, ge=1, description="Answers that decide; floor(n/2) + 1 where left out.")
     grace_s: Grace | None = Field(
         None, description="Seconds to wait after the quorum; until the deadline where left out."
+    )
+    prompts: Prompts | None = Field(
+        None, title="Prompts", description="Texts of its own, with a version; Conclave's where left out."
     )
     deadline_s: Deadline = Field(300.0, description="Seconds for one item from its start.")
 

@@ -32,6 +32,7 @@ from tasks.council.council import CouncilSpec, Deadline, Grace, Member, Members,
 from tasks.council.exceptions import InvalidRequest
 from tasks.council.plain import SHOWN_INPUT, shortened
 from tasks.council.problems import Problem, first_problem
+from tasks.council.prompt_texts import BUILT_IN, Prompts
 from tasks.council.stages import PROPOSE, REVISE, SYNTHESIZE, WAVES, Strategy, kind_of, stages_of
 
 MAX_ITEMS = 10_000
@@ -240,6 +241,7 @@ class Deliberation(Frozen):
     deadline_s: float
     request_digest: str
     council_digest: str
+    prompts: Prompts = Field(BUILT_IN, description="The texts that its members are told, whatever is changed since.")
     metadata: dict[str, Any]
 
     @property
@@ -275,8 +277,11 @@ class Deliberation(Frozen):
 
     @property
     def version(self) -> int:
-        """Which version of bodies a reader has to know (`blocks/record/envelope.py`): 1 knows no waves."""
-        return 2 if self.escalates else 1
+        """Which version of bodies a reader has to know (`blocks/record/envelope.py`).
+
+        1 knows neither waves nor prompts of a council's own.
+        """
+        return 2 if self.escalates or self.prompts.own else 1
 
     def called_first(self, item: Item) -> tuple[str, ...]:
         """Who is asked first about an item: everybody; of waves one for a closed answer, else two to compare."""
@@ -325,5 +330,6 @@ class Deliberation(Frozen):
             deadline_s=request.deadline_s or council.deadline_s,
             request_digest=request.digest,
             council_digest=council.digest,
+            prompts=council.prompts or BUILT_IN,
             metadata=request.metadata,
         )

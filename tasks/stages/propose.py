@@ -37,7 +37,7 @@ class Proposing(TextReply):
         """The same for all members up to their role; None for one that is not asked first."""
         if self._member.agent_id not in self._plan.called_first(item):
             return None
-        return self.asked(item, propose_messages(self._member, item))
+        return self.asked(item, propose_messages(self._member, item, self._plan.prompts))
 
     def read(self, item: Item, completion: Completion) -> Fields:
         """The proposal."""
@@ -56,4 +56,4 @@ class ProposingLater(Proposing):
         closing = await self._gate.of(item)
         if self._member.agent_id not in closing.called:
             return None
-        return self.asked(item, propose_messages(self._member, item))
+        return self.asked(item, propose_messages(self._member, item, self._plan.prompts))

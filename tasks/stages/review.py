@@ -37,9 +37,10 @@ class Reviewing:
         closing, member_stage = await self._gate.of(item), self._member_stage
         if member_stage.member.agent_id not in closing.called:
             return None
-        salt = salt_of(member_stage.plan.id, item.id, member_stage.stage)
+        plan = member_stage.plan
+        salt = salt_of(plan.id, item.id, member_stage.stage)
         sheet = sheets(closing.proposals, closing.called, salt)[member_stage.member.agent_id]
-        form = ballot_form(item, member_stage.plan.feeds_revision(member_stage.stage))
+        form = ballot_form(item, plan.feeds_revision(member_stage.stage), plan.prompts)
         self._sheets[item.id] = (sheet, form)
         stands = closing.proposals.items()
         texts = await asyncio.gather(*(member_stage.text_of(item, stage, author) for author, stage in stands))

@@ -45,7 +45,8 @@ class Revising(TextReply):
         self._earlier[item.id] = (*standing.proposal.revisions, text)
         salt = salt_of(self._member_stage.plan.id, item.id, self._member_stage.stage)
         critiques = critiques_of(author, [review.ballot for review in reviews if review and review.ballot], salt)
-        return self.asked(item, revise_messages(self._member, item, text, critiques, salt))
+        prompts = self._member_stage.plan.prompts
+        return self.asked(item, revise_messages(self._member, item, text, critiques, salt, prompts))
 
     def read(self, item: Item, completion: Completion) -> Fields:
         """The new text, with the earlier ones kept."""

@@ -43,7 +43,8 @@ class Synthesizing(TextReply):
         sources = {author: text for (author, _), text in zip(best, texts, strict=True)}
         ballots = [review.ballot for review in reviews if review and review.ballot]
         salt = salt_of(member_stage.plan.id, item.id, closing.stage)
-        return self.asked(item, synthesis_messages(self._member, item, sources, list(closing.proposals), ballots, salt))
+        authors, prompts = list(closing.proposals), member_stage.plan.prompts
+        return self.asked(item, synthesis_messages(self._member, item, sources, authors, ballots, salt, prompts))
 
     def read(self, item: Item, completion: Completion) -> Fields:
         """The text."""

@@ -22,7 +22,7 @@ def test_plans_are_kept_up_to_a_number_and_a_weight(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(plans, "_plans", OrderedDict())
     monkeypatch.setattr(plans, "KEPT_PLANS", 3)
-    monkeypatch.setattr(plans, "KEPT_BYTES", 25_000)
+    monkeypatch.setattr(plans, "KEPT_BYTES", 50_000)
     for number in range(5):
         plans._keep(plan(number, 100))
     assert list(plans._plans) == ["d-2", "d-3", "d-4"]

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from tasks.council.council import Member
 from tasks.council.models import Item
+from tasks.council.prompt_texts import Prompts
 from tasks.council.prompts.review import (
     ballot_schema,
     closed_review_messages,
@@ -42,12 +43,13 @@ class FullBallot:
     """Scores by criteria with reasons, a critique of each proposal, then the ranking."""
 
     criteria: tuple[Criterion, ...]
+    prompts: Prompts
 
     def messages(
         self, member: Member, item: Item, sheet: Sheet, proposals: Mapping[str, str], salt: str
     ) -> list[dict[str, str]]:
         """Task, criteria, proposals, what to write, and the role."""
-        return review_messages(member, item, sheet, proposals, self.criteria, salt)
+        return review_messages(member, item, sheet, proposals, self.criteria, salt, self.prompts)
 
     def schema(self, sheet: Sheet) -> dict[str, Any]:
         """Opinions, then the ranking."""
@@ -62,11 +64,13 @@ class FullBallot:
 class ShortBallot:
     """A reason of one sentence, then the ranking."""
 
+    prompts: Prompts
+
     def messages(
         self, _member: Member, item: Item, sheet: Sheet, proposals: Mapping[str, str], salt: str
     ) -> list[dict[str, str]]:
         """Task, proposals and what to write; without a role, which has no say in what is right."""
-        return closed_review_messages(item, sheet, proposals, salt)
+        return closed_review_messages(item, sheet, proposals, salt, self.prompts)
 
     def schema(self, sheet: Sheet) -> dict[str, Any]:
         """The reason, then the ranking."""
@@ -77,8 +81,8 @@ class ShortBallot:
         return read_short_ballot(text, sheet)
 
 
-def ballot_form(item: Item, feeds_revision: bool) -> BallotForm:
+def ballot_form(item: Item, feeds_revision: bool, prompts: Prompts) -> BallotForm:
     """The form that an item's review takes."""
     if item.answer_format is not None and not feeds_revision:
-        return ShortBallot()
-    return FullBallot(criteria_of(item.rubric))
+        return ShortBallot(prompts)
+    return FullBallot(criteria_of(item.rubric), prompts)

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from tasks.council.council import Member
 from tasks.council.models import Item
+from tasks.council.prompt_texts import REVIEW_CHARTER
 from tasks.council.prompts.delimiters import MAX_PROPOSAL, fence, mark_of, neutral
-from tasks.council.prompts.review import REVIEW_CHARTER, ask_again, ballot_schema, review_messages
+from tasks.council.prompts.review import ask_again, ballot_schema, review_messages
 from tasks.council.voting.ballots import (
     DEFAULT_CRITERIA,
     MAX_BALLOT,

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from tasks.council.council import Member
 from tasks.council.models import Item
-from tasks.council.prompts.propose import CHARTER, DIVERSITY, ROLES, given_mark, propose_messages, temperature_of
+from tasks.council.prompt_texts import CHARTER, DIVERSITY, ROLES
+from tasks.council.prompts.propose import given_mark, propose_messages, temperature_of
 from tasks.council.prompts.review import review_messages
 from tasks.council.prompts.synthesize import synthesis_messages
 from tasks.council.voting.ballots import criteria_of, sheets

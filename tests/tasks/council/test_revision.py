@@ -5,9 +5,10 @@ from __future__ import annotations
 from tasks.council.closed_answers import Number
 from tasks.council.council import Member
 from tasks.council.models import Item
+from tasks.council.prompt_texts import SYNTHESIS_CHARTER
 from tasks.council.prompts.propose import propose_messages
 from tasks.council.prompts.revise import MAX_CRITIQUES, critiques_of, revise_messages
-from tasks.council.prompts.synthesize import MAX_REASONS, SYNTHESIS_CHARTER, synthesis_messages
+from tasks.council.prompts.synthesize import MAX_REASONS, synthesis_messages
 from tasks.council.voting.ballots import Opinion, Review, Score, label_authors
 
 ITEM = Item(id="i", task="Write a queue", rubric="Clean", requirements=("Use type hints",))

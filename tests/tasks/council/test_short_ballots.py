@@ -10,8 +10,8 @@ import pytest
 from tasks.council.closed_answers import Choice
 from tasks.council.council import CouncilSpec, Member
 from tasks.council.models import Deliberation, DeliberationRequest, Item
+from tasks.council.prompt_texts import BUILT_IN, CLOSED_REVIEW_CHARTER
 from tasks.council.prompts.ballot_forms import FullBallot, ShortBallot, ballot_form
-from tasks.council.prompts.review import CLOSED_REVIEW_CHARTER
 from tasks.council.voting.ballots import MAX_SHORT_REASON, InvalidBallot, Review, Sheet, read_short_ballot
 from tasks.council.voting.election import Candidate
 from tasks.council.voting.tally import tally
@@ -31,22 +31,22 @@ def plan(strategy: str = "rank", rounds: int = 0) -> Deliberation:
 
 def test_a_closed_task_takes_the_short_form_where_no_revision_needs_critiques() -> None:
     """Authors revise from critiques, which a short ballot has none of."""
-    assert ballot_form(CLOSED, feeds_revision=False) == ShortBallot()
-    assert isinstance(ballot_form(CLOSED, feeds_revision=True), FullBallot)
-    assert isinstance(ballot_form(CLOSED.model_copy(update={"answer_format": None}), False), FullBallot)
+    assert ballot_form(CLOSED, feeds_revision=False, prompts=BUILT_IN) == ShortBallot(BUILT_IN)
+    assert isinstance(ballot_form(CLOSED, feeds_revision=True, prompts=BUILT_IN), FullBallot)
+    assert isinstance(ballot_form(CLOSED.model_copy(update={"answer_format": None}), False, BUILT_IN), FullBallot)
     revising = plan(rounds=1)
     assert [stage for stage in revising.stages if revising.feeds_revision(stage)] == ["review-0"]
 
 
 def test_what_is_told_and_what_is_demanded_agree() -> None:
     """The bound of the reason, and each label once."""
-    schema = ShortBallot().schema(SHEET)
+    schema = ShortBallot(BUILT_IN).schema(SHEET)
     assert schema["properties"]["reason"]["maxLength"] == MAX_SHORT_REASON
     assert str(MAX_SHORT_REASON) in CLOSED_REVIEW_CHARTER
     assert list(schema["properties"]) == ["reason", "ranking"]
     assert all(sorted(ranking) == ["A", "C", "D"] for ranking in schema["properties"]["ranking"]["enum"])
     assert len(schema["properties"]["ranking"]["enum"]) == 6
-    system, user = ShortBallot().messages(Member(agent_id="m0", role="DEV"), CLOSED, SHEET, TEXTS, "s")
+    system, user = ShortBallot(BUILT_IN).messages(Member(agent_id="m0", role="DEV"), CLOSED, SHEET, TEXTS, "s")
     assert system["content"] == CLOSED_REVIEW_CHARTER
     assert user["content"].index("ANSWER: Rome") < user["content"].index("Which answer is right?")
     assert "mine" not in user["content"]

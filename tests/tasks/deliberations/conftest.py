@@ -43,6 +43,6 @@ async def record(importable_prefect: None, monkeypatch: pytest.MonkeyPatch) -> A
     monkeypatch.setattr(documents, "_read_jetstream", block)
     monkeypatch.setattr(documents, "check", of_this_installation)
     monkeypatch.setattr(plan, "council_spec", spec)
-    monkeypatch.setattr(plan, "_servers", servers)
+    monkeypatch.setattr(plan, "servers_of", servers)
     async with blocks.connections.connections():
         yield await documents.open_record()
