@@ -93,6 +93,8 @@ def _why(result: ItemResult) -> str:
     ordered_by = _ordered_by(result)
     if ordered_by == "ballots":
         return "which the ballots put first"
+    if result.total_agents == 1 and result.not_asked:
+        return "the only one that was asked for"
     if result.received_count == 1:
         return "the only one that can be used"
     vote, by_checks = result.majority, "which the checks put first"
