@@ -10,7 +10,7 @@ from tasks.council.evaluation.arms import ArmFigures, Evaluation
 from tasks.council.evaluation.figures import PairedDifference
 from tasks.council.report.markup import escape
 
-COLUMNS = ("", "right", "accuracy", "95 %", "points (95 %)", "tokens/right", "median")
+COLUMNS = ("", "right", "accuracy (95 %)", "points (95 %)", "tokens/right", "median")
 SIMULATED = (
     "SIMULATED: the answers come from the simulator, not from a model. These figures say nothing about models; "
     "where its players were set to an accuracy, they show what the arms make of that."
@@ -28,9 +28,8 @@ def brief(evaluation: Evaluation) -> list[tuple[str, ...]]:
         (
             arm.arm,
             _right(arm),
-            _accuracy(arm),
-            _accuracy_interval(arm),
-            _versus_in_short(arm),
+            _accuracy_in_short(arm),
+            _versus_in_short(arm.versus_bare if _has_bare(evaluation) else arm.versus_single),
             _tokens(arm),
             _seconds(arm.latency_median_ms),
         )
@@ -38,9 +37,19 @@ def brief(evaluation: Evaluation) -> list[tuple[str, ...]]:
     ]
 
 
-def _versus_in_short(arm: ArmFigures) -> str:
-    versus = arm.versus_bare or arm.versus_single
-    return f"{_points(versus)} ({_points_interval(versus)})" if versus else "-"
+def _has_bare(evaluation: Evaluation) -> bool:
+    return any(arm.arm == "bare" for arm in evaluation.arms)
+
+
+def _accuracy_in_short(arm: ArmFigures) -> str:
+    one = arm.accuracy
+    return f"{one.value:.0%} ({100 * one.low:.0f} to {100 * one.high:.0f})" if one else "-"
+
+
+def _versus_in_short(versus: PairedDifference | None) -> str:
+    if versus is None:
+        return "-"
+    return f"{100 * versus.value:+.0f} ({100 * versus.low:+.0f} to {100 * versus.high:+.0f})"
 
 
 def arm_table(evaluation: Evaluation) -> list[dict[str, Any]]:
@@ -77,8 +86,7 @@ def notes(evaluation: Evaluation) -> list[str]:
         told[0] += "; the others count as wrong for every arm but a single member that answered"
     if evaluation.degraded:
         told.append(f"{evaluation.degraded} degraded: a member's answer, ballot or text is missing there")
-    has_bare = any(arm.arm == "bare" for arm in evaluation.arms)
-    told.append(f"points are against {'bare' if has_bare else 'single'}, question by question")
+    told.append(f"points are against {'bare' if _has_bare(evaluation) else 'single'}, question by question")
     told += _read_in_words(evaluation)
     if closed == 0:
         told.append("no question has a closed answer, so there is no majority")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from tasks.council.closed_answers import closed_instruction
+from tasks.council.closed_answers import AnswerFormat, closed_instruction
 from tasks.council.council import Member
 from tasks.council.models import Item
 from tasks.council.prompt_texts import BUILT_IN, Prompts
@@ -37,6 +37,8 @@ def synthesis_messages(
 
     `salt` is the review's, and `authors` are all that were reviewed: so labels mean here what they mean in critiques.
     """
+    if item.answer_format:
+        return _closed_messages(item, item.answer_format, sources, salt, prompts)
     shown = {label: author for label, author in label_authors(authors, salt).items() if author in sources}
     shown = dict(sorted(shown.items(), key=lambda one: list(sources).index(one[1])))
     judged = {label: _judged(author, ballots, salt) for label, author in shown.items()}
@@ -50,10 +52,20 @@ def synthesis_messages(
             task_sections(item),
             f"# Proposals\nThe mark of their tags is {mark}. Best first:\n\n" + "\n\n".join(parts),
             f"# Your role\n{role_of(chairman, prompts)}",
-            *([neutral(closed_instruction(item.answer_format))] if item.answer_format else []),
         )
     )
     return [{"role": "system", "content": prompts.synthesize}, {"role": "user", "content": user}]
+
+
+def _closed_messages(
+    item: Item, form: AnswerFormat, sources: Mapping[str, str], salt: str, prompts: Prompts
+) -> list[dict[str, str]]:
+    """The chat that asks for the answer of a closed task: as short as the task is, as that of a proposal."""
+    mark = mark_of(sources.values(), salt)
+    answers = "\n\n".join(fence(str(rank), text, mark) for rank, text in enumerate(sources.values(), 1))
+    wanted = f"{prompts.closed_synthesize} The mark of the tags is {mark}.\n\n{neutral(closed_instruction(form))}"
+    user = f"{task_sections(item)}\n\n# Answers of others\n{answers}"
+    return [{"role": "system", "content": wanted}, {"role": "user", "content": user}]
 
 
 def _source(rank: int, label: str, text: str, critiques: str, mark: str) -> str:

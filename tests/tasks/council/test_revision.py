@@ -5,7 +5,7 @@ from __future__ import annotations
 from tasks.council.closed_answers import Number
 from tasks.council.council import Member
 from tasks.council.models import Item
-from tasks.council.prompt_texts import SYNTHESIS_CHARTER
+from tasks.council.prompt_texts import CLOSED_SYNTHESIS, SYNTHESIS_CHARTER
 from tasks.council.prompts.propose import propose_messages
 from tasks.council.prompts.revise import MAX_CRITIQUES, critiques_of, revise_messages
 from tasks.council.prompts.synthesize import MAX_REASONS, synthesis_messages
@@ -92,7 +92,12 @@ def test_a_closed_task_tells_everybody_the_form_of_its_answer() -> None:
     item = ITEM.model_copy(update={"answer_format": Number()})
     proposing = "".join(message["content"] for message in propose_messages(M1, item))
     assert "You answer with a short reason and then a decimal number" in proposing
-    writing = synthesis_messages(M1, item, {"m1": "Text."}, ["m1"], [], SALT)[1]["content"]
-    section = writing.partition("# Answer format\n")[2]
+    system, user = synthesis_messages(M1, item, {"m1": "Text.", "m2": "Other."}, ["m1", "m2"], [], SALT)
+    assert system["content"].startswith(CLOSED_SYNTHESIS)
+    assert system["content"].endswith("You answer with a short reason and then a decimal number without a unit.")
+    section = user["content"].partition("# Answer format\n")[2]
     assert section.startswith("The answer is a decimal number")
-    assert writing.endswith("You answer with a short reason and then a decimal number without a unit.")
+    mark = system["content"].partition("The mark of the tags is ")[2][:16]
+    assert f'<proposal-{mark} label="1">\nText.\n</proposal-{mark}>' in user["content"]
+    assert "Other." in user["content"]
+    assert "DEV" not in system["content"] + user["content"]
