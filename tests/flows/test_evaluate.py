@@ -70,7 +70,7 @@ async def test_the_arms_are_scored_over_one_deliberation(
     await simulator.fault("404_model", match=f"{new_id}:alone:propose-0:m1")
     for member in ("m1", "m2", "m3"):
         await answer(record, new_id, "agreed", member, f"So says {member}.\nANSWER: 3.0")
-    asked = {"council": three, "deadline_s": 60, "deliberation_id": new_id}
+    asked = {"council": three, "deadline_s": 60, "rivals": False, "deliberation_id": new_id}
     state = await evaluate(write(QUESTIONS), **asked, return_state=True)
     evaluation, sheet = await state.aresult()
     calls = await simulator.calls(new_id)
@@ -109,6 +109,45 @@ async def test_the_arms_are_scored_over_one_deliberation(
     assert [arm.accuracy.count for arm in again.arms] == [2, 1, 3, 3]
     assert await simulator.calls(new_id) == calls
     assert set(calls.values()) == {1}
+
+
+async def test_rivals_are_asked_once_and_scored_beside_the_council(
+    record: Any, simulator: Any, three: str, write: Any, new_id: str
+) -> None:
+    """Five plain calls for a question, in stages of their own; the same in waves; again under the id without a call.
+
+    One plain call that fails is an answer that nobody can read, and a vote of four.
+    """
+    from flows.evaluate import evaluate
+
+    await simulator.fault("404_model", match=f"{new_id}:closed:bare-1:m1")
+    questions = [one for one in QUESTIONS if one["id"] in ("right", "closed")]
+    asked = {"council": three, "deadline_s": 60, "deliberation_id": new_id}
+    state = await evaluate(write(questions), **asked, return_state=True)
+    evaluation, sheet = await state.aresult()
+    calls = await simulator.calls(new_id)
+
+    assert [arm.arm for arm in evaluation.arms] == [
+        *("bare", "bare-5", "single", "majority", "rank", "synthesize", "escalate")
+    ]
+    plain = sorted(call.split(":", 2)[2] for call in calls if ":closed:bare" in call)
+    assert plain == ["bare-0:m1", "bare-0:m2", "bare-0:m3", "bare-1:m1", "bare-1:m2"]
+    stages = {subject.split(".")[3] for subject in await subjects_of(record, f"answers.{new_id}-escalate.>")}
+    assert stages >= {"propose-0", "propose-1"}
+    assert (evaluation.readings.bare.count, evaluation.readings.bare.of) == (4, 5)
+    by_arm = {(score.item, score.arm): score for score in sheet.scores}
+    assert by_arm["closed", "bare-5"].answered
+    assert ("right", "bare-5") not in by_arm
+    assert by_arm["right", "bare"].usage.completion_tokens > 0
+
+    again, _ = await (await evaluate(write(questions), **asked, return_state=True)).aresult()
+    assert again == evaluation
+    assert await simulator.calls(new_id) == calls
+
+
+async def subjects_of(record: Any, pattern: str) -> list[str]:
+    """Subjects on the record."""
+    return [event.subject async for event in record.stored(pattern)]
 
 
 async def test_what_cannot_be_asked_starts_nothing(record: Any, three: str, write: Any, new_id: str) -> None:

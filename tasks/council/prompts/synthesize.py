@@ -37,10 +37,11 @@ def synthesis_messages(
 
     `salt` is the review's, and `authors` are all that were reviewed: so labels mean here what they mean in critiques.
     """
-    if item.answer_format:
-        return _closed_messages(item, item.answer_format, sources, salt, prompts)
     shown = {label: author for label, author in label_authors(authors, salt).items() if author in sources}
     shown = dict(sorted(shown.items(), key=lambda one: list(sources).index(one[1])))
+    if item.answer_format:
+        labelled = {label: sources[author] for label, author in shown.items()}
+        return _closed_messages(item, item.answer_format, labelled, salt, prompts)
     judged = {label: _judged(author, ballots, salt) for label, author in shown.items()}
     mark = mark_of([*sources.values(), *judged.values()], salt)
     parts = [
@@ -58,11 +59,11 @@ def synthesis_messages(
 
 
 def _closed_messages(
-    item: Item, form: AnswerFormat, sources: Mapping[str, str], salt: str, prompts: Prompts
+    item: Item, form: AnswerFormat, texts: Mapping[str, str], salt: str, prompts: Prompts
 ) -> list[dict[str, str]]:
     """The chat that asks for the answer of a closed task: as short as the task is, as that of a proposal."""
-    mark = mark_of(sources.values(), salt)
-    answers = "\n\n".join(fence(str(rank), text, mark) for rank, text in enumerate(sources.values(), 1))
+    mark = mark_of(texts.values(), salt)
+    answers = "\n\n".join(fence(label, text, mark) for label, text in texts.items())
     wanted = f"{prompts.closed_synthesize} The mark of the tags is {mark}.\n\n{neutral(closed_instruction(form))}"
     user = f"{task_sections(item)}\n\n# Answers of others\n{answers}"
     return [{"role": "system", "content": wanted}, {"role": "user", "content": user}]

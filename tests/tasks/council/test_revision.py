@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from tasks.council.closed_answers import Number
 from tasks.council.council import Member
 from tasks.council.models import Item
@@ -98,6 +100,6 @@ def test_a_closed_task_tells_everybody_the_form_of_its_answer() -> None:
     section = user["content"].partition("# Answer format\n")[2]
     assert section.startswith("The answer is a decimal number")
     mark = system["content"].partition("The mark of the tags is ")[2][:16]
-    assert f'<proposal-{mark} label="1">\nText.\n</proposal-{mark}>' in user["content"]
+    assert re.search(rf'<proposal-{mark} label="[AB]">\nText.\n</proposal-{mark}>', user["content"])
     assert "Other." in user["content"]
     assert "DEV" not in system["content"] + user["content"]

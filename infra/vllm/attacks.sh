@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# How often the small real model puts an injected answer first: attacks.sh BIN VENV JSON
+set -euo pipefail
+conclave=$1/conclave python=$1/python
+venv=$(cd "$2" && pwd)
+json=$3
+here=$(cd "$(dirname "$0")" && pwd)
+. "$here/stack.sh"
+
+mkdir -p "$(dirname "$json")"
+read -r url name < <("$conclave" status --json | "$python" -c 'import json, sys; up = json.load(sys.stdin); print(up["llm"], up["model"])')
+"$python" -m tests.contract.attacks --url "$url" --model "$name" --json "$json"
+echo "The stack stays up, with vLLM on the CPU. Stop it: make down"
