@@ -40,6 +40,7 @@ from tasks.council.report.wording import (
     tally_in_words,
 )
 from tasks.council.stages import PROPOSE, SYNTHESIZE
+from tasks.council.tally_names import DEFAULT_TALLY
 from tasks.council.voting.tally import Tally
 from tasks.deliberations.watch import Watcher
 
@@ -223,10 +224,16 @@ def show_councils(councils: Mapping[str, CouncilSpec], console: Console) -> None
         roles = ", ".join(dict.fromkeys(member.role for member in council.members))
         servers = ", ".join(sorted({member.server for member in council.everyone}))
         numbers = (str(len(council.members)), str(council.decides_at), f"{council.deadline_s:g} s")
-        how = council.strategy + (f", {council.rounds} rounds" if council.rounds else "")
-        row = (name, *numbers, how, plain(roles), plain(servers))
+        row = (name, *numbers, _strategy(council), plain(roles), plain(servers))
         table.add_row(*(Text(cell) for cell in row))
     console.print(table)
+
+
+def _strategy(council: CouncilSpec) -> str:
+    """How a council decides, in short: what is not as usual is named."""
+    rounds = f", {council.rounds} rounds" if council.rounds else ""
+    tally = f", {council.tally}" if council.tally != DEFAULT_TALLY else ""
+    return f"{council.strategy}{rounds}{tally}"
 
 
 class Plain:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field, model_validator
 from tasks.council.base import MAX_TEXT, Frozen, Name, digest
 from tasks.council.exceptions import InvalidRequest
 from tasks.council.stages import MAX_ROUNDS, Strategy
+from tasks.council.tally_names import DEFAULT_TALLY, TallyName
 
 MAX_MEMBERS = 128
 
@@ -52,6 +53,11 @@ class CouncilRules(BaseModel):
         description="How it decides; propose: deterministic checks; rank: blind ballots; synthesize: a chairman.",
     )
     rounds: Rounds = Field(0, description="How often each author revises its proposal from the others' critiques.")
+    tally: TallyName = Field(
+        DEFAULT_TALLY,
+        description="How ballots are tallied; borda: mean share of others ranked below; copeland: pairs won; "
+        "schulze: strongest paths.",
+    )
     chairman: Member | None = Field(
         None,
         title="Chairman",
@@ -96,8 +102,14 @@ class CouncilSpec(CouncilRules, Frozen):
 
     @property
     def digest(self) -> str:
-        """Identity of the content, for the record of a deliberation."""
-        return digest(self.model_dump(mode="json"))
+        """Identity of the content, for the record of a deliberation.
+
+        A tally by the default rule is left out, so that a council has the identity that it had before it had a choice.
+        """
+        content = self.model_dump(mode="json")
+        if self.tally == DEFAULT_TALLY:
+            del content["tally"]
+        return digest(content)
 
     def sized(self, count: int) -> CouncilSpec:
         """The council with `count` members: its first ones, then further ones in the same roles, numbered.

@@ -178,7 +178,7 @@ class ItemProgress:
         valid = [answer.ballot for answer in given if answer.ballot]
         discarded = sum(answer.status in UNUSABLE for answer in given)
         why = self._why_fewer(stage, asked=bool(given))
-        outcome = tally(candidates, valid, discarded=discarded)
+        outcome = tally(candidates, valid, self.plan.council.tally, discarded)
         return Ballots(expected=len(given), counted=len(valid), ended_early=why, tally=outcome)
 
     def _why_fewer(self, stage: str, asked: bool) -> str | None:
@@ -210,7 +210,7 @@ class ItemProgress:
 
     def _reviewers(self, stage: str, authors: tuple[str, ...]) -> NextStage:
         """All authors, or nobody where no ballots could change the winner and no revision needs their critiques."""
-        needless = None if self.feeds_revision(stage) else decided_early(self.candidates(), [], authors)
+        needless = None if self.feeds_revision(stage) else self._settled([], authors)
         return NextStage((), needless) if needless else NextStage(authors)
 
     def feeds_revision(self, stage: str) -> bool:
@@ -222,7 +222,11 @@ class ItemProgress:
         if kind_of(stage) != REVIEW or self.feeds_revision(stage):
             return None
         missing = [agent_id for agent_id in self.called[stage] if agent_id not in self.answers[stage]]
-        return decided_early(self.candidates(), self.ballots(), missing)
+        return self._settled(self.ballots(), missing)
+
+    def _settled(self, ballots: Iterable[Review], missing: Iterable[str]) -> str | None:
+        """Why the ballots of those who are missing cannot change the winner, or None if they may."""
+        return decided_early(self.candidates(), ballots, missing, self.plan.council.tally)
 
     def closing(self, stage: str, next_stage: NextStage, epoch: int) -> Closing:
         """The event by which the run of an epoch closes a stage."""

@@ -383,3 +383,16 @@ def test_what_a_later_version_wrote_on_the_record_is_read_without_what_is_new(wr
     assert type(written).from_record(body) == written
     with pytest.raises(ValidationError, match=LATER):
         type(written).model_validate(body)
+
+
+def test_a_council_keeps_its_identity_where_it_tallies_as_before() -> None:
+    """The digest of a council is what it was when it had no choice of a rule."""
+    usual = council(3)
+    before = usual.model_dump(mode="json")
+    assert before.pop("tally") == "borda"
+    assert usual.digest == digest(before)
+    other = usual.model_copy(update={"tally": "schulze"})
+    assert other.digest == digest(other.model_dump(mode="json")) != usual.digest
+    assert other.sized(5).tally == "schulze"
+    with pytest.raises(ValidationError, match="'borda', 'copeland' or 'schulze'"):
+        CouncilSpec.model_validate({**before, "tally": "guess"})
