@@ -30,6 +30,7 @@ from tasks.council.plain import plain
 from tasks.council.proposal import RankedProposal
 from tasks.council.report.wording import (
     answer_in_words,
+    firmness_in_words,
     how_decided,
     in_short,
     in_words,
@@ -185,7 +186,7 @@ def show_result(result: Body, console: Console, where: list[str]) -> None:
     if result.get("items"):
         console.print(_items(result))
     elif "results" in result:
-        _show_item(ItemResult.model_validate({name: result[name] for name in ItemResult.model_fields}), console)
+        _show_item(ItemResult.from_record(result), console)
     else:
         console.print(_verdict(result["status"]))
         if result.get("error_message"):
@@ -208,7 +209,7 @@ def _show_item(result: ItemResult, console: Console) -> None:
         if result.error_message:
             console.print(Text(plain(result.error_message)))
     console.print(_members(result, console))
-    told = [*missing_in_words(result), how_decided(result), answer_in_words(result)]
+    told = [*missing_in_words(result), how_decided(result), firmness_in_words(result.firmness), answer_in_words(result)]
     if result.ballots:
         told.append(in_words(result.ballots))
     for line in filter(None, [*told, *skipped_in_words(result.stages)]):

@@ -150,6 +150,23 @@ def test_a_deliberation_that_is_not_decided_yet_is_shown() -> None:
     assert shown(status) == ["Not decided yet: in progress", "where"]
 
 
+def test_a_result_of_an_earlier_version_is_shown() -> None:
+    """It lacks what came since; and one of a later version has more."""
+    result = body(planned(strategy="rank"))
+    for name in ("firmness", "answers_short"):
+        del result[name]
+    del result["ballots"]["worth"], result["ballots"]["set_aside"]
+    result["ballots"]["since_2031"] = 1
+    assert any("which the ballots put first." in line for line in shown(result))
+
+
+def test_how_firm_a_decision_is_stands_below_it() -> None:
+    """And what the ballots are worth."""
+    told = " ".join(shown(body(planned(strategy="rank")), width=120))
+    assert "Holds without any one voter or member, and under every tally rule." in told or "Turns to " in told
+    assert "So few ballots cannot be told from drawn lots." in told
+
+
 def test_a_council_is_listed_with_its_tally_rule_where_it_is_not_the_usual_one() -> None:
     """Beside its strategy."""
     from rich.console import Console
