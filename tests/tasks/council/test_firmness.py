@@ -39,7 +39,7 @@ def firmness(case: Case) -> Firmness:
 # --- open tasks -----------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=cases(60))
+@settings(deadline=None, max_examples=cases(60, each=20))
 @given(council=councils(), rule=st.sampled_from(list(RULES)))
 def test_firmness_is_what_comes_of_holding_the_election_again(
     council: tuple[list[Candidate], list[Ballot]], rule: str
@@ -134,7 +134,7 @@ def closed(draw: st.DrawFn) -> tuple[list[Candidate], list[Ballot], Answers]:
     return candidates, ballots, answers
 
 
-@settings(deadline=None, max_examples=cases(40))
+@settings(deadline=None, max_examples=cases(40, each=100))
 @given(closed())
 def test_a_closed_task_is_decided_and_firm_by_the_same_rules(
     council: tuple[list[Candidate], list[Ballot], Answers],

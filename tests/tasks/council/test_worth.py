@@ -41,7 +41,7 @@ def worth(ballots: Iterable[Ballot], seed: int = 1) -> BallotWorth:
 # --- the place ------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=cases(50))
+@settings(deadline=None, max_examples=cases(50, each=4))
 @given(st.lists(st.fractions(0, 1), max_size=7), st.integers(0, 8))
 def test_the_sum_of_chances_is_that_of_all_ways_in_which_they_may_fall(chances: list[Fraction], count: int) -> None:
     """Every combination of events with its probability."""
@@ -106,7 +106,7 @@ def exact_p(ballots: Sequence[Ballot]) -> float:
     return sum(ways) / len(ways)
 
 
-@settings(deadline=None, max_examples=cases(20))
+@settings(deadline=None, max_examples=cases(20, each=100))
 @given(councils(least=3, most=4, full=True), st.integers(0, 2**64))
 def test_agreement_is_held_against_all_ways_to_fill_the_ballots_in(
     council: tuple[list[Candidate], list[Ballot]], seed: int
@@ -137,7 +137,7 @@ def test_lots_are_taken_for_agreement_one_time_in_twenty(count: int) -> None:
     assert sum(one.follows_order for one in found) <= 20
 
 
-@settings(deadline=None, max_examples=cases(30))
+@settings(deadline=None, max_examples=cases(30, each=20))
 @given(councils(least=3), st.integers(0, 2**64), st.randoms())
 def test_the_worth_of_ballots_does_not_depend_on_who_came_first(
     council: tuple[list[Candidate], list[Ballot]], seed: int, shuffler: random.Random
