@@ -30,6 +30,7 @@ from tasks.council.plain import plain
 from tasks.council.proposal import RankedProposal
 from tasks.council.report.wording import (
     answer_in_words,
+    firmness_in_words,
     how_decided,
     in_short,
     in_words,
@@ -40,6 +41,7 @@ from tasks.council.report.wording import (
     tally_in_words,
 )
 from tasks.council.stages import PROPOSE, SYNTHESIZE
+from tasks.council.tally_names import DEFAULT_TALLY
 from tasks.council.voting.tally import Tally
 from tasks.deliberations.watch import Watcher
 
@@ -184,7 +186,7 @@ def show_result(result: Body, console: Console, where: list[str]) -> None:
     if result.get("items"):
         console.print(_items(result))
     elif "results" in result:
-        _show_item(ItemResult.model_validate({name: result[name] for name in ItemResult.model_fields}), console)
+        _show_item(ItemResult.from_record(result), console)
     else:
         console.print(_verdict(result["status"]))
         if result.get("error_message"):
@@ -207,7 +209,7 @@ def _show_item(result: ItemResult, console: Console) -> None:
         if result.error_message:
             console.print(Text(plain(result.error_message)))
     console.print(_members(result, console))
-    told = [*missing_in_words(result), how_decided(result), answer_in_words(result)]
+    told = [*missing_in_words(result), how_decided(result), firmness_in_words(result.firmness), answer_in_words(result)]
     if result.ballots:
         told.append(in_words(result.ballots))
     for line in filter(None, [*told, *skipped_in_words(result.stages)]):
@@ -223,10 +225,16 @@ def show_councils(councils: Mapping[str, CouncilSpec], console: Console) -> None
         roles = ", ".join(dict.fromkeys(member.role for member in council.members))
         servers = ", ".join(sorted({member.server for member in council.everyone}))
         numbers = (str(len(council.members)), str(council.decides_at), f"{council.deadline_s:g} s")
-        how = council.strategy + (f", {council.rounds} rounds" if council.rounds else "")
-        row = (name, *numbers, how, plain(roles), plain(servers))
+        row = (name, *numbers, _strategy(council), plain(roles), plain(servers))
         table.add_row(*(Text(cell) for cell in row))
     console.print(table)
+
+
+def _strategy(council: CouncilSpec) -> str:
+    """How a council decides, in short: what is not as usual is named."""
+    rounds = f", {council.rounds} rounds" if council.rounds else ""
+    tally = f", {council.tally}" if council.tally != DEFAULT_TALLY else ""
+    return f"{council.strategy}{rounds}{tally}"
 
 
 class Plain:

@@ -14,6 +14,7 @@ from tasks.council.base import MAX_TEXT, Frozen, Name, digest
 from tasks.council.exceptions import InvalidRequest
 from tasks.council.prompt_texts import Prompts
 from tasks.council.stages import MAX_ROUNDS, Strategy
+from tasks.council.tally_names import DEFAULT_TALLY, TallyName
 
 MAX_MEMBERS = 128
 
@@ -54,6 +55,11 @@ class CouncilRules(BaseModel):
         "escalate: one member, and more of them only where the answers differ.",
     )
     rounds: Rounds = Field(0, description="How often each author revises its proposal from the others' critiques.")
+    tally: TallyName = Field(
+        DEFAULT_TALLY,
+        description="How ballots are tallied; borda: mean share of others ranked below; copeland: pairs won; "
+        "schulze: strongest paths.",
+    )
     chairman: Member | None = Field(
         None,
         title="Chairman",
@@ -101,8 +107,17 @@ class CouncilSpec(CouncilRules, Frozen):
 
     @property
     def digest(self) -> str:
-        """Identity of the content, for the record of a deliberation."""
-        return digest(self.model_dump(mode="json"))
+        """Identity of the content, for the record of a deliberation.
+
+        A tally by the default rule and prompts that it does not bring are left out, so that a council has the identity
+        that it had before it had a choice.
+        """
+        content = self.model_dump(mode="json")
+        if self.tally == DEFAULT_TALLY:
+            del content["tally"]
+        if self.prompts is None:
+            del content["prompts"]
+        return digest(content)
 
     def sized(self, count: int) -> CouncilSpec:
         """The council with `count` members: its first ones, then further ones in the same roles, numbered.

@@ -11,8 +11,10 @@ from tasks.council.base import Frozen, Name
 from tasks.council.models import MemberStatus, Status
 from tasks.council.proposal import RankedProposal, Usage
 from tasks.council.stages import PROPOSAL, REVIEW, REVISE, SYNTHESIZE, kind_of
+from tasks.council.voting.firmness import Firmness
 from tasks.council.voting.majority import Majority
 from tasks.council.voting.tally import Tally
+from tasks.council.voting.worth import BallotWorth
 
 DecidedBy = Literal["checks", "majority", "ballots", "synthesis"]
 _NOUNS = {REVIEW: "ballots", REVISE: "revisions"}
@@ -66,12 +68,14 @@ class StageCost(Frozen):
 
 
 class Ballots(Frozen):
-    """How the last review went: how many were asked for and counted, why no more, and what they say."""
+    """How the last review went: how many were asked for and counted, why no more, what they say and are worth."""
 
     expected: int
     counted: int
     ended_early: str | None = Field(None, description="Why the others were not waited for, or none asked for.")
     tally: Tally
+    worth: BallotWorth | None = Field(None, description="Of those that compare anything, against chance.")
+    set_aside: str | None = Field(None, description="Why the vote of closed answers decided in their place.")
 
 
 class Synthesis(Frozen):
@@ -107,6 +111,10 @@ class ItemResult(Frozen):
     answer: str | None = Field(None, description="The closed answer, where the task has an `answer_format`.")
     majority: Majority | None = Field(None, description="The vote of closed answers.")
     ballots: Ballots | None = Field(None, description="Of the last review, where the strategy ends with one.")
+    firmness: Firmness | None = Field(None, description="Of a decision by ballots or by the vote of closed answers.")
+    answers_short: str | None = Field(
+        None, description="How many closed answers can be read, where it is fewer than half: `1 of 3 answers readable`."
+    )
     synthesis: Synthesis | None = None
     stages: tuple[StageCost, ...] = ()
     winner_id: Name | None
@@ -119,7 +127,7 @@ class ItemResult(Frozen):
     @property
     def headline(self) -> str:
         """Who answered, never dressed up: `3 of 3`, `2 of 3: degraded`, or `1 of 1 asked, council of 5`."""
-        short = filter(None, (stage.short for stage in self.stages))
+        short = filter(None, (self.answers_short, *(stage.short for stage in self.stages)))
         asked = f" asked, council of {self.total_agents + self.not_asked}" if self.not_asked else ""
         count = ", ".join([f"{self.received_count} of {self.total_agents}{asked}", *short])
         return f"{count}: degraded" if self.degraded else count

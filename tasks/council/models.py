@@ -34,6 +34,7 @@ from tasks.council.plain import SHOWN_INPUT, shortened
 from tasks.council.problems import Problem, first_problem
 from tasks.council.prompt_texts import BUILT_IN, Prompts
 from tasks.council.stages import PROPOSE, REVISE, SYNTHESIZE, WAVES, Strategy, kind_of, stages_of
+from tasks.council.tally_names import DEFAULT_TALLY
 
 MAX_ITEMS = 10_000
 MAX_AGENDA = 64 << 20
@@ -279,9 +280,10 @@ class Deliberation(Frozen):
     def version(self) -> int:
         """Which version of bodies a reader has to know (`blocks/record/envelope.py`).
 
-        1 knows neither waves nor prompts of a council's own.
+        1 knows neither waves nor prompts of a council's own, nor another tally than the first one.
         """
-        return 2 if self.escalates or self.prompts.own else 1
+        other_tally = self.council.tally != DEFAULT_TALLY
+        return 2 if self.escalates or self.prompts.own or other_tally else 1
 
     def called_first(self, item: Item) -> tuple[str, ...]:
         """Who is asked first about an item: everybody; of waves one for a closed answer, else two to compare."""

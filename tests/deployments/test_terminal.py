@@ -150,6 +150,42 @@ def test_a_deliberation_that_is_not_decided_yet_is_shown() -> None:
     assert shown(status) == ["Not decided yet: in progress", "where"]
 
 
+def test_a_result_of_an_earlier_version_is_shown() -> None:
+    """It lacks what came since; and one of a later version has more."""
+    result = body(planned(strategy="rank"))
+    for name in ("firmness", "answers_short"):
+        del result[name]
+    del result["ballots"]["worth"], result["ballots"]["set_aside"]
+    result["ballots"]["since_2031"] = 1
+    assert any("which the ballots put first." in line for line in shown(result))
+
+
+def test_how_firm_a_decision_is_stands_below_it() -> None:
+    """And what the ballots are worth."""
+    told = " ".join(shown(body(planned(strategy="rank")), width=120))
+    assert "Holds without any one voter or member, and under every tally rule." in told or "Turns to " in told
+    assert "So few ballots cannot be told from drawn lots." in told
+
+
+def test_a_council_is_listed_with_its_tally_rule_where_it_is_not_the_usual_one() -> None:
+    """Beside its strategy."""
+    from rich.console import Console
+
+    from deployments.terminal import show_councils
+    from tasks.council.council import CouncilSpec, Member
+
+    file = io.StringIO()
+    members = (Member(agent_id="a", role="DEV"),)
+    councils = {
+        "usual": CouncilSpec(name="usual", members=members),
+        "other": CouncilSpec(name="other", members=members, rounds=1, tally="schulze"),
+    }
+    show_councils(councils, Console(file=file, width=120))
+    rows = file.getvalue().splitlines()
+    assert "rank  " in rows[1]
+    assert "rank, 1 rounds, schulze" in rows[2]
+
+
 def test_text_of_a_model_cannot_act_on_the_terminal() -> None:
     """Neither in a decision nor in a reason."""
     result = body(planned(strategy="rank"), {("agent-architect-003", "review-0"): "\x1b[2Jgone [red]x[/red]"})

@@ -213,7 +213,7 @@ def _best_by_ballots(progress: ItemProgress, decided: ItemResult) -> str:
     ballots, candidates = progress.ballots(), progress.candidates()
     if not ballots:
         return decided.results[0].proposal.content
-    first = progress.standing()[tally(candidates, ballots).order[0]].proposal
+    first = progress.standing()[tally(candidates, ballots, progress.plan.council.tally).order[0]].proposal
     assert first is not None
     return first.content
 
@@ -306,7 +306,7 @@ def _judged(progress: ItemProgress, verdicts: Mapping[str, Verdict]) -> Judged |
         return None
     texts = {author: answer.proposal.content for author, answer in progress.standing().items() if answer.proposal}
     right = {author: verdicts[text].right for author, text in texts.items()}
-    first = tally(progress.candidates(), ballots).order[0]
+    first = tally(progress.candidates(), ballots, progress.plan.council.tally).order[0]
     shown = [right.get(ballot.shown[0], False) for ballot in ballots]
     return Judged(right[first], sum(right.values()) / len(right), sum(shown) / len(shown))
 

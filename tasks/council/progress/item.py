@@ -12,18 +12,22 @@ from itertools import chain
 from typing import NamedTuple
 
 from tasks.council.answer import Answer
+from tasks.council.base import digest
+from tasks.council.closed_answers import answer_of
 from tasks.council.decisions import Ballots, DecidedBy
 from tasks.council.models import Deliberation, Item, MemberStatus
 from tasks.council.progress.escalation import consensus, next_wave
-from tasks.council.progress.stage_end import Closing
+from tasks.council.progress.stage_end import Closing, salt_of
 from tasks.council.proposal import Proposal, RankedProposal
 from tasks.council.stages import PROPOSAL, REVIEW, REVISE, SYNTHESIZE, kind_of
 from tasks.council.voting.ballots import Review
 from tasks.council.voting.checks import rank_proposals
+from tasks.council.voting.deciding import Case
 from tasks.council.voting.early_end import decided_early
 from tasks.council.voting.election import Candidate
-from tasks.council.voting.majority import Majority, majority
+from tasks.council.voting.majority import Majority
 from tasks.council.voting.tally import tally
+from tasks.council.voting.worth import worth_of
 
 ALONE = "there is only one proposal"
 ENDED_EARLY = "EndedEarly"
@@ -59,6 +63,7 @@ class ItemProgress:
     skipped: dict[str, str] = field(default_factory=dict)
     early: dict[str, str] = field(default_factory=dict)
     _ranked: tuple[RankedProposal, ...] | None = None
+    _read: dict[str, str | None] | None = None
 
     @classmethod
     def read(cls, plan: Deliberation, item: Item, answers: Mapping[str, Mapping[str, Answer]]) -> ItemProgress:
@@ -92,7 +97,7 @@ class ItemProgress:
         if answer.error and answer.error_type == ENDED_EARLY:
             self.early[answer.stage] = answer.error
         if answer.proposal and answer.stage != SYNTHESIZE:
-            self._ranked = None
+            self._ranked = self._read = None
         return True
 
     # --- what stands ------------------------------------------------------------------------------
@@ -147,12 +152,19 @@ class ItemProgress:
         ranked = ((one.proposal.author_id, one.score) for one in self.ranked())
         return tuple(Candidate(author, score) for author, score in ranked if author in standing)
 
+    def closed_answers(self) -> dict[str, str | None] | None:
+        """By author who can win its closed answer, None where it cannot be read; None for all of an open task."""
+        form = self.item.answer_format
+        if form is None:
+            return None
+        if self._read is None:
+            texts = {one.proposal.author_id: one.proposal.content for one in self.ranked()}
+            self._read = {candidate.id: answer_of(texts[candidate.id], form) for candidate in self.candidates()}
+        return self._read
+
     def majority(self) -> Majority | None:
         """The vote of closed answers; None where the task is open, or no answer can be read."""
-        if self.item.answer_format is None:
-            return None
-        texts = {one.proposal.author_id: one.proposal.content for one in self.ranked()}
-        return majority([candidate.id for candidate in self.candidates()], texts, self.item.answer_format)
+        return self._case(()).vote if self.candidates() else None
 
     def agreed(self) -> str | None:
         """Why nobody needs to judge: all proposals give the same closed answer, or nobody further needs to be asked."""
@@ -170,20 +182,46 @@ class ItemProgress:
 
     def ballots(self) -> list[Review]:
         """The valid ballots of the last review."""
-        given = self.answers.get(self.last_review() or "", {})
-        return [answer.ballot for answer in given.values() if answer.ballot]
+        return self._votes_cast(self.last_review())
 
     def decided(self) -> Decided:
-        """The order that stands: by ballots, where one counts; else by the votes of closed answers, else the checks."""
-        ranked, vote, ballots = self.ranked(), self.majority(), self._tallied()
-        if ballots and ballots.tally.ballots:
-            scores = ballots.tally.scores
-            told = [one.model_copy(update={"votes": scores.get(one.proposal.author_id)}) for one in ranked]
-            return Decided(_placed(told, ballots.tally.order), "ballots", ballots, vote)
-        if vote:
-            order = [*chain.from_iterable(vote.votes.values()), *vote.silent]
-            return Decided(_placed(ranked, order), "majority", ballots, vote)
-        return Decided(ranked, "checks", ballots, vote)
+        """The order that stands: by ballots, by the votes of closed answers, or by the checks."""
+        ranked, case, ballots = self.ranked(), self.case(), self._tallied()
+        if case is None:
+            return Decided(ranked, "checks", ballots, None)
+        ruling = case.ruling()
+        if ballots:
+            scores = ballots.tally.scores if ballots.tally.ballots else {}
+            ranked = tuple(one.model_copy(update={"votes": scores.get(one.proposal.author_id)}) for one in ranked)
+            ballots = ballots.model_copy(update={"set_aside": ruling.set_aside})
+        return Decided(_placed(ranked, ruling.order), ruling.by, ballots, ruling.vote)
+
+    def case(self) -> Case | None:
+        """What the order that stands rests on; None without a proposal that can win."""
+        return self._case(self._votes_cast(self._deciding_review())) if self.candidates() else None
+
+    def _case(self, ballots: Iterable[Review]) -> Case:
+        return Case(
+            candidates=self.candidates(),
+            ballots=tuple(ballots),
+            answers=self.closed_answers(),
+            rule=self.plan.council.tally,
+            seed=self._seed(),
+        )
+
+    def _seed(self) -> int:
+        """What lots are drawn with: of the item, so that the same record gives the same, live and after a crash."""
+        return int(digest(["lots", salt_of(self.plan.id, self.item.id, self._deciding_review() or "")])[:16], 16)
+
+    def _deciding_review(self) -> str | None:
+        """The review whose ballots decide; None where the strategy does not end with one."""
+        reviews = [stage for stage in self.plan.stages if kind_of(stage) == REVIEW]
+        return reviews[-1] if reviews and not self.plan.feeds_revision(reviews[-1]) else None
+
+    def _votes_cast(self, stage: str | None) -> list[Review]:
+        """The valid ballots of a review."""
+        given = self.answers.get(stage or "", {})
+        return [answer.ballot for answer in given.values() if answer.ballot]
 
     def best_first(self, decided: Decided) -> list[str]:
         """Authors whose texts stand, in that order."""
@@ -192,16 +230,16 @@ class ItemProgress:
 
     def _tallied(self) -> Ballots | None:
         """The tally of the last review; None where the strategy does not end with one."""
-        reviews = [stage for stage in self.plan.stages if kind_of(stage) == REVIEW]
-        candidates = self.candidates()
-        if not candidates or not reviews or self.plan.feeds_revision(stage := reviews[-1]):
+        candidates, stage = self.candidates(), self._deciding_review()
+        if not candidates or stage is None:
             return None
         given = list(self.answers.get(stage, {}).values())
-        valid = [answer.ballot for answer in given if answer.ballot]
+        valid = self._votes_cast(stage)
         discarded = sum(answer.status in UNUSABLE for answer in given)
         why = self._why_fewer(stage, asked=bool(given))
-        outcome = tally(candidates, valid, discarded=discarded)
-        return Ballots(expected=len(given), counted=len(valid), ended_early=why, tally=outcome)
+        outcome = tally(candidates, valid, self.plan.council.tally, discarded)
+        worth = worth_of(valid, self._seed())
+        return Ballots(expected=len(given), counted=len(valid), ended_early=why, tally=outcome, worth=worth)
 
     def _why_fewer(self, stage: str, asked: bool) -> str | None:
         """Why ballots were not waited for, or none was asked for."""
@@ -234,7 +272,7 @@ class ItemProgress:
 
     def _reviewers(self, stage: str, authors: tuple[str, ...]) -> NextStage:
         """All authors, or nobody where no ballots could change the winner and no revision needs their critiques."""
-        needless = None if self.plan.feeds_revision(stage) else decided_early(self.candidates(), [], authors)
+        needless = None if self.plan.feeds_revision(stage) else self._settled(stage, (), authors)
         return NextStage((), needless) if needless else NextStage(authors)
 
     def early_end(self, stage: str) -> str | None:
@@ -242,7 +280,22 @@ class ItemProgress:
         if kind_of(stage) != REVIEW or self.plan.feeds_revision(stage):
             return None
         missing = [agent_id for agent_id in self.called[stage] if agent_id not in self.answers[stage]]
-        return decided_early(self.candidates(), self.ballots(), missing)
+        return self._settled(stage, self.ballots(), missing)
+
+    def _settled(self, stage: str, ballots: Sequence[Review], missing: Sequence[str]) -> str | None:
+        """Why the ballots of those who are missing cannot change the decision, or None if they may.
+
+        Of a closed task ballots may turn out not to decide, and then its vote does. So they are not needed where they
+        are too few to decide (a chairman would still read their critiques), or where the vote puts first what will lead
+        among the ballots, too: by whichever of the two it is decided then, and whatever breaks a tie of votes, that
+        stands.
+        """
+        case = self._case(ballots)
+        is_last = self.plan.next_stage(stage) is None
+        if is_last and missing and (settled := case.settled_without([len(case.candidates) - 1] * len(missing))):
+            return settled
+        otherwise = case.vote.winner_id if case.vote else None
+        return decided_early(case.candidates, ballots, missing, case.rule, otherwise)
 
     def closing(self, stage: str, next_stage: NextStage, epoch: int) -> Closing:
         """The event by which the run of an epoch closes a stage."""

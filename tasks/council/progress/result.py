@@ -23,6 +23,7 @@ from tasks.council.progress.item import ENDED_EARLY, Decided, ItemProgress
 from tasks.council.prompts.synthesize import MAX_SOURCES
 from tasks.council.proposal import Usage
 from tasks.council.stages import PROPOSAL, SYNTHESIZE, kind_of
+from tasks.council.voting.firmness import Firmness, firmness_of
 
 _MISSING = {
     Status.COMPLETED: (MemberStatus.TIMEOUT, "no answer before the council decided"),
@@ -45,12 +46,14 @@ def item_result(
     synthesis = _synthesis(progress, decided)
     decision = _decision(progress, decided, synthesis) if completed else NO_DECISION
     stages = _costs(progress, completed)
+    unread = _answers_short(progress, completed)
+    short = [unread, *(stage.short for stage in stages)]
     return ItemResult(
         id=plan.id,
         item=progress.item.id,
         task=progress.item.task,
         status=verdict.status,
-        degraded=final and (received < asked or any(stage.short for stage in stages)),
+        degraded=final and (received < asked or any(short)),
         council=plan.council.name,
         engine=engine_of(answer.engine for answer in given),
         strategy=plan.strategy,
@@ -65,6 +68,8 @@ def item_result(
         answer=decision.answer,
         majority=decided.majority,
         ballots=decided.ballots if completed else None,
+        firmness=_firmness(progress, decision.by),
+        answers_short=unread,
         synthesis=synthesis,
         stages=stages,
         winner_id=decision.winner_id,
@@ -105,6 +110,20 @@ def _decision(progress: ItemProgress, decided: Decided, synthesis: Synthesis | N
         by, text = "synthesis", synthesis.content
     form = progress.item.answer_format
     return _Decision(winner.author_id, text, by, answer_of(text, form) if text and form else None)
+
+
+def _firmness(progress: ItemProgress, by: DecidedBy | None) -> Firmness | None:
+    """How firm a decision by ballots or by a vote is; None for any other, and without a decision."""
+    case = progress.case() if by in ("ballots", "majority") else None
+    return firmness_of(case) if case else None
+
+
+def _answers_short(progress: ItemProgress, completed: bool) -> str | None:
+    """How many of the closed answers can be read, where it is fewer than half of them once an item is completed."""
+    answers = progress.closed_answers() or {}
+    read = sum(answer is not None for answer in answers.values())
+    few = completed and 2 * read < len(answers)
+    return f"{read} of {len(answers)} answers readable" if few else None
 
 
 def _synthesis(progress: ItemProgress, decided: Decided) -> Synthesis | None:

@@ -17,6 +17,7 @@ from tasks.council.report.appendix import Trail, ballots_of, proposals_of
 from tasks.council.report.markup import cell, escape, fenced, table
 from tasks.council.report.wording import (
     answer_in_words,
+    firmness_in_words,
     how_decided,
     in_words,
     later_kinds,
@@ -43,6 +44,7 @@ _VERDICTS = {
 }
 _SIMULATED = "**Simulated: these texts come from the simulator, not from a model. A rehearsal, not a decision.**"
 _DEGRADED = "Degraded: not all who were asked gave an answer that can be used; the members' table says who and why."
+_UNREAD = "Degraded: fewer than half of the closed answers can be read."
 _LEGEND = (
     "A row is a voter's ballot, a column a proposal, best first: 1 is what the voter put first. Nobody judges its own "
     "proposal, or knows whose the others are. Votes are from 0 to 1."
@@ -162,11 +164,12 @@ def _texts(result: ItemResult, trail: Trail, room: int, of: str) -> list[str]:
 
 def _decision(result: ItemResult) -> list[str]:
     """What was decided, how that came about, and with which answer; or why nothing was."""
-    parts = [_DEGRADED] if result.degraded else []
+    parts = _degraded(result)
     if result.error_message:
         parts.append(escape(result.error_message, MAX_REASON))
     if result.decision is not None:
-        parts.append(f"**Decided:** {escape(how_decided(result))}")
+        told = " ".join(filter(None, (how_decided(result), firmness_in_words(result.firmness))))
+        parts.append(f"**Decided:** {escape(told)}")
     if result.answer is not None:
         parts.append(f"**Answer: {escape(result.answer)}**")
     if told := answer_in_words(result):
@@ -174,6 +177,15 @@ def _decision(result: ItemResult) -> list[str]:
     if result.decision is not None:
         parts.append(fenced(result.decision))
     return parts
+
+
+def _degraded(result: ItemResult) -> list[str]:
+    """What is missing, where something is."""
+    if not result.degraded:
+        return []
+    members = result.received_count < result.total_agents or any(stage.short for stage in result.stages[1:])
+    told = {_DEGRADED: members, _UNREAD: result.answers_short is not None}
+    return [text for text, is_so in told.items() if is_so]
 
 
 def _vote(result: ItemResult, picture: str | None) -> list[str]:

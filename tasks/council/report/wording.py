@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from tasks.council.decisions import Ballots, DecidedBy, ItemResult, MemberOutcome, StageCost
 from tasks.council.models import MemberStatus
 from tasks.council.stages import SYNTHESIZE, kind_of
+from tasks.council.voting.firmness import Firmness
 from tasks.council.voting.majority import Majority
 from tasks.council.voting.rules.registry import BROKEN_BY
 from tasks.council.voting.tally import Tally
+from tasks.council.voting.worth import LEVEL, BallotWorth
 
 CLOSE, CLEAR = 0.1, 0.3
 """Margins, in share of the highest score, below which a win is narrow and from which it is clear."""
@@ -48,20 +50,25 @@ def answer_in_words(result: ItemResult) -> str:
     """Who gave which closed answer; empty where the task is open, or nobody gave one that can be read."""
     vote = result.majority
     if vote is None:
-        return ""
-    gave = [f"{_brief(answer)} by {listed(authors)}" for answer, authors in list(vote.votes.items())[:NAMED]]
-    if len(vote.votes) > NAMED:
-        gave.append(f"{len(vote.votes) - NAMED} other answers")
-    if vote.silent:
-        gave.append(f"none that can be read by {listed(vote.silent)}")
-    told = [f"Answers of the proposals: {'; '.join(gave)}."]
+        return "No proposal gives an answer that can be read." if result.answers_short else ""
+    told = [f"Answers of the proposals: {'; '.join(_who_gave(vote))}."]
     if vote.tied:
-        told.append("Of the answers with the most votes the one counts whose proposal the checks put first.")
+        told.append(f"Of the answers with the most votes the one counts whose proposal the {vote.by} put first.")
     if result.winner_id and result.answer is None:
         told.append("The decision itself gives no answer that can be read.")
     elif result.winner_id and result.answer != vote.answer:
         told.append("That is not the answer that most proposals give.")
     return " ".join(told)
+
+
+def _who_gave(vote: Majority) -> list[str]:
+    """Each answer with those who gave it, most votes first."""
+    gave = [f"{_brief(answer)} by {listed(authors)}" for answer, authors in list(vote.votes.items())[:NAMED]]
+    if len(vote.votes) > NAMED:
+        gave.append(f"{len(vote.votes) - NAMED} other answers")
+    if vote.silent:
+        gave.append(f"none that can be read by {listed(vote.silent)}")
+    return gave
 
 
 def skipped_in_words(stages: Iterable[StageCost]) -> list[str]:
@@ -83,7 +90,7 @@ def listed(names: Sequence[str]) -> str:
 
 def _ordered_by(result: ItemResult) -> DecidedBy:
     """What the order of the proposals rests on, also where a synthesis was made from them."""
-    if result.ballots and result.ballots.tally.ballots:
+    if result.ballots and result.ballots.tally.ballots and not result.ballots.set_aside:
         return "ballots"
     return "majority" if result.majority else "checks"
 
@@ -99,14 +106,16 @@ def _why(result: ItemResult) -> str:
         return "the only one that can be used"
     vote, by_checks = result.majority, "which the checks put first"
     why = f"which the majority gives: {_most(vote)}" if vote else by_checks
-    if result.ballots and result.ballots.expected:
+    if result.ballots and result.ballots.set_aside:
+        return f"{why}, since {result.ballots.set_aside}"
+    if result.ballots and result.ballots.expected and not result.ballots.tally.ballots:
         return f"{why}, since no ballot could be counted"
     return why
 
 
 def _most(vote: Majority) -> str:
     votes, all_ = len(vote.votes[vote.answer]), _voters(vote)
-    return f"{votes} of {all_} proposals answer {_brief(vote.answer)}, and of these the checks put it first"
+    return f"{votes} of {all_} proposals answer {_brief(vote.answer)}, and of these the {vote.by} put it first"
 
 
 def _unwritten(result: ItemResult) -> str:
@@ -131,8 +140,75 @@ def _brief(text: str) -> str:
 
 
 def in_words(ballots: Ballots) -> str:
-    """Who won by how much, how far the voters agree, and what was not counted."""
-    return f"{_counted(ballots)} {tally_in_words(ballots.tally)}".strip()
+    """Who won by how much, how far the voters agree, what was not counted, and what the ballots are worth."""
+    aside = "The vote of the answers decided in their place." if ballots.set_aside else ""
+    told = (_counted(ballots), tally_in_words(ballots.tally), worth_in_words(ballots.worth), aside)
+    return " ".join(filter(None, told))
+
+
+def worth_in_words(worth: BallotWorth | None) -> str:
+    """Where ballots stand no better than chance; empty where they do."""
+    if worth is None:
+        return ""
+    told = []
+    if worth.follows_order:
+        seen = f"{worth.first_shown} of {worth.of} put first what was shown first"
+        told.append(f"Ballots follow the order in which proposals were shown: {seen}.")
+    if worth.least_p > LEVEL:
+        told.append("So few ballots cannot be told from drawn lots.")
+    elif not worth.agrees:
+        told.append("The ballots agree no more than drawn lots would.")
+    return " ".join(told)
+
+
+# --- how firm it is -------------------------------------------------------------------------------
+
+
+def firmness_in_words(firmness: Firmness | None) -> str:
+    """What would turn the decision; empty where it rests on no votes."""
+    if firmness is None:
+        return ""
+    if firmness.unknown:
+        return f"Whether it hangs on one voter, member or tally rule was not looked at: {firmness.unknown}."
+    rules = ", and under every tally rule" if firmness.rules else ""
+    if firmness.holds:
+        return f"Holds without any one voter or member{rules}."
+    turns = [f"to {_brief(other)} {' and '.join(causes)}" for other, causes in _causes(firmness).items()]
+    return f"Turns {'; '.join(turns[:NAMED])}."
+
+
+def _causes(firmness: Firmness) -> dict[str, list[str]]:
+    """By what else would stand first, what turns the decision to it."""
+    voters, members, rules = (
+        _by_outcome(one) for one in (firmness.without_voter, firmness.without_member, firmness.by_rule)
+    )
+    causes: dict[str, list[str]] = {}
+    for other in {**voters, **members, **rules}:
+        gone = members.get(other, [])
+        silent = [one for one in voters.get(other, []) if one not in gone]
+        told = {
+            "without": _any_of(gone),
+            "without the vote of": _any_of(silent),
+            "by": _any_of(rules.get(other, [])),
+        }
+        causes[other] = [f"{how} {names}" for how, names in told.items() if names]
+    return causes
+
+
+def _by_outcome(changes: Mapping[str, str]) -> dict[str, list[str]]:
+    """What was taken away, by what stands first then."""
+    found: dict[str, list[str]] = {}
+    for taken, other in changes.items():
+        found.setdefault(other, []).append(taken)
+    return found
+
+
+def _any_of(names: Sequence[str]) -> str:
+    """Names in a sentence, of which one is enough: `m1, m2 or m3`."""
+    shown = list(names[:NAMED])
+    if len(names) > NAMED:
+        shown.append(f"one of {len(names) - NAMED} more")
+    return " or ".join(filter(None, (", ".join(shown[:-1]), *shown[-1:])))
 
 
 def tally_in_words(tally: Tally) -> str:

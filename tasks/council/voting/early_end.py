@@ -10,11 +10,16 @@ from tasks.council.voting.rules.registry import DEFAULT, rule_named
 
 
 def decided_early(
-    candidates: Sequence[Candidate], ballots: Iterable[Ballot], outstanding: Iterable[str], rule: str = DEFAULT
+    candidates: Sequence[Candidate],
+    ballots: Iterable[Ballot],
+    outstanding: Iterable[str],
+    rule: str = DEFAULT,
+    otherwise: str | None = None,
 ) -> str | None:
     """Why the ballots of the `outstanding` voters need not be waited for, or None if they may change the winner.
 
     A voter who is outstanding may rank all but its own proposal as it likes, leave some out, or never answer.
+    `otherwise` wins where the ballots turn out not to decide; where it is given, only its own lead ends them early.
     Raises ValueError as `tally` does, and for an outstanding voter who has voted.
     """
     listed, waiting = tuple(ballots), frozenset(outstanding)
@@ -29,7 +34,7 @@ def decided_early(
     if not comparing:
         return "the outstanding ballots compare nothing"
     winner = chosen.necessary_winner(profile, comparing)
-    if winner is None:
+    if winner is None or otherwise not in (None, winner):
         return None
     return f"{winner} cannot be overtaken any more by the {len(waiting)} outstanding ballot{'s' * (len(waiting) > 1)}"
 

@@ -7,6 +7,9 @@ Proposals that give the same answer need no review: voting explains most of what
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from pydantic import Field
 
 from tasks.council.base import Frozen, Name
 from tasks.council.closed_answers import AnswerFormat, answer_of
@@ -16,7 +19,7 @@ class Majority(Frozen):
     """The vote: `votes` are authors by answer, most first; `winner_id` wrote the best proposal with that answer.
 
     `unanimous`: every proposal gives this answer. `tied`: another answer has as many votes, and the order of
-    the checks decided. `silent` are the authors without a readable answer.
+    the checks decided, or that of ballots (`by`). `silent` are the authors without a readable answer.
     """
 
     answer: str
@@ -25,6 +28,14 @@ class Majority(Frozen):
     silent: tuple[Name, ...]
     unanimous: bool
     tied: bool
+    by: Literal["checks", "ballots"] = Field(
+        "checks", description="By whose order equal votes were told apart, and the best proposal of an answer found."
+    )
+
+    @property
+    def read(self) -> int:
+        """Answers that could be read."""
+        return sum(map(len, self.votes.values()))
 
 
 def majority(standing: Sequence[str], proposals: Mapping[str, str], form: AnswerFormat) -> Majority | None:
@@ -33,10 +44,15 @@ def majority(standing: Sequence[str], proposals: Mapping[str, str], form: Answer
     `standing` are the authors in the order of the checks, best first; it breaks ties: of the answers with the
     most votes the one with the first author wins. `proposals` are the texts by author.
     """
+    return majority_of(standing, {author: answer_of(proposals[author], form) for author in standing})
+
+
+def majority_of(standing: Sequence[str], answers: Mapping[str, str | None]) -> Majority | None:
+    """The same of answers that were read already, by author; None for one that cannot be read."""
     votes: dict[str, list[str]] = {}
     silent = []
     for author in standing:
-        answer = answer_of(proposals[author], form)
+        answer = answers[author]
         if answer is None:
             silent.append(author)
         else:

@@ -14,7 +14,7 @@ from typing import Annotated
 from tasks.council.base import Frozen, Name, one_of
 from tasks.council.voting.election import Ballot, Candidate
 from tasks.council.voting.pairs import condorcet
-from tasks.council.voting.profile import profile_of
+from tasks.council.voting.profile import Profile, profile_of
 from tasks.council.voting.reliability import DIGITS, PositionBias, agreement_of, position_bias
 from tasks.council.voting.rules.registry import CHECKS, DEFAULT, RULES, rule_named
 from tasks.council.voting.ties import Tie, best_first, ties_of
@@ -79,6 +79,12 @@ def tally(candidates: Sequence[Candidate], ballots: Iterable[Ballot], rule: str 
         abstained=len(listed) - len(profile.ballots),
         discarded=discarded,
     )
+
+
+def order_of(profile: Profile, rule: str) -> list[str]:
+    """The candidates of a tally, best first, without its figures."""
+    chosen = rule_named(rule)
+    return best_first(profile.ids, chosen.scores(profile), [way.values(profile) for way in chosen.tie_breaks])
 
 
 def _rounded(score: Fraction) -> float:

@@ -166,15 +166,36 @@ def test_closed_answers_that_differ_are_decided_by_the_majority_without_ballots(
     assert progress.agreed() is None
 
 
-def test_ballots_go_before_the_majority() -> None:
-    """The strategy was asked for; the vote is shown beside."""
+def test_three_ballots_on_closed_answers_are_not_asked_for() -> None:
+    """They could not be told from lots, so the vote decides; where it is tied they tell the answers apart."""
     progress = begun("rank", answer_format=YES_NO)
-    go_on(progress, "propose-0", *proposals("ANSWER: yes", "ANSWER: no", "ANSWER: no"))
-    for ballot in (vote("review-0", "m2", "m1", "m3"), vote("review-0", "m3", "m1", "m2")):
-        progress.take(ballot)
+    next_stage = go_on(progress, "propose-0", *proposals("ANSWER: yes", "ANSWER: no", "ANSWER: no"))
+    assert next_stage.called == ()
+    assert next_stage.skipped == "so few ballots cannot be told from drawn lots, and the vote of the answers decides"
     done = ended(progress)
-    assert (done.winner_id, done.answer, done.decided_by) == ("m1", "yes", "ballots")
-    assert done.majority.answer == "no"
+    assert (done.answer, done.decided_by, done.degraded) == ("no", "majority", False)
+    progress = begun("rank", answer_format=Choice(options=("a", "b", "c")))
+    assert len(go_on(progress, "propose-0", *proposals("ANSWER: a", "ANSWER: b", "ANSWER: c")).called) == 3
+    for ballot in (("m1", "m3", "m2"), ("m2", "m3", "m1"), ("m3", "m1", "m2")):
+        progress.take(vote("review-0", *ballot))
+    done = ended(progress)
+    assert (done.winner_id, done.answer, done.decided_by) == ("m3", "c", "majority")
+    assert (done.majority.tied, done.majority.by) == (True, "ballots")
+    assert done.ballots.set_aside == "so few ballots cannot be told from drawn lots"
+
+
+def test_few_answers_that_can_be_read_are_no_full_vote() -> None:
+    """One of three is degraded, and none at all too; two of three are not."""
+    for contents, headline in (
+        (("ANSWER: yes", "Well.", "Perhaps."), "3 of 3, 1 of 3 answers readable: degraded"),
+        (("Hm.", "Well.", "Perhaps."), "3 of 3, 0 of 3 answers readable: degraded"),
+        (("ANSWER: yes", "ANSWER: no", "Perhaps."), "3 of 3"),
+    ):
+        progress = begun("propose", answer_format=YES_NO)
+        for one in proposals(*contents):
+            progress.take(one)
+        done = ended(progress)
+        assert (done.headline, done.degraded) == (headline, headline != "3 of 3")
 
 
 def test_one_proposal_has_nobody_to_judge_or_to_revise_it() -> None:

@@ -308,11 +308,15 @@ BALLOTS = (
 
 
 def test_the_arms_are_read_from_the_same_answers() -> None:
-    """The lone member's text, the vote's, the ballots' first, and the chairman's; each costs what led to it."""
+    """The lone member's text, the vote's, what the ballots put first, and the chairman's; each costs what led to it.
+
+    Three ballots are too few to decide a closed task, so its decision is the vote's; the arm tells of the ballots.
+    """
     written = answer("synthesize", "m1", "Both.\nANSWER: 3", ms=400, tokens=100)
     result, arms = arms_of(plan(), *PROPOSALS, *BALLOTS, written)
     most_voted = {"Two.\nANSWER: 2", "Two, too.\nANSWER: 2"}
-    assert result.winner_id == "m1"
+    assert result.majority is not None
+    assert result.winner_id == result.majority.winner_id
     assert arms["single"] == ("One.\nANSWER: 1", Usage(prompt_tokens=1, completion_tokens=10), 100)
     assert arms["majority"].text in most_voted
     assert arms["majority"][1:] == (Usage(prompt_tokens=3, completion_tokens=60), 300)
@@ -351,8 +355,8 @@ def test_a_failed_synthesis_leaves_the_best_proposal() -> None:
     """As the product decides; it is paid for all the same."""
     lost = answer("synthesize", "m1", ms=5000, tokens=7, **FAILED)
     result, arms = arms_of(plan(), *PROPOSALS, *BALLOTS, lost)
-    assert result.decided_by == "ballots"
-    assert arms["synthesize"].text == arms["rank"].text == result.decision
+    assert result.decided_by == "majority"
+    assert arms["synthesize"].text == arms["majority"].text == result.decision
     assert arms["synthesize"].usage.completion_tokens == arms["rank"].usage.completion_tokens + 7
     assert arms["synthesize"].duration_ms == arms["rank"].duration_ms + 5000
 

@@ -24,8 +24,10 @@ from tasks.council.progress.stage_end import Closing
 from tasks.council.proposal import Check, Proposal, RankedProposal, Usage
 from tasks.council.voting.ballots import Opinion, Review, Score
 from tasks.council.voting.election import Candidate
+from tasks.council.voting.firmness import Firmness
 from tasks.council.voting.majority import Majority
 from tasks.council.voting.tally import tally
+from tasks.council.voting.worth import BallotWorth
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -342,7 +344,13 @@ WRITTEN = (
         majority=Majority(
             answer="yes", winner_id="b", votes={"yes": ("b",)}, silent=("a",), unanimous=False, tied=False
         ),
-        ballots=Ballots(expected=3, counted=0, tally=tally([Candidate("b", 0.5), Candidate("c", 0.5)], [])),
+        ballots=Ballots(
+            expected=3,
+            counted=0,
+            tally=tally([Candidate("b", 0.5), Candidate("c", 0.5)], []),
+            worth=BallotWorth(first_shown=1, of=2, first_shown_p=0.5, agreement_p=1, least_p=0.1),
+        ),
+        firmness=Firmness(without_voter={"a": "c"}, voters=2, members=1, rules=2),
         synthesis=Synthesis(
             chairman_id="a", status=MemberStatus.OK, reason=None, content="x", model="m", sources=("b",)
         ),
@@ -383,3 +391,51 @@ def test_what_a_later_version_wrote_on_the_record_is_read_without_what_is_new(wr
     assert type(written).from_record(body) == written
     with pytest.raises(ValidationError, match=LATER):
         type(written).model_validate(body)
+
+
+SINCE = {
+    "ItemResult": ("firmness", "answers_short"),
+    "Ballots": ("worth", "set_aside"),
+    "Majority": ("by",),
+    "CouncilSpec": ("tally",),
+}
+"""Fields that bodies of before do not have."""
+
+
+def as_before(value: Any) -> Any:
+    """The value as a version of before wrote it, at every depth without what is new."""
+    if isinstance(value, BaseModel):
+        new = SINCE.get(type(value).__name__, ())
+        return {name: as_before(one) for name, one in value if name not in new}
+    if isinstance(value, dict):
+        return {key: as_before(one) for key, one in value.items()}
+    if isinstance(value, tuple):
+        return [as_before(one) for one in value]
+    return value
+
+
+@pytest.mark.parametrize("written", WRITTEN, ids=lambda one: type(one).__name__)
+def test_what_an_earlier_version_wrote_on_the_record_is_read(written: Frozen) -> None:
+    """What is new is then unknown, and a council tallies as councils did."""
+    body = json.loads(to_json(as_before(written)))
+    read = type(written).from_record(body)
+    assert as_before(read) == as_before(written)
+    if isinstance(read, ItemResult):
+        assert read.ballots is not None
+        assert (read.firmness, read.answers_short, read.ballots.worth, read.ballots.set_aside) == (None,) * 4
+    if isinstance(read, Deliberation):
+        assert read.council.tally == "borda"
+
+
+def test_a_council_keeps_its_identity_where_it_tallies_as_before() -> None:
+    """The digest of a council is what it was when it had no choice of a rule."""
+    usual = council(3)
+    before = usual.model_dump(mode="json")
+    assert before.pop("tally") == "borda"
+    assert before.pop("prompts") is None
+    assert usual.digest == digest(before)
+    other = usual.model_copy(update={"tally": "schulze"})
+    assert other.digest == digest(other.model_dump(mode="json", exclude={"prompts"})) != usual.digest
+    assert other.sized(5).tally == "schulze"
+    with pytest.raises(ValidationError, match="'borda', 'copeland' or 'schulze'"):
+        CouncilSpec.model_validate({**before, "tally": "guess"})

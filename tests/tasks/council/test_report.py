@@ -301,6 +301,35 @@ def test_a_closed_answer_stands_with_its_votes() -> None:
     assert "Answers of the proposals\\: No by m" in shown
 
 
+def test_answers_that_cannot_be_read_are_told_first() -> None:
+    """Nobody is missing then, and the result is degraded all the same."""
+    plan = planned("Yes or no?", strategy="propose", answer_format=Choice(options=("Yes", "No")).model_dump())
+    given = {"m1": "ANSWER: no", "m2": "Hm.", "m3": "Well."}
+    shown = told(
+        plan,
+        [taken(plan, plan.agenda[0], [answer(plan, plan.agenda[0].id, "propose-0", *one) for one in given.items()])],
+    )
+    assert "## Decision (3 of 3, 1 of 3 answers readable: degraded)" in shown
+    assert "Degraded: fewer than half of the closed answers can be read." in shown
+    assert "Degraded: not all" not in shown
+    assert "Holds without any one voter or member\\." not in shown
+    assert "Turns to m" in shown
+
+
+def test_how_firm_a_decision_by_ballots_is_stands_with_it() -> None:
+    """In the sentence that says how it was decided."""
+    plan = planned("a plain sentence", members=5)
+    names = [member.agent_id for member in plan.council.members]
+    others = {name: tuple(one for one in names if one != name) for name in names}
+    texts = [answer(plan, "task", "propose-0", name, "a plain sentence") for name in names]
+    item = plan.agenda[0]
+    texts = [one.model_copy(update={"item": item.id}) for one in texts]
+    votes = [answer(plan, item.id, "review-0", name, "fine", ranking=others[name]) for name in names]
+    shown = told(plan, [taken(plan, item, [*texts, *votes])])
+    decided = next(line for line in shown.splitlines() if line.startswith("**Decided:**"))
+    assert decided.endswith("Holds without any one voter or member, and under every tally rule\\.")
+
+
 def test_a_long_agenda_is_cut_to_a_bounded_report() -> None:
     """All items are in the table, the first twenty in full, and the report says so."""
     shown = rendered("a plain sentence", items=30)

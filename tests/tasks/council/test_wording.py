@@ -12,6 +12,7 @@ from tasks.council.models import MemberStatus
 from tasks.council.proposal import Usage
 from tasks.council.report.wording import (
     answer_in_words,
+    firmness_in_words,
     how_decided,
     in_short,
     in_words,
@@ -19,10 +20,13 @@ from tasks.council.report.wording import (
     missing_in_words,
     skipped_in_words,
     statuses,
+    worth_in_words,
 )
 from tasks.council.voting.election import Ballot, Candidate
+from tasks.council.voting.firmness import Firmness
 from tasks.council.voting.majority import Majority
 from tasks.council.voting.tally import tally
+from tasks.council.voting.worth import BallotWorth
 
 CANDIDATES = [Candidate("m1", 0.9), Candidate("m2", 0.8), Candidate("m3", 0.8)]
 
@@ -71,6 +75,7 @@ def test_ties_are_told_with_what_broke_them() -> None:
 
 ORDERED = tally(CANDIDATES, [ballot("m1", "m2", "m3"), ballot("m2", "m1", "m3"), ballot("m3", "m1", "m2")])
 COUNTED = Ballots(expected=3, counted=3, tally=ORDERED)
+SET_ASIDE = COUNTED.model_copy(update={"set_aside": "the ballots agree no more than drawn lots would"})
 UNCOUNTED = Ballots(expected=3, counted=0, tally=tally(CANDIDATES, []))
 VOTE = Majority(
     answer="42", winner_id="m1", votes={"42": ("m1", "m2"), "7": ("m3",)}, silent=(), unanimous=False, tied=False
@@ -126,6 +131,17 @@ def result(**fields: Any) -> ItemResult:
             "and of these the checks put it first.",
             "answer 42, 2 of 3",
         ),
+        (
+            {"decided_by": "majority", "majority": VOTE, "answer": "42", "ballots": SET_ASIDE},
+            "The proposal of m1, which the majority gives: 2 of 3 proposals answer 42, "
+            "and of these the checks put it first, since the ballots agree no more than drawn lots would.",
+            "answer 42, 2 of 3",
+        ),
+        (
+            {"decided_by": "synthesis", "synthesis": synthesis("whole"), "majority": VOTE, "ballots": SET_ASIDE},
+            "Written by the chairman m1 from the proposals of m1, m2 and m3, best first by the answers' votes.",
+            "synthesis by m1",
+        ),
         ({"decided_by": "checks"}, "The proposal of m1, which the checks put first.", "m1"),
         (
             {"decided_by": "checks", "ballots": UNCOUNTED},
@@ -139,7 +155,10 @@ def result(**fields: Any) -> ItemResult:
         ),
         ({"winner_id": None, "decision": None}, "", "nobody"),
     ],
-    ids=["synthesis", "of checks", "ballots", "no synthesis", "majority", "checks", "no ballot", "alone", "nothing"],
+    ids=[
+        *("synthesis", "of checks", "ballots", "no synthesis", "majority", "set aside", "of votes", "checks"),
+        *("no ballot", "alone", "nothing"),
+    ],
 )
 def test_a_reader_is_told_how_the_decision_came_about(fields: dict[str, Any], said: str, short: str) -> None:
     """Whatever decided, in a sentence, and for a title."""
@@ -158,9 +177,14 @@ def test_a_reader_is_told_how_the_decision_came_about(fields: dict[str, Any], sa
         ),
         ({"majority": VOTE, "answer": "7"}, "7 by m3. That is not the answer that most proposals give."),
         ({"majority": VOTE}, "7 by m3. The decision itself gives no answer that can be read."),
+        (
+            {"majority": VOTE.model_copy(update={"tied": True, "by": "ballots"}), "answer": "42"},
+            "Of the answers with the most votes the one counts whose proposal the ballots put first.",
+        ),
+        ({"answers_short": "0 of 3 answers readable"}, "No proposal gives an answer that can be read."),
         ({}, ""),
     ],
-    ids=["plain", "silent and tied", "another", "unreadable", "open"],
+    ids=["plain", "silent and tied", "another", "unreadable", "told apart by ballots", "none", "open"],
 )
 def test_a_reader_is_told_who_gave_which_answer(fields: dict[str, Any], said: str) -> None:
     """And where the decision departs from it."""
@@ -203,3 +227,73 @@ def test_long_lists_of_names_are_cut() -> None:
     """And counted."""
     assert [listed([f"m{number}" for number in range(count)]) for count in (0, 1, 2)] == ["", "m0", "m0 and m1"]
     assert listed([f"m{number}" for number in range(20)]).endswith("m10, m11 and 8 more")
+
+
+# --- what it is worth -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"first_shown_p": 0.5, "agreement_p": 0.01}, ""),
+        ({"first_shown_p": 0.5, "agreement_p": 0.05}, ""),
+        ({"first_shown_p": 0.5, "agreement_p": 0.06}, "The ballots agree no more than drawn lots would."),
+        (
+            {"first_shown_p": 0.05, "agreement_p": 0.01},
+            "Ballots follow the order in which proposals were shown: 4 of 5 put first what was shown first.",
+        ),
+        ({"first_shown_p": 1, "agreement_p": 0.8, "least_p": 0.25}, "So few ballots cannot be told from drawn lots."),
+    ],
+    ids=["worth something", "just", "lots", "places", "too few"],
+)
+def test_a_reader_is_told_where_ballots_are_worth_nothing(fields: dict[str, float], said: str) -> None:
+    """And nothing where they are."""
+    worth = BallotWorth.model_validate({"first_shown": 4, "of": 5, "least_p": 0.001, **fields})
+    assert worth_in_words(worth) == said
+    assert worth_in_words(None) == ""
+    told = in_words(COUNTED.model_copy(update={"worth": worth, "set_aside": said or None}))
+    assert told.endswith("The vote of the answers decided in their place.") is bool(said)
+
+
+LOOKED_AT = {"voters": 3, "members": 2, "rules": 2}
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        (LOOKED_AT, "Holds without any one voter or member, and under every tally rule."),
+        ({**LOOKED_AT, "rules": 0}, "Holds without any one voter or member."),
+        ({**LOOKED_AT, "without_member": {"m2": "m3"}}, "Turns to m3 without m2."),
+        ({**LOOKED_AT, "without_voter": {"m2": "m3"}}, "Turns to m3 without the vote of m2."),
+        (
+            {**LOOKED_AT, "without_voter": {"m2": "m3", "m1": "m3"}, "without_member": {"m2": "m3", "m4": "m3"}},
+            "Turns to m3 without m2 or m4 and without the vote of m1.",
+        ),
+        (
+            {**LOOKED_AT, "without_member": {"m2": "no", "m3": "yes"}, "by_rule": {"copeland": "no", "schulze": "no"}},
+            "Turns to no without m2 and by copeland or schulze; to yes without m3.",
+        ),
+        (
+            {"unknown": "there are more than 24 proposals"},
+            "Whether it hangs on one voter, member or tally rule was not looked at: there are more than 24 proposals.",
+        ),
+    ],
+    ids=["holds", "a vote holds", "member", "voter", "both", "to two", "unknown"],
+)
+def test_a_reader_is_told_what_a_decision_hangs_on(fields: dict[str, Any], said: str) -> None:
+    """By what stands first then; of who gives way with ballot and proposal the ballot is not told again."""
+    assert firmness_in_words(Firmness(**fields)) == said
+    assert firmness_in_words(None) == ""
+
+
+def test_long_lists_of_causes_are_cut() -> None:
+    """And counted."""
+    told = firmness_in_words(Firmness(without_member={f"m{number:02d}": "m99" for number in range(20)}))
+    assert told.endswith("m10, m11 or one of 8 more.")
+
+
+def test_few_answers_that_can_be_read_stand_in_the_headline() -> None:
+    """Before what the stages lack."""
+    stages = (stage("propose-0"), stage("review-0").model_copy(update={"ok": 2}))
+    told = result(answers_short="1 of 3 answers readable", degraded=True, stages=stages)
+    assert told.headline == "3 of 3, 1 of 3 answers readable, 2 of 3 ballots: degraded"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import chain
+from typing import get_args
 
 from tasks.council.exceptions import WrongUse
+from tasks.council.tally_names import DEFAULT_TALLY, TallyName
 from tasks.council.voting.rules.borda import BORDA
 from tasks.council.voting.rules.copeland import COPELAND
 from tasks.council.voting.rules.rule import TallyRule
@@ -32,7 +34,8 @@ RULES: Mapping[str, TallyRule] = _by_name(
     COPELAND,
     SCHULZE,
 )
-DEFAULT = BORDA.name
+assert tuple(RULES) == get_args(TallyName), "the rules are those of tasks/council/tally_names.py"
+DEFAULT = DEFAULT_TALLY
 BROKEN_BY: Mapping[str, str] = _words_of_ties(RULES)
 
 
