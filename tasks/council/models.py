@@ -229,6 +229,15 @@ def _unknown_field(path: tuple[int | str, ...]) -> str:
     return f"is no field of a request; the fields are {', '.join(DeliberationRequest.model_fields)}"
 
 
+def _rounds(strategy: Strategy, asked: int | None, council: int) -> int:
+    """How often authors revise: as it was asked for, else as the council does. Raises InvalidRequest."""
+    if strategy != "escalate":
+        return council if asked is None else asked
+    if asked:
+        raise InvalidRequest("rounds", "escalate asks for no revisions; leave it out, or take another strategy")
+    return 0
+
+
 class Deliberation(Frozen):
     """A request made concrete: everything that a run needs, so that later edits of blocks change nothing."""
 
@@ -318,15 +327,12 @@ class Deliberation(Frozen):
         quorum = request.quorum or sized.decides_at
         check_quorum(quorum, len(sized.members))
         strategy = request.strategy or council.strategy
-        rounds = council.rounds if request.rounds is None else request.rounds
-        if strategy == "escalate" and request.rounds:
-            raise InvalidRequest("rounds", "escalate asks for no revisions; leave it out, or take another strategy")
         return cls(
             id=deliberation_id,
             council=sized,
             agenda=request.agenda(),
             strategy=strategy,
-            rounds=0 if strategy == "escalate" else rounds,
+            rounds=_rounds(strategy, request.rounds, council.rounds),
             quorum=quorum,
             grace_s=council.grace_s if request.grace_s is None else request.grace_s,
             deadline_s=request.deadline_s or council.deadline_s,

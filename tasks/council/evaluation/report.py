@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
 from tasks.council.engines import SIMULATOR
@@ -24,17 +25,20 @@ def figures(evaluation: Evaluation) -> dict[str, list[str]]:
 
 def brief(evaluation: Evaluation) -> list[tuple[str, ...]]:
     """A row for each arm under `COLUMNS`, as it fits a terminal; `figures` has the rest."""
-    return [
-        (
-            arm.arm,
-            _right(arm),
-            _accuracy_in_short(arm),
-            _versus_in_short(arm.versus_bare if _has_bare(evaluation) else arm.versus_single),
-            _tokens(arm),
-            _seconds(arm.latency_median_ms),
-        )
-        for arm in evaluation.arms
-    ]
+    has_bare = _has_bare(evaluation)
+    versus = attrgetter("versus_bare" if has_bare else "versus_single")
+    return [_row(arm, versus(arm)) for arm in evaluation.arms]
+
+
+def _row(arm: ArmFigures, versus: PairedDifference | None) -> tuple[str, ...]:
+    return (
+        arm.arm,
+        _right(arm),
+        _accuracy_in_short(arm),
+        _versus_in_short(versus),
+        _tokens(arm),
+        _seconds(arm.latency_median_ms),
+    )
 
 
 def _has_bare(evaluation: Evaluation) -> bool:

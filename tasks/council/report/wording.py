@@ -100,17 +100,19 @@ def _why(result: ItemResult) -> str:
     ordered_by = _ordered_by(result)
     if ordered_by == "ballots":
         return "which the ballots put first"
-    if result.total_agents == 1 and result.not_asked:
-        return "the only one that was asked for"
     if result.received_count == 1:
-        return "the only one that can be used"
+        return "the only one that was asked for" if result.total_agents == 1 else "the only one that can be used"
     vote, by_checks = result.majority, "which the checks put first"
     why = f"which the majority gives: {_most(vote)}" if vote else by_checks
-    if result.ballots and result.ballots.set_aside:
-        return f"{why}, since {result.ballots.set_aside}"
-    if result.ballots and result.ballots.expected and not result.ballots.tally.ballots:
-        return f"{why}, since no ballot could be counted"
-    return why
+    without = _why_without(result.ballots)
+    return f"{why}, since {without}" if without else why
+
+
+def _why_without(ballots: Ballots | None) -> str | None:
+    """Why ballots that were asked for did not decide."""
+    if ballots is None or ballots.set_aside:
+        return ballots.set_aside if ballots else None
+    return "no ballot could be counted" if ballots.expected and not ballots.tally.ballots else None
 
 
 def _most(vote: Majority) -> str:
