@@ -43,8 +43,14 @@ class Brief:
 
 
 def task_of(system: str, user: str) -> str:
-    """The task between its tags, or what stands under the first heading `# Task`; else the whole conversation."""
-    return _section(user, "Task", first=True) or user.strip() or system.strip()
+    """The task between its tags, or under the first heading `# Task`, or behind all that it brings along.
+
+    Of a prompt in any other shape the whole conversation.
+    """
+    if fenced := _section(user, "Task", first=True):
+        return fenced
+    ends = [found.end() for found in _GIVEN.finditer(user)]
+    return user[max(ends, default=0) :].strip() or user.strip() or system.strip()
 
 
 def read_brief(system: str, user: str) -> Brief:
@@ -52,7 +58,8 @@ def read_brief(system: str, user: str) -> Brief:
     task = task_of(system, user)
     lines = _section(user, "Requirements").splitlines()
     wanted = (line[2:].strip() for line in lines if line.startswith("- "))
-    named = _section(user, "Your role").partition("\n")[0].split()
+    told = _section(system, "Your role") or _section(user, "Your role")
+    named = told.partition("\n")[0].split()
     role = re.sub(r"[^\w-]", "", named[0]).upper()[:MAX_WORD_CHARS] if named else ""
     if not role:
         known = _ROLE.search(system[:MAX_TASK_CHARS])

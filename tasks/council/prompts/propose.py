@@ -1,11 +1,13 @@
-"""What members are told: one charter for all, then the task, and last what differs between members.
+"""What members are told: a charter, a role, and the task.
 
 What a task brings along stands between delimiters (`delimiters.py`): a text in it can neither end its section nor begin
 another.
 
-A model server caches the longest common start of its prompts. So the system message is one constant, the
-task's sections follow in a fixed order, and a member's role and diversity close the message: the members
-of a council share everything up to `# Your role`.
+What stands last is what a small model answers: with a role behind the task it writes about the role. So the task
+stands last, by itself, and charter and role before it (docs/model-servers.md has the figures). A model server caches
+the longest common start of its prompts, and that order leaves it nothing of the task; so a task that is long, which no
+sentence behind it can drown, stands first in a fixed order, and the role closes the message: members share everything
+up to `# Your role`. Reviews have that order too, since they are long.
 """
 
 from __future__ import annotations
@@ -24,20 +26,38 @@ DIVERSITY_HEAT = 1.3
 MAX_TEMPERATURE = 2.0
 
 
+LONG = 4_000
+"""Characters of what a task says and brings along from which on it is worth a model server's cache."""
+
+
 def propose_messages(member: Member, item: Item, prompts: Prompts = BUILT_IN) -> list[dict[str, str]]:
     """The chat that asks a member for its proposal, in the form of OpenAI's API."""
     if item.answer_format:
         return closed_messages(member, item, item.answer_format)
-    user = f"{task_sections(item)}\n\n# Your role\n{role_of(member, prompts)}"
-    return [{"role": "system", "content": prompts.propose}, {"role": "user", "content": user}]
+    parts, role = _parts(item), f"# Your role\n{role_of(member, prompts)}"
+    if _is_long(parts):
+        user = f"{_sections(parts, _mark(parts))}\n\n{role}"
+        return [{"role": "system", "content": prompts.propose}, {"role": "user", "content": user}]
+    system = f"{prompts.propose}\n\n{role}"
+    return [{"role": "system", "content": system}, {"role": "user", "content": _task_last(parts)}]
+
+
+def _is_long(parts: Sequence[tuple[str, str]]) -> bool:
+    return sum(len(body) for _, body in parts) >= LONG
+
+
+def _task_last(parts: Sequence[tuple[str, str]]) -> str:
+    """What a task brings along between its tags, then the task by itself."""
+    (_, task), *beside = parts
+    return f"{_sections(beside, _mark(parts))}\n\n{neutral(task)}" if beside else neutral(task)
 
 
 def closed_messages(member: Member, item: Item, form: AnswerFormat) -> list[dict[str, str]]:
     """The chat that asks a closed task: as short as the task is, without charter and role.
 
     They cost a small model half of its right answers (docs/model-servers.md), as do our tags, and nobody works with the
-    text. What stands alone needs no tags; what brings a context, a rubric or requirements along has them, and the form
-    of the answer behind it, so that members share all before.
+    text. The task stands last as that of a proposal does; of a long one the form of the answer does, so that members
+    share all before.
     """
     shown = form.shown_to(f"{item.id}:{member.agent_id}") if isinstance(form, Choice) else form
     return _asked_closed(item, shown)
@@ -48,14 +68,14 @@ def bare_messages(item: Item) -> list[dict[str, str]]:
     if item.answer_format:
         return _asked_closed(item, item.answer_format)
     parts = _parts(item)
-    return [{"role": "user", "content": _sections(parts) if len(parts) > 1 else neutral(item.task)}]
+    return [{"role": "user", "content": _task_last(parts)}]
 
 
 def _asked_closed(item: Item, form: AnswerFormat) -> list[dict[str, str]]:
     parts, wanted = _parts(item), neutral(closed_instruction(form))
-    if len(parts) > 1:
-        return [{"role": "user", "content": f"{_sections(parts)}\n\n{wanted}"}]
-    return [{"role": "system", "content": wanted}, {"role": "user", "content": neutral(item.task)}]
+    if _is_long(parts):
+        return [{"role": "user", "content": f"{_sections(parts, _mark(parts))}\n\n{wanted}"}]
+    return [{"role": "system", "content": wanted}, {"role": "user", "content": _task_last(parts)}]
 
 
 def temperature_of(member: Member) -> float:
@@ -67,15 +87,14 @@ def temperature_of(member: Member) -> float:
 
 def task_sections(item: Item) -> str:
     """What all members share, in the order that the cache relies on; each part of it fenced."""
-    sections = _sections(_parts(item))
+    sections = _sections(_parts(item), given_mark(item))
     if item.answer_format is None:
         return sections
     return f"{sections}\n\n# Answer format\n{neutral(f'The answer is {item.answer_format.wanted}.')}"
 
 
-def _sections(parts: Sequence[tuple[str, str]]) -> str:
+def _sections(parts: Sequence[tuple[str, str]], mark: str) -> str:
     """What is brought along, each part under its heading and between its tags."""
-    mark = _mark(parts)
     sections = [f"The mark of the tags around what is given is {mark}."]
     sections += [f"# {heading}\n{given(heading.lower(), body, mark)}" for heading, body in parts]
     return "\n\n".join(sections)

@@ -40,16 +40,16 @@ def test_a_council_brings_its_own() -> None:
     """Texts and roles; a role that it does not name is told by its name."""
     item = Item(id="i", task="Ships")
     system, user = propose_messages(MEMBER, item, OWN)
-    assert system["content"] == "Write a poem."
-    assert user["content"].endswith("# Your role\nDEV: You rhyme.")
+    assert system["content"] == "Write a poem.\n\n# Your role\nDEV: You rhyme."
+    assert user["content"] == "Ships"
     other = MEMBER.model_copy(update={"role": "Pilot"})
-    assert propose_messages(other, item, OWN)[1]["content"].endswith("You are an expert Pilot engineer.")
+    assert propose_messages(other, item, OWN)[0]["content"].endswith("You are an expert Pilot engineer.")
 
 
 def test_texts_of_one_s_own_need_a_version_of_their_own() -> None:
     """Else two deliberations under one version were told different things."""
     with pytest.raises(
-        ValidationError, match="version: 3 is Conclave's own; texts with another propose need one of theirs"
+        ValidationError, match="version: 1 is Conclave's own; texts with another propose need one of theirs"
     ):
         Prompts(propose="Write a poem.")
     with pytest.raises(ValidationError, match="at least 1 character"):
