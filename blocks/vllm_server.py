@@ -11,7 +11,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -38,7 +38,7 @@ from blocks.chat import (
     read_stream,
 )
 from blocks.connections import Close, shared
-from blocks.dialect import UNLISTED, Dialect, left_out
+from blocks.dialect import TELL_S, UNLISTED, Dialect
 from blocks.exceptions import ModelServerError, ModelServerRefused, ModelServerUnavailable
 from blocks.refusals import Patience, refusal
 from blocks.urls import api_of, proxy_for, server_root
@@ -61,6 +61,8 @@ _log = logging.getLogger(__name__)
 Omitted = Literal["max_tokens", "temperature", "seed", "stream_options", "response_format"]
 Failed = Callable[[int, ModelServerError, int], Awaitable[None]]
 """Called with the number of the attempt (from 1), its error and its duration in milliseconds."""
+Learnt = Callable[[str, Dialect], Awaitable[None]]
+"""Called with a model and how it is asked from now on, once its server's refusals have told."""
 
 
 @dataclass(frozen=True)
@@ -175,8 +177,10 @@ class VLLM(Block):
             raise ModelServerRefused(f"{self.base_url} serves no model")
         return info.models[0]
 
-    async def complete(self, call: ChatCall, deadline: float, failed: Failed) -> Completion:
-        """One answer, tried until `deadline` (of the loop's clock, seconds).
+    async def complete(
+        self, call: ChatCall, deadline: float, failed: Failed, learnt: Learnt | None = None
+    ) -> Completion:
+        """One answer, tried until `deadline` (of the loop's clock, seconds); `learnt` hears of a new dialect.
 
         Raises ModelServerRefused, ModelServerUnavailable after the last attempt or where the server asks to be left
         alone for longer than that, and TimeoutError when the deadline comes first; `failed` hears of every attempt that
@@ -195,7 +199,7 @@ class VLLM(Block):
                     try:
                         async with limit:
                             started = time.monotonic()
-                            return await self._attempt(call)
+                            return await self._attempt(call, learnt)
                     except ModelServerError as error:
                         elapsed = int((time.monotonic() - started) * 1000)
                         await failed(attempt.retry_state.attempt_number, error, elapsed)
@@ -208,7 +212,7 @@ class VLLM(Block):
         pause = wait_exponential(self.backoff_s, max=MAX_PAUSE_S) + wait_random(0, self.backoff_s)
         return max(asked, pause(state))
 
-    async def _attempt(self, call: ChatCall) -> Completion:
+    async def _attempt(self, call: ChatCall, learnt: Learnt | None) -> Completion:
         info = await self.info()
         model = await self.resolve_model(call.model)
         headers = {**self._headers(), "X-Request-Id": call.request_id}
@@ -229,15 +233,22 @@ class VLLM(Block):
                     raise refusal(response, self._without_key(body))
             dialect = narrower
         if dialect != usual:  # only now: a refusal may repeat a task that names fields
-            await self._learn(model, dialect)
+            await self._learn(model, dialect, learnt)
         return completion
 
-    async def _learn(self, model: str, dialect: Dialect) -> None:
-        """Ask this server so from now on."""
-        (await self._dialects())[model] = dialect
-        _log.warning(
-            "%s takes %s for %s, and is asked so from now on", self.base_url, ", ".join(dialect.changes), model
-        )
+    async def _learn(self, model: str, dialect: Dialect, learnt: Learnt | None) -> None:
+        """Ask this server so from now on; what its block leaves out has told nothing."""
+        told = dialect.usual_in(self.omit)
+        await self.recall({model: told})
+        _log.warning("%s takes %s for %s, and is asked so from now on", self.base_url, ", ".join(told.changes), model)
+        if learnt is not None:
+            await learnt(model, told)
+
+    async def recall(self, dialects: Mapping[str, Dialect]) -> None:
+        """Ask this server for these models as it was found to take it, whoever found it."""
+        known = await self._dialects()
+        for model, dialect in dialects.items():
+            known[model] = time.monotonic(), dialect
 
     def _read(self, body: bytes, model: str, engine: str) -> Completion:
         """The completion in a body; what is said of one that is none is read from it without our key."""
@@ -259,12 +270,18 @@ class VLLM(Block):
         return body
 
     async def dialect(self, model: str) -> Dialect:
-        """How this server is asked for a model, as far as its refusals have told in this process."""
-        return (await self._dialects()).get(model) or left_out(tuple(self.omit))
+        """How this server is asked for a model: as it was found to take it, without what the block leaves out."""
+        known = (await self._dialects()).get(model)
+        found = known[1] if known and time.monotonic() - known[0] < TELL_S else Dialect()
+        return found.without(self.omit)
 
-    async def _dialects(self) -> dict[str, Dialect]:
-        """By model, how this server is asked, as its refusals have told since this process began."""
-        dialects: dict[str, Dialect] = (await self._cache()).setdefault("dialects", {})
+    async def forget(self) -> None:
+        """Ask this server as any other, whatever this process knows of it."""
+        (await self._dialects()).clear()
+
+    async def _dialects(self) -> dict[str, tuple[float, Dialect]]:
+        """By model, since when this process knows it, and how the server takes it."""
+        dialects: dict[str, tuple[float, Dialect]] = (await self._cache()).setdefault("dialects", {})
         return dialects
 
     @asynccontextmanager

@@ -118,6 +118,7 @@ async def _deliberated(session: Session, installation: str) -> Outcome:
                 installation=installation,
                 server_version=server.version,
                 engine=server.engine,
+                dialects={model: dialect.differences for model, dialect in server.dialects.items()},
             )
             agents[AgentKey(member.agent_id, stage)] = AGENT_TASKS[kind_of(stage)].submit(assignment)
     async with watch_agents(agents, inbox):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from tasks.council.base import Frozen
 
 
@@ -18,6 +20,7 @@ class Assignment(Frozen):
         installation: The driver's, whose record must be this host's.
         server_version: Version of the block of the member's model server; None where nobody keeps it.
         engine: What that server was found to be; an answer says so where there is one.
+        dialects: What it was found to take otherwise, by model: fields, and what is asked for in their place.
     """
 
     deliberation_id: str
@@ -27,3 +30,4 @@ class Assignment(Frozen):
     installation: str
     server_version: str | None
     engine: str
+    dialects: dict[str, dict[str, str | None]] = Field(default={})
