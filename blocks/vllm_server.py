@@ -40,18 +40,14 @@ from blocks.chat import (
 from blocks.connections import Close, shared
 from blocks.dialect import TELL_S, UNLISTED, Dialect
 from blocks.exceptions import ModelServerError, ModelServerRefused, ModelServerUnavailable
+from blocks.model_http import MAX_ANSWER_BYTES, bearer, bounded, new_session, way_to, without_key
 from blocks.refusals import Patience, refusal
-from blocks.urls import api_of, proxy_for, server_root
+from blocks.urls import api_of, server_root
 from tasks.council.plain import one_line, sound
 
-MAX_ANSWER_BYTES = 16 * 2**20
 MAX_ERROR_CHARS = 500
-MAX_HEADER_BYTES = 64 * 1024
-"""Of one header; proxies and clouds send longer ones than aiohttp's own bound of 8 kB."""
 MAX_MODELS = 1_000
 """Models of one server that are looked at."""
-KEEPALIVE_S = 4.0
-"""Below uvicorn's 5 s: a connection that the server closes while a request is on its way fails it."""
 INFO_TTL_S = 60.0
 MAX_PAUSE_S = 10.0
 
@@ -224,7 +220,7 @@ class VLLM(Block):
                 if response.status == 200 and self.stream and response.content_type != "application/json":
                     completion = await read_stream(response, model, info.engine, MAX_ANSWER_BYTES)
                     break
-                body = await _bounded(response)
+                body = await bounded(response, MAX_ANSWER_BYTES)
                 if response.status == 200:
                     completion = self._read(body, model, info.engine)
                     break
@@ -258,16 +254,12 @@ class VLLM(Block):
             return read_completion(self._without_key(body), model, engine)
 
     def _without_key(self, body: bytes) -> bytes:
-        """An error without our key, should the server repeat it, before any of it is cut or quoted.
+        """An error without our key. An answer keeps it: keys of local servers may be words, such as EMPTY."""
+        return without_key(body, self._secret)
 
-        An answer keeps it: keys of local servers may be words, such as EMPTY.
-        """
-        if self.api_key is None:
-            return body
-        key = self.api_key.get_secret_value()
-        for written in (key, json.dumps(key)[1:-1], repr(key)[1:-1]):
-            body = body.replace(written.encode(), b"***")
-        return body
+    @property
+    def _secret(self) -> str | None:
+        return self.api_key.get_secret_value() if self.api_key else None
 
     async def dialect(self, model: str) -> Dialect:
         """How this server is asked for a model: as it was found to take it, without what the block leaves out."""
@@ -288,25 +280,22 @@ class VLLM(Block):
     async def _post(
         self, payload: dict[str, Any], headers: dict[str, str]
     ) -> AsyncGenerator[aiohttp.ClientResponse, None]:
-        """Ask for a completion. A redirect is not followed: it would become a GET, and take the key elsewhere."""
+        """Ask for a completion."""
         url, session = f"{api_of(self.base_url)}/chat/completions", await self._session()
         async with session.post(
             url,
             json=payload,
             headers=headers,
             timeout=self._timeout(),
-            allow_redirects=False,
-            proxy=proxy_for(url),
+            **way_to(url),
         ) as response:
             yield response
 
     async def _get(self, path: str) -> Any:
         async with self._exchange(self.connect_timeout_s):
             session, url = await self._session(), f"{api_of(self.base_url)}{path}"
-            async with session.get(
-                url, headers=self._headers(), allow_redirects=False, proxy=proxy_for(url)
-            ) as response:
-                body = await _bounded(response)
+            async with session.get(url, headers=self._headers(), **way_to(url)) as response:
+                body = await bounded(response, MAX_ANSWER_BYTES)
                 if response.status != 200:
                     raise refusal(response, self._without_key(body))
                 try:
@@ -336,12 +325,12 @@ class VLLM(Block):
     def _told(self, text: str) -> str:
         """An error's text as one plain line; the key goes before the cut, so that no part of it stays."""
         told = one_line(sound(text), SHOWN_BYTES)
-        if self.api_key:
-            told = told.replace(self.api_key.get_secret_value(), "***")
+        if self._secret:
+            told = told.replace(self._secret, "***")
         return f"{self.base_url}: {told[:MAX_ERROR_CHARS]}"
 
     def _headers(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self.api_key.get_secret_value()}"} if self.api_key else {}
+        return bearer(self._secret)
 
     def _timeout(self) -> aiohttp.ClientTimeout:
         return aiohttp.ClientTimeout(total=None, sock_connect=self.connect_timeout_s)
@@ -362,13 +351,7 @@ def _engine(owners: Collection[str | None]) -> str:
 
 
 async def _open_session() -> tuple[aiohttp.ClientSession, Close]:
-    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S)
-    session = aiohttp.ClientSession(
-        connector=connector,
-        timeout=aiohttp.ClientTimeout(total=None),
-        max_line_size=MAX_HEADER_BYTES,
-        max_field_size=MAX_HEADER_BYTES,
-    )
+    session = new_session()
     return session, session.close
 
 
@@ -377,14 +360,3 @@ async def _open_cache() -> tuple[dict[str, Any], Close]:
         """A cache goes with its loop, and holds nothing open."""
 
     return {}, forget
-
-
-async def _bounded(response: aiohttp.ClientResponse) -> bytes:
-    """The body, up to MAX_ANSWER_BYTES; a longer one is no answer."""
-    chunks, size = [], 0
-    async for chunk in response.content.iter_any():
-        size += len(chunk)
-        if size > MAX_ANSWER_BYTES:
-            raise ModelServerUnavailable(f"the answer is longer than {MAX_ANSWER_BYTES} bytes")
-        chunks.append(chunk)
-    return b"".join(chunks)
