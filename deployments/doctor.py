@@ -49,6 +49,8 @@ async def examine(found: StackStatus, settings: Settings, councils: Sequence[str
     if found.prefect is None:
         yield Finding(subject="stack", state="failed", text=f"the stack of {found.home} is not up", advice=UP)
         return
+    for problem in found.problems:
+        yield Finding(subject="home", state="failed", text=problem, advice=f"conclave down; {UP}")
     has_blocks = _answers(found, "prefect")
     for name, part in found.parts.items():
         if not (has_blocks and _refuses_key(name, part)):

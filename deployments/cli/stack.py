@@ -252,6 +252,12 @@ def _show(found: StackStatus) -> None:
         put(f"Log in there first: it asks once for its key, which is in {found.home}/prefect_auth")
     if found.simulated:
         typer.secho("The model server is the SIMULATOR: texts are made up, for rehearsals only.", fg="yellow", err=True)
+    _show_what_is_wrong(found)
+
+
+def _show_what_is_wrong(found: StackStatus) -> None:
+    for problem in found.problems:
+        say(problem)
     if not found.is_up:
         say("Something is wrong: `conclave doctor` says what, `conclave logs PART` shows why")
 
@@ -282,7 +288,7 @@ def _stay(chosen: Settings) -> None:
     say("press Ctrl-C to end the stack")
     told: dict[str, tuple[str, int]] = {}
     try:
-        while (seen := look(chosen, ask=False)).prefect:
+        while (seen := guarded(lambda: look(chosen, ask=False))).prefect:
             for name, part in seen.parts.items():
                 now = (part.state, part.restarts)
                 if told.setdefault(name, now) != now:

@@ -3,14 +3,15 @@
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from typing import Literal
 from urllib.parse import urlsplit
 
 from blocks import names
 from deployments.settings import Settings
 from deployments.stack import processes
-from deployments.stack.exceptions import NoAnswerError, SupervisorError
-from deployments.stack.models import PartRecord, PartStatus, StackStatus
+from deployments.stack.exceptions import NoAnswerError, StackError, SupervisorError
+from deployments.stack.models import PartRecord, PartStatus, StackRecord, StackStatus
 from deployments.stack.parts import EVENTS_USER, PART_NAMES, Part, ask_part, recall
 from deployments.stack.paths import StackPaths, read_key
 from deployments.stack.ports import refuse_stranger
@@ -29,7 +30,9 @@ def status(settings: Settings, ask: bool = True) -> StackStatus:
     if record is None:
         stopped = {name: PartStatus(state="stopped") for name in PART_NAMES}
         return StackStatus(home=str(paths.home), parts=stopped)
-    parts = _states(record.parts, paths)
+    family = processes.family(paths.home)
+    parts = _states(record.parts, paths, family)
+    problems = _problems(record, paths, family)
     if ask:
         with ThreadPoolExecutor(len(parts)) as pool:
             asked = pool.map(lambda name: _asked(recall(name, record.parts[name]), parts[name], settings), parts)
@@ -45,7 +48,40 @@ def status(settings: Settings, ask: bool = True) -> StackStatus:
         database=record.database,
         prefix=record.prefix,
         parts=parts,
+        problems=problems,
     )
+
+
+AGAIN = "`conclave down`, then `conclave up --detach` makes it anew; what is on record stays"
+CLEANED = "something cleans up there"
+KEYS_OF_PART = {
+    "nats": ("nats_password", "nats_events_password"),
+    "llm": ("llm_key",),
+    "prefect": ("prefect_auth",),
+    "ray": ("ray_token",),
+}
+"""Names of the key files of our own parts."""
+
+
+def _problems(record: StackRecord, paths: StackPaths, family: processes.Family) -> list[str]:
+    """What is wrong with the files that a stack which runs was started with, in sentences."""
+    found = [changed_keys(record, paths)]
+    if family.supervisor is not None and not paths.socket.exists():
+        found.append(f"the supervisor's socket {paths.socket} is gone, {CLEANED}: no part is started again; {AGAIN}")
+    if "ray" in family.parts and not (paths.ray_sessions / "session_latest").exists():
+        found.append(f"Ray's files in {paths.ray_sessions} are gone, {CLEANED}: no agent host can start; {AGAIN}")
+    return [problem for problem in found if problem]
+
+
+def changed_keys(record: StackRecord, paths: StackPaths) -> str | None:
+    """A sentence about the keys that are not those that the parts were started with; None where all are."""
+    now = paths.digests()
+    ours = [names for part, names in KEYS_OF_PART.items() if part in record.parts and not record.parts[part].external]
+    names = [name for name in chain.from_iterable(ours) if record.keys.get(name, now[name]) != now[name]]
+    if not names:
+        return None
+    which = f"{', '.join(names)} in {paths.home} {'is' if len(names) == 1 else 'are'}"
+    return f"{which} not what the stack was started with: emptied, cut off or changed; {AGAIN}"
 
 
 KEYS_OF_EXTERNAL = {
@@ -64,13 +100,15 @@ def environment(status: StackStatus) -> dict[str, str]:
     """The variables that a process needs to use this stack, keys included; before `ray` is imported.
 
     Parts that are not known have no variable. They come from the record and the key files of the home. Raises
-    `NoAnswerError` where another user listens at a port of ours, which would be sent the key.
+    `NoAnswerError` where another user listens at a port of ours, which would be sent the key, and `StackError` where a
+    key is not the one that its part was started with.
     """
     paths = StackPaths.of(status.home)
     record = paths.load_record()
     if record is None:
         return {"CONCLAVE_HOME": status.home}
     parts = record.parts
+    _refuse_other_keys(record, paths)
     _refuse_strangers(parts)
     values = {
         "CONCLAVE_HOME": status.home,
@@ -95,6 +133,11 @@ def environment(status: StackStatus) -> dict[str, str]:
         environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(paths.ray_token)}
         environ |= {"RAY_AUTH_TOKEN": "", **_RAY_ON_LOOPBACK}  # a token of the user's own would come first
     return environ
+
+
+def _refuse_other_keys(record: StackRecord, paths: StackPaths) -> None:
+    if changed := changed_keys(record, paths):
+        raise StackError(changed)
 
 
 def _refuse_strangers(parts: Mapping[str, PartRecord]) -> None:
@@ -149,10 +192,13 @@ def supervised(paths: StackPaths) -> dict[str, Supervised] | None:
         return None
 
 
-def _states(records: dict[str, PartRecord], paths: StackPaths) -> dict[str, PartStatus]:
-    """The states without asking any part; of what a dead supervisor left, it says so."""
+def _states(records: dict[str, PartRecord], paths: StackPaths, family: processes.Family) -> dict[str, PartStatus]:
+    """The states without asking any part; of what a dead supervisor left, it says so.
+
+    Of a supervisor that cannot be asked, for want of its socket, the parts that are there run.
+    """
     seen = supervised(paths)
-    orphans = processes.family(paths.home).parts if seen is None else {}
+    orphans = family.parts if seen is None else {}
     again = restarts(paths) if seen is not None else {}
     found: dict[str, PartStatus] = {}
     for name, record in records.items():
@@ -160,7 +206,9 @@ def _states(records: dict[str, PartRecord], paths: StackPaths) -> dict[str, Part
             found[name] = PartStatus(state="external", url=record.url)
             continue
         told = PartStatus(state="stopped", url=record.url, log=str(paths.log(name)))
-        if name in orphans:
+        if name in orphans and family.supervisor is not None:
+            told = told.model_copy(update={"state": "running", "pid": orphans[name].pid})
+        elif name in orphans:
             pid, reason = orphans[name].pid, "its supervisor is gone: conclave up or down will end it"
             told = told.model_copy(update={"state": "failed", "pid": pid, "reason": reason})
         elif seen is not None and name in seen:
