@@ -38,6 +38,7 @@ from blocks.record.installation import read_again
 from blocks.record.queue import backlog, workers
 from blocks.vllm_server import VLLM
 from tasks.council.engines import SIMULATOR
+from tasks.council.replies import read_reply
 from tasks.council.report.markup import cell
 from tasks.deliberations.plan import council_spec
 
@@ -247,7 +248,7 @@ async def _model(model: Model, members: list[str]) -> str:
     await _note(server.base_url, name, dialect.usual_in(server.omit))
     simulated = " (the SIMULATOR)" if given.engine == SIMULATOR else ""
     otherwise = f"; it takes {', '.join(dialect.changes)}" if dialect.changes else ""
-    if not _is_object(given.content):
+    if not _is_object(read_reply(given.content, given.finish_reason, given.reasoning).content):
         otherwise += "; it does not hold to a JSON schema, so a ballot may not be readable"
     tokens = given.usage.completion_tokens
     return f"{given.model}{simulated} gave {tokens} tokens; {len(members)} members ask it{otherwise}"

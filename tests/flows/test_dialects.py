@@ -71,3 +71,31 @@ async def test_the_doctors_question_finds_a_servers_dialect_anew(record: Any, co
         assert (await noted_dialects(record))[server.url] == {"simulated": Dialect()}
     assert [finding.state for finding in found] == ["ok", "ok"]
     assert "it takes" not in found[-1].text
+
+
+@pytest.mark.parametrize(("dialect", "holds"), [("harmony", True), ("no_response_format", False)])
+async def test_the_doctor_says_who_does_not_hold_to_a_schema(council_of: Any, dialect: Any, holds: bool) -> None:
+    """Thinking before an object is none of it."""
+    from tasks.operate.diagnose import councils_answer, look_at
+
+    async with simulator(SimulatorSettings(latency_s=0, dialects=(dialect,))) as server:
+        found = [finding async for finding in councils_answer([await council_of(server.url)], look_at)]
+    assert ("does not hold to a JSON schema" in found[-1].text) is not holds
+
+
+async def test_who_goes_on_with_a_deliberation_asks_as_the_first_has_learnt(
+    deliberate: Any, record: Any, council_of: Any, new_id: str
+) -> None:
+    """The same id again: its plan stands as ever, and the session that takes it up knows the servers' dialects."""
+    from blocks.dialect import Dialect
+    from blocks.record import subjects
+    from tasks.deliberations.plan import resume
+
+    async with simulator(SimulatorSettings(latency_s=0, dialects=DIALECTS)) as server:
+        await deliberate(task=TASK, council=await council_of(server.url), deliberation_id=new_id)
+        plan = await record.last(subjects.plan(new_id))
+        decided = await record.last(subjects.finished(new_id), direct=False)
+        await record.jetstream.purge_stream("CONCLAVE_DECISIONS", subject=decided.subject)
+        session = await resume(record, new_id)
+    assert "dialects" not in str(plan.body)
+    assert session.servers["picky"].dialects == {"simulated": Dialect(seed=None, max_tokens="max_completion_tokens")}
