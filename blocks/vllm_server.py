@@ -176,12 +176,21 @@ class VLLM(Block):
     async def complete(
         self, call: ChatCall, deadline: float, failed: Failed, learnt: Learnt | None = None
     ) -> Completion:
-        """One answer, tried until `deadline` (of the loop's clock, seconds); `learnt` hears of a new dialect.
+        """One answer, tried until `deadline` (of the loop's clock, seconds); `learnt` hears of a new dialect after it.
 
         Raises ModelServerRefused, ModelServerUnavailable after the last attempt or where the server asks to be left
         alone for longer than that, and TimeoutError when the deadline comes first; `failed` hears of every attempt that
         came to nothing. Attempts that met a rate limit do not count: waiting is what it asks for.
         """
+        found: dict[str, Dialect] = {}
+        completion = await self._tried(call, deadline, failed, found)
+        if learnt is not None:
+            for model, dialect in found.items():
+                await learnt(model, dialect)
+        return completion
+
+    async def _tried(self, call: ChatCall, deadline: float, failed: Failed, found: dict[str, Dialect]) -> Completion:
+        """The answer of the first attempt that brings one; `found` is given the dialect that it took."""
         limit = (await self._cache()).setdefault("slots", asyncio.Semaphore(self.max_in_flight))
         async with asyncio.timeout_at(deadline):
             async for attempt in AsyncRetrying(
@@ -195,7 +204,7 @@ class VLLM(Block):
                     try:
                         async with limit:
                             started = time.monotonic()
-                            return await self._attempt(call, learnt)
+                            return await self._attempt(call, found)
                     except ModelServerError as error:
                         elapsed = int((time.monotonic() - started) * 1000)
                         await failed(attempt.retry_state.attempt_number, error, elapsed)
@@ -208,7 +217,7 @@ class VLLM(Block):
         pause = wait_exponential(self.backoff_s, max=MAX_PAUSE_S) + wait_random(0, self.backoff_s)
         return max(asked, pause(state))
 
-    async def _attempt(self, call: ChatCall, learnt: Learnt | None) -> Completion:
+    async def _attempt(self, call: ChatCall, found: dict[str, Dialect]) -> Completion:
         info = await self.info()
         model = await self.resolve_model(call.model)
         headers = {**self._headers(), "X-Request-Id": call.request_id}
@@ -229,16 +238,15 @@ class VLLM(Block):
                     raise refusal(response, self._without_key(body))
             dialect = narrower
         if dialect != usual:  # only now: a refusal may repeat a task that names fields
-            await self._learn(model, dialect, learnt)
+            found[model] = await self._learn(model, dialect)
         return completion
 
-    async def _learn(self, model: str, dialect: Dialect, learnt: Learnt | None) -> None:
-        """Ask this server so from now on; what its block leaves out has told nothing."""
+    async def _learn(self, model: str, dialect: Dialect) -> Dialect:
+        """Ask this server so from now on; what was found, in which what its block leaves out is no finding."""
         told = dialect.usual_in(self.omit)
         await self.recall({model: told})
         _log.warning("%s takes %s for %s, and is asked so from now on", self.base_url, ", ".join(told.changes), model)
-        if learnt is not None:
-            await learnt(model, told)
+        return told
 
     async def recall(self, dialects: Mapping[str, Dialect]) -> None:
         """Ask this server for these models as it was found to take it, whoever found it."""

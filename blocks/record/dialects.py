@@ -7,6 +7,7 @@ assignments. So no call waits for it. It is a hint: where it is lost, a server's
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Mapping
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from blocks.record.events import Record
 
 KEY = "dialects"
+PATIENCE_S = 2.0
+"""For writing a note, on which an answer waits."""
 TRIES = 5
 """How often a note is written that others write at the same time."""
 
@@ -54,10 +57,11 @@ async def note_dialect(record: Record, url: str, model: str, dialect: Dialect) -
     """
     entry = {"differences": dialect.differences, "at": datetime.now(UTC).isoformat()}
     try:
-        keys = await record.jetstream.key_value(BUCKET)
-        for _ in range(TRIES):
-            if await _merged(keys, url, model, entry):
-                return
+        async with asyncio.timeout(PATIENCE_S):
+            keys = await record.jetstream.key_value(BUCKET)
+            for _ in range(TRIES):
+                if await _merged(keys, url, model, entry):
+                    return
     except _AWAY as error:
         _log.warning("how %s takes %s could not be noted: %s", url, model, str(error) or type(error).__name__)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -113,6 +114,18 @@ async def test_what_was_learnt_is_told_and_can_be_recalled_and_forgotten(simulat
 
     assert len(told) == 1
     assert statuses == [[200], [422, 200]]
+
+
+async def test_an_answer_does_not_fail_while_what_was_learnt_is_told(simulated: Any) -> None:
+    """Its deadline is for the answer, which is there."""
+
+    async def slowly(_model: str, _dialect: Any) -> None:
+        await asyncio.sleep(1.2)
+
+    async with simulated(dialects=("no_seed",)) as asker:
+        answer = await asker.ask(deadline_s=1.0, learnt=slowly)
+
+    assert answer.finish_reason == "stop"
 
 
 async def test_what_was_learnt_is_believed_for_a_day(simulated: Any, monkeypatch: pytest.MonkeyPatch) -> None:
