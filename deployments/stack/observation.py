@@ -1,7 +1,7 @@
 """What is told of the local stack: `status`, and the `environment` that a process needs to use it."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from typing import Literal
@@ -30,9 +30,8 @@ def status(settings: Settings, ask: bool = True) -> StackStatus:
     if record is None:
         stopped = {name: PartStatus(state="stopped") for name in PART_NAMES}
         return StackStatus(home=str(paths.home), parts=stopped)
-    family = processes.family(paths.home)
-    parts = _states(record.parts, paths, family)
-    problems = _problems(record, paths, family)
+    parts = _states(record.parts, paths)
+    problems = _problems(record, paths, {name for name, part in parts.items() if part.state == "running"})
     if ask:
         with ThreadPoolExecutor(len(parts)) as pool:
             asked = pool.map(lambda name: _asked(recall(name, record.parts[name]), parts[name], settings), parts)
@@ -63,12 +62,12 @@ KEYS_OF_PART = {
 """Names of the key files of our own parts."""
 
 
-def _problems(record: StackRecord, paths: StackPaths, family: processes.Family) -> list[str]:
-    """What is wrong with the files that a stack which runs was started with, in sentences."""
+def _problems(record: StackRecord, paths: StackPaths, running: Set[str]) -> list[str]:
+    """What is wrong with the files that a stack was started with, of which these parts run, in sentences."""
     found = [changed_keys(record, paths)]
-    if family.supervisor is not None and not paths.socket.exists():
+    if running and not paths.socket.exists():
         found.append(f"the supervisor's socket {paths.socket} is gone, {CLEANED}: no part is started again; {AGAIN}")
-    if "ray" in family.parts and not (paths.ray_sessions / "session_latest").exists():
+    if "ray" in running and not (paths.ray_sessions / "session_latest").exists():
         found.append(f"Ray's files in {paths.ray_sessions} are gone, {CLEANED}: no agent host can start; {AGAIN}")
     return [problem for problem in found if problem]
 
@@ -192,31 +191,37 @@ def supervised(paths: StackPaths) -> dict[str, Supervised] | None:
         return None
 
 
-def _states(records: dict[str, PartRecord], paths: StackPaths, family: processes.Family) -> dict[str, PartStatus]:
-    """The states without asking any part; of what a dead supervisor left, it says so.
-
-    Of a supervisor that cannot be asked, for want of its socket, the parts that are there run.
-    """
+def _states(records: dict[str, PartRecord], paths: StackPaths) -> dict[str, PartStatus]:
+    """The states without asking any part."""
     seen = supervised(paths)
-    orphans = family.parts if seen is None else {}
+    family = processes.family(paths.home) if seen is None else None
     again = restarts(paths) if seen is not None else {}
     found: dict[str, PartStatus] = {}
     for name, record in records.items():
-        if record.external:
-            found[name] = PartStatus(state="external", url=record.url)
-            continue
         told = PartStatus(state="stopped", url=record.url, log=str(paths.log(name)))
-        if name in orphans and family.supervisor is not None:
-            told = told.model_copy(update={"state": "running", "pid": orphans[name].pid})
-        elif name in orphans:
-            pid, reason = orphans[name].pid, "its supervisor is gone: conclave up or down will end it"
-            told = told.model_copy(update={"state": "failed", "pid": pid, "reason": reason})
+        if record.external:
+            told = PartStatus(state="external", url=record.url)
+        elif family is not None:
+            told = told.model_copy(update=_unsupervised(name, family))
         elif seen is not None and name in seen:
             part = seen[name]
             update = {"state": part.state, "pid": part.pid, "reason": part.reason, "uptime_s": part.uptime_s}
             told = told.model_copy(update={**update, "restarts": again.get(name, 0)})
         found[name] = told
     return found
+
+
+def _unsupervised(name: str, family: processes.Family) -> dict[str, object]:
+    """What is known of a part whose supervisor cannot be asked.
+
+    It runs where that is alive, but for want of its socket; what a dead one left is told as such.
+    """
+    if name not in family.parts:
+        return {}
+    pid = family.parts[name].pid
+    if family.supervisor is not None:
+        return {"state": "running", "pid": pid}
+    return {"state": "failed", "pid": pid, "reason": "its supervisor is gone: conclave up or down will end it"}
 
 
 def _asked(part: Part, told: PartStatus, settings: Settings) -> PartStatus:
