@@ -126,12 +126,13 @@ def env(
     ] = False,
 ) -> None:
     """Print what a shell needs to talk to the parts, keys included, as lines for `eval`."""
-    from deployments.stack import events_url
+    from deployments.stack import check_keys, events_url
     from deployments.stack import status as look
 
     found = guarded(lambda: look(settings(), ask=False))
     if found.prefect is None:
         fail(f"the stack of {found.home} is not up: `conclave up --detach` starts it", NOT_UP)
+    guarded(lambda: check_keys(found))
     if not events:
         for line in _exports(found):
             typer.echo(line)

@@ -99,15 +99,13 @@ def environment(status: StackStatus) -> dict[str, str]:
     """The variables that a process needs to use this stack, keys included; before `ray` is imported.
 
     Parts that are not known have no variable. They come from the record and the key files of the home. Raises
-    `NoAnswerError` where another user listens at a port of ours, which would be sent the key, and `StackError` where a
-    key is not the one that its part was started with.
+    `NoAnswerError` where another user listens at a port of ours, which would be sent the key.
     """
     paths = StackPaths.of(status.home)
     record = paths.load_record()
     if record is None:
         return {"CONCLAVE_HOME": status.home}
     parts = record.parts
-    _refuse_other_keys(record, paths)
     _refuse_strangers(parts)
     values = {
         "CONCLAVE_HOME": status.home,
@@ -134,8 +132,11 @@ def environment(status: StackStatus) -> dict[str, str]:
     return environ
 
 
-def _refuse_other_keys(record: StackRecord, paths: StackPaths) -> None:
-    if changed := changed_keys(record, paths):
+def check_keys(status: StackStatus) -> None:
+    """Raise `StackError` where a key of the home is not the one that its part was started with."""
+    paths = StackPaths.of(status.home)
+    record = paths.load_record()
+    if record is not None and (changed := changed_keys(record, paths)):
         raise StackError(changed)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from deployments.settings import Settings, load_settings
-from deployments.stack import StackError, environment, status
+from deployments.stack import StackError, check_keys, status
 from deployments.stack.exceptions import StackRecordError
 from deployments.stack.lifecycle import _usable_record
 from deployments.stack.models import StackRecord
@@ -152,7 +152,7 @@ def test_a_key_that_is_not_the_one_its_part_began_with_is_told(
     ]
     assert not told.is_up
     with pytest.raises(StackError, match=name):
-        environment(told)
+        check_keys(told)
     external = {part: {**place, "external": True} for part, place in PARTS.items()}
     assert changed_keys(StackRecord.model_validate({"parts": external, "keys": record.keys}), paths) is None
     assert changed_keys(StackRecord.model_validate({"parts": PARTS}), paths) is None
