@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,6 +30,8 @@ NEXT: dict[tuple[str, str], str | None] = {
 """By field, and by how it was asked for: how it is asked for next; None: not at all."""
 
 FIELDS = tuple(dict.fromkeys(field for field, _ in NEXT))
+TELL_S = 86_400.0
+"""How long what a server's refusals told is believed; then it is asked as any other, and may have learnt."""
 _IN_WORDS = {
     **{field: re.compile(rf"\b{field}\b") for field in FIELDS},
     "max_tokens": re.compile(r"\bmax_(?:completion_)?tokens\b"),
@@ -56,14 +59,28 @@ class Dialect:
     response_format: str | None = "json_schema"
 
     @property
+    def differences(self) -> dict[str, str | None]:
+        """The fields that are asked for otherwise than of vLLM, and how: what is kept of a dialect."""
+        usual = vars(Dialect())
+        return {field: asked for field, asked in vars(self).items() if asked != usual[field]}
+
+    @property
     def changes(self) -> tuple[str, ...]:
-        """What is asked for otherwise than of vLLM: `no seed`, `max_completion_tokens for max_tokens`."""
+        """The same in words: `no seed`, `max_completion_tokens for max_tokens`."""
         usual, changes = Dialect(), []
-        for field in vars(usual):
-            now, before = getattr(self, field), getattr(usual, field)
-            if now != before:
-                changes.append(f"no {before}" if now is None else f"{now} for {before}")
+        for field, now in self.differences.items():
+            before = getattr(usual, field)
+            changes.append(f"no {before}" if now is None else f"{now} for {before}")
         return tuple(changes)
+
+    def without(self, fields: Iterable[str]) -> Dialect:
+        """The same, where somebody says that the server takes none of these fields."""
+        return replace(self, **dict.fromkeys(fields, None))
+
+    def usual_in(self, fields: Iterable[str]) -> Dialect:
+        """The same, with these fields as they are asked of vLLM."""
+        usual = Dialect()
+        return replace(self, **{field: getattr(usual, field) for field in fields})
 
     @property
     def takes_schemas(self) -> bool:
@@ -101,9 +118,14 @@ class Dialect:
         return None
 
 
-def left_out(fields: tuple[str, ...]) -> Dialect:
-    """The dialect of a server of which somebody says that it takes none of these fields."""
-    return Dialect(**dict.fromkeys(fields, None))
+def read_dialect(differences: Any) -> Dialect:
+    """The dialect that was kept; what a later version may have written is passed over."""
+    told = differences if isinstance(differences, dict) else {}
+    return Dialect(**{field: told[field] for field in FIELDS if field in told and _is_a_way(field, told[field])})
+
+
+def _is_a_way(field: str, asked: Any) -> bool:
+    return asked is None or (isinstance(asked, str) and (field, asked) in NEXT)
 
 
 def _form(payload: dict[str, Any]) -> str | None:

@@ -11,7 +11,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -38,20 +38,16 @@ from blocks.chat import (
     read_stream,
 )
 from blocks.connections import Close, shared
-from blocks.dialect import UNLISTED, Dialect, left_out
+from blocks.dialect import TELL_S, UNLISTED, Dialect
 from blocks.exceptions import ModelServerError, ModelServerRefused, ModelServerUnavailable
+from blocks.model_http import MAX_ANSWER_BYTES, bearer, bounded, new_session, way_to, without_key
 from blocks.refusals import Patience, refusal
-from blocks.urls import api_of, proxy_for, server_root
+from blocks.urls import api_of, server_root
 from tasks.council.plain import one_line, sound
 
-MAX_ANSWER_BYTES = 16 * 2**20
 MAX_ERROR_CHARS = 500
-MAX_HEADER_BYTES = 64 * 1024
-"""Of one header; proxies and clouds send longer ones than aiohttp's own bound of 8 kB."""
 MAX_MODELS = 1_000
 """Models of one server that are looked at."""
-KEEPALIVE_S = 4.0
-"""Below uvicorn's 5 s: a connection that the server closes while a request is on its way fails it."""
 INFO_TTL_S = 60.0
 MAX_PAUSE_S = 10.0
 
@@ -61,6 +57,8 @@ _log = logging.getLogger(__name__)
 Omitted = Literal["max_tokens", "temperature", "seed", "stream_options", "response_format"]
 Failed = Callable[[int, ModelServerError, int], Awaitable[None]]
 """Called with the number of the attempt (from 1), its error and its duration in milliseconds."""
+Learnt = Callable[[str, Dialect], Awaitable[None]]
+"""Called with a model and how it is asked from now on, once its server's refusals have told."""
 
 
 @dataclass(frozen=True)
@@ -175,13 +173,24 @@ class VLLM(Block):
             raise ModelServerRefused(f"{self.base_url} serves no model")
         return info.models[0]
 
-    async def complete(self, call: ChatCall, deadline: float, failed: Failed) -> Completion:
-        """One answer, tried until `deadline` (of the loop's clock, seconds).
+    async def complete(
+        self, call: ChatCall, deadline: float, failed: Failed, learnt: Learnt | None = None
+    ) -> Completion:
+        """One answer, tried until `deadline` (of the loop's clock, seconds); `learnt` hears of a new dialect after it.
 
         Raises ModelServerRefused, ModelServerUnavailable after the last attempt or where the server asks to be left
         alone for longer than that, and TimeoutError when the deadline comes first; `failed` hears of every attempt that
         came to nothing. Attempts that met a rate limit do not count: waiting is what it asks for.
         """
+        found: dict[str, Dialect] = {}
+        completion = await self._tried(call, deadline, failed, found)
+        if learnt is not None:
+            for model, dialect in found.items():
+                await learnt(model, dialect)
+        return completion
+
+    async def _tried(self, call: ChatCall, deadline: float, failed: Failed, found: dict[str, Dialect]) -> Completion:
+        """The answer of the first attempt that brings one; `found` is given the dialect that it took."""
         limit = (await self._cache()).setdefault("slots", asyncio.Semaphore(self.max_in_flight))
         async with asyncio.timeout_at(deadline):
             async for attempt in AsyncRetrying(
@@ -195,7 +204,7 @@ class VLLM(Block):
                     try:
                         async with limit:
                             started = time.monotonic()
-                            return await self._attempt(call)
+                            return await self._attempt(call, found)
                     except ModelServerError as error:
                         elapsed = int((time.monotonic() - started) * 1000)
                         await failed(attempt.retry_state.attempt_number, error, elapsed)
@@ -208,7 +217,7 @@ class VLLM(Block):
         pause = wait_exponential(self.backoff_s, max=MAX_PAUSE_S) + wait_random(0, self.backoff_s)
         return max(asked, pause(state))
 
-    async def _attempt(self, call: ChatCall) -> Completion:
+    async def _attempt(self, call: ChatCall, found: dict[str, Dialect]) -> Completion:
         info = await self.info()
         model = await self.resolve_model(call.model)
         headers = {**self._headers(), "X-Request-Id": call.request_id}
@@ -220,7 +229,7 @@ class VLLM(Block):
                 if response.status == 200 and self.stream and response.content_type != "application/json":
                     completion = await read_stream(response, model, info.engine, MAX_ANSWER_BYTES)
                     break
-                body = await _bounded(response)
+                body = await bounded(response, MAX_ANSWER_BYTES)
                 if response.status == 200:
                     completion = self._read(body, model, info.engine)
                     break
@@ -229,15 +238,21 @@ class VLLM(Block):
                     raise refusal(response, self._without_key(body))
             dialect = narrower
         if dialect != usual:  # only now: a refusal may repeat a task that names fields
-            await self._learn(model, dialect)
+            found[model] = await self._learn(model, dialect)
         return completion
 
-    async def _learn(self, model: str, dialect: Dialect) -> None:
-        """Ask this server so from now on."""
-        (await self._dialects())[model] = dialect
-        _log.warning(
-            "%s takes %s for %s, and is asked so from now on", self.base_url, ", ".join(dialect.changes), model
-        )
+    async def _learn(self, model: str, dialect: Dialect) -> Dialect:
+        """Ask this server so from now on; what was found, in which what its block leaves out is no finding."""
+        told = dialect.usual_in(self.omit)
+        await self.recall({model: told})
+        _log.warning("%s takes %s for %s, and is asked so from now on", self.base_url, ", ".join(told.changes), model)
+        return told
+
+    async def recall(self, dialects: Mapping[str, Dialect]) -> None:
+        """Ask this server for these models as it was found to take it, whoever found it."""
+        known = await self._dialects()
+        for model, dialect in dialects.items():
+            known[model] = time.monotonic(), dialect
 
     def _read(self, body: bytes, model: str, engine: str) -> Completion:
         """The completion in a body; what is said of one that is none is read from it without our key."""
@@ -247,49 +262,48 @@ class VLLM(Block):
             return read_completion(self._without_key(body), model, engine)
 
     def _without_key(self, body: bytes) -> bytes:
-        """An error without our key, should the server repeat it, before any of it is cut or quoted.
+        """An error without our key. An answer keeps it: keys of local servers may be words, such as EMPTY."""
+        return without_key(body, self._secret)
 
-        An answer keeps it: keys of local servers may be words, such as EMPTY.
-        """
-        if self.api_key is None:
-            return body
-        key = self.api_key.get_secret_value()
-        for written in (key, json.dumps(key)[1:-1], repr(key)[1:-1]):
-            body = body.replace(written.encode(), b"***")
-        return body
+    @property
+    def _secret(self) -> str | None:
+        return self.api_key.get_secret_value() if self.api_key else None
 
     async def dialect(self, model: str) -> Dialect:
-        """How this server is asked for a model, as far as its refusals have told in this process."""
-        return (await self._dialects()).get(model) or left_out(tuple(self.omit))
+        """How this server is asked for a model: as it was found to take it, without what the block leaves out."""
+        known = (await self._dialects()).get(model)
+        found = known[1] if known and time.monotonic() - known[0] < TELL_S else Dialect()
+        return found.without(self.omit)
 
-    async def _dialects(self) -> dict[str, Dialect]:
-        """By model, how this server is asked, as its refusals have told since this process began."""
-        dialects: dict[str, Dialect] = (await self._cache()).setdefault("dialects", {})
+    async def forget(self) -> None:
+        """Ask this server as any other, whatever this process knows of it."""
+        (await self._dialects()).clear()
+
+    async def _dialects(self) -> dict[str, tuple[float, Dialect]]:
+        """By model, since when this process knows it, and how the server takes it."""
+        dialects: dict[str, tuple[float, Dialect]] = (await self._cache()).setdefault("dialects", {})
         return dialects
 
     @asynccontextmanager
     async def _post(
         self, payload: dict[str, Any], headers: dict[str, str]
     ) -> AsyncGenerator[aiohttp.ClientResponse, None]:
-        """Ask for a completion. A redirect is not followed: it would become a GET, and take the key elsewhere."""
+        """Ask for a completion."""
         url, session = f"{api_of(self.base_url)}/chat/completions", await self._session()
         async with session.post(
             url,
             json=payload,
             headers=headers,
             timeout=self._timeout(),
-            allow_redirects=False,
-            proxy=proxy_for(url),
+            **way_to(url),
         ) as response:
             yield response
 
     async def _get(self, path: str) -> Any:
         async with self._exchange(self.connect_timeout_s):
             session, url = await self._session(), f"{api_of(self.base_url)}{path}"
-            async with session.get(
-                url, headers=self._headers(), allow_redirects=False, proxy=proxy_for(url)
-            ) as response:
-                body = await _bounded(response)
+            async with session.get(url, headers=self._headers(), **way_to(url)) as response:
+                body = await bounded(response, MAX_ANSWER_BYTES)
                 if response.status != 200:
                     raise refusal(response, self._without_key(body))
                 try:
@@ -319,12 +333,12 @@ class VLLM(Block):
     def _told(self, text: str) -> str:
         """An error's text as one plain line; the key goes before the cut, so that no part of it stays."""
         told = one_line(sound(text), SHOWN_BYTES)
-        if self.api_key:
-            told = told.replace(self.api_key.get_secret_value(), "***")
+        if self._secret:
+            told = told.replace(self._secret, "***")
         return f"{self.base_url}: {told[:MAX_ERROR_CHARS]}"
 
     def _headers(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self.api_key.get_secret_value()}"} if self.api_key else {}
+        return bearer(self._secret)
 
     def _timeout(self) -> aiohttp.ClientTimeout:
         return aiohttp.ClientTimeout(total=None, sock_connect=self.connect_timeout_s)
@@ -345,13 +359,7 @@ def _engine(owners: Collection[str | None]) -> str:
 
 
 async def _open_session() -> tuple[aiohttp.ClientSession, Close]:
-    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S)
-    session = aiohttp.ClientSession(
-        connector=connector,
-        timeout=aiohttp.ClientTimeout(total=None),
-        max_line_size=MAX_HEADER_BYTES,
-        max_field_size=MAX_HEADER_BYTES,
-    )
+    session = new_session()
     return session, session.close
 
 
@@ -360,14 +368,3 @@ async def _open_cache() -> tuple[dict[str, Any], Close]:
         """A cache goes with its loop, and holds nothing open."""
 
     return {}, forget
-
-
-async def _bounded(response: aiohttp.ClientResponse) -> bytes:
-    """The body, up to MAX_ANSWER_BYTES; a longer one is no answer."""
-    chunks, size = [], 0
-    async for chunk in response.content.iter_any():
-        size += len(chunk)
-        if size > MAX_ANSWER_BYTES:
-            raise ModelServerUnavailable(f"the answer is longer than {MAX_ANSWER_BYTES} bytes")
-        chunks.append(chunk)
-    return b"".join(chunks)

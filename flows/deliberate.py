@@ -34,7 +34,7 @@ from tasks.council.outcome import Outcome
 from tasks.council.stages import REVIEW, REVISE, SYNTHESIZE, Strategy, kind_of
 from tasks.deliberations.plan import Session, begin, convene
 from tasks.deliberations.submit import asked_in
-from tasks.stages.assignment import Assignment
+from tasks.stages.assignment import assign
 from tasks.stages.propose import propose
 from tasks.stages.review import review
 from tasks.stages.revise import revise
@@ -111,15 +111,7 @@ async def _deliberated(session: Session, installation: str) -> Outcome:
         agents = {}
         for member, stage in session.absent:
             server = session.servers[member.server]
-            assignment = Assignment(
-                deliberation_id=session.plan.id,
-                agent_id=member.agent_id,
-                stage=stage,
-                epoch=session.epoch,
-                installation=installation,
-                server_version=server.version,
-                engine=server.engine,
-            )
+            assignment = assign(session.plan.id, member, stage, server, session.epoch, installation)
             agents[AgentKey(member.agent_id, stage)] = AGENT_TASKS[kind_of(stage)].submit(assignment)
     async with watch_agents(agents, inbox):
         return await collect(session, inbox)

@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 
 from blocks.chat import ChatCall, chat_payload
-from blocks.vllm_server import KEEPALIVE_S
+from blocks.model_http import KEEPALIVE_S
 from deployments.bench.samples import Sample
 from tasks.council.answer import seed_of
 from tasks.council.council import Member

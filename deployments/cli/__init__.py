@@ -8,14 +8,13 @@ part of it does not answer.
 from __future__ import annotations
 
 import gc
-import io
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from deployments.cli import councils, dead, deliberations, evaluation, stack, support
+from deployments.cli.output import flush_answer, guard_streams
 
 __all__ = ["app", "main"]
 
@@ -41,16 +40,12 @@ app.add_typer(dead.app, name="dead", rich_help_panel=deliberations.PANEL)
 def main() -> None:
     """Entry point."""
     gc.set_threshold(GARBAGE_EVERY)
-    _tolerate_other_encodings()
+    guard_streams()
     _require_working_directory()
-    app()
-
-
-def _tolerate_other_encodings() -> None:
-    """Show what a terminal's encoding has no sign for as a question mark: a decided one must not end in an error."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+    try:
+        app()
+    finally:
+        flush_answer()
 
 
 def _require_working_directory() -> None:

@@ -126,12 +126,13 @@ def env(
     ] = False,
 ) -> None:
     """Print what a shell needs to talk to the parts, keys included, as lines for `eval`."""
-    from deployments.stack import events_url
+    from deployments.stack import check_keys, events_url
     from deployments.stack import status as look
 
     found = guarded(lambda: look(settings(), ask=False))
     if found.prefect is None:
         fail(f"the stack of {found.home} is not up: `conclave up --detach` starts it", NOT_UP)
+    guarded(lambda: check_keys(found))
     if not events:
         for line in _exports(found):
             typer.echo(line)
@@ -252,6 +253,12 @@ def _show(found: StackStatus) -> None:
         put(f"Log in there first: it asks once for its key, which is in {found.home}/prefect_auth")
     if found.simulated:
         typer.secho("The model server is the SIMULATOR: texts are made up, for rehearsals only.", fg="yellow", err=True)
+    _show_what_is_wrong(found)
+
+
+def _show_what_is_wrong(found: StackStatus) -> None:
+    for problem in found.problems:
+        say(problem)
     if not found.is_up:
         say("Something is wrong: `conclave doctor` says what, `conclave logs PART` shows why")
 
@@ -282,7 +289,7 @@ def _stay(chosen: Settings) -> None:
     say("press Ctrl-C to end the stack")
     told: dict[str, tuple[str, int]] = {}
     try:
-        while (seen := look(chosen, ask=False)).prefect:
+        while (seen := guarded(lambda: look(chosen, ask=False))).prefect:
             for name, part in seen.parts.items():
                 now = (part.state, part.restarts)
                 if told.setdefault(name, now) != now:

@@ -51,11 +51,12 @@ def settings() -> Settings:
 
 def running_stack() -> StackStatus:
     """The stack that is up, with its environment taken on. Ends with code 6 where there is none."""
-    from deployments.stack import status
+    from deployments.stack import check_keys, status
 
     found = guarded(lambda: status(settings(), ask=False))
     if found.prefect is None and not os.environ.get("PREFECT_API_URL"):
         fail("the stack is not up: `conclave up --detach` starts it", NOT_UP)
+    guarded(lambda: check_keys(found))
     use(found)
     return found
 

@@ -3,10 +3,11 @@
 from deployments.stack.exceptions import StackError
 from deployments.stack.lifecycle import down, up
 from deployments.stack.models import PartStatus, StackStatus, UpOptions
-from deployments.stack.observation import authorization, environment, events_url, status
+from deployments.stack.observation import authorization, check_keys, environment, events_url, status
 
 __all__ = [
     "authorization",
+    "check_keys",
     "PartStatus",
     "StackError",
     "StackStatus",

@@ -19,7 +19,7 @@ from deployments.stack import processes
 from deployments.stack.models import StackRecord
 from deployments.stack.observation import MAX_PARAMETERS, environment, status
 from deployments.stack.parts import WORKER, model_key
-from deployments.stack.paths import StackPaths, read_key, write_private
+from deployments.stack.paths import RUNTIME, StackPaths, read_key, write_private
 from deployments.stack.proxies import without_socks
 
 STARTS_ON_POSTGRESQL = 16
@@ -90,6 +90,7 @@ def supervisors_environment(settings: Settings) -> dict[str, str]:
     return {
         **BASE.of(os.environ),
         processes.MARK: str(settings.home),
+        RUNTIME: str(StackPaths.of(settings.home).runtime),
         "PYTHONPATH": search,
         "PYTHONUNBUFFERED": "1",
     }

@@ -3,6 +3,7 @@
 StackError
 ├── StackOptionsError        the options contradict each other, or something needed was not given
 ├── StackBusyError           another `up` or `down` of the same home is at work
+├── StackRecordError         what is remembered of the stack cannot be used
 ├── SupervisorError          supervisord did not start, does not answer, or refused
 ├── PartError                one part is not usable
 │   ├── PartExitedError      it ended while it was being started
@@ -24,6 +25,10 @@ class StackOptionsError(StackError):
 
 class StackBusyError(StackError):
     """Another `up` or `down` of the same home is at work and did not finish in time."""
+
+
+class StackRecordError(StackError):
+    """What is remembered of the stack of a home cannot be used."""
 
 
 class SupervisorError(StackError):

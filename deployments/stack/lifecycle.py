@@ -7,16 +7,17 @@ interrupted command leaves can be found; what a killed supervisor leaves is foun
 import os
 import shutil
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 
 from blocks.urls import server_root, without_credentials
 from deployments.settings import Settings, load_settings
 from deployments.stack import processes
 from deployments.stack.environments import supervisors_environment, write_environments
-from deployments.stack.exceptions import StackOptionsError
+from deployments.stack.exceptions import StackError, StackOptionsError, StackRecordError
 from deployments.stack.interruption import terminable, undisturbed
 from deployments.stack.models import Database, PartRecord, StackRecord, StackStatus, UpOptions
-from deployments.stack.observation import KEYS_OF_EXTERNAL, status, supervised, without_own
+from deployments.stack.observation import KEYS_OF_EXTERNAL, changed_keys, status, supervised, without_own
 from deployments.stack.parts import SIMULATOR_OWNER, WORKER, WORKER_STOP_S, Part, ask_part, nats_config, plan, recall
 from deployments.stack.paths import StackPaths, locked, mark_log, private_files, read_key, writable, write_private
 from deployments.stack.ports import pass_on_claims
@@ -46,7 +47,7 @@ def up(
     settings = without_own(settings, paths)
     with private_files(), terminable(), writable(paths), locked(paths, _LOCK_TIMEOUT_S, report):
         paths.create()  # again: while the lock was waited for, a `down` may have removed some of it
-        record = paths.load_record()
+        record = _usable_record(paths, report)
         if record is not None and supervised(paths) is not None:
             _complete(record, options, settings, paths, report)
             return _ready(settings, paths, report, provision)
@@ -71,6 +72,16 @@ def down(settings: Settings, report: Report) -> bool:
         return False
     with locked(paths, _LOCK_TIMEOUT_S, report):
         return _tear_down(settings, paths, report)
+
+
+def _usable_record(paths: StackPaths, report: Report) -> StackRecord | None:
+    """What is remembered of the stack; None, and the file is gone, where nobody can read it any more."""
+    try:
+        return paths.load_record()
+    except StackRecordError as error:
+        report(str(error))
+        paths.record.unlink(missing_ok=True)
+        return None
 
 
 def _start(options: UpOptions, settings: Settings, paths: StackPaths, report: Report) -> None:
@@ -112,6 +123,7 @@ def _record(parts: list[Part], settings: Settings) -> StackRecord:
         simulated=any(part.simulated for part in parts),
         database=_database(settings),
         prefix=settings.prefix,
+        keys=StackPaths.of(settings.home).digests(),
     )
     for part in parts:
         if part.external:
@@ -167,6 +179,8 @@ def _ready(settings: Settings, paths: StackPaths, report: Report, provision: Pro
 def _complete(record: StackRecord, options: UpOptions, settings: Settings, paths: StackPaths, report: Report) -> None:
     """Start again what has stopped of a stack that is up, and wait for all of it."""
     _refuse_another(record, options, settings)
+    if changed := changed_keys(record, paths):
+        raise StackError(changed)
     report(f"found the stack of {paths.home}")
     supervisor = Supervisor(paths.socket)
     for name, seen in supervisor.parts().items():
@@ -229,7 +243,11 @@ def _tear_down(settings: Settings, paths: StackPaths, report: Report) -> bool:
 
 def _tell_of_drain(settings: Settings, paths: StackPaths, report: Report) -> None:
     """Say why the end of a worker may take a while."""
-    record = paths.load_record()
+    with suppress(StackRecordError):
+        _tell_of_work(paths.load_record(), settings, report)
+
+
+def _tell_of_work(record: StackRecord | None, settings: Settings, report: Report) -> None:
     worker = record.parts.get(WORKER) if record else None
     running = in_work(worker.url) if worker and worker.url else 0
     if running:

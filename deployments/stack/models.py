@@ -55,14 +55,21 @@ class StackStatus(BaseModel):
     database: Database | None = Field(default=None, description="What our Prefect keeps its data in.")
     prefix: str | None = Field(default=None, description="What our names in Prefect carry.")
     parts: dict[str, PartStatus] = {}
+    problems: list[str] = Field(default=[], description="What is wrong with the files of the stack, in sentences.")
 
     @property
     def is_up(self) -> bool:
-        """Whether every part is there, and none that was asked failed to answer."""
+        """Whether every part is there, none that was asked failed to answer, and no file of theirs is lost."""
         states = self.parts.values()
-        return bool(states) and all(
-            part.state in ("running", "external") and part.answers is not False for part in states
+        return (
+            bool(states)
+            and not self.problems
+            and all(part.state in ("running", "external") and part.answers is not False for part in states)
         )
+
+
+NEEDED = ("nats", "llm", "prefect", "ray")
+"""The parts that every stack has; a worker is with it or not."""
 
 
 class PartRecord(BaseModel):
@@ -81,4 +88,5 @@ class StackRecord(BaseModel):
     database: Database | None = None
     prefix: str | None = None
     given: dict[str, str] = Field(default_factory=dict)  # keys from the user's environment for parts from outside
+    keys: dict[str, str] = Field(default_factory=dict)  # digests of the home's keys that the parts were started with
     llm_key: str | None = None  # what the user gave; a model server of ours without has the home's own

@@ -1,16 +1,17 @@
 """What is told of the local stack: `status`, and the `environment` that a process needs to use it."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from typing import Literal
 from urllib.parse import urlsplit
 
 from blocks import names
 from deployments.settings import Settings
 from deployments.stack import processes
-from deployments.stack.exceptions import NoAnswerError, SupervisorError
-from deployments.stack.models import PartRecord, PartStatus, StackStatus
+from deployments.stack.exceptions import NoAnswerError, StackError, SupervisorError
+from deployments.stack.models import PartRecord, PartStatus, StackRecord, StackStatus
 from deployments.stack.parts import EVENTS_USER, PART_NAMES, Part, ask_part, recall
 from deployments.stack.paths import StackPaths, read_key
 from deployments.stack.ports import refuse_stranger
@@ -30,6 +31,7 @@ def status(settings: Settings, ask: bool = True) -> StackStatus:
         stopped = {name: PartStatus(state="stopped") for name in PART_NAMES}
         return StackStatus(home=str(paths.home), parts=stopped)
     parts = _states(record.parts, paths)
+    problems = _problems(record, paths, {name for name, part in parts.items() if part.state == "running"})
     if ask:
         with ThreadPoolExecutor(len(parts)) as pool:
             asked = pool.map(lambda name: _asked(recall(name, record.parts[name]), parts[name], settings), parts)
@@ -45,7 +47,40 @@ def status(settings: Settings, ask: bool = True) -> StackStatus:
         database=record.database,
         prefix=record.prefix,
         parts=parts,
+        problems=problems,
     )
+
+
+AGAIN = "`conclave down`, then `conclave up --detach` makes it anew; what is on record stays"
+CLEANED = "something cleans up there"
+KEYS_OF_PART = {
+    "nats": ("nats_password", "nats_events_password"),
+    "llm": ("llm_key",),
+    "prefect": ("prefect_auth",),
+    "ray": ("ray_token",),
+}
+"""Names of the key files of our own parts."""
+
+
+def _problems(record: StackRecord, paths: StackPaths, running: Set[str]) -> list[str]:
+    """What is wrong with the files that a stack was started with, of which these parts run, in sentences."""
+    found = [changed_keys(record, paths)]
+    if running and not paths.socket.exists():
+        found.append(f"the supervisor's socket {paths.socket} is gone, {CLEANED}: no part is started again; {AGAIN}")
+    if "ray" in running and not (paths.ray_sessions / "session_latest").exists():
+        found.append(f"Ray's files in {paths.ray_sessions} are gone, {CLEANED}: no agent host can start; {AGAIN}")
+    return [problem for problem in found if problem]
+
+
+def changed_keys(record: StackRecord, paths: StackPaths) -> str | None:
+    """A sentence about the keys that are not those that the parts were started with; None where all are."""
+    now = paths.digests()
+    ours = [names for part, names in KEYS_OF_PART.items() if part in record.parts and not record.parts[part].external]
+    names = [name for name in chain.from_iterable(ours) if record.keys.get(name, now[name]) != now[name]]
+    if not names:
+        return None
+    which = f"{', '.join(names)} in {paths.home} {'is' if len(names) == 1 else 'are'}"
+    return f"{which} not what the stack was started with: emptied, cut off or changed; {AGAIN}"
 
 
 KEYS_OF_EXTERNAL = {
@@ -95,6 +130,14 @@ def environment(status: StackStatus) -> dict[str, str]:
         environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(paths.ray_token)}
         environ |= {"RAY_AUTH_TOKEN": "", **_RAY_ON_LOOPBACK}  # a token of the user's own would come first
     return environ
+
+
+def check_keys(status: StackStatus) -> None:
+    """Raise `StackError` where a key of the home is not the one that its part was started with."""
+    paths = StackPaths.of(status.home)
+    record = paths.load_record()
+    if record is not None and (changed := changed_keys(record, paths)):
+        raise StackError(changed)
 
 
 def _refuse_strangers(parts: Mapping[str, PartRecord]) -> None:
@@ -150,25 +193,36 @@ def supervised(paths: StackPaths) -> dict[str, Supervised] | None:
 
 
 def _states(records: dict[str, PartRecord], paths: StackPaths) -> dict[str, PartStatus]:
-    """The states without asking any part; of what a dead supervisor left, it says so."""
+    """The states without asking any part."""
     seen = supervised(paths)
-    orphans = processes.family(paths.home).parts if seen is None else {}
+    family = processes.family(paths.home) if seen is None else None
     again = restarts(paths) if seen is not None else {}
     found: dict[str, PartStatus] = {}
     for name, record in records.items():
-        if record.external:
-            found[name] = PartStatus(state="external", url=record.url)
-            continue
         told = PartStatus(state="stopped", url=record.url, log=str(paths.log(name)))
-        if name in orphans:
-            pid, reason = orphans[name].pid, "its supervisor is gone: conclave up or down will end it"
-            told = told.model_copy(update={"state": "failed", "pid": pid, "reason": reason})
+        if record.external:
+            told = PartStatus(state="external", url=record.url)
+        elif family is not None:
+            told = told.model_copy(update=_unsupervised(name, family))
         elif seen is not None and name in seen:
             part = seen[name]
             update = {"state": part.state, "pid": part.pid, "reason": part.reason, "uptime_s": part.uptime_s}
             told = told.model_copy(update={**update, "restarts": again.get(name, 0)})
         found[name] = told
     return found
+
+
+def _unsupervised(name: str, family: processes.Family) -> dict[str, object]:
+    """What is known of a part whose supervisor cannot be asked.
+
+    It runs where that is alive, but for want of its socket; what a dead one left is told as such.
+    """
+    if name not in family.parts:
+        return {}
+    pid = family.parts[name].pid
+    if family.supervisor is not None:
+        return {"state": "running", "pid": pid}
+    return {"state": "failed", "pid": pid, "reason": "its supervisor is gone: conclave up or down will end it"}
 
 
 def _asked(part: Part, told: PartStatus, settings: Settings) -> PartStatus:

@@ -110,7 +110,7 @@ def _answer(part: Part, settings: Settings) -> dict[str, str]:
         probes.ask_worker(part.url)
     elif part.name == "llm":
         key = model_key(settings, external=part.external)
-        return probes.ask_llm(part.url, key.get_secret_value() if key else None)
+        return probes.ask_llm(part.url, key.get_secret_value() if key else None, part.external)
     return {}
 
 

@@ -20,14 +20,20 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from deployments.stack.exceptions import StackBusyError, StackError
-from deployments.stack.models import StackRecord
+from pydantic import ValidationError
+
+from deployments.stack.exceptions import StackBusyError, StackError, StackRecordError
+from deployments.stack.models import NEEDED, StackRecord
 
 _START = "---- conclave up"
 _PRIVATE = 0o077
 PREFECT_USER = "conclave"
+SHORTEST_KEY = 32
+"""Characters; ours have twice as many."""
 NATS_ACCOUNT = "CONCLAVE"
 _TEMPORARY = "/tmp"
+RUNTIME = "CONCLAVE_STACK_RUNTIME"
+"""Variable with the directory for sockets, for the shells that start parts."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +108,16 @@ class StackPaths:
         return self.home / "llm_key"
 
     @property
+    def keys(self) -> tuple[Path, ...]:
+        """The files of all keys."""
+        return self.nats_password, self.events_password, self.llm_key, self.prefect_auth, self.ray_token
+
+    def digests(self) -> dict[str, str]:
+        """What tells by the name of its file whether a key is another one than before; it does not tell the key."""
+        found = {path.name: read_key(path) or "" for path in self.keys}
+        return {name: hashlib.sha256(key.encode()).hexdigest()[:16] for name, key in found.items()}
+
+    @property
     def environments(self) -> Path:
         """A file for each part, with the variables that it gets."""
         return self.home / "environment"
@@ -123,11 +139,10 @@ class StackPaths:
             if entry.is_file() and not entry.is_symlink():
                 entry.chmod(0o600)
         self._make_runtime()
-        for key in (self.ray_token, self.nats_password, self.events_password, self.llm_key):
-            if read_key(key) is None:
-                write_private(key, secrets.token_hex(32))
-        if read_key(self.prefect_auth) is None:
-            write_private(self.prefect_auth, f"{PREFECT_USER}:{secrets.token_hex(32)}")
+        for key in self.keys:
+            if not _is_whole(read_key(key)):
+                user = f"{PREFECT_USER}:" if key == self.prefect_auth else ""
+                write_private(key, f"{user}{secrets.token_hex(32)}")
 
     def _make_runtime(self) -> None:
         """Make the directory for sockets; another one where the usual one is somebody else's."""
@@ -152,13 +167,41 @@ class StackPaths:
             before.replace(after)
 
     def load_record(self) -> StackRecord | None:
-        """What was remembered of a stack that was started here, or None. Raises StackError where it cannot be read."""
+        """What was remembered of a stack that was started here, or None.
+
+        Raises StackError where the home cannot be read, StackRecordError where what stands there cannot be used.
+        """
         try:
-            return StackRecord.model_validate_json(self.record.read_text())
-        except (FileNotFoundError, ValueError):
+            text = self.record.read_bytes()
+        except FileNotFoundError:
             return None
         except OSError as error:
             raise StackError(f"cannot read the home {self.home}: {error.strerror or error}") from error
+        try:
+            record = StackRecord.model_validate_json(text)
+        except ValidationError as error:
+            raise self._unusable(_problem(error) if text.strip() else "it is empty") from None
+        missing = [part for part in NEEDED if part not in record.parts]
+        if missing:
+            raise self._unusable(f"it does not say where {', '.join(missing)} is")
+        return record
+
+    def _unusable(self, why: str) -> StackRecordError:
+        then = "`conclave up` ends what it was about and starts the stack anew; the data stays"
+        return StackRecordError(f"{self.record} cannot be used: {why}; {then}")
+
+
+def _problem(error: ValidationError) -> str:
+    """The first thing that is wrong with a record, without anything of its values, among which are keys."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    if first["type"] == "json_invalid":
+        return "it is no JSON"
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+
+
+def _is_whole(key: str | None) -> bool:
+    """Whether a key is one that nobody guesses; a file that was cut off has a short one."""
+    return key is not None and len(key.rpartition(":")[2]) >= SHORTEST_KEY and key.isprintable()
 
 
 def is_private(directory: Path) -> bool:

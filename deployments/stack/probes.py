@@ -15,10 +15,11 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from blocks.dialect import UNLISTED
-from blocks.urls import api_of
+from blocks.urls import api_of, proxy_for
 from deployments.stack.exceptions import NoAnswerError
 from deployments.stack.paths import read_key
 
@@ -33,7 +34,8 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect)
-"""For questions to parts: no proxy, which cannot reach our loopback, and no redirects."""
+"""For questions to parts of ours: no proxy, which cannot reach our loopback, and no redirects."""
+_UNPRINTABLE = "our key for it has a control character, which no header may hold"
 
 
 def ask_nats(url: str) -> None:
@@ -126,20 +128,71 @@ def ask_ray(address: str, token: str | None) -> None:
         raise NoAnswerError("no node has joined yet")
 
 
-def ask_llm(url: str, api_key: str | None) -> dict[str, str]:
-    """GET /v1/models and give each model's name and owner; none where the server has no such list."""
+def ask_llm(url: str, api_key: str | None, external: bool = False) -> dict[str, str]:
+    """GET /v1/models and give each model's name and owner; none where the server has no such list.
+
+    It is asked in the way in which members ask: by the same client, through the environment's proxy, without redirects.
+    One from `external` hands is also asked for a completion, with a request that says nothing and so costs nothing:
+    what stands before a server may answer for its list and not for the rest.
+    """
+    if not (api_key or "").isprintable():
+        raise NoAnswerError(_UNPRINTABLE)
+    return asyncio.run(_ask_llm(api_of(url), api_key, external))
+
+
+async def _ask_llm(api: str, key: str | None, external: bool) -> dict[str, str]:
+    listed = await _exchange("GET", f"{api}/models", key)
+    models = {} if listed.status in UNLISTED else _models(listed)
+    if external:
+        asked = await _exchange("POST", f"{api}/chat/completions", key)
+        if 300 <= asked.status < 400 or (asked.status in UNLISTED and listed.status in UNLISTED):
+            raise NoAnswerError(asked.refused)
+    return models
+
+
+class _Said(NamedTuple):
+    """What a model server answers: HTTP status, body, and the same as a refusal, in words without our key."""
+
+    status: int
+    body: bytes
+    refused: str
+
+
+async def _exchange(method: str, url: str, key: str | None) -> _Said:
+    """One request to a model server, a POST with an empty object. Raises NoAnswerError where nothing comes back."""
+    import aiohttp
+
+    from blocks.exceptions import ModelServerError
+    from blocks.model_http import bearer, bounded, new_session, way_to, without_key
+    from blocks.refusals import refusal
+
+    body: dict[str, Any] | None = {} if method == "POST" else None
     try:
-        answer = _get_json(f"{api_of(url)}/models", f"Bearer {api_key}" if api_key else None)
-    except NoAnswerError as error:
-        said = error.__cause__
-        if isinstance(said, urllib.error.HTTPError) and said.code in UNLISTED:
-            return {}
-        raise
+        async with (
+            asyncio.timeout(TIMEOUT_S),
+            new_session() as session,
+            session.request(method, url, json=body, headers=bearer(key), **way_to(url)) as answer,
+        ):
+            said = await bounded(answer)
+            return _Said(answer.status, said, str(refusal(answer, without_key(said, key))))
+    except TimeoutError:
+        raise NoAnswerError(f"no answer to {method} {url} in {TIMEOUT_S:g} s") from None
+    except (aiohttp.ClientError, OSError, ModelServerError) as error:  # nothing is chained: aiohttp's hold the header
+        raise NoAnswerError(str(error) or type(error).__name__) from None
+
+
+def _models(listed: _Said) -> dict[str, str]:
+    """Names and owners in a list of models."""
+    if listed.status in (401, 403):
+        raise NoAnswerError(f"it refuses our key ({listed.refused})")
+    if listed.status != 200:
+        raise NoAnswerError(listed.refused)
     try:
+        answer = json.loads(listed.body)
         models = answer["data"] if isinstance(answer, dict) else answer
         return {str(model["id"]): str(model.get("owned_by")) for model in models}
-    except (KeyError, TypeError, AttributeError) as error:
-        raise NoAnswerError("/v1/models does not list models") from error
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        raise NoAnswerError("/v1/models does not list models") from None
 
 
 def ask_worker(url: str) -> None:
@@ -184,12 +237,20 @@ def users_ray_token(kept: Mapping[str, str]) -> str | None:
     return read_key(Path(given.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token"))
 
 
+def _opener(url: str) -> urllib.request.OpenerDirector:
+    """What gets to a URL as other clients of this environment do: past its proxies to loopback, else through them."""
+    proxy = proxy_for(url)
+    if proxy is None:
+        return DIRECT
+    return urllib.request.build_opener(urllib.request.ProxyHandler({urlsplit(url).scheme: proxy}), _NoRedirect)
+
+
 def _get_json(url: str, authorization: str | None = None) -> Any:
     headers = {"Authorization": authorization} if authorization else {}
     if not (authorization or "").isprintable():  # http.client would refuse it in words that hold the key
-        raise NoAnswerError("our key for it has a control character, which no header may hold")
+        raise NoAnswerError(_UNPRINTABLE)
     try:
-        with DIRECT.open(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_S) as answer:
+        with _opener(url).open(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_S) as answer:
             return json.loads(answer.read(1 << 20))
     except urllib.error.HTTPError as error:
         told = f"{error.code} {error.reason}"

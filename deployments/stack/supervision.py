@@ -21,7 +21,7 @@ from typing import Any
 from deployments.stack.exceptions import SupervisorError
 from deployments.stack.models import PartState
 from deployments.stack.parts import PART_NAMES, Part
-from deployments.stack.paths import StackPaths, write_private
+from deployments.stack.paths import RUNTIME, StackPaths, write_private
 
 _STATES: dict[str, PartState] = {
     "RUNNING": "running",
@@ -33,7 +33,13 @@ _STATES: dict[str, PartState] = {
     "FATAL": "failed",
 }
 _SPAWNED = re.compile(r"INFO spawned: '([^']+)' with pid")
-_WITH_ITS_ENVIRONMENT = 'set -a; . "environment/$0"; set +a; exec "$@"'
+_WITH_ITS_ENVIRONMENT = (
+    'set -a; . "environment/$0"; set +a; '
+    f'[ -d "${RUNTIME}" ] && command -v flock >/dev/null && exec 9<"${RUNTIME}" && flock -x -n 9; '
+    'exec "$@"'
+)
+"""Runs a part. The lock on the directory for sockets, which falls with the part, keeps systemd-tmpfiles from all that
+is below it (tmpfiles.d(5)), such as Ray's session: it removes what nobody has touched for ten days."""
 _RPC_TIMEOUT_S = 5.0
 _DAEMON_TIMEOUT_S = 30.0
 

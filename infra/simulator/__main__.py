@@ -8,9 +8,11 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import get_args
 
 from pydantic import ValidationError
 
+from infra.simulator.dialects import Dialect
 from infra.simulator.errors import ApiError
 from infra.simulator.faults import FaultRule, parse_rule
 from infra.simulator.players import Players, parse_players
@@ -44,6 +46,8 @@ def read_arguments(arguments: list[str] | None = None) -> SimulatorSettings:
         metavar = option.rpartition("-")[2].upper()
         parser.add_argument(option, dest=field, metavar=metavar, help=f"{info.description} ({info.default})")
     parser.add_argument("--fault", action="append", default=[], metavar="JSON", help="As for /sim/faults.")
+    names = ", ".join(get_args(Dialect))
+    parser.add_argument("--dialect", action="append", default=[], metavar="NAME", help=f"Repeatable, of {names}.")
     parser.add_argument("--players", metavar="FILE", help="JSON as for /sim/players.")
     given = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
     if os.environ.get(KEY):
@@ -51,9 +55,9 @@ def read_arguments(arguments: list[str] | None = None) -> SimulatorSettings:
     faults = tuple(_fault(parser, text) for text in given.pop("fault"))
     players = _players(parser, given.pop("players", None))
     try:
-        return SimulatorSettings(faults=faults, players=players, **given)
+        return SimulatorSettings(faults=faults, players=players, dialects=given.pop("dialect"), **given)
     except ValidationError as error:
-        options = {field: option for option, field in OPTIONS.items()}
+        options = {"dialects": "--dialect", **{field: option for option, field in OPTIONS.items()}}
         wrong = error.errors()[0]
         parser.error(f"{options.get(str(wrong['loc'][0]), wrong['loc'])}: {wrong['msg']}")
 

@@ -21,6 +21,8 @@ class Call:
     status: int | None = None
     finish_reason: str | None = None
     aborted: bool = False
+    asked: tuple[str, ...] = ()
+    """Names of the fields that had a value; the form of the answer with its type."""
 
     def started(self) -> None:
         """It got its slot."""
@@ -44,6 +46,10 @@ class Calls:
         call = Call(request_id)
         self._calls.append(call)
         return call
+
+    def is_first(self, call: Call) -> bool:
+        """Whether no earlier request came with the X-Request-Id of this one."""
+        return next(known for known in self._calls if known.request_id == call.request_id) is call
 
     def clear(self) -> None:
         """Forgets all."""

@@ -85,6 +85,14 @@ class ChatRequest(BaseModel):
         return "max_tokens", self.max_tokens
 
     @property
+    def asked(self) -> tuple[str, ...]:
+        """The names of the fields that were given a value, the form of the answer with its type."""
+        given = [name for name in sorted(self.model_fields_set) if getattr(self, name) is not None]
+        if self.response_format is not None:
+            given[given.index("response_format")] += f":{self.response_format.type}"
+        return tuple(given)
+
+    @property
     def include_usage(self) -> bool:
         """Whether the last chunk of a stream is to carry the usage."""
         return bool(self.stream_options and self.stream_options.include_usage)

@@ -15,6 +15,7 @@ from infra.simulator.answers import Completion, generate
 from infra.simulator.calls import Call
 from infra.simulator.chat import ChatRequest, Prompt, parse, render
 from infra.simulator.checks import check
+from infra.simulator.dialects import in_place_of_answer, limit, refuse, respoken_body, respoken_events
 from infra.simulator.distortions import distorted, spoiled_body, spoiled_events
 from infra.simulator.engine import QueueFull, Timing, sleep_until
 from infra.simulator.errors import ApiError
@@ -68,7 +69,12 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
 async def _serve(request: web.Request, state: State, call: Call) -> web.StreamResponse:
     received = asyncio.get_running_loop().time()
     chat = parse(ChatRequest, await request.read(), request.content_type)
+    call.asked = chat.asked
     prompt = render(chat.messages)
+    limit(call, state.calls, state.settings.dialects)
+    refuse(chat, state.settings.dialects)
+    if (instead := in_place_of_answer(state.settings.dialects)) is not None:
+        return await _send(instead, request, call)
     fault = state.faults.pick(call.request_id, prompt.text)
     job = _Job(request, state, call, chat, prompt, fault, received)
     if fault is not None:
@@ -114,7 +120,7 @@ async def _answer(job: _Job) -> web.StreamResponse:
         await loop.create_future()
     delay_s = job.fault.delay_s if job.fault else None
     timing = state.pace.timing(max(answer.tokens for answer in completion.answers), delay_s or 0)
-    if job.chat.stream:
+    if job.chat.stream and "one_piece" not in state.settings.dialects:
         response = await _streamed(job, completion, started, timing)
         _finish(job, completion, started, timing)
         return response
@@ -162,13 +168,15 @@ async def _whole(job: _Job, body: bytes) -> web.StreamResponse:
         await response.prepare(job.request)
         await response.write(body[: len(body) // 2])
         raise _HangUp
+    body = respoken_body(body, job.state.settings.dialects)
     return web.Response(body=spoiled_body(body, job.kind), content_type="application/json")
 
 
 async def _streamed(job: _Job, completion: Completion, started: float, timing: Timing) -> web.StreamResponse:
     """The answer in events, each when its share of the time is over."""
     response = web.StreamResponse(headers={"Content-Type": EVENT_STREAM, REQUEST_ID: job.call.request_id})
-    events = spoiled_events(completion.events(job.chat.include_usage), job.kind)
+    events = respoken_events(completion.events(job.chat.include_usage), job.state.settings.dialects)
+    events = spoiled_events(events, job.kind)
     await sleep_until(started + timing.first_s)
     await response.prepare(job.request)
     for share, data in events:

@@ -20,6 +20,7 @@ from infra.simulator import errors
 from infra.simulator.answers import FINGERPRINT
 from infra.simulator.chat import TokenizeRequest, parse, render
 from infra.simulator.completions import chat_completions
+from infra.simulator.dialects import in_place, respoken_models
 from infra.simulator.faults import parse_rule
 from infra.simulator.players import Players, parse_players
 from infra.simulator.prefix_cache import CHARS_PER_TOKEN
@@ -38,7 +39,9 @@ async def as_vllm(request: web.Request, handler: Handler) -> web.StreamResponse:
         key = request.app[STATE].settings.api_key
         if key is not None and request.path.startswith(GUARDED):
             _check_key(request, key.get_secret_value())
-        return await handler(request)
+        dialects = request.app[STATE].settings.dialects
+        instead = in_place(dialects, request.path) if request.path.startswith("/v1") else None
+        return await handler(request) if instead is None else instead
     except errors.ApiError as error:
         return web.json_response(error.body, status=error.status, headers=error.headers)
     except (web.HTTPNotFound, web.HTTPMethodNotAllowed) as error:
@@ -49,6 +52,8 @@ async def as_vllm(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 async def name_request(request: web.Request, response: web.StreamResponse) -> None:
     """Echoes X-Request-Id, as vLLM does with `--enable-request-id-headers`."""
+    if "long_header" in request.app[STATE].settings.dialects:
+        response.headers["X-Policy"] = "x" * 30_000
     if REQUEST_ID not in response.headers:
         response.headers[REQUEST_ID] = id_of(request)
 
@@ -73,7 +78,7 @@ async def _models(request: web.Request) -> web.Response:
         "max_model_len": settings.max_model_len,
         "permission": [_permission()],
     }
-    return web.json_response({"object": "list", "data": [card]})
+    return respoken_models({"object": "list", "data": [card]}, settings.dialects)
 
 
 def _permission() -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from infra.simulator.dialects import Dialects
 from infra.simulator.faults import FaultRule
 from infra.simulator.players import Players
 
@@ -26,4 +27,5 @@ class SimulatorSettings(BaseModel):
     max_model_len: int = Field(32_768, ge=32, description="Tokens of prompt and answer together.")
     keepalive_s: float = Field(5.0, gt=0, description="Seconds until an idle connection closes, as in vLLM.")
     faults: tuple[FaultRule, ...] = Field((), description="Faults that are on from the start.")
+    dialects: Dialects = Field((), description="What it takes or says otherwise than vLLM does.")
     players: Players = Field(Players(), description="Players that are on from the start.")

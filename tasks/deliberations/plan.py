@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from blocks.council import Council
+from blocks.dialect import Dialect
 from blocks.documents import council_names, fresh, versioned
 from blocks.exceptions import BlockMissing, ModelServerError
 from blocks.record import subjects
+from blocks.record.dialects import Dialects, noted_dialects
 from blocks.record.envelope import Event
 from blocks.record.events import Fence, Record
 from blocks.record.leases import Lease
@@ -37,10 +40,15 @@ _plans: OrderedDict[str, tuple[Deliberation, int]] = OrderedDict()
 
 
 class Server(NamedTuple):
-    """A model server as the driver found it: the version of its block, and what stands behind it."""
+    """A model server as the driver found it: the version of its block, what stands behind it, and how it is asked.
+
+    `dialects` are those that are noted of it, by model.
+    """
 
     version: str | None
     engine: str
+    url: str | None = None
+    dialects: Mapping[str, Dialect] = {}
 
 
 @dataclass(frozen=True)
@@ -101,7 +109,7 @@ async def convene(
     plan = await standing_plan(record, deliberation_id, request)
     if plan is None:
         plan = Deliberation.plan(deliberation_id, request, await council_spec(request.council))
-        servers = await servers_of(plan)
+        servers = await servers_of(record, plan)
         body = {"plan": plan.model_dump(mode="json"), "request": request.model_dump(mode="json")}
         first = await record.publish_final(
             subjects.plan(deliberation_id), f"{deliberation_id}:plan", "deliberation.plan", body, version=plan.version
@@ -112,7 +120,7 @@ async def convene(
     elif await record.last(subjects.finished(deliberation_id), direct=False) is not None:
         return Session(plan, {}, started, finished=True)
     else:
-        session = Session(plan, await servers_of(plan, must_exist=False), started)
+        session = Session(plan, await servers_of(record, plan, must_exist=False), started)
     _keep(session.plan)
     await _announce_start(record, session, request, run_url)
     return session
@@ -127,7 +135,7 @@ async def resume(record: Record, deliberation_id: str) -> Session | None:
     plan = Deliberation.from_record(event.body["plan"])
     if await record.last(subjects.finished(deliberation_id), direct=False) is not None:
         return Session(plan, {}, started, finished=True)
-    session = Session(plan, await servers_of(plan, must_exist=False), started)
+    session = Session(plan, await servers_of(record, plan, must_exist=False), started)
     await _announce_start(record, session, DeliberationRequest.from_record(event.body["request"]), None)
     return session
 
@@ -188,26 +196,40 @@ def _not_served(wanted: set[str | None], info: ServerInfo) -> list[str]:
     return sorted(str(model) for model in wanted - {None, *info.models}) if info.lists else []
 
 
-async def servers_of(plan: Deliberation, must_exist: bool = True) -> dict[str, Server]:
+async def servers_of(record: Record, plan: Deliberation, must_exist: bool = True) -> dict[str, Server]:
     """The council's model servers, each asked what it is: `unknown` where one does not answer yet.
+
+    What is noted of their dialects is read meanwhile.
 
     A run that is taken up again does not ask for the blocks: its members say what is missing.
     """
 
     async def ask(name: str) -> Server:
-        version = None
+        version = url = None
         try:
             version, server = await versioned(VLLM, name)
+            url = server.base_url
             async with asyncio.timeout(PROBE_S):
-                return Server(version, (await server.info()).engine)
+                return Server(version, (await server.info()).engine, url)
         except (ModelServerError, TimeoutError):
-            return Server(version, UNKNOWN)
+            return Server(version, UNKNOWN, url)
         except BlockMissing as error:
             if must_exist:
                 raise InvalidRequest(f"council.{plan.council.name}.members.server", str(error)) from error
             return Server(version, UNKNOWN)
 
-    return dict(zip(plan.servers, await asyncio.gather(*map(ask, plan.servers)), strict=True))
+    noted, servers = await asyncio.gather(_noted(record), asyncio.gather(*map(ask, plan.servers)))
+    known = [server._replace(dialects=noted.get(server.url or "", {})) for server in servers]
+    return dict(zip(plan.servers, known, strict=True))
+
+
+async def _noted(record: Record) -> Dialects:
+    """What is noted of all servers; nothing where the record is slow to say, since nobody waits for a hint."""
+    try:
+        async with asyncio.timeout(PROBE_S):
+            return await noted_dialects(record)
+    except TimeoutError:
+        return {}
 
 
 async def _announce_start(record: Record, session: Session, request: DeliberationRequest, run_url: str | None) -> None:

@@ -13,7 +13,7 @@ from tasks.collect.agents import AgentKey, watch_agents
 from tasks.collect.inbox import INBOX, AgentExited, CancelAsked, from_record
 from tasks.council.evaluation.arms import bare_calls
 from tasks.deliberations.plan import plan_of, servers_of
-from tasks.stages.assignment import Assignment
+from tasks.stages.assignment import Assignment, assign
 
 Agents = Mapping[AgentKey, PrefectRayFuture[Any]]
 
@@ -22,17 +22,9 @@ async def bare_assignments(deliberation_id: str) -> list[Assignment]:
     """What is to be asked: five calls for each question, from the members in turn, each a stage of its own name."""
     record = await open_record()
     plan = await plan_of(record, deliberation_id)
-    servers = await servers_of(plan, must_exist=False)
+    servers = await servers_of(record, plan, must_exist=False)
     return [
-        Assignment(
-            deliberation_id=plan.id,
-            agent_id=member.agent_id,
-            stage=stage,
-            epoch=0,
-            installation=record.installation,
-            server_version=servers[member.server].version,
-            engine=servers[member.server].engine,
-        )
+        assign(plan.id, member, stage, servers[member.server], 0, record.installation)
         for member, stage in bare_calls(plan.council)
     ]
 

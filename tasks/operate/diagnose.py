@@ -11,6 +11,7 @@ import json
 import time
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any, Literal, NamedTuple
 
 import httpx
@@ -23,6 +24,7 @@ from prefect.states import Completed, Failed
 from pydantic import BaseModel, ConfigDict, Field
 
 from blocks.chat import ChatCall
+from blocks.dialect import Dialect
 from blocks.documents import council_names, fresh, open_record
 from blocks.exceptions import BlockMissing, ConclaveError, OtherInstallation
 from blocks.jetstream import JetStream
@@ -30,11 +32,13 @@ from blocks.names import stored
 from blocks.ownership import marked
 from blocks.ray_agents import RayAgents, settled, waiting_only
 from blocks.record.dead_letters import count
+from blocks.record.dialects import note_dialect
 from blocks.record.events import Record
 from blocks.record.installation import read_again
 from blocks.record.queue import backlog, workers
 from blocks.vllm_server import VLLM
 from tasks.council.engines import SIMULATOR
+from tasks.council.replies import read_reply
 from tasks.council.report.markup import cell
 from tasks.deliberations.plan import council_spec
 
@@ -46,6 +50,8 @@ TOKENS = 16
 TEMPERATURE = 0.7
 PATIENCE_S = 30.0
 """For one answer; a model that is cold may take a while."""
+NOTE_S = 2.0
+"""For a note of what a model's server takes."""
 UP = "conclave up --detach"
 DEAD = "conclave dead list; conclave dead replay NUMBER asks again for one that is a request"
 APART = "another CONCLAVE_PREFIX keeps installations apart; `conclave up --detach` points the blocks here again"
@@ -216,8 +222,12 @@ def health_state(findings: Sequence[Finding]) -> State[None]:
 
 
 async def _model(model: Model, members: list[str]) -> str:
-    """Generate a few tokens as these members would: with a seed, a temperature, a limit and a form for the answer."""
+    """Generate a few tokens as these members would: with a seed, a temperature, a limit and a form for the answer.
+
+    Whatever is noted of the server, it is asked as any other; what it says then is noted.
+    """
     server = await fresh(VLLM, model.server)
+    await server.forget()
     call = ChatCall(
         QUESTION,
         f"doctor-{uuid.uuid4()}",
@@ -233,13 +243,22 @@ async def _model(model: Model, members: list[str]) -> str:
 
     deadline = asyncio.get_running_loop().time() + PATIENCE_S
     given = await server.complete(call, deadline, ignore)
+    name = await server.resolve_model(model.model)
+    dialect = await server.dialect(name)
+    await _note(server.base_url, name, dialect.usual_in(server.omit))
     simulated = " (the SIMULATOR)" if given.engine == SIMULATOR else ""
-    changes = (await server.dialect(await server.resolve_model(model.model))).changes
-    otherwise = f"; it takes {', '.join(changes)}" if changes else ""
-    if not _is_object(given.content):
+    otherwise = f"; it takes {', '.join(dialect.changes)}" if dialect.changes else ""
+    if not _is_object(read_reply(given.content, given.finish_reason, given.reasoning).content):
         otherwise += "; it does not hold to a JSON schema, so a ballot may not be readable"
     tokens = given.usage.completion_tokens
     return f"{given.model}{simulated} gave {tokens} tokens; {len(members)} members ask it{otherwise}"
+
+
+async def _note(url: str, model: str, dialect: Dialect) -> None:
+    """Note how a server takes a model, where the record answers; that it does is another question."""
+    with suppress(ConclaveError, TimeoutError):
+        async with asyncio.timeout(NOTE_S):
+            await note_dialect(await open_record(), url, model, dialect)
 
 
 def _is_object(text: str | None) -> bool:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from tasks.council.base import Frozen
+from tasks.council.council import Member
+from tasks.deliberations.plan import Server
 
 
 class Assignment(Frozen):
@@ -18,6 +22,7 @@ class Assignment(Frozen):
         installation: The driver's, whose record must be this host's.
         server_version: Version of the block of the member's model server; None where nobody keeps it.
         engine: What that server was found to be; an answer says so where there is one.
+        dialects: What it was found to take otherwise, by model: fields, and what is asked for in their place.
     """
 
     deliberation_id: str
@@ -27,3 +32,20 @@ class Assignment(Frozen):
     installation: str
     server_version: str | None
     engine: str
+    dialects: dict[str, dict[str, str | None]] = Field(default={})
+
+
+def assign(
+    deliberation_id: str, member: Member, stage: str, server: Server, epoch: int, installation: str
+) -> Assignment:
+    """What a member's agent task for a stage is given, with what the driver found of its model server."""
+    return Assignment(
+        deliberation_id=deliberation_id,
+        agent_id=member.agent_id,
+        stage=stage,
+        epoch=epoch,
+        installation=installation,
+        server_version=server.version,
+        engine=server.engine,
+        dialects={model: dialect.differences for model, dialect in server.dialects.items()},
+    )

@@ -21,10 +21,12 @@ from typing import Any, Protocol
 
 from blocks.chat import ChatCall, Completion
 from blocks.connections import connections
+from blocks.dialect import Dialect, read_dialect
 from blocks.documents import load, open_record
 from blocks.exceptions import ModelServerError, Orphaned, RecordError
 from blocks.ownership import check_same
 from blocks.record import subjects
+from blocks.record.dialects import note_dialect
 from blocks.record.envelope import Body
 from blocks.record.events import Record
 from blocks.vllm_server import VLLM
@@ -192,7 +194,7 @@ class MemberStage:
         call_id, attempt = self._id(item), 1
         while True:
             try:
-                completion = await self.server.complete(self._call(call_id, question), deadline, failed)
+                completion = await self.server.complete(self._call(call_id, question), deadline, failed, self._learnt)
             except TimeoutError:
                 return None
             except ModelServerError as error:
@@ -206,6 +208,10 @@ class MemberStage:
             question, call_id, attempt = second, f"{call_id}:again", 2
         told = {"model": completion.model, "engine": completion.engine, "duration_ms": _since(started), "usage": spent}
         return self._final(item, **told, **fields)
+
+    async def _learnt(self, model: str, dialect: Dialect) -> None:
+        """Tell later runs, other processes and other hosts how the server takes a model."""
+        await note_dialect(self.record, self.server.base_url, model, dialect)
 
     def _id(self, item: Item) -> str:
         return answer_id(self.plan.id, item.id, self.stage, self.member.agent_id)
@@ -266,6 +272,7 @@ async def open_member_stage(assignment: Assignment) -> MemberStage:
     plan = await plan_of(record, assignment.deliberation_id)
     member = plan.asked(assignment.agent_id, assignment.stage)
     server = await load(VLLM, member.server, assignment.server_version)
+    await server.recall({model: read_dialect(told) for model, told in assignment.dialects.items()})
     return MemberStage(plan, member, assignment.stage, record, server, assignment.engine)
 
 

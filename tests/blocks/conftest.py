@@ -63,7 +63,14 @@ class Asker:
         return VLLM(base_url=self.url, **{"backoff_s": 0.01, **fields})
 
     async def ask(
-        self, *, deadline_s: float = 60, request_id: str = "r", server: Any = None, call: Any = None, **fields: Any
+        self,
+        *,
+        deadline_s: float = 60,
+        request_id: str = "r",
+        server: Any = None,
+        call: Any = None,
+        learnt: Any = None,
+        **fields: Any,
     ) -> Any:
         """One completion; `call` are fields of the call, the others of the block."""
         from blocks.chat import ChatCall
@@ -74,7 +81,7 @@ class Asker:
         wanted = {"messages": MESSAGES, "request_id": request_id, "seed": 1, "temperature": 0.7, "max_tokens": 2048}
         chat = ChatCall(**{**wanted, **(call or {})})
         deadline = asyncio.get_running_loop().time() + deadline_s
-        return await (server or self.block(**fields)).complete(chat, deadline, failed)
+        return await (server or self.block(**fields)).complete(chat, deadline, failed, learnt)
 
     async def book(self, request_id: str = "r") -> list[dict[str, Any]]:
         """What the simulator saw of a call, one entry for each request."""

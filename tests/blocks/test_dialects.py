@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -12,7 +13,8 @@ from aiohttp import web
 
 from blocks.refusals import retry_after_s
 from blocks.urls import api_of, proxy_for, server_root
-from tests.blocks.test_vllm_server import completion, delta, events
+from infra.simulator.dialects import DECLINED, THOUGHT
+from tests.blocks.test_vllm_server import completion
 
 pytestmark = pytest.mark.servers
 
@@ -41,23 +43,121 @@ class Picky:
         return web.json_response(answer, status=status)
 
 
-def without(field: str, status: int, answer: Any) -> Any:
-    """Refuse each request that has the field."""
-    return lambda body: (status, answer) if field in body else None
+@pytest.mark.parametrize(
+    ("dialects", "fields", "takes"),
+    [
+        (("max_completion_tokens",), {}, "max_completion_tokens messages model seed temperature"),
+        (("no_limit",), {}, "messages model seed temperature"),
+        (("default_temperature",), {}, "max_tokens messages model seed"),
+        (("no_seed",), {}, "max_tokens messages model temperature"),
+        (("no_stream_options",), {"stream": True}, "max_tokens messages model seed stream temperature"),
+        (
+            ("json_object",),
+            {"extra": JSON_SCHEMA},
+            "max_tokens messages model response_format:json_object seed temperature",
+        ),
+        (("no_response_format",), {"extra": JSON_SCHEMA}, "max_tokens messages model seed temperature"),
+        (
+            ("no_seed", "default_temperature", "max_completion_tokens", "no_response_format"),
+            {"extra": JSON_SCHEMA},
+            "max_completion_tokens messages model",
+        ),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
+)
+async def test_a_field_that_a_server_refuses_is_asked_for_otherwise_and_remembered(
+    simulated: Any, dialects: tuple[str, ...], fields: dict[str, Any], takes: str
+) -> None:
+    """No attempt of the call is spent on it, and the next call asks in the right way at once."""
+    async with simulated(dialects=dialects) as asker:
+        block = asker.block(stream=fields.get("stream", False))
+        call = {name: value for name, value in fields.items() if name == "extra"}
+        await asker.ask(server=block, call=call, request_id="first")
+        await asker.ask(server=block, call=call, request_id="second")
+        first, second = await asker.book("first"), await asker.book("second")
+
+    assert asker.failed == []
+    assert [entry["status"] for entry in second] == [200]
+    assert second[0]["asked"] == first[-1]["asked"] == takes.split()
+    assert {entry["status"] for entry in first[:-1]} <= {400, 422}
 
 
-def only_default_temperature(body: dict[str, Any]) -> Any:
-    """As OpenAI's reasoning models do."""
-    if body.get("temperature", 1) == 1:
-        return None
-    said = "Unsupported value: 'temperature' does not support 0.7 with this model. Only the default (1) is supported."
-    return 400, openai_error(said, param="temperature", code="unsupported_value")
+async def test_a_field_that_is_refused_in_words_alone_is_found(answering: Any) -> None:
+    """Without a field of its own for the name, and without a place."""
+    server = Picky(lambda body: (422, {"message": "Extra inputs are not permitted: seed"}) if "seed" in body else None)
+    async with answering(server.answer) as asker:
+        await asker.ask()
+
+    assert "seed" not in server.seen[-1]
 
 
-def no_limit(body: dict[str, Any]) -> Any:
-    """Neither of the two names for it is known."""
-    named = [field for field in ("max_tokens", "max_completion_tokens") if field in body]
-    return (422, {"detail": f"unexpected field {named[0]}"}) if named else None
+async def test_what_was_learnt_is_told_and_can_be_recalled_and_forgotten(simulated: Any) -> None:
+    """What the block leaves out was told by nobody: another block of the same server may ask for it."""
+    from blocks.dialect import Dialect
+
+    told: list[tuple[str, Any]] = []
+
+    async def learnt(model: str, dialect: Any) -> None:
+        told.append((model, dialect))
+
+    async with simulated(dialects=("no_seed",)) as asker:
+        block = asker.block(omit=["temperature"])
+        await asker.ask(server=block, learnt=learnt)
+        assert told == [("simulated", Dialect(seed=None))]
+        assert (await block.dialect("simulated")).differences == {"temperature": None, "seed": None}
+        other = asker.block(model="simulated")
+        await other.recall(dict(told))
+        await asker.ask(server=other, request_id="recalled", learnt=learnt)
+        await other.forget()
+        await asker.ask(server=other, request_id="forgotten")
+        statuses = [[entry["status"] for entry in await asker.book(call)] for call in ("recalled", "forgotten")]
+
+    assert len(told) == 1
+    assert statuses == [[200], [422, 200]]
+
+
+async def test_an_answer_does_not_fail_while_what_was_learnt_is_told(simulated: Any) -> None:
+    """Its deadline is for the answer, which is there."""
+
+    async def slowly(_model: str, _dialect: Any) -> None:
+        await asyncio.sleep(1.2)
+
+    async with simulated(dialects=("no_seed",)) as asker:
+        answer = await asker.ask(deadline_s=1.0, learnt=slowly)
+
+    assert answer.finish_reason == "stop"
+
+
+async def test_what_was_learnt_is_believed_for_a_day(simulated: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server may be a newer one by then."""
+    import blocks.vllm_server
+    from blocks.dialect import TELL_S, Dialect
+
+    async with simulated() as asker:
+        block = asker.block()
+        await block.recall({"m": Dialect(seed=None)})
+        assert await block.dialect("m") == Dialect(seed=None)
+        now = blocks.vllm_server.time.monotonic
+        monkeypatch.setattr(blocks.vllm_server.time, "monotonic", lambda: now() + TELL_S)
+        assert await block.dialect("m") == Dialect()
+
+
+@pytest.mark.parametrize(
+    ("kept", "read"),
+    [
+        ({"seed": None, "max_tokens": "max_completion_tokens"}, ("no seed", "max_completion_tokens for max_tokens")),
+        ({"seed": "sown", "of a later version": None, "temperature": 3, "response_format": "json_object"}, ()),
+        ({}, ()),
+        ("no object", ()),
+    ],
+)
+def test_a_dialect_that_was_kept_is_read_again(kept: Any, read: tuple[str, ...]) -> None:
+    """What this version does not know is passed over."""
+    from blocks.dialect import read_dialect
+
+    found = read_dialect(kept)
+    assert set(found.changes) >= set(read)
+    assert read_dialect(found.differences) == found
 
 
 def only_json_object(body: dict[str, Any]) -> Any:
@@ -67,67 +167,12 @@ def only_json_object(body: dict[str, Any]) -> Any:
     return None
 
 
-SAYS_MAX_COMPLETION_TOKENS = openai_error(
-    "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.",
-    param="max_tokens",
-    code="unsupported_parameter",
-)
-EXTRA_SEED = {"detail": [{"type": "extra_forbidden", "loc": ["body", "seed"], "msg": "Extra inputs are not permitted"}]}
+def no_form(body: dict[str, Any]) -> Any:
+    """Neither form is known."""
+    return (400, openai_error("unknown field response_format")) if "response_format" in body else None
 
 
-@pytest.mark.parametrize(
-    ("refuse", "fields", "expected"),
-    [
-        (without("max_tokens", 400, SAYS_MAX_COMPLETION_TOKENS), {}, {"max_completion_tokens": 64}),
-        (no_limit, {}, {"temperature": 0.7}),
-        (only_default_temperature, {}, {"max_tokens": 64, "seed": 1}),
-        (without("seed", 422, EXTRA_SEED), {}, {"max_tokens": 64, "temperature": 0.7}),
-        (without("seed", 422, {"message": "Extra inputs are not permitted: seed"}), {}, {"max_tokens": 64}),
-        (
-            without("stream_options", 400, openai_error("unknown field stream_options")),
-            {"stream": True},
-            {"stream": True},
-        ),
-        (only_json_object, {"call": {"extra": JSON_SCHEMA}}, {"response_format": {"type": "json_object"}}),
-        (
-            without("response_format", 400, openai_error("response_format is not supported by this model")),
-            {"call": {"extra": JSON_SCHEMA}},
-            {"max_tokens": 64},
-        ),
-    ],
-    ids=[
-        "max_tokens",
-        "no limit",
-        "temperature",
-        "seed",
-        "seed in words",
-        "stream_options",
-        "json_schema",
-        "response_format",
-    ],
-)
-async def test_a_field_that_a_server_refuses_is_asked_for_otherwise_and_remembered(
-    answering: Any, refuse: Any, fields: dict[str, Any], expected: dict[str, Any]
-) -> None:
-    """No attempt of the call is spent on it, and the next call asks in the right way at once."""
-    server = Picky(refuse)
-    async with answering(server.answer) as asker:
-        block = asker.block(**{name: value for name, value in fields.items() if name == "stream"})
-        await asker.ask(server=block, call={"max_tokens": 64, **fields.get("call", {})})
-        asked = len(server.seen)
-        await asker.ask(server=block, call={"max_tokens": 64, **fields.get("call", {})})
-
-    assert asker.failed == []
-    assert len(server.seen) == asked + 1
-    last = server.seen[-1]
-    assert expected.items() <= last.items()
-    assert refuse(last) is None
-
-
-NO_FORM = without("response_format", 400, openai_error("unknown field response_format"))
-
-
-@pytest.mark.parametrize("refuse", [only_json_object, NO_FORM], ids=["json_object", "none"])
+@pytest.mark.parametrize("refuse", [only_json_object, no_form], ids=["json_object", "none"])
 async def test_a_form_is_asked_for_in_words_where_a_server_takes_no_schema(answering: Any, refuse: Any) -> None:
     """Without `json_object`, which knows no form, and which some refuse unless the prompt has the word."""
     server = Picky(refuse)
@@ -194,129 +239,137 @@ async def test_a_refusal_that_repeats_a_task_is_not_learnt_from(answering: Any) 
 # --- what a server says ---------------------------------------------------------------------------
 
 
-def body(data: Any, **options: Any) -> Any:
-    """A handler that answers 200 with this."""
-
-    async def answer(_request: web.Request) -> web.Response:
-        if isinstance(data, bytes):
-            return web.Response(body=data, content_type="text/event-stream", **options)
-        return web.json_response(data, **options)
-
-    return answer
-
-
-PARTS = [
-    {"type": "thinking", "thinking": [{"type": "text", "text": "let me see"}]},
-    {"type": "text", "text": "forty "},
-    {"type": "text", "text": "two"},
-]
-
-
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_content_may_come_in_parts(answering: Any, stream: bool) -> None:
-    """Text parts are joined, and thinking is kept apart."""
-    data = events(delta(PARTS[:2]), delta(PARTS[2:], "stop")) if stream else completion(PARTS)
-    async with answering(body(data)) as asker:
+@pytest.mark.parametrize("dialect", ["parts", "reasoning", "reasoning_content"])
+async def test_thinking_that_a_server_sends_apart_is_kept_apart(simulated: Any, dialect: str, stream: bool) -> None:
+    """As a part of the content or in a field of its own; text parts are joined."""
+    async with simulated() as usual:
+        text = (await usual.ask()).content
+    async with simulated(dialects=(dialect,)) as asker:
         answer = await asker.ask(stream=stream)
 
-    assert (answer.content, answer.reasoning) == ("forty two", "let me see")
+    assert (answer.content, answer.reasoning) == (text, THOUGHT)
 
 
-@pytest.mark.parametrize(
-    ("said", "read"),
-    [("eos_token", "stop"), ("end_turn", "stop"), ("EOS", "stop"), ("max_output_tokens", "length"), ("other", "other")],
-)
 @pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("dialect", ["think", "thought", "reasoning_tags", "think_brackets", "harmony"])
+async def test_thinking_that_a_server_leaves_in_the_text_is_found(simulated: Any, dialect: str, stream: bool) -> None:
+    """By the marks of its model's family."""
+    from tasks.council.replies import read_reply
+
+    async with simulated() as usual:
+        text = (await usual.ask()).content
+    async with simulated(dialects=(dialect,)) as asker:
+        answer = await asker.ask(stream=stream)
+
+    reply = read_reply(answer.content, answer.finish_reason, answer.reasoning)
+    assert (reply.content, reply.reasoning) == (text.strip(), THOUGHT)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("limit", "end"), [(2048, "stop"), (8, "length")])
+@pytest.mark.parametrize("dialect", ["eos_token", "end_turn", "completed"])
 async def test_other_words_for_the_end_of_an_answer_are_known(
-    answering: Any, said: str, read: str, stream: bool
+    simulated: Any, dialect: str, limit: int, end: str, stream: bool
 ) -> None:
-    """Those that nobody knows stay as they are."""
+    """For both ends that OpenAI's API knows."""
+    async with simulated(dialects=(dialect,)) as asker:
+        answer = await asker.ask(stream=stream, call={"max_tokens": limit})
+
+    assert answer.finish_reason == end
+
+
+@pytest.mark.parametrize(("said", "read"), [("EOS", "stop"), ("Max_Length", "length"), ("other", "other")])
+def test_a_word_for_the_end_is_known_in_any_case_or_stays(said: str, read: str) -> None:
+    """Whoever reads the answer says so of one that nobody knows."""
+    from blocks.chat import read_completion
+
     whole = completion()
     whole["choices"][0]["finish_reason"] = said
-    async with answering(body(events(delta("hello", said)) if stream else whole)) as asker:
-        answer = await asker.ask(stream=stream)
-
-    assert answer.finish_reason == read
+    assert read_completion(json.dumps(whole).encode(), "m", "vllm").finish_reason == read
 
 
-@pytest.mark.parametrize("code", [402, "402"])
-async def test_an_error_with_status_200_is_the_error_that_it_is(answering: Any, code: Any) -> None:
+async def test_an_error_with_status_200_is_the_error_that_it_is(simulated: Any) -> None:
     """Final where its code is, told in its words, and asked once."""
     from blocks.exceptions import ModelServerRefused
 
-    data = {"error": {"message": "Insufficient credits", "code": code}}
-    async with answering(body(data)) as asker:
+    async with simulated(dialects=("error_in_200",)) as asker:
         with pytest.raises(ModelServerRefused, match=r"\(402\): Insufficient credits$"):
             await asker.ask()
 
     assert len(asker.failed) == 1
 
 
+def test_the_code_of_an_error_inside_may_be_a_text() -> None:
+    """Some write its digits."""
+    from blocks.chat import read_completion
+    from blocks.exceptions import ModelServerRefused
+
+    data = {"error": {"message": "Insufficient credits", "status": "402"}}
+    with pytest.raises(ModelServerRefused, match=r"\(402\): Insufficient credits$"):
+        read_completion(json.dumps(data).encode(), "m", "openai")
+
+
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_refusal_of_the_model_is_told(answering: Any, stream: bool) -> None:
+async def test_a_refusal_of_the_model_is_told(simulated: Any, stream: bool) -> None:
     """Its words stand in a field of their own."""
     from blocks.exceptions import ModelServerRefused
 
-    said = "I cannot help with that."
-    data = completion(None)
-    data["choices"][0]["message"]["refusal"] = said
-    halves = [{"choices": [{"index": 0, "delta": {"refusal": half}}]} for half in (said[:9], said[9:])]
-    async with answering(body(events(*halves, delta(None, "stop")) if stream else data)) as asker:
-        with pytest.raises(ModelServerRefused, match=said):
+    async with simulated(dialects=("refusal",)) as asker:
+        with pytest.raises(ModelServerRefused, match=DECLINED):
             await asker.ask(stream=stream)
 
 
-async def test_a_stream_that_is_answered_in_one_piece_is_read(answering: Any) -> None:
-    """Some servers know no streams."""
-    async with answering(body(completion())) as asker:
-        assert (await asker.ask(stream=True)).content == "hello"
+@pytest.mark.parametrize("dialect", ["one_piece", "long_header"])
+async def test_what_makes_no_difference_is_no_failure(simulated: Any, dialect: str) -> None:
+    """Some servers know no streams; clouds and proxies send long headers."""
+    async with simulated() as usual:
+        text = (await usual.ask()).content
+    async with simulated(dialects=(dialect,)) as asker:
+        assert (await asker.ask(stream=True)).content == text
 
 
-async def test_a_long_header_is_no_failure(answering: Any) -> None:
-    """Clouds and proxies send them."""
-    async with answering(body(completion(), headers={"X-Policy": "x" * 30_000})) as asker:
-        assert (await asker.ask()).content == "hello"
-
-
-async def test_a_page_of_a_proxy_is_told_by_its_title(answering: Any) -> None:
+async def test_a_page_of_a_proxy_is_told_by_its_title(simulated: Any) -> None:
     """And not as its source."""
     from blocks.exceptions import ModelServerUnavailable
 
-    async def page(_request: web.Request) -> web.Response:
-        html = "<html>\n<head><title>502 Bad Gateway</title></head><body><h1>nginx</h1></body></html>"
-        return web.Response(text=html, status=502, content_type="text/html")
-
-    async with answering(page) as asker:
-        with pytest.raises(
-            ModelServerUnavailable, match=r"HTTP 502: an HTML page in place of an answer: 502 Bad Gateway$"
-        ):
+    said = r"HTTP 502: an HTML page in place of an answer: 502 Bad Gateway$"
+    async with simulated(dialects=("html",)) as asker:
+        with pytest.raises(ModelServerUnavailable, match=said):
             await asker.ask(attempts=1)
 
 
 # --- rate limits ----------------------------------------------------------------------------------
 
 
-def limited(times: int, status: int = 429, **headers: str) -> Any:
-    """A server that answers 429 so often, then a completion."""
-    left = [times]
-
-    async def answer(_request: web.Request) -> web.Response:
-        if left[0]:
-            left[0] -= 1
-            return web.json_response(openai_error("slow down"), status=status, headers=headers)
-        return web.json_response(completion())
-
-    return answer
-
-
-@pytest.mark.parametrize("status", [429, 529])
-async def test_a_rate_limit_is_waited_out(answering: Any, status: int) -> None:
+async def test_a_rate_limit_is_waited_out(simulated: Any) -> None:
     """Patience is the deadline: attempts do not count."""
-    async with answering(limited(9, status)) as asker:
+    async with simulated({"kind": "429", "times": 9}) as asker:
         answer = await asker.ask(attempts=2, backoff_s=0.01)
 
-    assert answer.content == "hello"
+    assert answer.finish_reason == "stop"
     assert len(asker.failed) == 9
+
+
+@pytest.mark.parametrize(
+    ("dialect", "least_s"),
+    [
+        ("rate_limit", 0.0),
+        ("overloaded", 0.0),
+        ("retry_after", 1.0),
+        ("retry_after_decimals", 0.2),
+        ("retry_after_ms", 0.2),
+        ("retry_after_date", 0.0),
+    ],
+)
+async def test_every_way_to_say_how_long_is_waited_for(simulated: Any, dialect: str, least_s: float) -> None:
+    """Also with a single attempt, which a limit does not count."""
+    async with simulated(dialects=(dialect,)) as asker:
+        await asker.ask(attempts=1, backoff_s=0.01)
+        refused, answered = await asker.book()
+
+    assert (refused["status"] in (429, 529), answered["status"]) == (True, 200)
+    assert answered["received_at"] - refused["received_at"] >= least_s
 
 
 @pytest.mark.parametrize(
@@ -364,40 +417,47 @@ def test_a_url_with_a_version_in_it_is_taken_as_it_is(given: str, endpoints: str
     assert api_of(server_root(given)) == endpoints
 
 
-@pytest.mark.parametrize(
-    "list_of_models",
-    [
-        web.json_response({"detail": "Not Found"}, status=404),
-        web.json_response({"detail": "Not Implemented"}, status=501),
-        web.json_response([{"id": "m"}]),
-        web.json_response("?"),
-    ],
-    ids=["none", "not implemented", "bare list", "something else"],
-)
-async def test_a_named_model_needs_no_list(answering: Any, list_of_models: web.Response) -> None:
+@pytest.mark.parametrize("dialect", ["no_models", "bare_models"])
+async def test_a_named_model_needs_no_list(simulated: Any, dialect: str) -> None:
     """What a server lists is a hint."""
+    async with simulated(dialects=(dialect,)) as asker:
+        assert (await asker.ask(model="simulated")).finish_reason == "stop"
+
+
+@pytest.mark.parametrize("status", [200, 501])
+async def test_something_else_than_a_list_of_models_is_none(answering: Any, status: int) -> None:
+    """Nor is that it is not implemented."""
 
     async def models(_request: web.Request) -> web.Response:
-        return web.Response(body=list_of_models.body, status=list_of_models.status, content_type="application/json")
+        return web.json_response("?", status=status)
 
-    async with answering(body(completion()), models) as asker:
+    async with answering(Picky(lambda _body: None).answer, models) as asker:
         assert (await asker.ask(model="m")).content == "hello"
 
 
-async def test_a_redirect_is_told_and_not_followed(answering: Any) -> None:
+async def test_a_redirect_is_told_and_not_followed(simulated: Any) -> None:
     """It would be asked with a GET, and another host would get the key."""
+    from blocks.exceptions import ModelServerRefused
+
+    async with simulated(dialects=("redirect",)) as asker:
+        with pytest.raises(
+            ModelServerRefused, match=r"redirects GET to https://elsewhere\.example.*set the server's URL"
+        ):
+            await asker.ask()
+
+    assert len(asker.failed) == 1
+
+
+async def test_a_redirect_of_the_question_alone_is_told(answering: Any) -> None:
+    """Its list of models stays where it was."""
     from blocks.exceptions import ModelServerRefused
 
     async def moved(_request: web.Request) -> web.Response:
         return web.Response(status=301, headers={"Location": "https://elsewhere.example/v1/chat/completions"})
 
     async with answering(moved) as asker:
-        with pytest.raises(
-            ModelServerRefused, match=r"redirects POST to https://elsewhere\.example.*set the server's URL"
-        ):
+        with pytest.raises(ModelServerRefused, match=r"redirects POST to https://elsewhere\.example"):
             await asker.ask()
-
-    assert len(asker.failed) == 1
 
 
 def test_a_proxy_of_the_environment_is_used_but_never_for_loopback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -227,9 +227,32 @@ VERBS = (
 )
 
 
+def of_an_older_version(stack: Any) -> AbstractContextManager[None]:
+    """The stack's record without what tells that a key is another one than the parts began with."""
+    record = StackPaths.of(stack.home).record
+    kept = {name: value for name, value in json.loads(record.read_text()).items() if name != "keys"}
+    return instead(record, json.dumps(kept))
+
+
+@pytest.mark.parametrize("name", ["prefect_auth", "ray_token"])
+async def test_a_key_file_that_was_changed_is_named_by_every_verb(connected: Any, stack: Any, name: str) -> None:
+    """Before anybody is asked with it; the doctor asks all the same."""
+    with instead(StackPaths.of(stack.home).home / name, ""):
+        status, doctor = await asyncio.gather(conclave("status"), conclave("doctor", "--council", "dev"))
+        ended = await asyncio.gather(*(conclave(*arguments) for arguments in (*VERBS, ("env",))))
+    said = f"{name} in {stack.home} is not what the stack was started with"
+    for code, out, err in ended:
+        assert (code, out, err.count("\n")) == (6, "", 1), err
+        assert said in err
+    assert (status.code, doctor.code) == (6, 6)
+    assert said in status.err
+    assert said in doctor.out
+    assert "record" in doctor.out if name == "ray_token" else "mend prefect first" in doctor.out
+
+
 async def test_a_wrong_key_of_prefect_is_one_line_from_every_verb(connected: Any, stack: Any) -> None:
     """Code 6, with the name of the variable, and nothing is written; `status` and `doctor` say it, too."""
-    with instead(StackPaths.of(stack.home).prefect_auth, "conclave:wrong"):
+    with of_an_older_version(stack), instead(StackPaths.of(stack.home).prefect_auth, "conclave:wrong"):
         given = {"PREFECT_API_AUTH_STRING": ""}
         status, doctor = await asyncio.gather(conclave("status", **given), conclave("doctor", **given))
         ended = await asyncio.gather(*(conclave(*arguments, **given) for arguments in VERBS))
@@ -245,7 +268,7 @@ async def test_a_wrong_key_of_prefect_is_one_line_from_every_verb(connected: Any
 
 async def test_a_wrong_token_of_ray_is_one_line(connected: Any, stack: Any) -> None:
     """Where agents are needed."""
-    with instead(StackPaths.of(stack.home).ray_token, "wrong"):
+    with of_an_older_version(stack), instead(StackPaths.of(stack.home).ray_token, "wrong"):
         ended, status = await asyncio.gather(conclave("deliberate", TASK), conclave("status"))
     assert (ended.code, ended.out, status.code) == (6, "", 6)
     assert "it refuses our token (RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH)" in ended.err

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -91,3 +92,64 @@ async def test_the_verb_tells_line_by_line_or_as_json(connected: Any) -> None:
     assert unknown.code == 6
     assert "FAILED councils" in unknown.out
     assert "1 of 10 failed: councils" in unknown.out
+
+
+@pytest.fixture
+def guarded(connected: Any) -> Callable[..., Any]:
+    """`async with guarded(key) as url`: a model server that asks for a key, and has no name yet."""
+    from pydantic import SecretStr
+
+    from infra.simulator import SimulatorSettings, simulator
+
+    @asynccontextmanager
+    async def serve(key: str) -> AsyncIterator[str]:
+        async with simulator(SimulatorSettings(latency_s=0, api_key=SecretStr(key))) as server:
+            yield server.url
+
+    return serve
+
+
+async def test_a_members_own_server_is_asked_with_the_key_of_its_block(examined: Any, guarded: Any) -> None:
+    """And with no other: the stack's is for another server."""
+    from blocks.council import Council
+    from blocks.vllm_server import VLLM
+
+    async with guarded("its-own") as url:
+        members = [{"agent_id": "m1", "role": "DEV", "server": "guarded"}]
+        await Council(members=members).save("with-a-key", overwrite=True)
+        await VLLM(base_url=url, api_key="its-own").save("guarded", overwrite=True)
+        try:
+            found = await examined("with-a-key")
+            await VLLM(base_url=url).save("guarded", overwrite=True)
+            without = await examined("with-a-key")
+        finally:
+            await Council.adelete("with-a-key")
+            await VLLM.adelete("guarded")
+    assert (found["model guarded"].state, without["model guarded"].state) == ("ok", "failed")
+    assert "401" in without["model guarded"].text
+
+
+async def test_a_server_from_outside_is_asked_with_the_key_of_its_block(
+    examined: Any, guarded: Any, stack: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever key the home and the shell have: members ask with that one. Where it is refused, too, that is said."""
+    from blocks.vllm_server import VLLM
+    from deployments import doctor
+
+    async def block(_kind: Any) -> Any:
+        return server
+
+    monkeypatch.setattr(doctor, "fresh", block)
+    async with guarded("its-own") as url:
+        refused = stack.parts["llm"].model_copy(
+            update={"state": "external", "url": url, "answers": False, "reason": "no answer: it refuses our key (401)"}
+        )
+        prefect = stack.parts["prefect"].model_copy(update={"answers": True})
+        parts, found = {"llm": refused, "prefect": prefect}, []
+        for key, place in (("its-own", url), ("another", url), (None, url), ("its-own", "http://elsewhere")):
+            server = VLLM(base_url=place, api_key=key)
+            found.append((await examined("dev", parts=parts))["llm"])
+    assert [finding.state for finding in found] == ["ok", "failed", "failed", "failed"]
+    assert "takes the key of its block" in found[0].text
+    assert "with the key of its block, too: it refuses our key (HTTP 401" in found[1].text
+    assert all("CONCLAVE_LLM_API_KEY" in finding.advice for finding in found[1:])

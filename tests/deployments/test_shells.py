@@ -80,6 +80,56 @@ def test_the_command_finds_its_own_packages_whatever_stands_on_the_path(tmp_path
     assert b"borda" in done.stdout
 
 
+@pytest.fixture
+def long_log(tmp_path: Path) -> Path:
+    """A home with a log of two megabytes, which `conclave logs` prints without a stack."""
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs/nats.log").write_text("a line of a log\n" * 130_000)
+    return tmp_path
+
+
+@pytest.mark.parametrize("options", ["-n 200000", "-n 200000 --follow"])
+def test_a_reader_that_leaves_ends_a_command_quietly(long_log: Path, options: str) -> None:
+    """As SIGPIPE ends other programs: `conclave logs | head -1`."""
+    script = f'"{CONCLAVE}" logs nats {options} 2>told | head -1; echo "${{PIPESTATUS[0]}}"'
+    environ = {**os.environ, "CONCLAVE_HOME": str(long_log)}
+    done = subprocess.run(["bash", "-c", script], cwd=long_log, env=environ, capture_output=True, timeout=60)
+    assert done.stdout.decode().split("\n") == ["a line of a log", "141", ""]
+    assert (long_log / "told").read_text().splitlines() == [f"==> nats: {long_log}/logs/nats.log"]
+
+
+@pytest.mark.parametrize("verb", [("status", "--json"), ("doctor", "--json"), ("--help",), ("councils", "--help")])
+def test_an_answer_that_nobody_reads_is_no_fault_of_the_program(tmp_path: Path, verb: tuple[str, ...]) -> None:
+    """Whatever writes it: typer, rich, or the verb itself in one piece at its end."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    environ = {**os.environ, "CONCLAVE_HOME": str(tmp_path)}
+    done = subprocess.run([CONCLAVE, *verb], env=environ, stdout=writer, stderr=subprocess.PIPE, timeout=60)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_nothing_ends_for_want_of_a_reader_of_what_is_beside_the_answer(tmp_path: Path) -> None:
+    """Standard error may be closed: the answer comes, and the code is its own."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    environ = {**os.environ, "CONCLAVE_HOME": str(tmp_path)}
+    done = subprocess.run([CONCLAVE, "result", "x"], env=environ, stdout=subprocess.PIPE, stderr=writer, timeout=60)
+    os.close(writer)
+    assert (done.returncode, done.stdout) == (6, b"")
+
+
+def test_an_answer_that_cannot_be_written_is_a_line(tmp_path: Path) -> None:
+    """A full disk is no traceback."""
+    environ = {**os.environ, "CONCLAVE_HOME": str(tmp_path)}
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [CONCLAVE, "status", "--json"], env=environ, stdout=full, stderr=subprocess.PIPE, timeout=60
+        )
+    assert done.returncode == 1
+    assert "standard output cannot be written: No space left on device" in one_line(done.stderr)
+
+
 def test_a_folder_with_a_blank_in_its_name_is_refused_before_anything_is_installed(tmp_path: Path) -> None:
     """Ray runs an unquoted path, and says in its log alone that it could not."""
     checkout = tmp_path / "my checkout"

@@ -113,7 +113,7 @@ class Machine:
         async def spec(_name: str) -> CouncilSpec:
             return COUNCIL
 
-        async def servers(plan: Any, must_exist: bool = True) -> dict[str, Server]:
+        async def servers(_record: Any, plan: Any, must_exist: bool = True) -> dict[str, Server]:
             return {name: Server(None, "simulator") for name in plan.servers}
 
         shorten_leases(patch, LEASE_S)

@@ -50,7 +50,7 @@ class Server:
 
     model = "m"
 
-    async def complete(self, call: Any, deadline: float, failed: Any) -> Any:
+    async def complete(self, call: Any, deadline: float, failed: Any, learnt: Any) -> Any:
         """One answer."""
         from blocks.chat import Completion
         from tasks.council.proposal import Usage

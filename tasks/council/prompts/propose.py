@@ -39,16 +39,16 @@ def propose_messages(member: Member, item: Item, prompts: Prompts = BUILT_IN) ->
         user = f"{_sections(parts, _mark(parts))}\n\n{role}"
         return [{"role": "system", "content": prompts.propose}, {"role": "user", "content": user}]
     system = f"{prompts.propose}\n\n{role}"
-    return [{"role": "system", "content": system}, {"role": "user", "content": _task_last(parts)}]
+    return [{"role": "system", "content": system}, {"role": "user", "content": task_last(item)}]
 
 
 def _is_long(parts: Sequence[tuple[str, str]]) -> bool:
     return sum(len(body) for _, body in parts) >= LONG
 
 
-def _task_last(parts: Sequence[tuple[str, str]]) -> str:
+def task_last(item: Item) -> str:
     """What a task brings along between its tags, then the task by itself."""
-    (_, task), *beside = parts
+    (_, task), *beside = parts = _parts(item)
     return f"{_sections(beside, _mark(parts))}\n\n{neutral(task)}" if beside else neutral(task)
 
 
@@ -67,15 +67,14 @@ def bare_messages(item: Item) -> list[dict[str, str]]:
     """The chat that asks a task as one would without a council: alone, with its options in the order given."""
     if item.answer_format:
         return _asked_closed(item, item.answer_format)
-    parts = _parts(item)
-    return [{"role": "user", "content": _task_last(parts)}]
+    return [{"role": "user", "content": task_last(item)}]
 
 
 def _asked_closed(item: Item, form: AnswerFormat) -> list[dict[str, str]]:
     parts, wanted = _parts(item), neutral(closed_instruction(form))
     if _is_long(parts):
         return [{"role": "user", "content": f"{_sections(parts, _mark(parts))}\n\n{wanted}"}]
-    return [{"role": "system", "content": wanted}, {"role": "user", "content": _task_last(parts)}]
+    return [{"role": "system", "content": wanted}, {"role": "user", "content": task_last(item)}]
 
 
 def temperature_of(member: Member) -> float:

@@ -1,8 +1,10 @@
 """What the chairman is shown and asked: the best proposals, and why the ballots put them there.
 
-Sources come under the labels that reviewers saw, in the order of the tally, with the reasons of the ballots and
-without a name, the chairman's own among them. Aggregating several answers by one more call is what Mixture-of-Agents
-does (Wang et al., arXiv 2406.04692); here it follows a vote, and the best proposal stands where it fails.
+The task stands last, since that is what a small model answers (docs/model-servers.md has the figures); there is one
+chairman, so no cache is lost by it. Sources come under the labels that reviewers saw, in the order of the tally, with
+the reasons of the ballots and without a name, the chairman's own among them. Aggregating several answers by one more
+call is what Mixture-of-Agents does (Wang et al., arXiv 2406.04692); here it follows a vote, and the best proposal
+stands where it fails.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from tasks.council.council import Member
 from tasks.council.models import Item
 from tasks.council.prompt_texts import BUILT_IN, Prompts
 from tasks.council.prompts.delimiters import fence, mark_of, neutral
-from tasks.council.prompts.propose import role_of, task_sections
+from tasks.council.prompts.propose import role_of, task_last
 from tasks.council.prompts.revise import critiques_of
 from tasks.council.voting.ballots import Review, label_authors
 
@@ -48,14 +50,11 @@ def synthesis_messages(
         _source(rank, label, sources[author], judged[label], mark)
         for rank, (label, author) in enumerate(shown.items(), 1)
     ]
-    user = "\n\n".join(
-        (
-            task_sections(item),
-            f"# Proposals\nThe mark of their tags is {mark}. Best first:\n\n" + "\n\n".join(parts),
-            f"# Your role\n{role_of(chairman, prompts)}",
-        )
-    )
-    return [{"role": "system", "content": prompts.synthesize}, {"role": "user", "content": user}]
+    system = f"{prompts.synthesize}\n\n# Your role\n{role_of(chairman, prompts)}"
+    shown_parts = "\n\n".join(parts)
+    told = f"# Proposals\nThe mark of their tags is {mark}. Best first:\n\n{shown_parts}"
+    user = f"{told}\n\n# Task\n{task_last(item)}"
+    return [{"role": "system", "content": system}, {"role": "user", "content": user}]
 
 
 def _closed_messages(
@@ -65,7 +64,7 @@ def _closed_messages(
     mark = mark_of(texts.values(), salt)
     answers = "\n\n".join(fence(label, text, mark) for label, text in texts.items())
     wanted = f"{prompts.closed_synthesize} The mark of the tags is {mark}.\n\n{neutral(closed_instruction(form))}"
-    user = f"{task_sections(item)}\n\n# Answers of others\n{answers}"
+    user = f"# Answers of others\n{answers}\n\n# Task\n{task_last(item)}"
     return [{"role": "system", "content": wanted}, {"role": "user", "content": user}]
 
 

@@ -368,3 +368,59 @@ async def test_notes_of_the_installation_are_kept(open_record: Any) -> None:
     assert await note(first, "clock", "c") >= later
     await note_pool(first, "conclave")
     assert await pools(second) == {"conclave"}
+
+
+async def test_what_servers_take_otherwise_is_noted_for_all(open_record: Any) -> None:
+    """By server and model; two that write at once lose nothing, and that a server takes all only ends another note."""
+    from blocks.dialect import Dialect
+    from blocks.record.dialects import note_dialect, noted_dialects
+
+    first, second = await open_record(), await open_record()
+    assert await noted_dialects(first) == {}
+    no_seed, otherwise = Dialect(seed=None), Dialect(max_tokens="max_completion_tokens", response_format=None)
+    await note_dialect(first, "http://a", "usual", Dialect())
+    assert await noted_dialects(first) == {}
+    await asyncio.gather(
+        note_dialect(first, "http://a", "one", no_seed), note_dialect(second, "http://a", "two", otherwise)
+    )
+    await note_dialect(second, "http://b/v2", "one", otherwise)
+    expected = {"http://a": {"one": no_seed, "two": otherwise}, "http://b/v2": {"one": otherwise}}
+    assert await noted_dialects(first) == expected
+    await note_dialect(first, "http://a", "one", Dialect())
+    assert (await noted_dialects(second))["http://a"] == {"one": Dialect(), "two": otherwise}
+
+
+async def test_a_note_that_is_old_or_of_another_shape_is_passed_over(open_record: Any) -> None:
+    """A later version may write what it likes beside it, or somebody something else."""
+    import json
+    from datetime import UTC, datetime, timedelta
+
+    from blocks.dialect import Dialect
+    from blocks.record.dialects import KEY, note_dialect, noted_dialects
+    from blocks.record.installation import note
+
+    record = await open_record()
+    now = datetime.now(UTC)
+    entries = {
+        "new": {"differences": {"seed": None, "voice": "loud"}, "at": now.isoformat(), "more": 1},
+        "old": {"differences": {"seed": None}, "at": (now - timedelta(days=2)).isoformat()},
+        **{f"odd {number}": odd for number, odd in enumerate((None, [], {}, {"at": 1}, {"at": "now"}))},
+    }
+    for text in ("", "no JSON", "[1]", json.dumps({"http://a": 1}), "[" * 100_000):
+        await note(record, KEY, text)
+        assert await noted_dialects(record) == {}
+    await note(record, KEY, json.dumps({"http://a": entries, "http://c": []}))
+    assert await noted_dialects(record) == {"http://a": {"new": Dialect(seed=None)}}
+    await note_dialect(record, "http://b", "m", Dialect(seed=None))
+    assert set(await noted_dialects(record)) == {"http://a", "http://b"}
+
+
+async def test_a_note_that_cannot_be_read_or_written_is_done_without(open_record: Any, broker: Any) -> None:
+    """It is a hint."""
+    from blocks.dialect import Dialect
+    from blocks.record.dialects import note_dialect, noted_dialects
+
+    record = await open_record()
+    async with broker.absent():
+        assert await noted_dialects(record) == {}
+        await note_dialect(record, "http://a", "m", Dialect(seed=None))

@@ -47,7 +47,7 @@ class ModelServer:
         self.texts: dict[str, str] = {}
         self.repeated: list[str] = []
 
-    async def complete(self, call: Any, deadline: float, _failed: Any) -> Any:
+    async def complete(self, call: Any, deadline: float, _failed: Any, _learnt: Any) -> Any:
         """One completion. Raises TimeoutError at the deadline, and what the test says."""
         self.asked[call.request_id] += 1
         if self._is_answered(call.request_id):

@@ -164,17 +164,22 @@ def test_diversity_raises_the_temperature_up_to_two(temperature: float, diversit
 def asked_of(item: Item) -> list[str]:
     """What a member is asked for the item: a proposal, a ballot, a synthesis."""
     proposals = {author: f"Text of {author}." for author in AUTHORS}
-    alone = neutral(item.task)
     proposing = user(member(), item)
-    if not proposing.startswith("The mark") or "# Task" not in proposing:
-        assert proposing.endswith(f"\n\n{alone}")
-        proposing = f"{proposing.removesuffix(alone)}(the task by itself)"
+    if len(proposing) < LONG:
+        proposing = without_the_task(proposing, item)
     sheet, criteria = sheets(AUTHORS, AUTHORS, "s")["m1"], criteria_of(item.rubric)
     return [
         proposing,
         review_messages(member(), item, sheet, proposals, criteria, "s")[1]["content"],
-        synthesis_messages(member(), item, proposals, AUTHORS, [], "s")[1]["content"],
+        without_the_task(synthesis_messages(member(), item, proposals, AUTHORS, [], "s")[1]["content"], item),
     ]
+
+
+def without_the_task(prompt: str, item: Item) -> str:
+    """A prompt that ends with the task by itself, without it."""
+    alone = neutral(item.task)
+    assert prompt.endswith(f"\n{alone}")
+    return prompt.removesuffix(alone)
 
 
 def beside(prompt: str, mark: str) -> str:

@@ -66,19 +66,20 @@ def test_tokens_of_a_template_in_a_task_are_shown_in_another_form() -> None:
 
 
 def test_the_chairman_reads_the_best_first_under_the_reviewers_labels() -> None:
-    """With the ballots' reasons, and without a name; what only it is told comes last."""
+    """With the ballots' reasons, and without a name; the task comes last."""
     authors = ["m1", "m2", "m3"]
     label_of = {author: label for label, author in label_authors(authors, SALT).items()}
     sources = {"m2": "Second's text.", "m1": "First's text."}
     ballots = [ballot("m3", "m2", "m1"), ballot("m1", "m2", "m3")]
     system, user = synthesis_messages(M1, ITEM, sources, authors, ballots, SALT)
     told = user["content"]
-    assert system["content"] == SYNTHESIS_CHARTER
+    assert system["content"].startswith(f"{SYNTHESIS_CHARTER}\n\n# Your role\n{M1.role}: ")
     assert told.index(f"Rank 1, proposal {label_of['m2']}:") < told.index("Second's text.")
     assert told.index("Second's text.") < told.index(f"Rank 2, proposal {label_of['m1']}:")
     assert told.count("Say how it ends.") == 3
     assert not any(name in told for name in authors)
-    assert told.rindex("# Your role") > told.rindex("# Proposals")
+    assert told.rindex("# Task") > told.rindex("# Proposals")
+    assert told.endswith(ITEM.task)
 
 
 def test_a_proposal_that_nobody_judged_has_no_reasons_and_many_are_bounded() -> None:
@@ -97,8 +98,6 @@ def test_a_closed_task_tells_everybody_the_form_of_its_answer() -> None:
     system, user = synthesis_messages(M1, item, {"m1": "Text.", "m2": "Other."}, ["m1", "m2"], [], SALT)
     assert system["content"].startswith(CLOSED_SYNTHESIS)
     assert system["content"].endswith("You answer with a short reason and then a decimal number without a unit.")
-    section = user["content"].partition("# Answer format\n")[2]
-    assert section.startswith("The answer is a decimal number")
     mark = system["content"].partition("The mark of the tags is ")[2][:16]
     assert re.search(rf'<proposal-{mark} label="[AB]">\nText.\n</proposal-{mark}>', user["content"])
     assert "Other." in user["content"]

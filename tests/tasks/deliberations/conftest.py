@@ -34,7 +34,7 @@ async def record(importable_prefect: None, monkeypatch: pytest.MonkeyPatch) -> A
     async def spec(_name: str) -> CouncilSpec:
         return CouncilSpec(name="dev", members=tuple(Member(agent_id=f"m{n}", role="DEV") for n in (1, 2, 3)))
 
-    async def servers(of: Any, must_exist: bool = True) -> dict[str, Any]:
+    async def servers(_record: Any, of: Any, must_exist: bool = True) -> dict[str, Any]:
         return {name: plan.Server(None, "vllm") for name in of.servers}
 
     monkeypatch.setattr(blocks.connections, "_pools", WeakKeyDictionary())
