@@ -7,7 +7,7 @@ PYTEST := $(VENV)/bin/python -m pytest --dist loadgroup --no-loadscope-reorder
 TASK ?= Write a Python function to calculate the factorial of a number
 UP := $(if $(LLM_URL),--llm-url "$(LLM_URL)" $(if $(MODEL),--model "$(MODEL)"),)
 
-.PHONY: help demo test test-stacks test-unit check bench up down lock acceptance test-faults test-security fuzz vllm test-vllm demo-vllm evaluate-vllm attacks-vllm
+.PHONY: help demo test test-stacks test-unit check bench up down lock acceptance test-faults test-security fuzz vllm test-vllm test-model demo-vllm evaluate-vllm attacks-vllm
 
 help: ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -61,6 +61,9 @@ vllm: $(VLLM)/.ready ## set a real vLLM up for the CPU, with a small real model 
 
 test-vllm: $(VENV)/.ready-dev $(if $(LLM_URL),,$(VLLM)/.ready) ## hold a real vLLM to the contract: this one, or LLM_URL=... MODEL=...
 	CONTRACT_SERVER="$(or $(LLM_URL),vllm)" CONTRACT_MODEL="$(MODEL)" $(VENV)/bin/python -m pytest tests/contract
+
+test-model: $(VENV)/.ready-dev $(VLLM)/.ready ## let a council of the small real model answer 20 questions and decide one task
+	$(VENV)/bin/python -m pytest tests/small_model
 
 demo-vllm: $(VENV)/.ready $(VLLM)/.ready ## the demo on a real vLLM on the CPU, with a small real model
 	@bash infra/vllm/demo.sh $(VENV)/bin $(VLLM) "$(TASK)"
