@@ -6,6 +6,7 @@ when a flow run begins, so that an edit counts for the next run on every kind of
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any, NoReturn
 
 from prefect import Flow
@@ -20,11 +21,16 @@ from blocks.ray_agents import RayAgents
 async def with_agents(flow: Flow[Any, Any]) -> Flow[Any, Any]:
     """The flow on the block's task runner, where many run on one loop: the block is awaited, and holds up nobody.
 
-    A flow without agents is left as it is. Raises BlockMissing, BlockUnusable and PrefectUnavailable.
+    It is a copy of the object: Prefect's `with_options` makes the schema of the parameters anew, which takes our nested
+    forms 50 to 80 ms of processor, in every run. A flow without agents is left as it is.
+
+    Raises BlockMissing, BlockUnusable and PrefectUnavailable.
     """
     if not isinstance(flow.task_runner, BlockTaskRunner):
         return flow
-    return flow.with_options(task_runner=(await fresh(RayAgents)).task_runner())
+    chosen = copy(flow)
+    chosen.task_runner = (await fresh(RayAgents)).task_runner()
+    return chosen
 
 
 class BlockTaskRunner(TaskRunner[PrefectFuture[Any]]):

@@ -68,9 +68,10 @@ async def test_where_many_flows_share_a_loop_the_block_is_awaited(edit: Any) -> 
     """A Prefect that stands still would hold all of them up else, until the watchdog ends their worker."""
     from blocks.task_runner import BlockTaskRunner, with_agents
     from flows.deliberate import deliberate
-    from flows.evaluate import evaluate
+    from flows.housekeeping import housekeeping
 
     await edit(runner="stock")
     chosen = (await with_agents(deliberate)).task_runner
     assert not isinstance(chosen, BlockTaskRunner)
-    assert await with_agents(evaluate) is evaluate
+    assert isinstance(deliberate.task_runner, BlockTaskRunner), "the flow itself stays as it is"
+    assert await with_agents(housekeeping) is housekeeping
