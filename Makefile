@@ -7,7 +7,7 @@ PYTEST := $(VENV)/bin/python -m pytest --dist loadgroup --no-loadscope-reorder
 TASK ?= Write a Python function to calculate the factorial of a number
 UP := $(if $(LLM_URL),--llm-url "$(LLM_URL)" $(if $(MODEL),--model "$(MODEL)"),)
 
-.PHONY: help demo test test-stacks test-unit check bench up down lock acceptance test-faults test-security fuzz vllm test-vllm test-model demo-vllm evaluate-vllm attacks-vllm
+.PHONY: help demo test test-stacks test-unit check bench up down lock acceptance test-faults test-security fuzz vllm test-vllm test-model demo-vllm evaluate-vllm acceptance-vllm attacks-vllm
 
 help: ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -71,6 +71,9 @@ demo-vllm: $(VENV)/.ready $(VLLM)/.ready ## the demo on a real vLLM on the CPU, 
 QUESTIONS ?= docs/examples/questions-200.jsonl
 evaluate-vllm: $(VENV)/.ready $(VLLM)/.ready ## is a council of the small real model better than one plain call? QUESTIONS=... ID=...
 	@bash infra/vllm/evaluate.sh $(VENV)/bin $(VLLM) "$(QUESTIONS)" bench-results/evaluate.csv "$(ID)"
+
+acceptance-vllm: $(VENV)/.ready-dev $(VLLM)/.ready ## the acceptance tests on the small real model; by hand, since it is small: what fails is to be read
+	@bash infra/vllm/acceptance.sh $(VENV)/bin $(VLLM)
 
 attacks-vllm: $(VENV)/.ready $(VLLM)/.ready ## how often the small real model puts an injected answer first, 52 attacks x 20 ballots
 	@bash infra/vllm/attacks.sh $(VENV)/bin $(VLLM) bench-results/attacks.json

@@ -8,6 +8,6 @@ here=$(cd "$(dirname "$0")" && pwd)
 . "$here/stack.sh"
 
 mkdir -p "$(dirname "$json")"
-read -r url name < <("$conclave" status --json | "$python" -c 'import json, sys; up = json.load(sys.stdin); print(up["llm"], up["model"])')
-"$python" -m tests.contract.attacks --url "$url" --model "$name" --json "$json"
+eval "$("$conclave" env)"
+"$python" -m tests.contract.attacks --url "$VLLM_URL" --model "$VLLM_MODEL" --json "$json"
 echo "The stack stays up, with vLLM on the CPU. Stop it: make down"

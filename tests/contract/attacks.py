@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -202,7 +203,9 @@ async def main() -> None:
     listed = yaml.safe_load(ATTACKS.read_text())
     texts = [one["text"] if "text" in one else one["text_repeated"] * one["times"] for one in listed]
     holds, found = [one["holds"] for one in listed], {}
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=3600)) as session:
+    key = os.environ.get("CONCLAVE_LLM_API_KEY")
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    async with aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=3600)) as session:
         judge = Judge(session, options.url, options.model, texts)
         for way in WAYS:
             given = await measured(judge, way, len(texts))

@@ -42,9 +42,12 @@ def ranked_first_of_three(right: float, sees: float) -> float:
 
 
 def synthesised(right: float, sees: float) -> float:
-    """The chairman takes over the first with `sees`, else answers on its own; nobody is asked where all agree."""
+    """The chairman takes over the first with `sees`, else answers on its own; nobody is asked where all agree.
+
+    Three ballots are too few to decide a closed task, so the first is an author of the majority's answer.
+    """
     agree_right, agree_wrong = right**3, (1 - right) ** 3
-    first = ranked_first_of_three(right, sees)
+    first = majority_of_three(right)
     return agree_right + sees * (first - agree_right) + (1 - sees) * right * (1 - agree_right - agree_wrong)
 
 
