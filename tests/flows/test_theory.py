@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from itertools import product
-from math import sqrt
+from math import comb, sqrt
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,18 @@ ACCURACY, JUDGEMENT, BIAS = 0.65, 0.85, 0.5
 def majority_of_three(right: float) -> float:
     """Condorcet's jury theorem (1785)."""
     return right**3 + 3 * right**2 * (1 - right)
+
+
+def majority_of_five(right: float) -> float:
+    """The same of five."""
+    return sum(comb(5, votes) * right**votes * (1 - right) ** (5 - votes) for votes in (3, 4, 5))
+
+
+def in_waves(right: float) -> float:
+    """Two samples of one that agree, else the majority of its first one's and two others' answers; of two options."""
+    agree, differ = right**2, 2 * right * (1 - right)
+    first_right, first_wrong = 1 - (1 - right) ** 2, right**2
+    return agree + differ * (first_right + first_wrong) / 2
 
 
 def ranked_first_of_three(right: float, sees: float) -> float:
@@ -65,7 +77,7 @@ async def test_each_arm_of_an_evaluation_is_as_right_as_theory_says(
         check = {"type": "exact", "answer": answer, "options": answers}
         lines.append(json.dumps({"id": f"q{number:03d}", "task": task, "check": check}))
         key.append({"match": f"Question {number:03d}:", "answer": answer, "options": answers})
-    player = {"match": f"^{ID}:", "accuracy": ACCURACY, "judgement": JUDGEMENT, "position_bias": BIAS}
+    player = {"match": f"^{ID}(-escalate)?:", "accuracy": ACCURACY, "judgement": JUDGEMENT, "position_bias": BIAS}
     await simulator.play(players=[player], key=key)
     questions = tmp_path / "questions.jsonl"
     questions.write_text("\n".join(lines))
@@ -75,10 +87,13 @@ async def test_each_arm_of_an_evaluation_is_as_right_as_theory_says(
     state = await evaluate(str(questions), council=council, deliberation_id=ID, return_state=True)
     evaluation, _ = await state.aresult()
     expected = {
+        "bare": ACCURACY,
+        "bare-5": majority_of_five(ACCURACY),
         "single": ACCURACY,
         "majority": majority_of_three(ACCURACY),
         "rank": ranked_first_of_three(ACCURACY, JUDGEMENT),
         "synthesize": synthesised(ACCURACY, JUDGEMENT),
+        "escalate": in_waves(ACCURACY),
     }
     seen = {arm.arm: arm.accuracy.count / arm.questions for arm in evaluation.arms}
     print({arm: (round(seen[arm], 3), round(theory, 3)) for arm, theory in expected.items()})
@@ -86,6 +101,8 @@ async def test_each_arm_of_an_evaluation_is_as_right_as_theory_says(
     for arm, theory in expected.items():
         assert abs(seen[arm] - theory) < 3.3 * sqrt(theory * (1 - theory) / QUESTIONS), arm
     assert seen["single"] < seen["majority"] < seen["rank"]
+    tokens = {arm.arm: arm.usage.completion_tokens for arm in evaluation.arms}
+    assert tokens["single"] < tokens["escalate"] < tokens["majority"] < tokens["bare-5"] < tokens["synthesize"]
 
     tallies = (await retallied(connected, ID, "borda")).values()
     compared = sum(one.position.comparisons for one in tallies)
