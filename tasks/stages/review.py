@@ -40,7 +40,7 @@ class Reviewing:
         plan = member_stage.plan
         salt = salt_of(plan.id, item.id, member_stage.stage)
         sheet = sheets(closing.proposals, closing.called, salt)[member_stage.member.agent_id]
-        form = ballot_form(item, plan.feeds_revision(member_stage.stage), plan.prompts)
+        form = ballot_form(item, plan.feeds_revision(member_stage.stage), plan.prompts, member_stage.member, sheet)
         self._sheets[item.id] = (sheet, form)
         stands = closing.proposals.items()
         texts = await asyncio.gather(*(member_stage.text_of(item, stage, author) for author, stage in stands))

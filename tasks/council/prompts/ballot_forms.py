@@ -2,7 +2,7 @@
 
 The full form judges each proposal by criteria and says what would improve it. A closed task asks which answer is right,
 so its last review takes the short one: a reason of one sentence and the ranking, a tenth of the tokens. A review whose
-critiques feed a revision takes the full form, also of a closed task.
+critiques feed a revision takes the full form, also of a closed task, unless it would be cut off by the member's limit.
 """
 
 from __future__ import annotations
@@ -20,7 +20,16 @@ from tasks.council.prompts.review import (
     review_messages,
     short_ballot_schema,
 )
-from tasks.council.voting.ballots import Criterion, Review, Sheet, criteria_of, read_ballot, read_short_ballot
+from tasks.council.voting.ballots import (
+    Criterion,
+    Review,
+    Room,
+    Sheet,
+    criteria_of,
+    read_ballot,
+    read_short_ballot,
+    room_for,
+)
 
 
 class BallotForm(Protocol):
@@ -44,16 +53,17 @@ class FullBallot:
 
     criteria: tuple[Criterion, ...]
     prompts: Prompts
+    room: Room
 
     def messages(
         self, member: Member, item: Item, sheet: Sheet, proposals: Mapping[str, str], salt: str
     ) -> list[dict[str, str]]:
         """Task, criteria, proposals, what to write, and the role."""
-        return review_messages(member, item, sheet, proposals, self.criteria, salt, self.prompts)
+        return review_messages(member, item, sheet, proposals, self.criteria, salt, self.prompts, self.room)
 
     def schema(self, sheet: Sheet) -> dict[str, Any]:
         """Opinions, then the ranking."""
-        return ballot_schema(sheet.labels, self.criteria)
+        return ballot_schema(sheet.labels, self.criteria, self.room)
 
     def read(self, text: str, sheet: Sheet) -> Review:
         """The ballot with its opinions. Raises InvalidBallot."""
@@ -81,8 +91,14 @@ class ShortBallot:
         return read_short_ballot(text, sheet)
 
 
-def ballot_form(item: Item, feeds_revision: bool, prompts: Prompts) -> BallotForm:
-    """The form that an item's review takes."""
+def ballot_form(item: Item, feeds_revision: bool, prompts: Prompts, member: Member, sheet: Sheet) -> BallotForm:
+    """The form that a member's ballot on an item takes.
+
+    The longest ballot that its schema allows fits into the member's `max_tokens`; where no full one does, since there
+    are many proposals or few tokens, a short one is asked for.
+    """
     if item.answer_format is not None and not feeds_revision:
         return ShortBallot(prompts)
-    return FullBallot(criteria_of(item.rubric), prompts)
+    criteria = criteria_of(item.rubric)
+    room = room_for(member.max_tokens, len(sheet.shown), criteria)
+    return FullBallot(criteria, prompts, room) if room else ShortBallot(prompts)

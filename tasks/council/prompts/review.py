@@ -16,13 +16,13 @@ from tasks.council.prompt_texts import BUILT_IN, Prompts
 from tasks.council.prompts.delimiters import fence, given, mark_of, neutral
 from tasks.council.prompts.propose import given_mark, role_of, task_sections
 from tasks.council.voting.ballots import (
-    MAX_CRITIQUE,
-    MAX_REASON,
+    ALL_ROOM,
     MAX_SCORE,
     MAX_SHORT_REASON,
     MIN_SCORE,
     Criterion,
     InvalidBallot,
+    Room,
     Sheet,
 )
 
@@ -35,14 +35,19 @@ def closed_review_messages(
     item: Item, sheet: Sheet, proposals: Mapping[str, str], salt: str, prompts: Prompts = BUILT_IN
 ) -> list[dict[str, str]]:
     """The chat that asks for the short ballot of a closed task; reviewers of one order share most of it."""
+    labels = ", ".join(sheet.labels)
     user = "\n\n".join(
         (
             task_sections(item),
             _proposals(sheet, proposals, salt),
-            f"# Your ballot\nWhich answer is right? Rank the proposals, best first: {', '.join(sheet.labels)}.",
+            f"# Your ballot\n{_WHICH[item.answer_format is None]} Rank the proposals, best first: {labels}.",
         )
     )
     return [{"role": "system", "content": prompts.closed_review}, {"role": "user", "content": user}]
+
+
+_WHICH = {False: "Which answer is right?", True: "Which proposal serves the task best?"}
+"""By whether the task is open."""
 
 
 def _proposals(sheet: Sheet, proposals: Mapping[str, str], salt: str) -> str:
@@ -60,6 +65,7 @@ def review_messages(
     criteria: Sequence[Criterion],
     salt: str,
     prompts: Prompts = BUILT_IN,
+    room: Room = ALL_ROOM,
 ) -> list[dict[str, str]]:
     """The chat that asks a member for its ballot; `proposals` is every author's text, the member's own too.
 
@@ -72,19 +78,20 @@ def review_messages(
             task_sections(item),
             f"# Criteria\n{given('criteria', named, given_mark(item))}",
             _proposals(sheet, proposals, salt),
-            f"# Your ballot\nThe proposals are {', '.join(sheet.labels)}. {_FORM}",
+            f"# Your ballot\nThe proposals are {', '.join(sheet.labels)}. {_form_told(room)}",
             f"# Your role\n{role_of(member, prompts)}",
         )
     )
     return [{"role": "system", "content": prompts.review}, {"role": "user", "content": user}]
 
 
-_FORM = (
-    "Answer with one JSON object: `opinions` has for each label `scores`, with `score` "
-    f"({MIN_SCORE} to {MAX_SCORE}, a whole number) and `reason` (one sentence, at most {MAX_REASON} characters) for "
-    f"each criterion, and a `critique` (at most {MAX_CRITIQUE} characters); "
-    "`ranking` lists all these labels once, best first."
-)
+def _form_told(room: Room) -> str:
+    return (
+        "Answer with one JSON object: `opinions` has for each label `scores`, with `score` "
+        f"({MIN_SCORE} to {MAX_SCORE}, a whole number) and `reason` (one sentence, at most {room.reason} characters) "
+        f"for each criterion, and a `critique` (at most {room.critique} characters); "
+        "`ranking` lists all these labels once, best first."
+    )
 
 
 def ask_again(messages: Sequence[Mapping[str, str]], answer: str, problem: InvalidBallot) -> list[dict[str, str]]:
@@ -97,15 +104,15 @@ def ask_again(messages: Sequence[Mapping[str, str]], answer: str, problem: Inval
     ]
 
 
-def ballot_schema(shown: Sequence[str], criteria: Sequence[Criterion]) -> dict[str, Any]:
+def ballot_schema(shown: Sequence[str], criteria: Sequence[Criterion], room: Room = ALL_ROOM) -> dict[str, Any]:
     """JSON schema of a ballot on some labels; no keyword in it that vLLM's backends refuse or ignore.
 
     A score is one of a list: where it is any integer between bounds, small models write digits without end. Opinions
     come before the ranking: a model ranks better once it has judged.
     """
-    scored = _object({"score": {"enum": list(SCORES)}, "reason": _text(MAX_REASON)})
+    scored = _object({"score": {"enum": list(SCORES)}, "reason": _text(room.reason)})
     opinion = _object(
-        {"scores": _object({one.key: scored for one in criteria}), "critique": _text(MAX_CRITIQUE)},
+        {"scores": _object({one.key: scored for one in criteria}), "critique": _text(room.critique)},
     )
     opinions = _object({label: {"$ref": "#/$defs/opinion"} for label in shown})
     return {**_object({"opinions": opinions, "ranking": _rankings(shown)}), "$defs": {"opinion": opinion}}

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from string import ascii_uppercase
-from typing import Annotated, Any, Literal, NoReturn, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, NoReturn, TypeVar
 
 from pydantic import Field, StrictInt, StringConstraints, ValidationError
 
@@ -33,6 +33,14 @@ MAX_REASON = 240
 """Characters of the reason for one score."""
 MAX_CRITIQUE = 800
 """Characters of the critique of one proposal."""
+MIN_ROOM_REASON, MIN_ROOM_CRITIQUE = 40, 80
+"""Characters below which a reason or a critique says nothing, so that a ballot is asked for without them."""
+CHARACTERS = 2
+"""Of a ballot that are reckoned with for a token: English has four, other scripts one or two."""
+FRAME = 50
+"""Characters of a full ballot for each proposal beside its texts and scores: label, keys, its place in the ranking."""
+SCORE_FRAME = 32
+"""Characters of a score beside its criterion's key and its reason."""
 MAX_SHORT_REASON = 120
 """Characters of the reason of a short ballot."""
 MAX_BALLOT = 400_000
@@ -53,6 +61,29 @@ DEFAULT_CRITERIA = (
     Criterion(key="completeness", text="It answers the whole task and every requirement."),
     Criterion(key="clarity", text="It can be put to work without asking back."),
 )
+
+
+class Room(NamedTuple):
+    """Characters that the texts of a full ballot may have each."""
+
+    reason: int
+    critique: int
+
+
+ALL_ROOM = Room(MAX_REASON, MAX_CRITIQUE)
+
+
+def room_for(max_tokens: int, shown: int, criteria: Sequence[Criterion]) -> Room | None:
+    """What fits into an answer of so many tokens on so many proposals; None where reasons would say nothing.
+
+    A reason for each score and the critique share what is left of a proposal's part, in the relation of their bounds.
+    """
+    frame = FRAME + sum(SCORE_FRAME + len(one.key) for one in criteria)
+    left = (max_tokens * CHARACTERS - FRAME) // max(shown, 1) - frame
+    share = left / (len(criteria) * MAX_REASON + MAX_CRITIQUE)
+    room = Room(*(int(bound * min(share, 1)) for bound in ALL_ROOM))
+    return room if room.reason >= MIN_ROOM_REASON and room.critique >= MIN_ROOM_CRITIQUE else None
+
 
 _LIST_ITEM = re.compile(r"^\s*(?:[-*+\u2022]|\d{1,3}[.)])\s+(.+)$")
 

@@ -107,18 +107,23 @@ def test_no_place_has_more_than_its_share_of_right_options(name: str) -> None:
         assert abs(hits[place] - chance) <= max(2, len(choices) // 20), (place, hits, float(chance))
 
 
-@pytest.mark.parametrize("question", CLOSED, ids=lambda one: one.id)
-def test_a_closed_question_takes_its_own_answer_only(question: Question) -> None:
+def test_a_closed_question_takes_its_own_answer_only() -> None:
     """As it may be written; no other option, no other number, nothing, and not the question itself."""
+    for question in CLOSED:
+        check_answers(question)
+
+
+def check_answers(question: Question) -> None:
+    """Hold one question to that."""
     check = question.check
     assert isinstance(check, Exact | Numeric)
     for text in (f"ANSWER: {check.answer}", f"Some words.\n\n**Answer:** {check.answer}"):
-        assert question.is_right(text), text
+        assert question.is_right(text), (question.id, text)
     others = [str(check.answer + 1), str(-check.answer - 1), ""] if isinstance(check, Numeric) else ["", "none of them"]
     if isinstance(check, Exact):
         others += [option for option in check.options or ["ABCD", "abc"] if option != check.answer]
     for text in (*(f"ANSWER: {other}" for other in others), question.task, "I do not know."):
-        assert not question.is_right(text), text
+        assert not question.is_right(text), (question.id, text)
 
 
 def test_what_programs_print_is_right() -> None:
@@ -184,7 +189,7 @@ HOSTILE = (
 )
 MISSHAPEN = (
     *("def", "def add(a, b", "return return", "x = \0", "\ud800", "(" * 9000, "[" * 19_000 + "]", "-" * 19_000 + "1"),
-    *("a" + ".a" * 9000, "1" + "+1" * 9000, "not " * 4000 + "1", "9" * 19_000, "x" * 10_000_000, "```\n" * 2_000_000),
+    *("a" + ".a" * 9000, "1" + "+1" * 9000, "not " * 4000 + "1", "9" * 19_000, "x" * 1_000_000, "```\n" * 200_000),
     *("```\n" * 4900, "``` " * 4900, "```x\n" + " " * 19_000, "``` " * 30_000),
     *("breakfast lunch " * 100_000, "red green " * 100_000, "\n" * 1_000_000),
     "def add(a, b):\n" + "".join(f"{' ' * depth}if a:\n" for depth in range(1, 150)),

@@ -12,7 +12,15 @@ from tasks.council.council import CouncilSpec, Member
 from tasks.council.models import Deliberation, DeliberationRequest, Item
 from tasks.council.prompt_texts import BUILT_IN, CLOSED_REVIEW_CHARTER
 from tasks.council.prompts.ballot_forms import FullBallot, ShortBallot, ballot_form
-from tasks.council.voting.ballots import MAX_SHORT_REASON, InvalidBallot, Review, Sheet, read_short_ballot
+from tasks.council.voting.ballots import (
+    DEFAULT_CRITERIA,
+    MAX_SHORT_REASON,
+    InvalidBallot,
+    Review,
+    Sheet,
+    labels,
+    read_short_ballot,
+)
 from tasks.council.voting.election import Candidate
 from tasks.council.voting.tally import tally
 
@@ -29,13 +37,41 @@ def plan(strategy: str = "rank", rounds: int = 0) -> Deliberation:
     return Deliberation.plan("d", DeliberationRequest.read(fields), council)
 
 
+OPEN = CLOSED.model_copy(update={"answer_format": None})
+M0 = Member(agent_id="m0", role="DEV")
+
+
+def form_of(item: Item, feeds_revision: bool = False, max_tokens: int = 2048, shown: Sheet = SHEET) -> Any:
+    """The form that is asked for."""
+    return ballot_form(item, feeds_revision, BUILT_IN, M0.model_copy(update={"max_tokens": max_tokens}), shown)
+
+
 def test_a_closed_task_takes_the_short_form_where_no_revision_needs_critiques() -> None:
     """Authors revise from critiques, which a short ballot has none of."""
-    assert ballot_form(CLOSED, feeds_revision=False, prompts=BUILT_IN) == ShortBallot(BUILT_IN)
-    assert isinstance(ballot_form(CLOSED, feeds_revision=True, prompts=BUILT_IN), FullBallot)
-    assert isinstance(ballot_form(CLOSED.model_copy(update={"answer_format": None}), False, BUILT_IN), FullBallot)
+    assert form_of(CLOSED) == ShortBallot(BUILT_IN)
+    assert isinstance(form_of(CLOSED, feeds_revision=True), FullBallot)
+    assert isinstance(form_of(OPEN), FullBallot)
     revising = plan(rounds=1)
     assert [stage for stage in revising.stages if revising.feeds_revision(stage)] == ["review-0"]
+
+
+@pytest.mark.parametrize("max_tokens", [400, 700, 1_000, 2_048, 8_192])
+@pytest.mark.parametrize("count", [2, 4, 14, 63])
+def test_the_longest_ballot_that_is_asked_for_fits_into_the_limit(count: int, max_tokens: int) -> None:
+    """At two characters a token; where no full one does, a short one is asked for. What is told is what is demanded."""
+    many = Sheet(voter="m0", order="forward", shown=tuple((label, f"a{label}") for label in labels(count)))
+    form = form_of(OPEN, max_tokens=max_tokens, shown=many)
+    if isinstance(form, ShortBallot):
+        assert max_tokens / count < 250
+        return
+    score = {"score": 10, "reason": "x" * form.room.reason}
+    opinion = {"scores": {one.key: score for one in DEFAULT_CRITERIA}, "critique": "x" * form.room.critique}
+    longest = {"opinions": dict.fromkeys(many.labels, opinion), "ranking": list(many.labels)}
+    assert len(json.dumps(longest)) <= max_tokens * 2
+    assert form.read(json.dumps(longest), many).ranking == many.authors
+    told = form.messages(M0, OPEN, many, dict.fromkeys(many.authors, "x"), "s")[1]["content"]
+    assert f"at most {form.room.reason} characters" in told
+    assert f"at most {form.room.critique} characters" in told
 
 
 def test_what_is_told_and_what_is_demanded_agree() -> None:
