@@ -32,6 +32,7 @@ from tasks.council.plain import plain
 from tasks.council.stages import PROPOSE, kind_of
 from tasks.deliberations.watch import Watcher, watching
 from tasks.evaluate.question_files import QuestionFile, handed_over
+from tasks.evaluate.steps import in_waves
 
 
 async def run_evaluation(
@@ -48,7 +49,8 @@ async def run_evaluation(
         plan = await planned(record, asked, deliberation_id)
         async with AsyncExitStack() as scopes:
             await scopes.enter_async_context(watching(record, plan, watcher))
-            await scopes.enter_async_context(cancellable(record, plan.id, watcher))
+            waves = (in_waves(plan.id),) if fields.get("rivals") else ()
+            await scopes.enter_async_context(cancellable(record, plan.id, watcher, *waves))
             started = await scopes.enter_async_context(starts)
             await scopes.enter_async_context(background(begun(record, plan.id, started)))
             scopes.enter_context(prefect_named())

@@ -26,7 +26,7 @@ from tasks.council.base import Name
 from tasks.council.council import Deadline, Members, Rounds
 from tasks.evaluate.bare import all_ended, bare_assignments
 from tasks.evaluate.question_files import questions_named
-from tasks.evaluate.steps import check_size, evaluated, in_waves, is_answered, score, show
+from tasks.evaluate.steps import check_size, evaluated, in_waves, is_answered, score, show, was_cancelled
 from tasks.stages.bare import bare
 
 
@@ -62,7 +62,7 @@ async def evaluate(
         deliberation_id: Its id; the flow run's where left out. The same id again resumes.
     """
     asked, chosen_id = await questions_named(questions), deliberation_id or str(flow_run.id)
-    waves_id = in_waves(chosen_id)
+    waves_id = in_waves(chosen_id) if rivals else chosen_id
     await check_size(asked)
     async with connections():
         await asked.check_predicates()
@@ -76,10 +76,13 @@ async def evaluate(
         if rivals:
             if not await _asked_alone(chosen_id):
                 return Cancelled(message="cancelled while the questions were asked alone")
-            escalated = await council_flow(**request, strategy="escalate", deliberation_id=waves_id, return_state=True)
-            if not await is_answered(waves_id, escalated):
-                return escalated
-        evaluation, sheet = await score(chosen_id, asked)
+            if not await was_cancelled(waves_id):  # one that was stays so, and its arm is left out
+                escalated = await council_flow(
+                    **request, strategy="escalate", deliberation_id=waves_id, return_state=True
+                )
+                if not await is_answered(waves_id, escalated):
+                    return escalated
+        evaluation, sheet = await score(chosen_id, asked, rivals)
         await show(evaluation)
         return evaluated(evaluation, sheet)
 

@@ -32,7 +32,8 @@ SCHEMA_VERSION = 2
 """The latest version of bodies that is read here; a body says its own in the header `ce-schemaversion`.
 
 Readers pass over fields that they do not know, so a body says more than 1 only where a reader of that version would do
-the wrong thing: 2 are plans, requests and decisions of `strategy: escalate`, which asks members in waves."""
+the wrong thing (`Deliberation.version`): 2 are plans, requests, closings and decisions of `strategy: escalate`, of a
+council with prompts of its own, or with another tally than the first one."""
 
 
 @dataclass(frozen=True)

@@ -24,15 +24,13 @@ from tasks.council.models import MemberStatus, Status
 from tasks.council.outcome import Outcome
 from tasks.council.progress.completion import Rules, Verdict, judge
 from tasks.council.progress.escalation import may_ask_more
-from tasks.council.progress.item import ENDED_EARLY, ItemProgress, NextStage
+from tasks.council.progress.item import ENDED_EARLY, LATE, ItemProgress, NextStage
 from tasks.council.progress.result import item_result
 from tasks.council.progress.stage_end import Closing
-from tasks.council.stages import PROPOSAL, PROPOSE, kind_of
+from tasks.council.stages import PROPOSAL, PROPOSE, SECOND_SAMPLE, kind_of
 from tasks.deliberations.plan import Session
 from tasks.deliberations.read import answers_of
 from tasks.stages.member_stage import WINDOW, final_answer
-
-LATE = "the deadline was over"
 
 
 @dataclass
@@ -219,21 +217,23 @@ class Collector:
         return self._plan.next_stage(item.stage)
 
     def _enough(self, item: OpenItem) -> int:
-        """Answers from which on the grace runs: the quorum; in waves and later stages more than half of the called."""
-        first = item.stage == PROPOSE and not self._plan.escalates
-        return self._plan.quorum if first else len(item.called) // 2 + 1
+        """Answers from which on the grace runs: the quorum; of a wave half of those called, later more than half."""
+        if kind_of(item.stage) != PROPOSAL:
+            return len(item.called) // 2 + 1
+        return -(-len(item.called) // 2) if self._plan.escalates else self._plan.quorum
 
     def _rules(self, item: OpenItem) -> Rules:
         """A council needs its quorum of proposals; later it takes what comes, since proposals can stand alone."""
         plan = self._plan
+        waved = plan.grace_s if item.quorum_at is not None else None  # until enough of this stage are there
         if self._last_to_propose(item):
             asked = len(item.progress.asked)
-            return Rules(asked, plan.quorum_of(asked), plan.grace_s, plan.deadline_s)
-        return Rules(len(item.called), 0, plan.grace_s if item.quorum_at is not None else None, plan.deadline_s)
+            return Rules(asked, plan.quorum_of(asked), waved if plan.escalates else plan.grace_s, plan.deadline_s)
+        return Rules(len(item.called), 0, waved, plan.deadline_s)
 
     def _last_to_propose(self, item: OpenItem) -> bool:
         """Whether this stage has to bring the quorum: nobody further can be asked, or there is no time for it."""
-        if kind_of(item.stage) != PROPOSAL:
+        if kind_of(item.stage) != PROPOSAL or (self._plan.escalates and item.stage == SECOND_SAMPLE):
             return False
         return not self._plan.escalates or self._late(item) or not may_ask_more(item.progress, item.stage)
 

@@ -82,6 +82,8 @@ class CouncilRules(BaseModel):
         if self.chairman and self.chairman.agent_id in ids:
             raise ValueError(f"chairman: {self.chairman.agent_id} is a member's agent_id; it needs one of its own")
         check_quorum(self.quorum, len(self.members))
+        if self.prompts and not self.prompts.own:
+            raise ValueError(f"prompts.version: {self.prompts.version} is of Conclave's kind; give your texts a name")
         return self
 
 
@@ -109,14 +111,13 @@ class CouncilSpec(CouncilRules, Frozen):
     def digest(self) -> str:
         """Identity of the content, for the record of a deliberation.
 
-        A tally by the default rule and prompts that it does not bring are left out, so that a council has the identity
-        that it had before it had a choice.
+        What a council could not choose at first is left out where it is the default, so that its identity stays what it
+        was: a new field belongs to these.
         """
         content = self.model_dump(mode="json")
-        if self.tally == DEFAULT_TALLY:
-            del content["tally"]
-        if self.prompts is None:
-            del content["prompts"]
+        for name in ("tally", "prompts"):
+            if getattr(self, name) == type(self).model_fields[name].default:
+                del content[name]
         return digest(content)
 
     def sized(self, count: int) -> CouncilSpec:

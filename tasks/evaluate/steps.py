@@ -69,17 +69,23 @@ async def is_answered(deliberation_id: str, state: State[Any]) -> bool:
     return Status(finished.body["status"]) is not Status.CANCELLED
 
 
+async def was_cancelled(deliberation_id: str) -> bool:
+    """Whether a deliberation ended by a cancel."""
+    finished = await (await open_record()).last(subjects.finished(deliberation_id))
+    return finished is not None and Status(finished.body["status"]) is Status.CANCELLED
+
+
 @task(name="score", retries=0, cache_policy=NO_CACHE, persist_result=False)
-async def score(deliberation_id: str, questions: QuestionFile) -> tuple[Evaluation, Scoresheet]:
-    """Score every arm on every question, from the answers and decisions on the record."""
+async def score(deliberation_id: str, questions: QuestionFile, rivals: bool) -> tuple[Evaluation, Scoresheet]:
+    """Score every arm on every question, from the answers and decisions on the record; the rivals, where wanted."""
     record = await open_record()
     plan = await plan_of(record, deliberation_id)
-    waves = await _plan_in_waves(record, deliberation_id)
+    waves = await _plan_in_waves(record, deliberation_id) if rivals else None
     asked = {question.id: question for question in questions.by_line.values()}
     sheet, numbered = Scoresheet(), enumerate(plan.agenda)
     async with questions.checker() as checker:
         while some := list(islice(numbered, READ_AT_ONCE)):
-            read = await asyncio.gather(*(_read(record, plan, waves, item) for _, item in some))
+            read = await asyncio.gather(*(_read(record, plan, waves, item, rivals) for _, item in some))
             for (number, item), answered in zip(some, read, strict=True):
                 arms = reached(answered, number)
                 # The same text gets the same verdict in every arm.
@@ -112,12 +118,14 @@ def evaluated(evaluation: Evaluation, sheet: Scoresheet) -> State[Any]:
 
 
 async def _plan_in_waves(record: Record, deliberation_id: str) -> Deliberation | None:
-    """The plan of the rival that asks in waves; None where it was left out."""
+    """The plan of the rival that asks in waves; None where it was left out or cancelled."""
+    if await was_cancelled(in_waves(deliberation_id)):
+        return None
     planned = await record.last(subjects.plan(in_waves(deliberation_id)), direct=False)
     return Deliberation.from_record(planned.body["plan"]) if planned else None
 
 
-async def _read(record: Record, plan: Deliberation, waves: Deliberation | None, item: Item) -> Answered:
+async def _read(record: Record, plan: Deliberation, waves: Deliberation | None, item: Item, rivals: bool) -> Answered:
     """A question as it was answered, from the record."""
     answers = await answers_of(record, plan.id, item.id)
     escalated = None
@@ -127,7 +135,7 @@ async def _read(record: Record, plan: Deliberation, waves: Deliberation | None, 
     return Answered(
         ItemProgress.read(plan, item, answers),
         await _decision(record, plan, item),
-        bare_answers(plan.council, answers),
+        bare_answers(plan.council, answers) if rivals else (),
         escalated,
     )
 

@@ -35,16 +35,22 @@ async def test_the_arms_are_printed_side_by_side(
     table = {" ".join(line.split()) for line in ended.out.splitlines()}
     assert ended.code == 0
     assert ended.out.startswith("SIMULATED: ")
-    assert "single majority rank synthesize" in table
-    assert "right 1 of 2 0 of 1 1 of 2 1 of 2" in table
+    assert "right accuracy (95 %) points (95 %) tokens/right median" in table
+    rows = [line for line in table if " of " in line and "%" in line and "(" in line]
+    assert {tuple(line.split()[:4]) for line in rows} >= {
+        *(("bare", "1", "of", "2"), ("bare-5", "0", "of", "1"), ("single", "1", "of", "2")),
+        *(("majority", "0", "of", "1"), ("rank", "1", "of", "2"), ("synthesize", "1", "of", "2")),
+        ("escalate", "1", "of", "2"),
+    }
     assert "2 of 2 questions decided" in table
     assert f"deliberation {new_id}" in ended.err
     assert f"--id {new_id}" in ended.err
     assert list(zip(scores["item"], scores["arm"], strict=True)) == [
-        *(("open", "single"), ("open", "rank"), ("open", "synthesize"), ("closed", "single")),
-        *(("closed", "majority"), ("closed", "rank"), ("closed", "synthesize")),
+        *(("open", "bare"), ("open", "single"), ("open", "rank"), ("open", "synthesize"), ("open", "escalate")),
+        *(("closed", "bare"), ("closed", "bare-5"), ("closed", "single"), ("closed", "majority"), ("closed", "rank")),
+        *(("closed", "synthesize"), ("closed", "escalate")),
     ]
-    assert scores["right"].sum() == 3
+    assert scores["right"].sum() == 5
     assert set((await simulator.calls(new_id)).values()) == {1}
 
 
@@ -53,7 +59,9 @@ async def test_questions_that_were_not_decided_are_told_by_the_exit_code(
 ) -> None:
     """3; standard output is one JSON document. The closed one is answered, with a number that is wrong."""
     await simulator.fault("404_model", match=f"{new_id}:open:propose-0:")
-    ended = await conclave("evaluate", questions, "--council", await make_council(2), "--id", new_id, "--json")
+    ended = await conclave(
+        "evaluate", questions, "--council", await make_council(2), "--id", new_id, "--json", "--no-rivals"
+    )
     evaluation = json.loads(ended.out)
     assert ended.code == 3
     assert (evaluation["id"], evaluation["engine"], evaluation["undecided"]) == (new_id, "simulator", 1)

@@ -154,16 +154,15 @@ def bare_calls(council: CouncilSpec) -> list[tuple[Member, str]]:
 
 
 def bare_answers(council: CouncilSpec, answers: Mapping[str, Mapping[str, Answer]]) -> tuple[Answer | None, ...]:
-    """Those calls' answers on the record, by stage and member; nothing where no such call was made."""
-    found = [answers.get(stage, {}).get(member.agent_id) for member, stage in bare_calls(council)]
-    return tuple(found) if any(found) else ()
+    """Those calls' answers on the record, by stage and member; None for one that was lost, or came too late."""
+    return tuple(answers.get(stage, {}).get(member.agent_id) for member, stage in bare_calls(council))
 
 
 def reached(answered: Answered, number: int) -> dict[Arm, Reached]:
     """What each arm came to on the question of this number, from 0; arms that do not apply are left out.
 
-    The single member is `number` modulo the council's size, the plain call `number` modulo five. Without a decision
-    only these can have a text.
+    The single member is `number` modulo the council's size, and the plain call is that member's, too, as long as it is
+    one of the first five. Without a decision of the council only it and the rivals can have a text.
     """
     arms = _plain_arms(answered.bare, answered.progress, number)
     arms |= _council_arms(answered.progress, answered.result, number)
@@ -198,7 +197,8 @@ def _plain_arms(bare: Sequence[Answer | None], progress: ItemProgress, number: i
     """One plain call, and the vote of all, ties going to the call that comes first from that one on."""
     if not bare:
         return {}
-    turn = [bare[(number + place) % len(bare)] for place in range(len(bare))]
+    first = number % min(len(bare), len(progress.plan.council.members))  # the call of the member whose turn it is
+    turn = [bare[(first + place) % len(bare)] for place in range(len(bare))]
     arms: dict[Arm, Reached] = {"bare": Reached(_text(turn[0]), *_spent([[turn[0]] if turn[0] else []]))}
     if form := progress.item.answer_format:
         texts = {str(place): text for place, answer in enumerate(turn) if (text := _text(answer)) is not None}
@@ -228,7 +228,7 @@ def _decided(result: ItemResult | None) -> ItemResult | None:
 class Scoresheet:
     """The scores so far, and what became of the questions: none is left out.
 
-    A plain class: it holds four scores for each of up to 10 000 questions, which Prefect shall not look through.
+    A plain class: it holds up to seven scores for each of up to 10 000 questions, which Prefect shall not look through.
     """
 
     def __init__(self) -> None:

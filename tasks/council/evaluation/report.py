@@ -87,7 +87,7 @@ def notes(evaluation: Evaluation) -> list[str]:
     closed = next(arm for arm in evaluation.arms if arm.arm == "majority").questions
     told = [f"{evaluation.questions - evaluation.undecided} of {evaluation.questions} questions decided"]
     if evaluation.undecided:
-        told[0] += "; the others count as wrong for every arm but a single member that answered"
+        told[0] += "; the others count as wrong for majority, rank and synthesize"
     if evaluation.degraded:
         told.append(f"{evaluation.degraded} degraded: a member's answer, ballot or text is missing there")
     told.append(f"points are against {'bare' if _has_bare(evaluation) else 'single'}, question by question")
@@ -95,7 +95,7 @@ def notes(evaluation: Evaluation) -> list[str]:
     if closed == 0:
         told.append("no question has a closed answer, so there is no majority")
     elif closed < evaluation.questions:
-        told.append(f"majority is over the {closed} questions with a closed answer, and so are its points vs single")
+        told.append(f"votes are over the {closed} questions with a closed answer, and so are their points")
     if evaluation.check_problems:
         told.append(f"{evaluation.check_problems} x a check could not tell, so that its text counts as wrong:")
     return told

@@ -58,7 +58,10 @@ def may_ask_more(progress: Progress, stage: str) -> bool:
 
 
 def consensus(progress: Progress) -> str | None:
-    """Why nobody further is asked, where so much is agreed."""
+    """Why nobody further is asked, where so much is agreed, and the quorum's share of those who were asked is there."""
+    usable = sum(answer.status is MemberStatus.OK for answer in progress.first.values())
+    if usable < progress.plan.quorum_of(len(progress.asked)):
+        return None
     if progress.item.answer_format is None:
         return _texts_alike(progress)
     if len(progress.asked) == 1:
@@ -72,7 +75,7 @@ def consensus(progress: Progress) -> str | None:
 
 def _asked_again(progress: Progress, agent_id: str) -> tuple[tuple[str, ...], str | None]:
     if progress.item.answer_format is None:
-        return (), "two texts were compared in place of two samples"
+        return (), "texts of two members are compared in place of two samples"
     if _answer_in(progress, PROPOSE, agent_id) is None:
         return (), f"{agent_id} gave no answer to compare another one with"
     return (agent_id,), None

@@ -19,7 +19,7 @@ from tasks.council.models import Deliberation, Item, MemberStatus
 from tasks.council.progress.escalation import consensus, next_wave
 from tasks.council.progress.stage_end import Closing, salt_of
 from tasks.council.proposal import Proposal, RankedProposal
-from tasks.council.stages import PROPOSAL, REVIEW, REVISE, SYNTHESIZE, kind_of
+from tasks.council.stages import PROPOSAL, REVIEW, REVISE, SECOND_SAMPLE, SYNTHESIZE, kind_of
 from tasks.council.voting.ballots import Review
 from tasks.council.voting.checks import rank_proposals
 from tasks.council.voting.deciding import Case
@@ -32,6 +32,8 @@ from tasks.council.voting.worth import worth_of
 ALONE = "there is only one proposal"
 ENDED_EARLY = "EndedEarly"
 """Type of the error of a ballot that was not waited for, because it could not change the winner."""
+LATE = "the deadline was over"
+"""Why a stage was not held that members were to be asked in."""
 UNUSABLE = (MemberStatus.INVALID, MemberStatus.TRUNCATED, MemberStatus.EMPTY)
 """Of a ballot: it came, and cannot be counted."""
 
@@ -104,14 +106,11 @@ class ItemProgress:
 
     @property
     def first(self) -> Mapping[str, Answer]:
-        """The answers to the first stage, by member; of waves to all of them, and of two samples the first good one."""
-        if not self.plan.escalates:
-            return self.answers.get(self.plan.stages[0], {})
+        """The answers to the first stage, by member; of waves to all of them but the second sample."""
         merged: dict[str, Answer] = {}
         for stage, given in self.answers.items():
-            if kind_of(stage) == PROPOSAL:
-                usable = {author for author, answer in merged.items() if answer.status is MemberStatus.OK}
-                merged |= {author: answer for author, answer in given.items() if author not in usable}
+            if kind_of(stage) == PROPOSAL and (stage != SECOND_SAMPLE or not self.plan.escalates):
+                merged |= given
         return merged
 
     @property

@@ -19,7 +19,7 @@ from tasks.council.decisions import DecidedBy, ItemResult, MemberOutcome, StageC
 from tasks.council.engines import engine_of
 from tasks.council.models import MemberStatus, Status
 from tasks.council.progress.completion import Verdict
-from tasks.council.progress.item import ENDED_EARLY, Decided, ItemProgress
+from tasks.council.progress.item import ENDED_EARLY, LATE, Decided, ItemProgress
 from tasks.council.prompts.synthesize import MAX_SOURCES
 from tasks.council.proposal import Usage
 from tasks.council.stages import PROPOSAL, SYNTHESIZE, kind_of
@@ -47,7 +47,7 @@ def item_result(
     decision = _decision(progress, decided, synthesis) if completed else NO_DECISION
     stages = _costs(progress, completed)
     unread = _answers_short(progress, completed)
-    short = [unread, *(stage.short for stage in stages)]
+    short = [unread, *_short(progress, stages)]
     return ItemResult(
         id=plan.id,
         item=progress.item.id,
@@ -79,6 +79,12 @@ def item_result(
         usage=_usage(given),
         completed_at=completed_at,
     )
+
+
+def _short(progress: ItemProgress, stages: Iterable[StageCost]) -> list[str]:
+    """What of the stages could not be had."""
+    late = [LATE] if LATE in progress.skipped.values() else []
+    return [*late, *filter(None, (stage.short for stage in stages))]
 
 
 def _given(progress: ItemProgress) -> list[Answer]:

@@ -16,9 +16,9 @@ from tasks.council.models import Item
 from tasks.council.prompt_texts import Prompts
 from tasks.council.prompts.review import (
     ballot_schema,
-    closed_review_messages,
     review_messages,
     short_ballot_schema,
+    short_review_messages,
 )
 from tasks.council.voting.ballots import (
     Criterion,
@@ -80,7 +80,7 @@ class ShortBallot:
         self, _member: Member, item: Item, sheet: Sheet, proposals: Mapping[str, str], salt: str
     ) -> list[dict[str, str]]:
         """Task, proposals and what to write; without a role, which has no say in what is right."""
-        return closed_review_messages(item, sheet, proposals, salt, self.prompts)
+        return short_review_messages(item, sheet, proposals, salt, self.prompts)
 
     def schema(self, sheet: Sheet) -> dict[str, Any]:
         """The reason, then the ranking."""

@@ -31,21 +31,25 @@ LISTED_RANKINGS = 4
 """Proposals up to which the schema lists every possible ranking (24), so that none can repeat a label."""
 
 
-def closed_review_messages(
+def short_review_messages(
     item: Item, sheet: Sheet, proposals: Mapping[str, str], salt: str, prompts: Prompts = BUILT_IN
 ) -> list[dict[str, str]]:
-    """The chat that asks for the short ballot of a closed task; reviewers of one order share most of it."""
+    """The chat that asks for a short ballot; reviewers of one order share most of it."""
     labels = ", ".join(sheet.labels)
     user = "\n\n".join(
         (
             task_sections(item),
             _proposals(sheet, proposals, salt),
-            f"# Your ballot\n{_WHICH[item.answer_format is None]} Rank the proposals, best first: {labels}.",
+            f"# Your ballot\nThe proposals are {labels}. {_WHICH[item.answer_format is None]} {_SHORT_FORM}",
         )
     )
-    return [{"role": "system", "content": prompts.closed_review}, {"role": "user", "content": user}]
+    return [{"role": "system", "content": prompts.short_review}, {"role": "user", "content": user}]
 
 
+_SHORT_FORM = (
+    f"Answer with one JSON object: `reason` (one sentence, at most {MAX_SHORT_REASON} characters), then `ranking`, all "
+    "these labels once, best first."
+)
 _WHICH = {False: "Which answer is right?", True: "Which proposal serves the task best?"}
 """By whether the task is open."""
 

@@ -35,8 +35,9 @@ MAX_CRITIQUE = 800
 """Characters of the critique of one proposal."""
 MIN_ROOM_REASON, MIN_ROOM_CRITIQUE = 40, 80
 """Characters below which a reason or a critique says nothing, so that a ballot is asked for without them."""
-CHARACTERS = 2
-"""Of a ballot that are reckoned with for a token: English has four, other scripts one or two."""
+CHARACTERS = (2, 4)
+"""Of a ballot that are reckoned with for a token: two, which most scripts have; English has four, so where two leave
+texts that say nothing it is tried with these."""
 FRAME = 50
 """Characters of a full ballot for each proposal beside its texts and scores: label, keys, its place in the ranking."""
 SCORE_FRAME = 32
@@ -79,10 +80,13 @@ def room_for(max_tokens: int, shown: int, criteria: Sequence[Criterion]) -> Room
     A reason for each score and the critique share what is left of a proposal's part, in the relation of their bounds.
     """
     frame = FRAME + sum(SCORE_FRAME + len(one.key) for one in criteria)
-    left = (max_tokens * CHARACTERS - FRAME) // max(shown, 1) - frame
-    share = left / (len(criteria) * MAX_REASON + MAX_CRITIQUE)
-    room = Room(*(int(bound * min(share, 1)) for bound in ALL_ROOM))
-    return room if room.reason >= MIN_ROOM_REASON and room.critique >= MIN_ROOM_CRITIQUE else None
+    for characters in CHARACTERS:
+        left = (max_tokens * characters - FRAME) // max(shown, 1) - frame
+        share = left / (len(criteria) * MAX_REASON + MAX_CRITIQUE)
+        room = Room(*(int(bound * min(share, 1)) for bound in ALL_ROOM))
+        if room.reason >= MIN_ROOM_REASON and room.critique >= MIN_ROOM_CRITIQUE:
+            return room
+    return None
 
 
 _LIST_ITEM = re.compile(r"^\s*(?:[-*+\u2022]|\d{1,3}[.)])\s+(.+)$")

@@ -43,8 +43,8 @@ class Firmness(Frozen):
 def firmness_of(case: Case) -> Firmness | None:
     """How firm the decision of a case is; None where neither ballots nor answers were counted."""
     voters = _voters(case)
-    if not voters:
-        return None
+    if len(voters) < 2:
+        return Firmness(unknown="there was only one voter") if voters else None
     most = MAX_CONTESTED if case.contested else MAX_LOOKED_AT
     if len(case.candidates) > most:
         return Firmness(unknown=f"there are more than {most} proposals")

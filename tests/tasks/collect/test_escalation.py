@@ -148,6 +148,47 @@ def test_the_deadline_ends_it_with_what_was_asked(world: Callable[..., World]) -
     assert (found["status"], found["answer"]) == ("COMPLETED", "red")
     assert statuses(one) == ["ok", "not_asked", "not_asked", "not_asked", "not_asked"]
     assert found["stages"][-1]["skipped"] == "the deadline was over"
+    assert found["degraded"], "it was to be asked again"
+
+
+def test_grace_runs_from_half_of_the_last_wave_on(world: Callable[..., World]) -> None:
+    """Those before it have made the quorum already, and it neither ends it before it was asked nor never."""
+    one = world(closed=True, grace_s=1)
+    say(one, "red")
+    say(one, "blue")
+    say(one, "blue", "green")
+    one.wait(5)
+    assert waiting(one) == ["propose-3:m4", "propose-3:m5"], "nobody has answered yet, so no grace runs"
+    one.server.answer(f"{one.id}:i0:propose-3:m4", "ok", "red")
+    one.wait(2)
+    assert len(waiting(one)) == 4, "m5 was not waited for, and the others vote"
+    for _ in range(4):
+        one.answer(0, "ok")
+    found = decision(one)
+    assert (found["received_count"], found["degraded"]) == (4, True)
+    assert found["members"][4]["reason"] == "no answer within 1 s after the quorum"
+
+
+def test_agreement_needs_the_quorum_s_share(world: Callable[..., World]) -> None:
+    """A council that wants all five wants all of those who were asked."""
+    one = world(closed=True, quorum=5)
+    say(one, "", kind="error")
+    say(one, "red", "red")
+    found = decision(one)
+    assert (found["status"], found["received_count"], found["total_agents"]) == ("FAILED", 2, 5)
+
+
+def test_a_council_of_one_is_asked_twice_and_waited_for(world: Callable[..., World]) -> None:
+    """Nobody else could tell."""
+    one = world(closed=True, members=1)
+    say(one, "red")
+    assert waiting(one) == ["propose-1:m1"]
+    one.wait(5)
+    assert waiting(one) == ["propose-1:m1"]
+    say(one, "blue")
+    found = decision(one)
+    assert (found["answer"], found["degraded"]) == ("red", False)
+    assert found["firmness"]["unknown"] == "there was only one voter"
 
 
 @pytest.mark.parametrize("agents_too", [True, False])

@@ -273,7 +273,7 @@ def test_a_new_field_of_a_request_needs_a_higher_version() -> None:
     assert SCHEMA_VERSION == 2, "pin here what a request of the new version has"
     assert asked == ASKED_OF_VERSION_1, (
         "a worker of version 1 refuses a request with a field that it does not know: a new one needs a higher "
-        "SCHEMA_VERSION (blocks/record/events.py), and is pinned here then"
+        "SCHEMA_VERSION (blocks/record/envelope.py), and is pinned here then"
     )
     for fields in ({"task": "x", LATER: 1}, {"items": [{"task": "x", LATER: 1}]}):
         with pytest.raises(InvalidRequest, match=f"{LATER}: is no field of"):

@@ -7,9 +7,9 @@ from pydantic import ValidationError
 
 from tasks.council.council import CouncilSpec, Member
 from tasks.council.models import Deliberation, DeliberationRequest, Item
-from tasks.council.prompt_texts import BUILT_IN, CLOSED_REVIEW_CHARTER, REVIEW_CHARTER, VERSION, Prompts
+from tasks.council.prompt_texts import BUILT_IN, REVIEW_CHARTER, VERSION, Prompts
 from tasks.council.prompts.propose import propose_messages
-from tasks.council.voting.ballots import MAX_SCORE, MAX_SHORT_REASON, MIN_SCORE
+from tasks.council.voting.ballots import MAX_SCORE, MIN_SCORE
 
 MEMBER = Member(agent_id="m1", role="DEV")
 OWN = Prompts(version="acme-1", propose="Write a poem.", roles={"DEV": "You rhyme."})
@@ -46,17 +46,24 @@ def test_a_council_brings_its_own() -> None:
     assert propose_messages(other, item, OWN)[0]["content"].endswith("You are an expert Pilot engineer.")
 
 
-def test_texts_of_one_s_own_need_a_version_of_their_own() -> None:
-    """Else two deliberations under one version were told different things."""
-    with pytest.raises(
-        ValidationError, match="version: 1 is Conclave's own; texts with another propose need one of theirs"
-    ):
-        Prompts(propose="Write a poem.")
+def test_a_council_s_texts_have_a_name_and_conclave_s_a_number() -> None:
+    """Else two deliberations under one version were told different things, now or with a later Conclave."""
+    for version in (VERSION, "2"):
+        with pytest.raises(ValidationError, match=r"prompts\.version: . is of Conclave's kind; give your texts a name"):
+            council(Prompts(version=version, propose="Write a poem."))
     with pytest.raises(ValidationError, match="at least 1 character"):
         Prompts(version="acme-1", review=" ")
+    older = plan().model_copy(update={"prompts": Prompts(version="0", propose="As it was.")})
+    assert Deliberation.from_record(older.model_dump(mode="json")).prompts.propose == "As it was."
+
+
+def test_roles_are_known_in_any_case_and_the_others_stay() -> None:
+    """A council that names one role keeps Conclave's others."""
+    own = Prompts(version="acme-1", roles={"Lyric": "You rhyme."})
+    assert own.role("lyric") == own.role("LYRIC") == "You rhyme."
+    assert own.role("QA") == BUILT_IN.role("QA")
 
 
 def test_reviewers_are_told_the_bounds_that_their_ballots_are_held_to() -> None:
-    """Scores and the reason of a short ballot."""
+    """Scores; the form of a short ballot is code."""
     assert f"{MIN_SCORE} is useless, {MAX_SCORE} could not be better" in REVIEW_CHARTER
-    assert f"at most {MAX_SHORT_REASON} characters" in CLOSED_REVIEW_CHARTER

@@ -10,7 +10,7 @@ import pytest
 from tasks.council.closed_answers import Choice
 from tasks.council.council import CouncilSpec, Member
 from tasks.council.models import Deliberation, DeliberationRequest, Item
-from tasks.council.prompt_texts import BUILT_IN, CLOSED_REVIEW_CHARTER
+from tasks.council.prompt_texts import BUILT_IN, SHORT_REVIEW_CHARTER
 from tasks.council.prompts.ballot_forms import FullBallot, ShortBallot, ballot_form
 from tasks.council.voting.ballots import (
     DEFAULT_CRITERIA,
@@ -58,16 +58,16 @@ def test_a_closed_task_takes_the_short_form_where_no_revision_needs_critiques() 
 @pytest.mark.parametrize("max_tokens", [400, 700, 1_000, 2_048, 8_192])
 @pytest.mark.parametrize("count", [2, 4, 14, 63])
 def test_the_longest_ballot_that_is_asked_for_fits_into_the_limit(count: int, max_tokens: int) -> None:
-    """At two characters a token; where no full one does, a short one is asked for. What is told is what is demanded."""
+    """At two characters a token, or at four; where no full one does, a short one. What is told is what is demanded."""
     many = Sheet(voter="m0", order="forward", shown=tuple((label, f"a{label}") for label in labels(count)))
     form = form_of(OPEN, max_tokens=max_tokens, shown=many)
     if isinstance(form, ShortBallot):
-        assert max_tokens / count < 250
+        assert max_tokens / count < 120
         return
     score = {"score": 10, "reason": "x" * form.room.reason}
     opinion = {"scores": {one.key: score for one in DEFAULT_CRITERIA}, "critique": "x" * form.room.critique}
     longest = {"opinions": dict.fromkeys(many.labels, opinion), "ranking": list(many.labels)}
-    assert len(json.dumps(longest)) <= max_tokens * 2
+    assert len(json.dumps(longest)) <= max_tokens * 4
     assert form.read(json.dumps(longest), many).ranking == many.authors
     told = form.messages(M0, OPEN, many, dict.fromkeys(many.authors, "x"), "s")[1]["content"]
     assert f"at most {form.room.reason} characters" in told
@@ -78,12 +78,12 @@ def test_what_is_told_and_what_is_demanded_agree() -> None:
     """The bound of the reason, and each label once."""
     schema = ShortBallot(BUILT_IN).schema(SHEET)
     assert schema["properties"]["reason"]["maxLength"] == MAX_SHORT_REASON
-    assert str(MAX_SHORT_REASON) in CLOSED_REVIEW_CHARTER
     assert list(schema["properties"]) == ["reason", "ranking"]
     assert all(sorted(ranking) == ["A", "C", "D"] for ranking in schema["properties"]["ranking"]["enum"])
     assert len(schema["properties"]["ranking"]["enum"]) == 6
     system, user = ShortBallot(BUILT_IN).messages(Member(agent_id="m0", role="DEV"), CLOSED, SHEET, TEXTS, "s")
-    assert system["content"] == CLOSED_REVIEW_CHARTER
+    assert system["content"] == SHORT_REVIEW_CHARTER
+    assert f"at most {MAX_SHORT_REASON} characters" in user["content"], "whatever charter a council brings"
     assert user["content"].index("ANSWER: Rome") < user["content"].index("Which answer is right?")
     assert "mine" not in user["content"]
     assert "DEV" not in user["content"]
