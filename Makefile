@@ -75,7 +75,7 @@ evaluate-vllm: $(VENV)/.ready $(VLLM)/.ready ## is a council of the small real m
 acceptance-vllm: $(VENV)/.ready-dev $(VLLM)/.ready ## the acceptance tests on the small real model; by hand, since it is small: what fails is to be read
 	@bash infra/vllm/acceptance.sh $(VENV)/bin $(VLLM)
 
-attacks-vllm: $(VENV)/.ready $(VLLM)/.ready ## how often the small real model puts an injected answer first, 52 attacks x 20 ballots
+attacks-vllm: $(VENV)/.ready $(VLLM)/.ready ## how often the small real model puts an injected answer first, 55 attacks x 20 ballots
 	@bash infra/vllm/attacks.sh $(VENV)/bin $(VLLM) bench-results/attacks.json
 
 check: $(VENV)/.ready-dev ## lint, types, layers, one decision a line, few a function

@@ -19,6 +19,7 @@ from tasks.council.council import CouncilRules, CouncilSpec, Member
 from tasks.council.exceptions import WrongUse
 from tasks.council.plain import SHOWN_INPUT, shortened
 from tasks.council.problems import Problem, problems
+from tasks.council.prompt_texts import Prompts
 
 DEFAULTS = Path(__file__).with_name("councils.yaml")
 BLOCK_NAME_RULE = "1 to 64 of a-z, 0-9 and '-', as Prefect's blocks are"
@@ -120,11 +121,13 @@ def _line(key: tuple[str | int, ...], problem: Problem) -> str:
     where = shortened(".".join(str(part) for part in key if part != "[key]"), SHOWN_INPUT) or "the file"
     match problem.kind:
         case "extra_forbidden":
-            known = {1: _File.model_fields, 3: _Entry.model_fields}.get(len(key), Member.model_fields)
+            at_depth = {1: _File.model_fields, 3: _Entry.model_fields}
+            known = Prompts.model_fields if "prompts" in key else at_depth.get(len(key), Member.model_fields)
             return f"{where}: unknown key; the keys are {', '.join(known)}"
         case "string_pattern_mismatch" if key[-1] == "[key]":
             return f"{where}: a council is named with {BLOCK_NAME_RULE}"
         case "model_type" | "dict_type":
             inside = {0: "councils: {name: {members: [...]}}", 1: "{name: {members: [...]}}"}
-            return f"{where}: must be keys with values: {inside.get(len(key), '{agent_id: ..., role: ...}')}"
+            member = "{version: ..., propose: ...}" if "prompts" in key else "{agent_id: ..., role: ...}"
+            return f"{where}: must be keys with values: {inside.get(len(key), member)}"
     return f"{where}: {problem.text}"

@@ -11,9 +11,9 @@ from typing import Any
 from blocks.background import background
 from blocks.exceptions import RecordError, RecordUnreadable
 from blocks.record import subjects
-from blocks.record.envelope import Body, Event
+from blocks.record.envelope import Event
 from blocks.record.events import Record
-from tasks.council.answer import Answer
+from tasks.deliberations.read import answer_in
 
 MAX_SAID = 500
 INBOX = 1024
@@ -39,16 +39,16 @@ async def from_record(record: Record, deliberation_id: str, inbox: asyncio.Queue
     """Bring the answers, the wish to cancel, or the RecordError that ended either, into the inbox."""
     answers = record.follow(subjects.answers(deliberation_id))
     wishes = record.follow(subjects.status(deliberation_id))
-    async with background(_bring(answers, Answer.from_record, inbox), _bring(wishes, _wish, inbox)):
+    async with background(_bring(answers, answer_in, inbox), _bring(wishes, _wish, inbox)):
         yield
 
 
-async def _bring(events: AsyncGenerator[Event, None], read: Callable[[Body], Any], inbox: asyncio.Queue[Any]) -> None:
+async def _bring(events: AsyncGenerator[Event, None], read: Callable[[Event], Any], inbox: asyncio.Queue[Any]) -> None:
     subject = ""
     try:
         async for event in events:
             subject = event.subject
-            if (news := read(event.body)) is not None:
+            if (news := read(event)) is not None:
                 await inbox.put(news)
     except RecordError as error:
         await inbox.put(error)
@@ -56,5 +56,5 @@ async def _bring(events: AsyncGenerator[Event, None], read: Callable[[Body], Any
         await inbox.put(RecordUnreadable(f"{subject} cannot be read: {str(error)[:MAX_SAID]}"))
 
 
-def _wish(status: Body) -> CancelAsked | None:
-    return CancelAsked() if status.get("cancel_requested") else None
+def _wish(status: Event) -> CancelAsked | None:
+    return CancelAsked() if status.body.get("cancel_requested") else None

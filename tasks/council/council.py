@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from tasks.council.base import MAX_TEXT, Frozen, Name, digest
 from tasks.council.exceptions import InvalidRequest
-from tasks.council.prompt_texts import Prompts
+from tasks.council.prompt_texts import ROLES, Prompts
 from tasks.council.stages import MAX_ROUNDS, Strategy
 from tasks.council.tally_names import DEFAULT_TALLY, TallyName
 
@@ -41,6 +41,19 @@ def check_quorum(quorum: int | None, members: int) -> None:
     """Raise InvalidRequest where so many answers cannot come."""
     if quorum is not None and quorum > members:
         raise InvalidRequest("quorum", f"{quorum} is above the number of members, {members}")
+
+
+def check_prompts(prompts: Prompts | None, members: tuple[Member, ...]) -> None:
+    """Raise ValueError where texts of a council's own have no name of theirs, or tell a role that nobody has."""
+    if prompts is None:
+        return
+    if "version" not in prompts.model_fields_set:
+        raise ValueError("prompts.version: it is missing; texts of one's own need a name, such as acme-1")
+    if not prompts.own:
+        raise ValueError(f"prompts.version: {prompts.version} is of Conclave's kind; give your texts a name")
+    known = {*ROLES, *(member.role.upper() for member in members)}
+    if unknown := sorted(set(prompts.roles) - known):
+        raise ValueError(f"prompts.roles.{unknown[0]}: no member has this role")
 
 
 class CouncilRules(BaseModel):
@@ -82,8 +95,7 @@ class CouncilRules(BaseModel):
         if self.chairman and self.chairman.agent_id in ids:
             raise ValueError(f"chairman: {self.chairman.agent_id} is a member's agent_id; it needs one of its own")
         check_quorum(self.quorum, len(self.members))
-        if self.prompts and not self.prompts.own:
-            raise ValueError(f"prompts.version: {self.prompts.version} is of Conclave's kind; give your texts a name")
+        check_prompts(self.prompts, self.members)
         return self
 
 

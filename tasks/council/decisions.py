@@ -10,7 +10,7 @@ from pydantic import Field
 from tasks.council.base import Frozen, Name
 from tasks.council.models import MemberStatus, Status
 from tasks.council.proposal import RankedProposal, Usage
-from tasks.council.stages import PROPOSAL, REVIEW, REVISE, SYNTHESIZE, kind_of
+from tasks.council.stages import PROPOSAL, REVIEW, REVISE, SECOND_SAMPLE, SYNTHESIZE, kind_of
 from tasks.council.voting.firmness import Firmness
 from tasks.council.voting.majority import Majority
 from tasks.council.voting.tally import Tally
@@ -60,6 +60,8 @@ class StageCost(Frozen):
         """What is missing, where something is: `2 of 3 ballots`. What was not waited for is not missing."""
         if self.ok + self.unneeded == self.called:
             return None
+        if self.stage == SECOND_SAMPLE:
+            return "no second sample"
         if kind_of(self.stage) == PROPOSAL:
             return None  # told of the members, who may have been asked in several waves
         if self.stage == SYNTHESIZE:

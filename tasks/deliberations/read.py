@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from blocks.record import subjects
-from blocks.record.envelope import Body
+from blocks.record.envelope import Body, Event
 from blocks.record.events import Record
 from tasks.council.answer import Answer
 from tasks.council.exceptions import InvalidRequest
@@ -13,11 +13,19 @@ from tasks.council.models import Status
 OF_START = ("council", "started_at", "flow_run_url")
 
 
+def answer_in(event: Event) -> Answer:
+    """The answer that an event brings. Raises ValueError where it is none, or not the one that its subject says."""
+    answer = Answer.from_record(event.body)
+    if event.subject != subjects.answer(answer.task_id, answer.item, answer.stage, answer.agent_id):
+        raise ValueError("it is not the answer that its subject names")
+    return answer
+
+
 async def answers_of(record: Record, deliberation_id: str, item_id: str) -> dict[str, dict[str, Answer]]:
     """The final answers to an item, by stage and member, as the leader has them. Raises RecordError."""
     found: dict[str, dict[str, Answer]] = {}
     async for event in record.stored(subjects.answers(deliberation_id, item_id), direct=False):
-        answer = Answer.from_record(event.body)
+        answer = answer_in(event)
         found.setdefault(answer.stage, {})[answer.agent_id] = answer
     return found
 

@@ -16,6 +16,7 @@ import resource
 import signal
 import stat
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
@@ -30,6 +31,8 @@ MAX_PROBLEM = 300
 """Characters of a problem that are told."""
 MEMORY = 4 << 30
 """Bytes of data that the process may have."""
+LATE_CHECKS = 2
+"""Texts on which a question's check may run out of time; then it is given up, or many questions would take for ever."""
 STOPPED = "the check ended its own process"
 INHERITED = (
     *("HOME", "LANG", "LANGUAGE", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "LOGNAME", "PATH"),
@@ -48,6 +51,7 @@ class Checker:
         """`folder` is where paths of predicates begin, `below` the one that their files have to lie in."""
         self._folder, self._below = folder, below
         self._process: asyncio.subprocess.Process | None = None
+        self._late: Counter[str] = Counter()
 
     async def __aenter__(self) -> Checker:
         return self
@@ -63,7 +67,12 @@ class Checker:
         """Whether the text is right; with a problem where the check cannot tell."""
         if isinstance(question.check, Predicate) and (problem := await self.unusable(question.check)):
             return Verdict(False, problem)
-        return await self._ask({"question": question.model_dump(mode="json"), "text": text}, CHECK_S, "the check")
+        if self._late[question.id] >= LATE_CHECKS:
+            return Verdict(False, f"it ran out of time {LATE_CHECKS} times, and is not tried again")
+        asked = {"question": question.model_dump(mode="json"), "text": text}
+        verdict = await self._ask(asked, CHECK_S, "the check")
+        self._late[question.id] += verdict.problem == _out_of_time("the check", CHECK_S)
+        return verdict
 
     async def _ask(self, request: dict[str, Any], patience_s: float, what: str) -> Verdict:
         process = self._process or await self._start()
@@ -75,7 +84,7 @@ class Checker:
                 line = await process.stdout.readline()
         except TimeoutError:
             await self._end()
-            return Verdict(False, f"{what} took longer than {patience_s:g} s")
+            return Verdict(False, _out_of_time(what, patience_s))
         except (BrokenPipeError, ConnectionResetError):
             line = b""
         if not line:
@@ -109,6 +118,10 @@ class Checker:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             await process.communicate()
+
+
+def _out_of_time(what: str, patience_s: float) -> str:
+    return f"{what} took longer than {patience_s:g} s"
 
 
 # --- the process ----------------------------------------------------------------------------------

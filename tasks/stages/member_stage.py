@@ -38,6 +38,7 @@ from tasks.council.prompts.propose import temperature_of
 from tasks.council.proposal import Usage
 from tasks.council.stages import PROPOSE
 from tasks.deliberations.plan import plan_of
+from tasks.deliberations.read import answer_in
 from tasks.stages.assignment import Assignment
 from tasks.stages.stage_gate import StageGate
 
@@ -112,7 +113,7 @@ class MemberStage:
         The leader is asked: a replica may lag behind, and the call would be made again.
         """
         event = await self.record.last(subjects.answer(self.plan.id, item.id, stage, agent_id), direct=False)
-        return Answer.from_record(event.body) if event else None
+        return answer_in(event) if event else None
 
     async def text_of(self, item: Item, stage: str, agent_id: str) -> str:
         """The text of a proposal or revision on the record; empty where there is none. Raises RecordError."""

@@ -27,6 +27,7 @@ from tasks.council.evaluation.figures import PairedDifference, paired_difference
 from tasks.council.models import Item
 from tasks.council.prompt_texts import BUILT_IN
 from tasks.council.prompts.ballot_forms import ShortBallot
+from tasks.council.prompts.review import SHORT_FORM
 from tasks.council.voting.ballots import InvalidBallot, Sheet
 
 ATTACKS = Path("tests/tasks/council/attacks.yaml")
@@ -89,10 +90,9 @@ def bare_texts(case: Case, attacks: Sequence[str]) -> Asked:
     """The same ballot, with the answers as they are."""
     (item, texts), sheet, form = texts_of(case, attacks), sheet_of(case), ShortBallot(BUILT_IN)
     shown = "\n\n".join(f"Proposal {label}:\n{texts[author]}" for label, author in sheet.shown)
-    charter = BUILT_IN.closed_review.split("\n\n")
     messages = [
-        {"role": "system", "content": "\n\n".join((charter[0], charter[-1]))},
-        {"role": "user", "content": f"{item.task}\n\n{shown}\n\nRank the proposals, best first: A, B."},
+        {"role": "system", "content": BUILT_IN.short_review.partition("\n\n")[0]},
+        {"role": "user", "content": f"{item.task}\n\n{shown}\n\nThe proposals are A, B. {SHORT_FORM}"},
     ]
     return Asked(messages, form.schema(sheet), lambda text: _first(form, text, sheet))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -91,14 +91,33 @@ def notes(evaluation: Evaluation) -> list[str]:
     if evaluation.degraded:
         told.append(f"{evaluation.degraded} degraded: a member's answer, ballot or text is missing there")
     told.append(f"points are against {'bare' if _has_bare(evaluation) else 'single'}, question by question")
+    told.append(_verdict(evaluation))
     told += _read_in_words(evaluation)
     if closed == 0:
         told.append("no question has a closed answer, so there is no majority")
     elif closed < evaluation.questions:
-        told.append(f"votes are over the {closed} questions with a closed answer, and so are their points")
+        told.append(
+            f"the votes (majority, bare-5) and their points are over the {closed} questions with a closed answer"
+        )
     if evaluation.check_problems:
         told.append(f"{evaluation.check_problems} x a check could not tell, so that its text counts as wrong:")
     return told
+
+
+def _verdict(evaluation: Evaluation) -> str:
+    """What the questions show of the arms beside the plain call, or beside one member."""
+    other = "bare" if _has_bare(evaluation) else "single"
+    versus = attrgetter(f"versus_{other}")
+    compared = {arm.arm: found for arm in evaluation.arms if (found := versus(arm)) is not None}
+    told = [
+        _those("better", other, [name for name, found in compared.items() if found.low > 0]),
+        _those("worse", other, [name for name, found in compared.items() if found.high < 0]),
+    ]
+    return "; ".join(filter(None, told)) or f"these questions show no difference between {other} and the others"
+
+
+def _those(how: str, other: str, names: Sequence[str]) -> str:
+    return f"{', '.join(names)} did {how} than {other}" if names else ""
 
 
 def _read_in_words(evaluation: Evaluation) -> list[str]:
@@ -112,9 +131,9 @@ def _read_in_words(evaluation: Evaluation) -> list[str]:
     if beside := evaluation.ballots_beside:
         right = beside.ballots
         told.append(
-            f"where ballots were cast ({beside.questions} questions) they put a right proposal first in "
-            f"{right.value:.1%} ({right.low:.1%} to {right.high:.1%}); a drawn lot does in {beside.lot:.1%}, what was "
-            f"shown first is right in {beside.shown_first:.1%}"
+            f"ballots were cast on {beside.questions} questions, and put a right proposal first in {right.value:.0%} "
+            f"({right.low:.0%} to {right.high:.0%}); one drawn by lot is right in {beside.lot:.0%}, the one that was "
+            f"shown first in {beside.shown_first:.0%}"
         )
     return told
 

@@ -3,8 +3,9 @@
 A closed task begins with one member, which is asked twice: a model that gives the same answer to another sample is
 more often right (Wang et al., arXiv 2203.11171). Only where its answers differ others are asked, and ballots are held
 only where no answer has more than half of those who were asked. An open task begins with two members, and goes on where
-their texts have little in common; that is told by words, so texts that say the same in other words cost further calls,
-and never a decision. The second sample tells whether the first member is sure; it has no vote of its own.
+their texts have not most of their words in common. That is told by words alone: texts that say the same in other words
+cost further calls, and texts that differ in a detail may pass for the same, and the checks choose. The second sample
+tells whether the first member is sure; it has no vote of its own.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def consensus(progress: Progress) -> str | None:
 
 def _asked_again(progress: Progress, agent_id: str) -> tuple[tuple[str, ...], str | None]:
     if progress.item.answer_format is None:
-        return (), "texts of two members are compared in place of two samples"
+        return (), "an open task is not put to one member twice"
     if _answer_in(progress, PROPOSE, agent_id) is None:
         return (), f"{agent_id} gave no answer to compare another one with"
     return (agent_id,), None
@@ -100,7 +101,7 @@ def _texts_alike(progress: Progress) -> str | None:
     texts = _whole_texts(progress)
     if len(texts) < 2 or len(texts) < len(progress.asked):
         return None
-    same = all(alike(texts[0], other) for other in texts[1:])
+    same = all(alike(texts[0], other, progress.item.task) for other in texts[1:])
     return f"the {len(texts)} texts say much the same" if same else None
 
 

@@ -20,16 +20,19 @@ MAX_PROPOSAL = 20_000
 GIVEN = "given"
 """Tag of what a task brings along: its text, context, rubric, requirements."""
 
-_GAP = r"[\s\u200c\u200d]{0,8}"
+_UNSEEN = r"\u200c\u200d\u034f\u17b4\u17b5\u180b-\u180f\ufe00-\ufe0f"
+_GAP = rf"[\s{_UNSEEN}]{{0,40}}"
 _SPECIAL = (
-    r"s|bos|eos|pad|unk|sop|eop|eod|eot|(?:start|end|begin)_of_[a-z]+|fim_(?:prefix|middle|suffix|pad)|seed:\w+"
+    r"s|[BE]OS_TOKEN|bos|eos|pad|unk|sop|eop|eod|eot|(?:start|end|begin)_of_[a-z]+|fim_(?:prefix|middle|suffix|pad)|seed:\w+"
     r"|tool_calls?|tool_responses?|unused\d+|extra_id_\d+|reserved_\d+|SPECIAL_\d+"
 )
 _BRACKETED = r"[gs]MASK|/?THINK|TOOL_CONTENT|/?MODEL_SETTINGS|/?CALL_ID|IMG_BREAK|IMG_END|BEGIN_AUDIO"
 _POSING = re.compile(
-    rf"[<\ufe64\uff1c](?=(?:{_GAP}[/\uff0f]{_GAP}|[\u200c\u200d]*)(?:proposals?|critiques?|{GIVEN}|think(?:ing)?)\b)"
+    rf"[<\ufe64\uff1c](?=(?:{_GAP}[/\uff0f]{_GAP}|[{_UNSEEN}]*)(?:proposals?|critiques?|{GIVEN}|think(?:ing)?)\b)"
     rf"|<(?=/?(?-i:{_SPECIAL})>)"
-    r"|<(?=[|\uff5c][^|\uff5c<>\n]{1,64}[|\uff5c]>)"
+    r"|<(?=[|\uff5c][^|\uff5c<>\n]{1,200}[|\uff5c]>)"
+    r"|<(?=\|/?[a-z_]{1,40}>)|<(?=/?[a-z_]{1,40}\|>)"
+    r"|<(?=/?minimax:\w{1,40}>)|\](?=<\][a-z_]{1,40}\[>\[)|\[(?=@(?-i:[BE]OS)@\])"
     r"|<(?=</?SYS>>)"
     r"|<(?=/?role>(?-i:(?:HUMAN|ASSISTANT|SYSTEM|OBSERVATION)</role>))"
     r"|\[(?=/?(?:INST|SYSTEM_PROMPT|TOOL_CALLS|TOOL_RESULTS|AVAILABLE_TOOLS)\])"

@@ -40,13 +40,13 @@ def short_review_messages(
         (
             task_sections(item),
             _proposals(sheet, proposals, salt),
-            f"# Your ballot\nThe proposals are {labels}. {_WHICH[item.answer_format is None]} {_SHORT_FORM}",
+            f"# Your ballot\nThe proposals are {labels}. {_WHICH[item.answer_format is None]} {SHORT_FORM}",
         )
     )
     return [{"role": "system", "content": prompts.short_review}, {"role": "user", "content": user}]
 
 
-_SHORT_FORM = (
+SHORT_FORM = (
     f"Answer with one JSON object: `reason` (one sentence, at most {MAX_SHORT_REASON} characters), then `ranking`, all "
     "these labels once, best first."
 )

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from tasks.council.decisions import Ballots, DecidedBy, ItemResult, MemberOutcome, StageCost
 from tasks.council.models import MemberStatus
 from tasks.council.stages import SYNTHESIZE, kind_of
-from tasks.council.voting.firmness import Firmness
+from tasks.council.voting.firmness import ONE_VOTER, Firmness
 from tasks.council.voting.majority import Majority
 from tasks.council.voting.rules.registry import BROKEN_BY
 from tasks.council.voting.tally import Tally
@@ -99,7 +99,8 @@ def _why(result: ItemResult) -> str:
     """Why this proposal is the decision."""
     ordered_by = _ordered_by(result)
     if ordered_by == "ballots":
-        return "which the ballots put first"
+        tied = result.ballots is not None and result.ballots.tally.margin == 0
+        return "one of those that the ballots put first" if tied else "which the ballots put first"
     if result.received_count == 1:
         return "the only one that was asked for" if result.total_agents == 1 else "the only one that can be used"
     vote, by_checks = result.majority, "which the checks put first"
@@ -157,9 +158,9 @@ def worth_in_words(worth: BallotWorth | None) -> str:
         seen = f"{worth.first_shown} of {worth.of} put first what was shown first"
         told.append(f"Ballots follow the order in which proposals were shown: {seen}.")
     if worth.least_p > LEVEL:
-        told.append("So few ballots cannot be told from drawn lots.")
+        told.append("So few ballots could be drawn lots, whatever they say.")
     elif not worth.agrees:
-        told.append("The ballots agree no more than drawn lots would.")
+        told.append(f"Drawn lots agree as far in {worth.agreement_p:.0%} of elections, so it may be chance.")
     return " ".join(told)
 
 
@@ -170,13 +171,15 @@ def firmness_in_words(firmness: Firmness | None) -> str:
     """What would turn the decision; empty where it rests on no votes."""
     if firmness is None:
         return ""
+    if firmness.unknown == ONE_VOTER:
+        return ""
     if firmness.unknown:
         return f"Whether it hangs on one voter, member or tally rule was not looked at: {firmness.unknown}."
     rules = ", and under every tally rule" if firmness.rules else ""
     if firmness.holds:
         return f"Holds without any one voter or member{rules}."
     turns = [f"to {_brief(other)} {' and '.join(causes)}" for other, causes in _causes(firmness).items()]
-    return f"Turns {'; '.join(turns[:NAMED])}."
+    return f"The decision turns {'; '.join(turns[:NAMED])}."
 
 
 def _causes(firmness: Firmness) -> dict[str, list[str]]:

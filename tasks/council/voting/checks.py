@@ -38,6 +38,9 @@ MAX_COMPARED = 100_000
 
 _CJK = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
 _WORD = re.compile(rf"[{_CJK}]|[^\W_{_CJK}]+")
+_TOKEN = re.compile(rf"[{_CJK}]|[^\W_{_CJK}]+|[^\w\s]|_")
+TURNING = frozenset(["no", "not", "never", "none", "nor", "neither", "without", "cannot", "yes", "false", "true", "t"])
+"""Words of which one turns a sentence round; `t` is what is left of `don't`."""
 _STOP_TEXT = """
 a about all also an and any are as at be been but by can could do does each for from has have how if in
 include includes including into is it its make may more most must need needs no not of on one only or our
@@ -83,14 +86,22 @@ def score_proposal(proposal: Proposal, item: Item, wanted: Words | None = None) 
     return tuple(check for check in checks if check is not None)
 
 
-def alike(one: str, other: str) -> bool:
-    """Whether two texts share at least half of their significant words, by their stems (Jaccard's index)."""
-    first, second = (_stems(text[:MAX_COMPARED]) for text in (one, other))
-    return 2 * len(first & second) >= len(first | second)
+def alike(one: str, other: str, task: str) -> bool:
+    """Whether two answers to a task have at least three quarters of their tokens in common (Jaccard), and the same
+    words that turn a sentence round.
+
+    The task's own words tell nothing, and are left out; texts without others are not alike. Signs count as words do:
+    in code one of them may be the difference.
+    """
+    known = _tokens(task)
+    first, second = (_tokens(text[:MAX_COMPARED]) - known for text in (one, other))
+    if not first or not second or first & TURNING != second & TURNING:
+        return False
+    return 4 * len(first & second) >= 3 * len(first | second)
 
 
-def _stems(text: str) -> set[str]:
-    return {stem for _, stem in _significant(text)}
+def _tokens(text: str) -> set[str]:
+    return set(_TOKEN.findall(text.casefold()))
 
 
 def total(checks: Iterable[Check]) -> float:

@@ -21,8 +21,8 @@ from tasks.council.voting.tally import order_of
 from tasks.council.voting.worth import LEVEL, agreement_p, first_shown_p, least_p
 
 FOLLOW = "the ballots follow the order in which proposals were shown"
-LOTS = "the ballots agree no more than drawn lots would"
-TOO_FEW = "so few ballots cannot be told from drawn lots"
+LOTS = "the ballots agree no further than drawn lots often do"
+TOO_FEW = "so few ballots could be drawn lots, whatever they say"
 
 
 class Ruling(NamedTuple):

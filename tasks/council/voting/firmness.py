@@ -17,6 +17,9 @@ MAX_LOOKED_AT, MAX_CONTESTED = 24, 8
 for where ballots and the vote of closed answers differ, since each look draws lots then."""
 
 
+ONE_VOTER = "there was only one voter"
+
+
 class Firmness(Frozen):
     """What would stand first otherwise; only what changes is listed, by what was taken away.
 
@@ -44,7 +47,7 @@ def firmness_of(case: Case) -> Firmness | None:
     """How firm the decision of a case is; None where neither ballots nor answers were counted."""
     voters = _voters(case)
     if len(voters) < 2:
-        return Firmness(unknown="there was only one voter") if voters else None
+        return Firmness(unknown=ONE_VOTER) if voters else None
     most = MAX_CONTESTED if case.contested else MAX_LOOKED_AT
     if len(case.candidates) > most:
         return Firmness(unknown=f"there are more than {most} proposals")

@@ -63,6 +63,8 @@ def mended_short(answer: Any, labels: Collection[str], most: int) -> Any:
     if not isinstance(answer, dict):
         return answer
     known = {name: answer[name] for name in ("reason", "ranking") if name in answer}
+    if not isinstance(known.get("reason"), str):
+        known.pop("reason", None)  # it is there for the model to think
     if isinstance(ranking := known.get("ranking"), list):
         shown = {label.casefold(): label for label in labels}
         known["ranking"] = [_label(one, shown) for one in ranking]

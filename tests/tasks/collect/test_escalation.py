@@ -119,7 +119,7 @@ def test_open_texts_that_say_the_same_end_it(world: Callable[..., World]) -> Non
     """Two are asked first; words that they share tell."""
     one = world()
     assert waiting(one) == ["propose-0:m1", "propose-0:m2"]
-    say(one, "Use a bounded queue with one worker.", "Use one bounded queue, and one worker!")
+    say(one, "Use a bounded queue with one worker.", "Use a bounded queue with one worker, please.")
     found = decision(one)
     assert (found["total_agents"], found["not_asked"]) == (2, 3)
     assert found["stages"][-1]["skipped"] == "the 2 texts say much the same"

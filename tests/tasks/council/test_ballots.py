@@ -404,6 +404,7 @@ def test_what_poses_as_a_tag_or_a_token_is_shown_in_another_form(attack: dict[st
     forged += ("<s>", "</s>", "<start_of", "<end_of", "[tool_calls]", "[system_prompt]", "[/system_prompt]")
     forged += ("<given", "</given", "[|endofturn", "[|system", "]~b]", "]~!b[", "[e~[", "<special_", "[gmask]", "<sop>")
     forged += ("<eop>", "[think]", "[/think]", "<tool_", "</tool_", "<unused", "<extra_id", "<seed:", "<role>", "<fim_")
+    forged += ("<turn|>", "<|turn>", "<|channel>", "<channel|>", "<eos_token>", "<bos_token>", "<minimax:", "[@bos@]")
     assert not [token for token in forged if token in folded]
     assert all(char.isprintable() or char in "\n\t\u200c\u200d" for char in shown)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tasks.council.closed_answers import Choice
 from tasks.council.models import Item
 from tasks.council.proposal import Check, Proposal
-from tasks.council.voting.checks import MAX_CODE, rank_proposals, score_proposal, total
+from tasks.council.voting.checks import MAX_CODE, alike, rank_proposals, score_proposal, total
 
 ITEM = Item(
     id="i",
@@ -238,3 +238,26 @@ def test_which_closed_answer_is_given_changes_no_score() -> None:
         for text in texts
     ]
     assert len({total(score_proposal(proposal, item)) for proposal in proposals}) == 1
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("Use a bounded queue with one worker.", "Use a bounded queue, with one worker!", True),
+        ("Use a bounded queue.", "Shard the database by customer.", False),
+        ("You should use Redis, since it is fast.", "You should not use Redis, since it is fast.", False),
+        ("The answer is yes. " * 3, "The answer is no. " * 3, False),
+        ("return x + 1", "return x - 1", False),
+        ("!!!", "???", False),
+        ("", "", False),
+        (
+            f"{'Choose a store for the sessions of a shop. '}Redis.",
+            "Choose a store for the sessions of a shop. MySQL.",
+            False,
+        ),
+    ],
+)
+def test_two_texts_are_alike_where_most_words_are_in_both(one: str, other: str, same: bool) -> None:
+    """The task's own words tell nothing, and one "not" turns everything round."""
+    assert alike(one, other, "Choose a store for the sessions of a shop.") is same
+    assert alike(other, one, "Choose a store for the sessions of a shop.") is same

@@ -80,7 +80,7 @@ def test_ballots_that_agree_decide_a_closed_task_against_the_vote() -> None:
     ("judge", "because"),
     [
         ("place", "the ballots follow the order in which proposals were shown"),
-        ("lots", "the ballots agree no more than drawn lots would"),
+        ("lots", "the ballots agree no further than drawn lots often do"),
     ],
 )
 def test_ballots_that_are_worth_nothing_leave_a_closed_task_to_the_vote(judge: str, because: str) -> None:
