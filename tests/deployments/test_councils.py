@@ -248,6 +248,7 @@ async def test_furnishing_keeps_the_password_of_a_nats_url_secret(
 # --- what is wrong with a file --------------------------------------------------------------------
 
 HEAD = "councils:\n  dev:\n    members: "
+PROMPTS = f"{HEAD}[{MEMBER}]\n    prompts: "
 
 
 @pytest.mark.parametrize(
@@ -256,9 +257,14 @@ HEAD = "councils:\n  dev:\n    members: "
         ("extra: 1\n" + HEAD + f"[{MEMBER}]", "extra: unknown key; the keys are councils"),
         (HEAD + f"[{MEMBER}]\n    quorom: 2", "councils.dev.quorom: unknown key; the keys are members, strategy"),
         (HEAD + "[{ agent_id: a, role: DEV, modle: m }]", "dev.members.0.modle: unknown key; the keys are agent_id"),
+        (PROMPTS + "{ version: v-1, proposal: x }", "dev.prompts.proposal: unknown key; the keys are version, propose"),
+        (PROMPTS + "{ propose: x }", "prompts.version: it is missing; texts of one's own need a name"),
+        (PROMPTS + "{ version: '2', propose: x }", "prompts.version: 2 is of Conclave's kind"),
+        (PROMPTS + "{ version: v-1, roles: { POET: x } }", "prompts.roles.POET: no member has this role"),
+        (PROMPTS + "{ version: v-1, roles: POET }", "dev.prompts.roles: must be keys with values: {version: ..."),
         (HEAD + f"[{MEMBER}]\n    quorum: 2", "councils.dev: quorum: 2 is above the number of members, 1"),
         (HEAD + f"[{MEMBER}]\n    quorum: 0", "councils.dev.quorum: Input should be greater than or equal to 1"),
-        (HEAD + f"[{MEMBER}]\n    strategy: vote", "dev.strategy: Input should be 'propose', 'rank' or 'synthesize'"),
+        (HEAD + f"[{MEMBER}]\n    strategy: vote", "dev.strategy: Input should be 'propose', 'rank', 'synthesize' or 'escalate'"),
         (HEAD + f"[{MEMBER}, {MEMBER}]", "councils.dev: members: agent_id a appears more than once"),
         (HEAD + "[{ agent_id: a.b, role: DEV }]", "dev.members.0.agent_id: 'a.b' is no name; one is 1 to 64 of"),
         (HEAD + "[{ role: DEV }]", "councils.dev.members.0.agent_id: Field required"),
