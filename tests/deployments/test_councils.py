@@ -264,7 +264,7 @@ PROMPTS = f"{HEAD}[{MEMBER}]\n    prompts: "
         (PROMPTS + "{ version: v-1, roles: POET }", "dev.prompts.roles: must be keys with values: {version: ..."),
         (HEAD + f"[{MEMBER}]\n    quorum: 2", "councils.dev: quorum: 2 is above the number of members, 1"),
         (HEAD + f"[{MEMBER}]\n    quorum: 0", "councils.dev.quorum: Input should be greater than or equal to 1"),
-        (HEAD + f"[{MEMBER}]\n    strategy: vote", "dev.strategy: Input should be 'propose', 'rank', 'synthesize' or 'escalate'"),
+        (HEAD + f"[{MEMBER}]\n    strategy: vote", "dev.strategy: Input should be 'propose', 'rank'"),
         (HEAD + f"[{MEMBER}, {MEMBER}]", "councils.dev: members: agent_id a appears more than once"),
         (HEAD + "[{ agent_id: a.b, role: DEV }]", "dev.members.0.agent_id: 'a.b' is no name; one is 1 to 64 of"),
         (HEAD + "[{ role: DEV }]", "councils.dev.members.0.agent_id: Field required"),
