@@ -28,7 +28,7 @@ import pytest_asyncio
 from hypothesis import HealthCheck, settings
 from nats.js.errors import NotFoundError
 
-from tests.distribution import StackScheduling, note_group
+from tests.distribution import note_stack_files, scheduler
 from tests.fakes.nats_flush import flushed
 
 LATENCY_S = 0.2
@@ -52,7 +52,7 @@ def cases(seeded: int, each: int = 1) -> int:
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest selects by mark
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark what needs no server as `unit`, and run whatever needs the stack first.
 
     Prefect reads its settings when it is imported, so a process that has imported it without a stack can have none.
@@ -65,12 +65,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         elif item.get_closest_marker("servers") is None and item.get_closest_marker("stack") is None:
             item.add_marker("unit")
     items.sort(key=lambda item: (item.path not in with_stack, _turn(item)))
-    note_group(items, with_stack)
+    note_stack_files(config, with_stack)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Groups with a stack and one without; see `distribution.py`."""
-    return StackScheduling(config, log) if config.option.dist == "loadgroup" else None
+    return scheduler(config, log)
 
 
 LONGEST = (

@@ -6,7 +6,11 @@ groups that have one take the files that need it, the longest first, and the thi
 
 from __future__ import annotations
 
+import json
+import os
+import tempfile
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,23 +19,34 @@ from xdist.scheduler import LoadFileScheduling
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
-STACK = "stack"
-"""Group of the tests that need the session's stack; pytest-xdist's `--dist loadgroup` puts it behind their names."""
+
+def note_stack_files(config: pytest.Config, paths: Iterable[Path]) -> None:
+    """Let the scheduler know which files need the stack: it sees the names of tests, and only groups collect them.
+
+    pytest-xdist would put a group behind a name; from pytest 9.2 on a name cannot be changed in that way.
+    """
+    if not hasattr(config, "workerinput"):
+        return
+    names = sorted({path.relative_to(config.rootpath).as_posix() for path in paths})
+    noted = _note(os.getppid())
+    beside = noted.with_name(f"{noted.name}.{os.getpid()}")
+    beside.write_text(json.dumps(names))
+    beside.replace(noted)
 
 
-def note_group(items: Iterable[pytest.Item], needs_stack: set[Any]) -> None:
-    """Let pytest-xdist know which tests need the stack, by the paths of their files."""
-    for item in items:
-        if item.path in needs_stack:
-            item.add_marker(pytest.mark.xdist_group(STACK))
+def _note(scheduler: int) -> Path:
+    """Where the groups of the scheduler's process leave it."""
+    return Path(tempfile.gettempdir()) / f"conclave-tests-{os.getuid()}-{scheduler}.json"
 
 
 class StackScheduling(LoadFileScheduling):
     """File by file as pytest-xdist does it; of three groups or more, the last one gets no file that needs a stack."""
 
+    _stack_files: frozenset[str] | None = None
+
     def _assign_work_unit(self, node: WorkerController) -> None:
         wanted = not self._is_without_stack(node)
-        scope = next((scope for scope, unit in self.workqueue.items() if _needs_stack(unit) is wanted), None)
+        scope = next((scope for scope in self.workqueue if self._needs_stack(scope) is wanted), None)
         if scope is None and not wanted:
             node.shutdown()
             return
@@ -42,6 +57,15 @@ class StackScheduling(LoadFileScheduling):
     def _is_without_stack(self, node: WorkerController) -> bool:
         return self.numnodes > 2 and node.gateway.id == f"gw{self.numnodes - 1}"
 
+    def _needs_stack(self, scope: str) -> bool:
+        """Whether a file needs the stack; every group has said the same by the time that work is given out."""
+        if self._stack_files is None:
+            note = _note(os.getpid())
+            self._stack_files = frozenset(json.loads(note.read_text()))
+            note.unlink()
+        return scope in self._stack_files
 
-def _needs_stack(unit: Iterable[str]) -> bool:
-    return any(name.endswith(f"@{STACK}") for name in unit)
+
+def scheduler(config: pytest.Config, log: Any) -> StackScheduling | None:
+    """For `--dist loadfile`, which is what `make test` and its kin ask for."""
+    return StackScheduling(config, log) if config.option.dist == "loadfile" else None

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from deployments.stack.proxies import past_proxies, without_socks
+from tests.deployments.commands import OF_THE_STACK
 
 pytestmark = pytest.mark.servers  # programs of its own
 
@@ -113,7 +114,7 @@ def test_nothing_ends_for_want_of_a_reader_of_what_is_beside_the_answer(tmp_path
     """Standard error may be closed: the answer comes, and the code is its own."""
     reader, writer = os.pipe()
     os.close(reader)
-    environ = {**os.environ, "CONCLAVE_HOME": str(tmp_path)}
+    environ = {**os.environ, **dict.fromkeys(OF_THE_STACK, ""), "CONCLAVE_HOME": str(tmp_path)}
     done = subprocess.run([CONCLAVE, "result", "x"], env=environ, stdout=subprocess.PIPE, stderr=writer, timeout=60)
     os.close(writer)
     assert (done.returncode, done.stdout) == (6, b"")
