@@ -126,7 +126,7 @@ class Machine:
         patch.setattr(loading, "_read_jetstream", block)
         patch.setattr(loading, "check", nobody)  # there is no Prefect whose mark could be compared
         patch.setattr(plans, "council_spec", spec)
-        patch.setattr(plans, "_servers", servers)
+        patch.setattr(plans, "servers_of", servers)
         self.record: Record = await loading.open_record()
         for _ in range(2):
             await self.start_worker()
