@@ -62,7 +62,7 @@ async def evaluate(
         deliberation_id: Its id; the flow run's where left out. The same id again resumes.
     """
     asked, chosen_id = await questions_named(questions), deliberation_id or str(flow_run.id)
-    waves_id = in_waves(chosen_id) if rivals else chosen_id
+    waves_id = in_waves(chosen_id) if rivals else None
     await check_size(asked)
     async with connections():
         await asked.check_predicates()
@@ -73,7 +73,7 @@ async def evaluate(
         )
         if not await is_answered(chosen_id, answered):
             return answered
-        if rivals:
+        if waves_id is not None:
             if not await _asked_alone(chosen_id):
                 return Cancelled(message="cancelled while the questions were asked alone")
             if not await was_cancelled(waves_id):  # one that was stays so, and its arm is left out

@@ -99,7 +99,7 @@ class Collector:
     async def run(self) -> Outcome:
         """Decide every item; the outcome. Items with a decision on the record are taken as they stand."""
         await self._take_standing()
-        async with from_record(self._record, self._plan.id, self._inbox):
+        async with from_record(self._record, self._plan, self._inbox):
             touched = await self._open_items()
             while touched or self._open:
                 for item_id in touched:
@@ -147,8 +147,6 @@ class Collector:
             self._put_aside(answer)
             return []
         if answer.stage != item.stage:
-            if answer.stage not in self._plan.stages:  # of an evaluation, or of a later version
-                return []
             if self._plan.stages.index(answer.stage) > self._plan.stages.index(item.stage):
                 item.aside.append(answer)
             return []
@@ -233,7 +231,7 @@ class Collector:
 
     def _last_to_propose(self, item: OpenItem) -> bool:
         """Whether this stage has to bring the quorum: nobody further can be asked, or there is no time for it."""
-        if kind_of(item.stage) != PROPOSAL or (self._plan.escalates and item.stage == SECOND_SAMPLE):
+        if kind_of(item.stage) != PROPOSAL or item.stage == SECOND_SAMPLE:
             return False
         return not self._plan.escalates or self._late(item) or not may_ask_more(item.progress, item.stage)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from blocks.background import background
@@ -13,6 +14,8 @@ from blocks.exceptions import RecordError, RecordUnreadable
 from blocks.record import subjects
 from blocks.record.envelope import Event
 from blocks.record.events import Record
+from tasks.council.answer import Answer
+from tasks.council.models import Deliberation
 from tasks.deliberations.read import answer_in
 
 MAX_SAID = 500
@@ -35,12 +38,23 @@ class CancelAsked:
 
 
 @asynccontextmanager
-async def from_record(record: Record, deliberation_id: str, inbox: asyncio.Queue[Any]) -> AsyncGenerator[None, None]:
+async def from_record(record: Record, plan: Deliberation, inbox: asyncio.Queue[Any]) -> AsyncGenerator[None, None]:
     """Bring the answers, the wish to cancel, or the RecordError that ended either, into the inbox."""
-    answers = record.follow(subjects.answers(deliberation_id))
-    wishes = record.follow(subjects.status(deliberation_id))
-    async with background(_bring(answers, answer_in, inbox), _bring(wishes, _wish, inbox)):
+    answers = record.follow(subjects.answers(plan.id))
+    async with background(_bring(answers, partial(_answer, plan.stages), inbox)), wishes(record, plan.id, inbox):
         yield
+
+
+@asynccontextmanager
+async def wishes(record: Record, deliberation_id: str, inbox: asyncio.Queue[Any]) -> AsyncGenerator[None, None]:
+    """Bring the wish to cancel alone, or the RecordError that ended it."""
+    async with background(_bring(record.follow(subjects.status(deliberation_id)), _wish, inbox)):
+        yield
+
+
+def _answer(stages: Collection[str], event: Event) -> Answer | None:
+    """The answer in an event; None for one of a stage that is not the plan's: of an evaluation, or a later version."""
+    return answer_in(event) if event.subject.split(".")[3] in stages else None
 
 
 async def _bring(events: AsyncGenerator[Event, None], read: Callable[[Event], Any], inbox: asyncio.Queue[Any]) -> None:

@@ -191,11 +191,15 @@ def answer_instruction(form: AnswerFormat) -> str:
 def answer_schema(form: AnswerFormat, max_tokens: int) -> dict[str, Any]:
     """JSON schema of a structured answer, a reason first, since a model answers better once it has thought.
 
-    The longest text that it allows fits into `max_tokens`, at a token a character.
+    The longest text that it allows fits into `max_tokens`, at a token a character: an exact text gives way before the
+    reason is shorter than `MIN_REASON`, a choice and a number cannot.
     """
-    room = max_tokens - form.longest - FRAME
+    answer = form.value_schema
+    if "maxLength" in answer:
+        answer = {**answer, "maxLength": max(1, min(answer["maxLength"], max_tokens - FRAME - MIN_REASON))}
+    room = max_tokens - answer.get("maxLength", form.longest) - FRAME
     reason = {"type": "string", "minLength": 1, "maxLength": max(MIN_REASON, min(REASON, room))}
-    properties = {"reason": reason, "answer": form.value_schema}
+    properties = {"reason": reason, "answer": answer}
     return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
 
 

@@ -10,8 +10,8 @@ from prefect_ray.task_runners import PrefectRayFuture
 
 from blocks.documents import open_record
 from tasks.collect.agents import AgentKey, watch_agents
-from tasks.collect.inbox import INBOX, AgentExited, CancelAsked, from_record
-from tasks.council.evaluation.arms import bare_calls
+from tasks.collect.inbox import INBOX, AgentExited, CancelAsked, wishes
+from tasks.council.evaluation.answered import bare_calls
 from tasks.deliberations.plan import plan_of, servers_of
 from tasks.stages.assignment import Assignment, assign
 
@@ -34,7 +34,7 @@ async def all_ended(deliberation_id: str, agents: Agents) -> bool:
     record, inbox = await open_record(), asyncio.Queue[Any](INBOX)
     at_work = set(agents)
     await record.statuses.merge(deliberation_id, {"cancel_requested": False})  # what was asked before is over
-    async with watch_agents(agents, inbox), from_record(record, deliberation_id, inbox):
+    async with watch_agents(agents, inbox), wishes(record, deliberation_id, inbox):
         while at_work:
             news = await inbox.get()
             if isinstance(news, Exception):

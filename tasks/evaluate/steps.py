@@ -20,7 +20,9 @@ from blocks.record.events import Record
 from tasks.artifacts.keys import artifact_key
 from tasks.council.decisions import ItemResult
 from tasks.council.engines import SIMULATOR
-from tasks.council.evaluation.arms import Answered, Evaluation, Scoresheet, bare_answers, reached, texts_of
+from tasks.council.evaluation.answered import Answered, bare_answers
+from tasks.council.evaluation.arms import Evaluation, Scoresheet, reached
+from tasks.council.evaluation.readings import texts_of
 from tasks.council.evaluation.report import arm_table, report
 from tasks.council.exceptions import InvalidRequest
 from tasks.council.models import Deliberation, Item, Status, check_id
@@ -62,17 +64,22 @@ def _size(questions: QuestionFile) -> int:
 
 async def is_answered(deliberation_id: str, state: State[Any]) -> bool:
     """Whether the deliberation came to its end, or False where it was cancelled. Raises what ended it otherwise."""
-    finished = await (await open_record()).last(subjects.finished(deliberation_id))
-    if finished is None:
+    ended = await _end_of(deliberation_id)
+    if ended is None:
         await state.aresult()
         raise RuntimeError(f"the deliberation ended without a result: {state.message}")
-    return Status(finished.body["status"]) is not Status.CANCELLED
+    return ended is not Status.CANCELLED
 
 
 async def was_cancelled(deliberation_id: str) -> bool:
     """Whether a deliberation ended by a cancel."""
+    return await _end_of(deliberation_id) is Status.CANCELLED
+
+
+async def _end_of(deliberation_id: str) -> Status | None:
+    """How a deliberation ended; None for one that has not."""
     finished = await (await open_record()).last(subjects.finished(deliberation_id))
-    return finished is not None and Status(finished.body["status"]) is Status.CANCELLED
+    return Status(finished.body["status"]) if finished else None
 
 
 @task(name="score", retries=0, cache_policy=NO_CACHE, persist_result=False)

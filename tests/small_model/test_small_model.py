@@ -53,11 +53,7 @@ async def asked(home: dict[str, str], *arguments: str) -> tuple[Ended, dict[str,
 
 
 async def test_twenty_questions_are_answered_so_that_they_can_be_read(home: dict[str, str]) -> None:
-    """By the council, alone, and in waves.
-
-    Of 800 closed answers to all 200 questions 798 could be read (docs/evaluate.md). At 99 of 100, which is the floor
-    there, four of these 90 are lost one time in 74, so that is what fails here; of ballots 95 of 100 is the floor.
-    """
+    """By the council, alone, and in waves: closed answers at least 99 of 100, ballots at least 95."""
     ended, found = await asked(home, "evaluate", str(QUESTIONS), "--council", "questions")
     readings = found["readings"]
     print({arm["arm"]: (arm["accuracy"]["count"], arm["accuracy"]["of"]) for arm in found["arms"]}, readings)
@@ -67,8 +63,8 @@ async def test_twenty_questions_are_answered_so_that_they_can_be_read(home: dict
         *("bare", "bare-5", "single", "majority", "rank", "synthesize", "escalate")
     ]
     assert readings["proposals"]["of"] == 90
-    assert readings["proposals"]["of"] - readings["proposals"]["count"] <= 3
-    assert readings["bare"]["of"] - readings["bare"]["count"] <= 3
+    assert readings["proposals"]["value"] >= 0.99
+    assert readings["bare"]["value"] >= 0.99
     assert readings["ballots"]["value"] >= 0.95
     assert found["problems"] == []
 

@@ -19,10 +19,9 @@ from typing import Literal, NamedTuple, get_args
 
 from tasks.council.answer import Answer
 from tasks.council.base import Frozen, Name
-from tasks.council.closed_answers import AnswerFormat, answer_of
-from tasks.council.council import CouncilSpec, Member
 from tasks.council.decisions import ItemResult
 from tasks.council.engines import engine_of
+from tasks.council.evaluation.answered import Answered, whole_text
 from tasks.council.evaluation.figures import (
     PairedDifference,
     Share,
@@ -32,12 +31,20 @@ from tasks.council.evaluation.figures import (
     share,
 )
 from tasks.council.evaluation.questions import Verdict
-from tasks.council.models import Deliberation, MemberStatus, Status
+from tasks.council.evaluation.readings import (
+    BallotsBeside,
+    Judged,
+    Readings,
+    beside,
+    count_readable,
+    first_by_ballots,
+    judged_of,
+)
+from tasks.council.models import Deliberation, Status
 from tasks.council.progress.item import ENDED_EARLY, ItemProgress
 from tasks.council.proposal import Usage
-from tasks.council.stages import BARE, PROPOSE, SYNTHESIZE
+from tasks.council.stages import PROPOSE, SYNTHESIZE
 from tasks.council.voting.majority import majority
-from tasks.council.voting.tally import tally
 
 Arm = Literal["bare", "bare-5", "single", "majority", "rank", "synthesize", "escalate"]
 ARMS: tuple[Arm, ...] = get_args(Arm)
@@ -46,22 +53,6 @@ RIVALS: tuple[Arm, ...] = ("bare", "bare-5", "escalate")
 
 MAX_PROBLEMS = 20
 """Problems of checks that an evaluation lists; all are counted."""
-
-
-BARE_CALLS = 5
-"""Plain calls for each question."""
-
-
-class Answered(NamedTuple):
-    """One question as it was answered: by the council, alone, and by the council in waves.
-
-    `bare` are the plain calls in their order, None where one has no answer; empty where none was made.
-    """
-
-    progress: ItemProgress
-    result: ItemResult | None
-    bare: Sequence[Answer | None] = ()
-    escalated: tuple[ItemProgress, ItemResult | None] | None = None
 
 
 class Reached(NamedTuple):
@@ -105,30 +96,6 @@ class ArmFigures(Frozen):
     latency_p95_ms: float | None
 
 
-class Readings(Frozen):
-    """How many closed answers could be read, of the council's first proposals and of plain calls, and how many ballots.
-
-    A call that failed has none that can be read.
-    """
-
-    proposals: Share | None
-    bare: Share | None
-    ballots: Share | None
-
-
-class BallotsBeside(Frozen):
-    """What ballots put first, over the `questions` where some were counted, beside what costs nothing.
-
-    `lot` is the share of right proposals among those that were judged, which is what drawing one gives on average;
-    `shown_first` the share of ballots that showed a right one first.
-    """
-
-    questions: int
-    ballots: Share
-    lot: float
-    shown_first: float
-
-
 class Evaluation(Frozen):
     """The arms side by side; `undecided` questions have no decision, `degraded` ones missed an answer of a member."""
 
@@ -145,17 +112,6 @@ class Evaluation(Frozen):
     problems: tuple[str, ...]
     readings: Readings | None = None
     ballots_beside: BallotsBeside | None = None
-
-
-def bare_calls(council: CouncilSpec) -> list[tuple[Member, str]]:
-    """The plain calls of a question: which member's model is asked, in turn, and the stage that it is on record as."""
-    members = council.members
-    return [(members[call % len(members)], f"{BARE}-{call // len(members)}") for call in range(BARE_CALLS)]
-
-
-def bare_answers(council: CouncilSpec, answers: Mapping[str, Mapping[str, Answer]]) -> tuple[Answer | None, ...]:
-    """Those calls' answers on the record, by stage and member; None for one that was lost, or came too late."""
-    return tuple(answers.get(stage, {}).get(member.agent_id) for member, stage in bare_calls(council))
 
 
 def reached(answered: Answered, number: int) -> dict[Arm, Reached]:
@@ -182,7 +138,7 @@ def _council_arms(progress: ItemProgress, result: ItemResult | None, number: int
     members = progress.plan.council.members
     alone = progress.first.get(members[number % len(members)].agent_id)
     decided = _decided(result)
-    arms: dict[Arm, Reached] = {"single": Reached(_text(alone), *_spent([[alone] if alone else []]))}
+    arms: dict[Arm, Reached] = {"single": Reached(whole_text(alone), *_spent([[alone] if alone else []]))}
     if progress.item.answer_format:
         arms["majority"] = Reached(_most_voted(progress) if decided else None, *_spent([progress.first.values()]))
     ranked = _best_by_ballots(progress, decided) if decided else None
@@ -199,9 +155,9 @@ def _plain_arms(bare: Sequence[Answer | None], progress: ItemProgress, number: i
         return {}
     first = number % min(len(bare), len(progress.plan.council.members))  # the call of the member whose turn it is
     turn = [bare[(first + place) % len(bare)] for place in range(len(bare))]
-    arms: dict[Arm, Reached] = {"bare": Reached(_text(turn[0]), *_spent([[turn[0]] if turn[0] else []]))}
+    arms: dict[Arm, Reached] = {"bare": Reached(whole_text(turn[0]), *_spent([[turn[0]] if turn[0] else []]))}
     if form := progress.item.answer_format:
-        texts = {str(place): text for place, answer in enumerate(turn) if (text := _text(answer)) is not None}
+        texts = {str(place): text for place, answer in enumerate(turn) if (text := whole_text(answer)) is not None}
         vote = majority(list(texts), texts, form)
         made = [answer for answer in turn if answer]
         arms["bare-5"] = Reached(texts[vote.winner_id] if vote else None, *_spent([made]))
@@ -210,10 +166,9 @@ def _plain_arms(bare: Sequence[Answer | None], progress: ItemProgress, number: i
 
 def _best_by_ballots(progress: ItemProgress, decided: ItemResult) -> str:
     """The text that ballots put first; where none was counted the one that stands first without them."""
-    ballots, candidates = progress.ballots(), progress.candidates()
-    if not ballots:
+    if not progress.ballots():
         return decided.results[0].proposal.content
-    first = progress.standing()[tally(candidates, ballots, progress.plan.council.tally).order[0]].proposal
+    first = progress.standing()[first_by_ballots(progress)].proposal
     assert first is not None
     return first.content
 
@@ -252,10 +207,10 @@ class Scoresheet:
 
     def look_at(self, answered: Answered, verdicts: Mapping[str, Verdict]) -> None:
         """Count what could be read of a question's answers, and what its ballots are worth."""
-        for kind, (readable, made) in _readable(answered).items():
+        for kind, (readable, made) in count_readable(answered).items():
             before = self.read.get(kind, (0, 0))
             self.read[kind] = (before[0] + readable, before[1] + made)
-        if judged := _judged(answered.progress, verdicts):
+        if judged := judged_of(answered.progress, verdicts):
             self.judged.append(judged)
 
     def evaluation(self, plan: Deliberation) -> Evaluation:
@@ -280,65 +235,8 @@ class Scoresheet:
             readings=Readings(
                 **{kind: share(*self.read.get(kind, (0, 0))) for kind in ("proposals", "bare", "ballots")},
             ),
-            ballots_beside=_beside(self.judged),
+            ballots_beside=beside(self.judged),
         )
-
-
-class Judged(NamedTuple):
-    """Of a question with ballots: whether the ballots' first is right, and shares of right ones from 0 to 1."""
-
-    right: bool
-    lot: float
-    shown_first: float
-
-
-def texts_of(answered: Answered) -> list[str]:
-    """The texts that were judged, whose verdicts `Scoresheet.look_at` needs beside those of the arms."""
-    if not answered.progress.ballots():
-        return []
-    standing = answered.progress.standing().values()
-    return [answer.proposal.content for answer in standing if answer.proposal]
-
-
-def _judged(progress: ItemProgress, verdicts: Mapping[str, Verdict]) -> Judged | None:
-    ballots = progress.ballots()
-    if not ballots:
-        return None
-    texts = {author: answer.proposal.content for author, answer in progress.standing().items() if answer.proposal}
-    right = {author: verdicts[text].right for author, text in texts.items()}
-    first = tally(progress.candidates(), ballots, progress.plan.council.tally).order[0]
-    shown = [right.get(ballot.shown[0], False) for ballot in ballots]
-    return Judged(right[first], sum(right.values()) / len(right), sum(shown) / len(shown))
-
-
-def _beside(judged: Sequence[Judged]) -> BallotsBeside | None:
-    right = share(sum(one.right for one in judged), len(judged))
-    if right is None:
-        return None
-    lot = sum(one.lot for one in judged) / len(judged)
-    return BallotsBeside(
-        questions=len(judged),
-        ballots=right,
-        lot=lot,
-        shown_first=sum(one.shown_first for one in judged) / len(judged),
-    )
-
-
-def _readable(answered: Answered) -> dict[str, tuple[int, int]]:
-    """How many could be read, of how many: closed proposals, plain calls for closed answers, and ballots."""
-    progress, form = answered.progress, answered.progress.item.answer_format
-    read: dict[str, tuple[int, int]] = {}
-    if form:
-        read["proposals"] = _count([_text(answer) for answer in progress.first.values()], form)
-        read["bare"] = _count([_text(answer) for answer in answered.bare], form)
-    given = progress.answers.get(progress.last_review() or "", {}).values()
-    awaited = [answer for answer in given if answer.error_type != ENDED_EARLY]
-    read["ballots"] = (sum(answer.ballot is not None for answer in awaited), len(awaited))
-    return read
-
-
-def _count(texts: Sequence[str | None], form: AnswerFormat) -> tuple[int, int]:
-    return sum(text is not None and answer_of(text, form) is not None for text in texts), len(texts)
 
 
 def _figures(arm: Arm, by_arm: Mapping[Arm, Mapping[str, Score]], questions: int) -> ArmFigures:
@@ -369,17 +267,11 @@ def _versus(mine: Mapping[str, Score], other: Mapping[str, Score]) -> PairedDiff
     return paired_difference(gained, lost, len(both))
 
 
-def _text(answer: Answer | None) -> str | None:
-    """The text of an answer that counts."""
-    whole = answer is not None and answer.status is MemberStatus.OK and answer.proposal
-    return whole.content if whole else None
-
-
 def _most_voted(progress: ItemProgress) -> str | None:
     """Of the first proposals the best with the answer that most of them give."""
     first = ItemProgress.read(progress.plan, progress.item, {PROPOSE: progress.first})
     vote = first.majority()
-    return _text(progress.first[vote.winner_id]) if vote else None
+    return whole_text(progress.first[vote.winner_id]) if vote else None
 
 
 def _spent(stages: Iterable[Iterable[Answer]]) -> tuple[Usage, int]:

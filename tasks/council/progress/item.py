@@ -109,7 +109,7 @@ class ItemProgress:
         """The answers to the first stage, by member; of waves to all of them but the second sample."""
         merged: dict[str, Answer] = {}
         for stage, given in self.answers.items():
-            if kind_of(stage) == PROPOSAL and (stage != SECOND_SAMPLE or not self.plan.escalates):
+            if kind_of(stage) == PROPOSAL and stage != SECOND_SAMPLE:
                 merged |= given
         return merged
 

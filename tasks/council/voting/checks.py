@@ -87,15 +87,17 @@ def score_proposal(proposal: Proposal, item: Item, wanted: Words | None = None) 
 
 
 def alike(one: str, other: str, task: str) -> bool:
-    """Whether two answers to a task have at least three quarters of their tokens in common (Jaccard), and the same
-    words that turn a sentence round.
+    """Whether two answers share three quarters of their tokens (Jaccard), and all words that turn a sentence round.
 
     The task's own words tell nothing, and are left out; texts without others are not alike. Signs count as words do:
     in code one of them may be the difference.
     """
+    first, second = (_tokens(text[:MAX_COMPARED]) for text in (one, other))
+    if first & TURNING != second & TURNING:
+        return False
     known = _tokens(task)
-    first, second = (_tokens(text[:MAX_COMPARED]) - known for text in (one, other))
-    if not first or not second or first & TURNING != second & TURNING:
+    first, second = first - known, second - known
+    if not first or not second:
         return False
     return 4 * len(first & second) >= 3 * len(first | second)
 

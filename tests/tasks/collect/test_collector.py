@@ -157,3 +157,32 @@ def test_a_call_that_nobody_waits_for_any_more_is_not_made(world: Callable[..., 
     one.interrupt(2.0)
     one.finish()
     assert one.server.repeated == []
+
+
+def test_what_stands_under_a_stage_that_the_plan_has_not_is_passed_over(world: Callable[..., World]) -> None:
+    """An evaluation's plain calls do, and a later version's stages may, in whatever form."""
+    one = world(strategy="propose")
+    one.begin()
+    for stage in ("bare-0", "of-a-later-version"):
+        subject = f"answers.{one.id}.i0.{stage}.m1"
+        one.run(one.record.publish_final(subject, f"{one.id}:{stage}", "answer", {"form": "another"}))
+    for _ in range(3):
+        one.answer(0, "ok")
+    (decision,) = decisions(one).values()
+    assert (decision["status"], decision["received_count"]) == ("COMPLETED", 3)
+
+
+def test_an_answer_that_is_not_its_subject_s_ends_the_run_and_decides_nothing(world: Callable[..., World]) -> None:
+    """Who may write under one name cannot answer under another."""
+    from blocks.exceptions import RecordUnreadable
+
+    one = world(strategy="propose")
+    one.begin()
+    one.answer(0, "ok")
+    ((_, body),) = one.stored(f"answers.{one.id}.>")
+    other = "m3" if body["agent_id"] != "m3" else "m2"
+    subject = f"answers.{one.id}.i0.propose-0.{other}"
+    one.run(one.record.publish_final(subject, f"{one.id}:forged", "answer", body))
+    one.wait(1)
+    assert isinstance(one.runs[0].collecting.exception(), RecordUnreadable)
+    assert decisions(one) == {}

@@ -240,6 +240,12 @@ def test_which_closed_answer_is_given_changes_no_score() -> None:
     assert len({total(score_proposal(proposal, item)) for proposal in proposals}) == 1
 
 
+def test_a_word_that_turns_a_sentence_counts_also_where_the_task_has_it() -> None:
+    """Whoever asks "or not?" is answered with or without it."""
+    yes, no = "Use Redis here, since it is fast.", "Do not use Redis here, since it is fast."
+    assert not alike(yes, no, "Do we use Redis or not?")
+
+
 @pytest.mark.parametrize(
     ("one", "other", "same"),
     [

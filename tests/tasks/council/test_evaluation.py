@@ -1,8 +1,9 @@
-"""Questions and their checks, the four arms, and what their scores come to."""
+"""Questions and their checks, the arms, and what their scores come to."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from fractions import Fraction
 from math import comb
@@ -15,9 +16,11 @@ from hypothesis import strategies as st
 from tasks.council.answer import Answer
 from tasks.council.council import CouncilSpec
 from tasks.council.decisions import ItemResult
-from tasks.council.evaluation.arms import Answered, Arm, Reached, Scoresheet, reached
+from tasks.council.evaluation.answered import Answered, bare_answers, bare_calls
+from tasks.council.evaluation.arms import Arm, Reached, Scoresheet, reached
 from tasks.council.evaluation.figures import median, paired_difference, percentile_95, share, sign_test
 from tasks.council.evaluation.questions import Question, Verdict, read_questions
+from tasks.council.evaluation.readings import texts_of
 from tasks.council.evaluation.report import figures, notes, report
 from tasks.council.exceptions import InvalidRequest
 from tasks.council.models import Deliberation, DeliberationRequest, MemberStatus, Status
@@ -410,6 +413,64 @@ def test_who_is_not_waited_for_makes_no_stage_longer_and_a_late_one_does() -> No
     late = {"status": MemberStatus.TIMEOUT, "error": "no answer within the deadline"}
     waited = (*BALLOTS[:2], answer("review-0", "m3", ms=2000, **late))
     assert arms_of(plan(), *PROPOSALS, *waited)[1]["rank"].duration_ms == 300 + 2000
+
+
+# --- rivals ---------------------------------------------------------------------------------------
+
+
+def plain(*texts: str | None) -> list[Answer | None]:
+    """Plain calls in their order; None is one that was lost."""
+    return [text and answer("bare-0", "m1", text, ms=50, tokens=5) for text in texts]  # type: ignore[misc]
+
+
+def answered(*answers: Answer, bare: Sequence[Answer | None] = (), escalated: Any = None) -> Answered:
+    """A question as the record has it."""
+    result, _ = arms_of(plan(), *answers)
+    read: dict[str, dict[str, Answer]] = {}
+    for one in answers:
+        read.setdefault(one.stage, {})[one.agent_id] = one
+    return Answered(ItemProgress.read(plan(), plan().agenda[0], read), result, bare, escalated)
+
+
+def test_plain_calls_are_asked_of_the_members_in_turn_and_five_of_them_vote() -> None:
+    """A council of three is asked in two stages; the call of a question is that of the member whose turn it is."""
+    calls = [(member.agent_id, stage) for member, stage in bare_calls(plan().council)]
+    assert calls == [("m1", "bare-0"), ("m2", "bare-0"), ("m3", "bare-0"), ("m1", "bare-1"), ("m2", "bare-1")]
+    asked = answered(*PROPOSALS, bare=plain("ANSWER: 1", "ANSWER: 2", "ANSWER: 3", "ANSWER: 3", "ANSWER: 2"))
+    said = [reached(asked, number)["bare"].text for number in range(6)]
+    assert said == [f"ANSWER: {number}" for number in (1, 2, 3, 1, 2, 3)]
+    votes = [reached(asked, number)["bare-5"].text for number in range(3)]
+    assert votes == ["ANSWER: 2", "ANSWER: 2", "ANSWER: 3"], "a tie goes to the first from that call on"
+    assert reached(asked, 0)["bare-5"][1:] == (Usage(prompt_tokens=5, completion_tokens=25), 50)
+
+
+def test_a_plain_call_that_was_lost_is_no_answer_and_wrong() -> None:
+    """It is not left out, else accuracy would rise by what was lost; without rivals there is no such arm."""
+    asked = answered(*PROPOSALS, bare=plain(None, None, None, None, None))
+    arms = reached(asked, 0)
+    assert (arms["bare"].text, arms["bare-5"].text) == (None, None)
+    assert not {"bare", "bare-5", "escalate"} & set(reached(answered(*PROPOSALS), 0))
+    assert bare_answers(plan().council, {}) == (None,) * 5
+
+
+def test_what_ballots_put_first_is_told_beside_a_lot_and_beside_what_was_shown_first() -> None:
+    """And how much could be read: of three proposals one cannot, of five plain calls four can, of three ballots two."""
+    cut = answer("review-0", "m3", status=MemberStatus.INVALID, error="no ballot", error_type="InvalidBallot")
+    proposals = (*PROPOSALS[:2], answer("propose-0", "m3", "I do not know"))
+    ballots = (ballot("m1", "m2", "m3"), ballot("m2", "m3", "m1"), cut)
+    asked = answered(*proposals, *ballots, bare=plain("ANSWER: 1", "ANSWER: 2", None, "ANSWER: 3", "ANSWER: 2"))
+    made, right = Scoresheet(), "Two.\nANSWER: 2"
+    verdicts = {text: Verdict(text == right) for text in texts_of(asked)}
+    assert len(verdicts) == 3
+    made.look_at(asked, verdicts)
+    found = made.evaluation(plan())
+    assert found.readings is not None and found.ballots_beside is not None
+    read = (found.readings.proposals, found.readings.bare, found.readings.ballots)
+    assert [(one.count, one.of) for one in read if one] == [(2, 3), (4, 5), (2, 3)]
+    assert found.ballots_beside.questions == 1
+    assert found.ballots_beside.ballots.count == 1, "m2 has the best share of those that it was compared with"
+    assert found.ballots_beside.lot == pytest.approx(1 / 3)
+    assert found.ballots_beside.shown_first == pytest.approx(1 / 2)
 
 
 # --- side by side ---------------------------------------------------------------------------------

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import random
-import time
 from dataclasses import replace
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.council.voting.ballots import sheets
 from tasks.council.voting.deciding import FOLLOW, Case
 from tasks.council.voting.election import Ballot, Candidate
-from tasks.council.voting.firmness import MAX_CONTESTED, MAX_LOOKED_AT, Firmness, firmness_of
+from tasks.council.voting.firmness import MAX_LOOKED_AT, Firmness, firmness_of
 from tasks.council.voting.rules.registry import RULES
 from tasks.council.voting.tally import tally
 from tasks.council.voting.worth import worth_of
@@ -175,23 +172,3 @@ def test_ballots_that_follow_the_order_do_not_decide() -> None:
     tied = replace(case, answers={**answers, "d": None}).ruling()
     assert tied.vote is not None
     assert (tied.order[0], tied.vote.tied, tied.vote.by) == ("a", True, "checks")
-
-
-def test_the_time_of_firmness(capsys: pytest.CaptureFixture[str]) -> None:
-    """Printed and not asserted, CPU time; the last is of a closed task that ballots decide against the vote."""
-    lots = random.Random(1)
-    for count in (3, 7, MAX_CONTESTED, 15, MAX_LOOKED_AT):
-        ids = [f"m{number:03d}" for number in range(count)]
-        drawn = sheets(ids, ids, "salt").values()
-        by_lot = tuple(vote(one.voter, lots.sample(one.authors, len(one.authors)), one.authors) for one in drawn)
-        alike = tuple(vote(one.voter, sorted(one.authors), one.authors) for one in drawn)
-        answers: Answers = {one: "yes" if number == 0 else "no" for number, one in enumerate(ids)}
-        every = {"open": Case(tuple(standing(ids)), by_lot, None, "borda", 1)}
-        every["vote"] = replace(every["open"], answers=answers, ballots=())
-        every["against"] = replace(every["open"], answers=answers, ballots=alike)
-        for name, case in every.items():
-            start = time.process_time()
-            firmness(case)
-            took = time.process_time() - start
-            with capsys.disabled():
-                print(f"\nfirmness of {count}, {name}: {took * 1000:.2f} ms", end="")

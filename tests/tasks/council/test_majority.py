@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from tasks.council.closed_answers import (
+    FRAME,
     MIN_REASON,
     AnswerFormat,
     Choice,
@@ -208,10 +209,13 @@ def test_a_structured_answer_is_written_out_as_a_text_with_its_line(text: str, f
 @pytest.mark.parametrize("form", [YES_NO, Number(), TextExact(), Choice(options=("a", "b" * 900))])
 @pytest.mark.parametrize("max_tokens", [64, 400, 2048])
 def test_the_longest_answer_that_a_schema_allows_fits_into_the_limit(form: Form, max_tokens: int) -> None:
-    """At a token a character, where the limit leaves room for a reason at all."""
-    reason = answer_schema(form, max_tokens)["properties"]["reason"]["maxLength"]
-    longest = len(json.dumps({"reason": "x" * reason, "answer": "x" * form.longest}, separators=(",", ":")))
-    assert longest <= max_tokens or reason == MIN_REASON
+    """At a token a character; options and numbers cannot give way, where the limit is below them."""
+    properties = answer_schema(form, max_tokens)["properties"]
+    reason, answer = properties["reason"]["maxLength"], properties["answer"].get("maxLength", form.longest)
+    longest = len(json.dumps({"reason": "x" * reason, "answer": "x" * answer}, separators=(",", ":")))
+    has_room = not isinstance(form, Choice | Number) or form.longest + MIN_REASON + FRAME <= max_tokens
+    assert longest <= max_tokens or not has_room
+    assert has_room or reason == MIN_REASON
     assert list(answer_schema(form, max_tokens)["properties"]) == ["reason", "answer"]
 
 
