@@ -22,7 +22,7 @@ async def with_agents(flow: Flow[Any, Any]) -> Flow[Any, Any]:
     """The flow on the block's task runner, where many run on one loop: the block is awaited, and holds up nobody.
 
     It is a copy of the object: Prefect's `with_options` makes the schema of the parameters anew, which takes our nested
-    forms 50 to 80 ms of processor, in every run. A flow without agents is left as it is.
+    forms 50 ms of processor, in every run. A flow without agents is left as it is.
 
     Raises BlockMissing, BlockUnusable and PrefectUnavailable.
     """
