@@ -8,19 +8,12 @@ host, the command line, or a lone task) closes all of them when it ends.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Hashable
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
-import httpx
-
 from blocks.background import cancel_and_wait
-from blocks.exceptions import PrefectRefused, PrefectUnavailable
-from blocks.urls import without_credentials
-
-PREFECT_S = 20.0
-"""How long Prefect's server may take to answer the first question of a process."""
 
 T = TypeVar("T")
 
@@ -56,43 +49,6 @@ async def connections() -> AsyncGenerator[None, None]:
         if pool.scopes == 0:
             _pools.pop(asyncio.get_running_loop(), None)
             await pool.close()
-
-
-@asynccontextmanager
-async def prefect_clients() -> AsyncGenerator[None, None]:
-    """Keep one Prefect API client of each kind open: without, every flow run builds its own, 0.1 s each.
-
-    Raises PrefectUnavailable where no server answers within `PREFECT_S`, and PrefectRefused.
-    """
-    from prefect.context import AsyncClientContext, SyncClientContext
-
-    async with AsyncExitStack() as clients:
-        with prefect_named():
-            async with asyncio.timeout(PREFECT_S):
-                await clients.enter_async_context(AsyncClientContext.get_or_create())
-            clients.enter_context(SyncClientContext.get_or_create())
-        yield
-
-
-@contextmanager
-def prefect_named() -> Generator[None, None, None]:
-    """Raise PrefectUnavailable or PrefectRefused, which say where Prefect is, in place of what its client raises."""
-    from prefect.settings import PREFECT_API_URL
-
-    try:
-        yield
-    except httpx.HTTPStatusError as error:
-        if error.response.status_code not in (401, 403):
-            raise
-        where = without_credentials(PREFECT_API_URL.value() or "")
-        raise PrefectRefused(
-            f"Prefect's server at {where} refuses our key (PREFECT_API_AUTH_STRING): {error.response.status_code}"
-        ) from error
-    except (httpx.TransportError, TimeoutError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not isinstance(error.__cause__, httpx.TransportError):
-            raise
-        url = without_credentials(PREFECT_API_URL.value() or "")
-        raise PrefectUnavailable(f"Prefect's server at {url} (PREFECT_API_URL) does not answer") from error
 
 
 async def shared(key: Hashable, connect: Callable[[], Awaitable[tuple[T, Close]]]) -> T:

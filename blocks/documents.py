@@ -20,11 +20,12 @@ from prefect.exceptions import ObjectNotFound
 from pydantic import ValidationError
 
 from blocks import names
-from blocks.connections import Close, prefect_named, shared
+from blocks.connections import Close, shared
 from blocks.council import Council
 from blocks.exceptions import BlockMissing, BlockUnusable
 from blocks.jetstream import JetStream
 from blocks.ownership import check, other_prefixes
+from blocks.prefect_api import prefect_named
 from blocks.record.events import Record
 from blocks.record.leases import Leases
 from tasks.council.problems import first_problem

@@ -11,8 +11,8 @@ from prefect.client.schemas.actions import VariableCreate, VariableUpdate
 from prefect.exceptions import ObjectAlreadyExists
 
 from blocks import names
-from blocks.connections import prefect_named
 from blocks.exceptions import OtherInstallation
+from blocks.prefect_api import prefect_named
 from blocks.record.events import Record
 from blocks.record.installation import read_again
 

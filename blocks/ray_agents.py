@@ -14,8 +14,9 @@ from prefect_ray.task_runners import PrefectRayFuture
 from pydantic import Field
 
 from blocks import names
-from blocks.connections import connections, prefect_clients
+from blocks.connections import connections
 from blocks.exceptions import AgentsUnavailable
+from blocks.prefect_api import prefect_clients
 from blocks.warm import exceptions as warm_exceptions
 from blocks.warm import runner as warm_runner
 from blocks.warm.runner import WarmFuture, WarmRayTaskRunner

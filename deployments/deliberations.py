@@ -12,7 +12,7 @@ from tasks.council.exceptions import InvalidRequest
 from tasks.council.models import check_id
 from tasks.council.voting.rules.registry import rule_named
 from tasks.council.voting.tally import Tally
-from tasks.deliberations.plan import plan_of
+from tasks.deliberations.read import plan_of
 from tasks.deliberations.result import result_of, retallied
 from tasks.deliberations.watch import Watcher, end_of, watching
 

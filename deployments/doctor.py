@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 import httpx
 
-from blocks.connections import connections, prefect_clients
+from blocks.connections import connections
 from blocks.documents import fresh
+from blocks.prefect_api import prefect_clients
 from blocks.vllm_server import VLLM
 from deployments.ownership import own_record
 from deployments.settings import Settings

@@ -16,9 +16,10 @@ from rich.table import Table
 from rich.text import Text
 
 from blocks.background import background
-from blocks.connections import connections, prefect_clients, prefect_named
+from blocks.connections import connections
 from blocks.documents import open_record
 from blocks.names import tag_of
+from blocks.prefect_api import prefect_clients, prefect_named
 from blocks.task_runner import with_agents
 from deployments.local_run import Starts, begun, cancellable, planned
 from deployments.terminal import stderr

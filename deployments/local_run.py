@@ -13,10 +13,11 @@ from prefect import tags
 from prefect.client.schemas.objects import State
 
 from blocks.background import background
-from blocks.connections import connections, prefect_clients, prefect_named
+from blocks.connections import connections
 from blocks.documents import open_record
 from blocks.exceptions import NotDecided, PrefectUnavailable
 from blocks.names import tag_of
+from blocks.prefect_api import prefect_clients, prefect_named
 from blocks.record import subjects
 from blocks.record.envelope import Body
 from blocks.record.events import Record

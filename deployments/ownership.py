@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from blocks.connections import prefect_named
 from blocks.documents import fresh
 from blocks.exceptions import BlockMissing
 from blocks.jetstream import JetStream
+from blocks.prefect_api import prefect_named
 from blocks.record.events import Record
 from deployments.settings import Settings
 

@@ -150,8 +150,9 @@ def stack() -> Generator[Any, None, None]:
 @pytest_asyncio.fixture(scope="session")
 async def connected(stack: Any) -> AsyncGenerator[Any, None]:
     """The stack furnished with blocks and agent hosts, and this loop's connections open: gives the record."""
-    from blocks.connections import connections, prefect_clients
+    from blocks.connections import connections
     from blocks.documents import open_record
+    from blocks.prefect_api import prefect_clients
     from deployments.provisioning.blocks import provision
     from deployments.settings import load_settings
 

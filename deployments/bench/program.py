@@ -59,7 +59,8 @@ def run(options: Options, say: Say) -> Report:
 async def _measure(found: StackStatus, settings: Settings, options: Options, say: Say) -> Report:
     from prefect.settings import PREFECT_API_URL
 
-    from blocks.connections import connections, prefect_clients
+    from blocks.connections import connections
+    from blocks.prefect_api import prefect_clients
     from deployments.bench.peers.peer import Bench
     from deployments.bench.workload import ModelServer
     from deployments.provisioning.blocks import provision

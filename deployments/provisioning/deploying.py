@@ -21,9 +21,9 @@ from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolCreate
 from prefect.exceptions import ObjectAlreadyExists
 from pydantic import BaseModel, ValidationError
 
-from blocks.connections import prefect_named
 from blocks.exceptions import ConclaveError
 from blocks.names import stored, tag_of
+from blocks.prefect_api import prefect_named
 from deployments.provisioning.edits import Standing, keep_edits, standing, tagged, with_edits
 from deployments.worker import ConclaveWorker
 

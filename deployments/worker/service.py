@@ -16,11 +16,12 @@ from typing import Any
 import httpx
 
 from blocks.background import background
-from blocks.connections import connections, prefect_clients
+from blocks.connections import connections
 from blocks.documents import open_leases, open_record
 from blocks.exceptions import ConclaveError, OtherInstallation, RecordError, RecordUnavailable
 from blocks.names import carrying
 from blocks.ownership import check_same, claim
+from blocks.prefect_api import prefect_clients
 from blocks.record.events import Record
 from blocks.record.installation import note_pool
 from blocks.record.queue import LANES, PRESENCE, Delivery, WorkQueue

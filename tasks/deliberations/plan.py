@@ -7,7 +7,6 @@ deliberation, first or again after a crash, works from the plan that stands, wha
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -28,15 +27,10 @@ from tasks.council.engines import UNKNOWN, engine_of
 from tasks.council.exceptions import InvalidRequest
 from tasks.council.models import Deliberation, DeliberationRequest, Status, check_id
 from tasks.deliberations.finish import begin_epoch
-from tasks.deliberations.read import taken
+from tasks.deliberations.read import keep_plan, taken
+from tasks.deliberations.submit import MAX_REQUEST_IN_STATUS
 
-KEPT_PLANS = 64
-KEPT_BYTES = 128 << 20
-"""Of all plans that a process keeps, as JSON; the newest is kept whatever it weighs."""
-MAX_REQUEST_IN_STATUS = 64 * 1024
 PROBE_S = 2.0
-
-_plans: OrderedDict[str, tuple[Deliberation, int]] = OrderedDict()
 
 
 class Server(NamedTuple):
@@ -81,16 +75,6 @@ class Session:
         return () if self.finished else self.plan.posts
 
 
-async def plan_of(record: Record, deliberation_id: str) -> Deliberation:
-    """The plan that stands on the record. Plans never change, so the last few are kept."""
-    if deliberation_id not in _plans:
-        event = await record.last(subjects.plan(deliberation_id), direct=False)
-        if event is None:
-            raise InvalidRequest("id", f"no deliberation {deliberation_id!r} is on the record")
-        _keep(Deliberation.from_record(event.body["plan"]))
-    return _plans[deliberation_id][0]
-
-
 async def council_spec(name: str) -> CouncilSpec:
     """The council as its block stands now. Raises InvalidRequest that lists the known ones."""
     try:
@@ -121,7 +105,7 @@ async def convene(
         return Session(plan, {}, started, finished=True)
     else:
         session = Session(plan, await servers_of(record, plan, must_exist=False), started)
-    _keep(session.plan)
+    keep_plan(session.plan)
     await _announce_start(record, session, request, run_url)
     return session
 
@@ -267,9 +251,3 @@ async def _set_status(
         present = await record.statuses.read(plan.id) or {}
         kept = {name: present[name] for name in ("counts", "started_at") if name in present}
         await record.statuses.merge(plan.id, {**status, **kept})
-
-
-def _keep(plan: Deliberation) -> None:
-    _plans[plan.id] = plan, len(plan.model_dump_json())
-    while len(_plans) > 1 and (len(_plans) > KEPT_PLANS or sum(size for _, size in _plans.values()) > KEPT_BYTES):
-        _plans.popitem(last=False)

@@ -2,15 +2,40 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 from blocks.record import subjects
 from blocks.record.envelope import Body, Event
 from blocks.record.events import Record
 from tasks.council.answer import Answer
 from tasks.council.exceptions import InvalidRequest
 from tasks.council.finished import Finished
-from tasks.council.models import Status
+from tasks.council.models import Deliberation, Status
 
+KEPT_PLANS = 64
+KEPT_BYTES = 128 << 20
+"""Of all plans that a process keeps, as JSON; the newest is kept whatever it weighs."""
 OF_START = ("council", "started_at", "flow_run_url")
+
+
+_plans: OrderedDict[str, tuple[Deliberation, int]] = OrderedDict()
+
+
+async def plan_of(record: Record, deliberation_id: str) -> Deliberation:
+    """The plan that stands on the record. Plans never change, so the last few are kept."""
+    if deliberation_id not in _plans:
+        event = await record.last(subjects.plan(deliberation_id), direct=False)
+        if event is None:
+            raise InvalidRequest("id", f"no deliberation {deliberation_id!r} is on the record")
+        keep_plan(Deliberation.from_record(event.body["plan"]))
+    return _plans[deliberation_id][0]
+
+
+def keep_plan(plan: Deliberation) -> None:
+    """Let `plan_of` find it without asking the record; plans never change."""
+    _plans[plan.id] = plan, len(plan.model_dump_json())
+    while len(_plans) > 1 and (len(_plans) > KEPT_PLANS or sum(size for _, size in _plans.values()) > KEPT_BYTES):
+        _plans.popitem(last=False)
 
 
 def answer_in(event: Event) -> Answer:

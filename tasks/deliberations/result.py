@@ -16,8 +16,7 @@ from tasks.council.progress.completion import Verdict
 from tasks.council.progress.item import ItemProgress
 from tasks.council.progress.result import item_result
 from tasks.council.voting.tally import Tally, tally
-from tasks.deliberations.plan import plan_of
-from tasks.deliberations.read import answers_of, status_of
+from tasks.deliberations.read import answers_of, plan_of, status_of
 
 STATUS_FIELDS = ("id", "status", "degraded", "council", "engine", "counts", "started_at", "completed_at", "duration_ms")
 

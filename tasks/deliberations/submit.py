@@ -21,11 +21,12 @@ from tasks.council.base import NAME_PATTERN, Frozen, Name
 from tasks.council.exceptions import InvalidRequest
 from tasks.council.models import DeliberationRequest, Status
 from tasks.council.problems import first_problem
-from tasks.deliberations.plan import MAX_REQUEST_IN_STATUS
 from tasks.deliberations.read import has_ended, require_same, status_of
 
 DELIBERATE = "flows.deliberate.deliberate"
 """Entrypoint of the flow; what a request runs is named as in prefect.yaml."""
+MAX_REQUEST_IN_STATUS = 64 * 1024
+"""Characters of a request that stands in the key of its deliberation; a larger one is stored apart."""
 Door = Literal["prefect", "gateway", "planning", "webhook", "housekeeping"]
 
 

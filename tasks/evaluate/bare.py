@@ -12,7 +12,8 @@ from blocks.documents import open_record
 from tasks.collect.agents import AgentKey, watch_agents
 from tasks.collect.inbox import INBOX, AgentExited, CancelAsked, wishes
 from tasks.council.evaluation.answered import bare_calls
-from tasks.deliberations.plan import plan_of, servers_of
+from tasks.deliberations.plan import servers_of
+from tasks.deliberations.read import plan_of
 from tasks.stages.assignment import Assignment, assign
 
 Agents = Mapping[AgentKey, PrefectRayFuture[Any]]

@@ -27,8 +27,7 @@ from tasks.council.evaluation.report import arm_table, report
 from tasks.council.exceptions import InvalidRequest
 from tasks.council.models import Deliberation, Item, Status, check_id
 from tasks.council.progress.item import ItemProgress
-from tasks.deliberations.plan import plan_of
-from tasks.deliberations.read import answers_of
+from tasks.deliberations.read import answers_of, plan_of
 from tasks.evaluate.question_files import QuestionFile
 
 OTHER_PARAMETERS = 4096

@@ -25,13 +25,13 @@ from prefect.states import Cancelled, Completed
 
 from blocks.documents import open_leases, open_record
 from blocks.exceptions import RecordUnreadable
-from blocks.jetstream import Retention
 from blocks.record import subjects
 from blocks.record.envelope import Body
 from blocks.record.events import Record
 from blocks.record.installation import pools, server_time
 from blocks.record.lease_keys import LEASE_S
 from blocks.record.queue import LANES, workers
+from blocks.record.server import Retention
 from tasks.collect.end import end
 from tasks.collect.states import ended_state, wants_end
 from tasks.council.exceptions import InvalidRequest

@@ -19,13 +19,14 @@ from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_run_logger
 
 from blocks.documents import fresh, open_record
-from blocks.jetstream import JetStream, Retention
+from blocks.jetstream import JetStream
 from blocks.names import tag_of
 from blocks.ownership import check_same
 from blocks.record import subjects
 from blocks.record.envelope import Event
 from blocks.record.events import Record
 from blocks.record.installation import server_time
+from blocks.record.server import Retention
 from tasks.council.exceptions import InvalidRequest
 from tasks.deliberations.ownership import of_our_names, untagged_is_ours
 from tasks.deliberations.read import has_ended

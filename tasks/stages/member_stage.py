@@ -37,8 +37,7 @@ from tasks.council.plain import one_line, sound
 from tasks.council.prompts.propose import temperature_of
 from tasks.council.proposal import Usage
 from tasks.council.stages import PROPOSE
-from tasks.deliberations.plan import plan_of
-from tasks.deliberations.read import answer_in
+from tasks.deliberations.read import answer_in, plan_of
 from tasks.stages.assignment import Assignment
 from tasks.stages.stage_gate import StageGate
 

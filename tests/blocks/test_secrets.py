@@ -87,7 +87,7 @@ async def told_by_prefect(api: str, run: str) -> dict[str, str]:
 
 async def kept_by_nats(url: str, deliberation_id: str) -> dict[str, str]:
     """Every message of every stream, with its headers."""
-    from blocks.jetstream import STREAMS
+    from blocks.record.server import STREAMS
 
     client, kept = await nats.connect(url), {}
     jetstream = client.jetstream()

@@ -25,7 +25,7 @@ LONG_S = 60.0
 @pytest_asyncio.fixture(scope="session")
 async def client(stack: Any) -> AsyncGenerator[Any, None]:
     """A client of the stack's Prefect."""
-    from blocks.connections import prefect_clients
+    from blocks.prefect_api import prefect_clients
 
     async with prefect_clients():
         from prefect.client.orchestration import get_client

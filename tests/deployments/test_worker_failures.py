@@ -169,7 +169,7 @@ async def test_an_answer_that_cannot_be_read_ends_it_once(
 
 async def _left_to_m1(worker: Worker, simulator: Any, make_council: Any, one: str) -> Any:
     """Ask a council of three whose first member hangs; the plan, once the others have answered."""
-    from tasks.deliberations.plan import plan_of
+    from tasks.deliberations.read import plan_of
 
     await simulator.fault("hang", match=f"{one}:task:propose-0:m1")
     assert await worker.ask(one, parameters={"task": TASK, "council": await make_council(3)})

@@ -7,10 +7,10 @@ import pytest
 
 def shorten_leases(patch: pytest.MonkeyPatch, lease_s: float) -> None:
     """Let leases last so long, also on the server that is connected to next, and be renewed and asked for in time."""
-    import blocks.jetstream
     import blocks.record.leases
+    import blocks.record.server
 
-    for module in (blocks.jetstream, blocks.record.leases):
+    for module in (blocks.record.server, blocks.record.leases):
         patch.setattr(module, "LEASE_S", lease_s)
     patch.setattr(blocks.record.leases, "RENEW_S", lease_s / 5)
     patch.setattr(blocks.record.leases, "WAIT_S", lease_s / 20)

@@ -16,7 +16,8 @@ TASK = "Write a function to merge sorted arrays"
 
 FLOW = """
 import asyncio, json, sys
-from blocks.connections import connections, prefect_clients
+from blocks.connections import connections
+from blocks.prefect_api import prefect_clients
 from flows.deliberate import deliberate
 
 async def main():

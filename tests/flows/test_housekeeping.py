@@ -404,8 +404,7 @@ async def test_a_large_request_that_never_came_to_the_queue_goes_there_whole(
     """Its door was killed between the key and the message: the key says where what was asked is kept."""
     from blocks.exceptions import RecordUnavailable
     from blocks.record.events import Record
-    from tasks.deliberations.plan import MAX_REQUEST_IN_STATUS
-    from tasks.deliberations.submit import Request, enqueue
+    from tasks.deliberations.submit import MAX_REQUEST_IN_STATUS, Request, enqueue
 
     async def killed(*_: Any) -> None:
         raise RecordUnavailable("killed")

@@ -18,17 +18,17 @@ def plan(number: int, size: int) -> Deliberation:
 
 def test_plans_are_kept_up_to_a_number_and_a_weight(monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest go first; the newest stays, whatever it weighs."""
-    from tasks.deliberations import plan as plans
+    from tasks.deliberations import read as plans
 
     monkeypatch.setattr(plans, "_plans", OrderedDict())
     monkeypatch.setattr(plans, "KEPT_PLANS", 3)
     monkeypatch.setattr(plans, "KEPT_BYTES", 50_000)
     for number in range(5):
-        plans._keep(plan(number, 100))
+        plans.keep_plan(plan(number, 100))
     assert list(plans._plans) == ["d-2", "d-3", "d-4"]
-    plans._keep(plan(5, 20_000))
+    plans.keep_plan(plan(5, 20_000))
     assert list(plans._plans) == ["d-3", "d-4", "d-5"]
-    plans._keep(plan(6, 20_000))
+    plans.keep_plan(plan(6, 20_000))
     assert list(plans._plans) == ["d-6"]
-    plans._keep(plan(7, 50_000))
+    plans.keep_plan(plan(7, 50_000))
     assert list(plans._plans) == ["d-7"]

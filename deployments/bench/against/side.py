@@ -72,7 +72,8 @@ class _Stack:
     @asynccontextmanager
     async def of(found: StackStatus) -> AsyncGenerator[_Stack, None]:
         """With its connections."""
-        from blocks.connections import connections, prefect_clients
+        from blocks.connections import connections
+        from blocks.prefect_api import prefect_clients
         from deployments.bench.peers.peer import Bench
         from deployments.bench.worker.scene import scene
 

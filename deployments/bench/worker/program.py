@@ -128,7 +128,8 @@ async def _measured(
 
 
 async def _doors(there: Scene, asked: Asked, say: Say) -> dict[str, Any]:
-    from blocks.connections import connections, prefect_clients
+    from blocks.connections import connections
+    from blocks.prefect_api import prefect_clients
     from deployments.bench.peers.peer import Bench
     from deployments.bench.peers.plain import Floor
     from deployments.bench.worker.measure import doors

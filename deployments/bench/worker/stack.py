@@ -47,7 +47,8 @@ def worker_stack(latency_s: float, say: Say, database: str | None = None) -> Gen
 
 
 async def _provision(found: StackStatus, settings: Any, say: Say) -> None:
-    from blocks.connections import connections, prefect_clients
+    from blocks.connections import connections
+    from blocks.prefect_api import prefect_clients
     from deployments.provisioning.blocks import provision
 
     async with prefect_clients(), connections():

@@ -73,14 +73,14 @@ async def broker(
     request: pytest.FixtureRequest, nats_server: Any, own_connections: None, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncGenerator[RealBroker | MemoryBroker, None]:
     """A NATS with JetStream of the test's own: the fake, then a real one. Leases are short, so that they run out."""
-    import blocks.jetstream
     import blocks.record.events
+    import blocks.record.server
 
     async with AsyncExitStack() as opened:
         found: RealBroker | MemoryBroker
         if request.param == "memory":
             found = MemoryBroker()
-            monkeypatch.setattr(blocks.jetstream, "Client", found.server.client)
+            monkeypatch.setattr(blocks.record.server, "Client", found.server.client)
         else:
             found = RealBroker(await opened.enter_async_context(nats_server()))
         shorten_leases(monkeypatch, found.lease_s)

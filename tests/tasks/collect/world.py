@@ -134,15 +134,15 @@ class World:
     """One deliberation, its runs, and what may happen to them. Everything is called from outside of its loop."""
 
     def __init__(self, patch: Any, members: int = 3, items: int = 1, closed: bool = False, **request: Any) -> None:
-        import blocks.jetstream
         import blocks.record.events
+        import blocks.record.server
         from blocks.connections import connections
         from blocks.jetstream import JetStream
 
         self.loop = looptime.new_event_loop(start=0)
         self.nats = MemoryNats(self.loop.time)
-        patch.setattr(blocks.jetstream, "Client", self.nats.client)
-        patch.setattr(blocks.jetstream, "LEASE_S", 1e9)  # a lease is held until it is let go
+        patch.setattr(blocks.record.server, "Client", self.nats.client)
+        patch.setattr(blocks.record.server, "LEASE_S", 1e9)  # a lease is held until it is let go
         self.id = "w"
         self.server = ModelServer(self._stands)
         self.runs: list[Run] = []

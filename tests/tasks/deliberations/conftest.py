@@ -19,7 +19,7 @@ LEASE_S = 0.5
 async def record(importable_prefect: None, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[Any, None]:
     """As `open_record` gives it, and `open_leases` its leases, while the test runs."""
     import blocks.connections
-    import blocks.jetstream
+    import blocks.record.server
     from blocks import documents
     from blocks.jetstream import JetStream
     from tasks.council.council import CouncilSpec, Member
@@ -38,7 +38,7 @@ async def record(importable_prefect: None, monkeypatch: pytest.MonkeyPatch) -> A
         return {name: plan.Server(None, "vllm") for name in of.servers}
 
     monkeypatch.setattr(blocks.connections, "_pools", WeakKeyDictionary())
-    monkeypatch.setattr(blocks.jetstream, "Client", MemoryNats().client)
+    monkeypatch.setattr(blocks.record.server, "Client", MemoryNats().client)
     shorten_leases(monkeypatch, LEASE_S)
     monkeypatch.setattr(documents, "_read_jetstream", block)
     monkeypatch.setattr(documents, "check", of_this_installation)
