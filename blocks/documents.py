@@ -124,6 +124,21 @@ async def council_names() -> list[str]:
     return names.ours(stored, await _prefixes_to_avoid())
 
 
+async def all_councils() -> dict[str, Council]:
+    """The councils of ours that Prefect holds, by name; one that cannot be used is left out.
+
+    Raises PrefectUnavailable or PrefectRefused.
+    """
+    documents = {document.name: document for document in await _council_documents() if document.name}
+    found = {}
+    for name in names.ours(documents, await _prefixes_to_avoid()):
+        try:
+            found[name] = _validated(Council, name, documents[names.stored(name)])
+        except BlockUnusable:
+            continue
+    return found
+
+
 async def _council_documents() -> list[BlockDocument]:
     """The documents of all councils, whoever's they are; none where Prefect does not know the type yet."""
     with prefect_named():

@@ -23,6 +23,7 @@ ConclaveError                     (tasks/council/exceptions.py)
 │   ├── RecordUnavailable         JetStream did not answer in time
 │   ├── RecordRefused             NATS refuses our credentials
 │   ├── RecordMisconfigured       a stream or bucket is missing or shaped otherwise
+│   ├── RecordFull                a stream takes no more messages
 │   ├── RecordUnreadable          a body that stands there is not what it should be
 │   ├── NewerVersion              what stands there was written by a later version of Conclave
 │   └── Superseded                somebody else runs the deliberation now
@@ -98,6 +99,10 @@ class RecordRefused(RecordError):
 
 class RecordMisconfigured(RecordError):
     """A stream or bucket is missing, or is shaped otherwise than Conclave needs."""
+
+
+class RecordFull(RecordError):
+    """A stream has a limit and takes no more; nothing of this was stored."""
 
 
 class RecordUnreadable(RecordError):

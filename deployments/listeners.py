@@ -174,7 +174,7 @@ async def _enqueued(record: Record, request: Request) -> bool:
         async with asyncio.timeout(WAIT_S):
             while True:
                 try:
-                    return await enqueue(record, request)
+                    return (await enqueue(record, request)).queued
                 except RecordError as error:
                     away = error
                 await asyncio.sleep(AGAIN_S)

@@ -37,6 +37,7 @@ from blocks.record.envelope import (
     newer,
     stream_of,
 )
+from blocks.record.json_keys import JsonKeys
 from blocks.record.lease_keys import LeaseKeys
 from blocks.record.patience import Patience, Unsettled
 from blocks.record.statuses import Statuses
@@ -66,6 +67,8 @@ class Record:
         statuses: Keys,
         bodies: Objects,
         leases: Keys,
+        access: Keys,
+        councils: Keys,
         patience_s: float,
         installation: str,
     ) -> None:
@@ -75,6 +78,8 @@ class Record:
         self.statuses = Statuses(statuses, jetstream, patience)
         self.bodies = Bodies(bodies, jetstream, patience)
         self.leases = LeaseKeys(leases, patience)
+        self.access = JsonKeys(access, patience)
+        self.councils = JsonKeys(councils, patience)
         self.installation = installation
 
     # --- events -----------------------------------------------------------------------------------
@@ -197,14 +202,17 @@ class Record:
                 )
             except NotFoundError:
                 return None
-            try:
-                return await self.event_of(message.subject or pattern, message.seq or 0, message)
-            except (RecordUnreadable, NewerVersion):
-                if not lenient:
-                    raise
-                return Event(message.subject or pattern, message.seq or 0, {}, message.time)
+            return await self._event_of(message.subject or pattern, message.seq or 0, message, lenient)
 
         return await self.outlast(get)
+
+    async def last_sequence(self, pattern: str) -> int:
+        """The sequence of the newest event in the stream that has subjects of this pattern; 0 where it is empty."""
+
+        async def ask() -> int:
+            return int((await self.jetstream.stream_info(stream_of(pattern))).state.last_seq)
+
+        return await self.outlast(ask)
 
     async def stored(self, pattern: str, direct: bool = True) -> AsyncGenerator[Event, None]:
         """The events that stand on subjects of `pattern`, in their order; `direct=False` asks the leader."""
@@ -213,8 +221,10 @@ class Record:
             yield event
             after = event.sequence
 
-    async def follow(self, pattern: str, after: int = 0) -> AsyncGenerator[Event, None]:
+    async def follow(self, pattern: str, after: int = 0, lenient: bool = False) -> AsyncGenerator[Event, None]:
         """Every event on subjects of `pattern`, stored ones first, then as they come; never ends.
+
+        `lenient` is as in `next`.
 
         The consumer lives in the server's memory. When it falls silent the stream is asked whether anything
         was missed. Then, and when its count of messages has a gap or begins again, it is made anew where the
@@ -228,14 +238,14 @@ class Record:
                     try:
                         message = await subscription.next_msg(timeout=POLL_S)
                     except nats.errors.TimeoutError:
-                        if await self.next(pattern, after) is not None:
+                        if await self.next(pattern, after, lenient=lenient) is not None:
                             break
                         continue
                     count += 1
                     if message.metadata.sequence.consumer != count:
                         break
                     after = message.metadata.sequence.stream
-                    yield await self.event_of(message.subject, after, message)
+                    yield await self._event_of(message.subject, after, message, lenient)
             finally:
                 with suppress(nats.errors.Error, asyncio.CancelledError):
                     await subscription.unsubscribe()
@@ -326,6 +336,15 @@ class Record:
             headers["ce-dataref"] = await self.bodies.keep_reference(subject, data)
             data = b"{}"
         return data, headers
+
+    async def _event_of(self, subject: str, sequence: int, message: Any, lenient: bool) -> Event:
+        """The event that a message brought; an empty one where it cannot be read and that is allowed."""
+        try:
+            return await self.event_of(subject, sequence, message)
+        except (RecordUnreadable, NewerVersion):
+            if not lenient:
+                raise
+            return Event(subject, sequence, {}, getattr(message, "time", None))
 
     async def event_of(self, subject: str, sequence: int, message: Any) -> Event:
         """The event that a message brought.

@@ -50,6 +50,12 @@ class Lease:
     renewed_at: float = 0.0
     lost: bool = False
     _watchers: list[Callable[[], None]] = field(default_factory=list)
+    _leases: Leases | None = None
+
+    async def check(self) -> None:
+        """Raise Superseded unless it is still held."""
+        assert self._leases is not None
+        await self._leases.check(self)
 
     def lose(self) -> None:
         """Tell whoever works under it that it is somebody else's."""
@@ -183,7 +189,7 @@ class Leases:
         return self._record
 
     async def _take(self, key: str) -> Lease | None:
-        lease = Lease(key, 0, holder=uuid.uuid4().hex.encode())
+        lease = Lease(key, 0, holder=uuid.uuid4().hex.encode(), _leases=self)
         revision = await self._there_record.leases.create(key, lease.holder)
         if revision is None:
             return None

@@ -10,11 +10,13 @@ from typing import TypeVar
 import nats.errors
 import nats.js.errors
 
-from blocks.exceptions import ConclaveError, RecordError, RecordUnavailable
+from blocks.exceptions import ConclaveError, RecordError, RecordFull, RecordUnavailable
 
 T = TypeVar("T")
 
 AGAIN_S = 0.25
+STREAM_FULL = 10077
+"""JetStream's error code where a stream that discards new messages has as many as it may (`errors.json`)."""
 
 
 class Unsettled(ConclaveError):
@@ -52,6 +54,8 @@ class Patience:
                     raise RecordUnavailable(told) from error
                 await asyncio.sleep(AGAIN_S)
             except nats.errors.Error as error:
+                if getattr(error, "err_code", None) == STREAM_FULL:
+                    raise RecordFull(f"JetStream takes no more: {words(error)}") from error
                 raise RecordError(f"JetStream refused: {words(error)}") from error
 
 

@@ -121,6 +121,8 @@ class JetStreamServer(BaseModel):
                 await jetstream.key_value(subjects.STATUS_BUCKET),
                 await jetstream.object_store(BODIES_BUCKET),
                 await jetstream.key_value(LEASES_BUCKET),
+                await jetstream.key_value(subjects.ACCESS_BUCKET),
+                await jetstream.key_value(subjects.COUNCILS_BUCKET),
                 self.patience_s,
                 await installation_of(jetstream, self.replicas),
             )
@@ -204,7 +206,8 @@ class JetStreamServer(BaseModel):
         """Create what is missing; refuse a stream of that name that keeps something else."""
         for name, (retention, kept) in STREAMS.items():
             await self._ensure_stream(jetstream, name, retention, kept)
-        await self._ensure_bucket(jetstream, KeyValueConfig(bucket=subjects.STATUS_BUCKET, storage=StorageType.FILE))
+        for bucket in (subjects.STATUS_BUCKET, subjects.ACCESS_BUCKET, subjects.COUNCILS_BUCKET):
+            await self._ensure_bucket(jetstream, KeyValueConfig(bucket=bucket, storage=StorageType.FILE))
         await self._ensure_bucket(
             jetstream, KeyValueConfig(bucket=LEASES_BUCKET, storage=StorageType.FILE, ttl=LEASE_S)
         )

@@ -15,6 +15,10 @@ DECISIONS = "CONCLAVE_DECISIONS"
 DEAD = "CONCLAVE_DEAD"
 """The streams."""
 STATUS_BUCKET = "conclave-deliberations"
+ACCESS_BUCKET = "conclave-access"
+"""Tokens of the gateway, and what was used by them."""
+COUNCILS_BUCKET = "conclave-councils"
+"""Prefect's councils, mirrored for whoever does without Prefect."""
 
 
 def plan(deliberation: str) -> str:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from blocks.connections import connections
 from blocks.council import Council
-from blocks.documents import council_names, fresh, save
+from blocks.documents import all_councils, fresh, save
 from blocks.exceptions import BlockMissing
 from blocks.ownership import claim
 from deployments.ownership import own_record
@@ -20,6 +20,7 @@ from tasks.council.exceptions import WrongUse
 from tasks.council.plain import SHOWN_INPUT, shortened
 from tasks.council.problems import Problem, problems
 from tasks.council.prompt_texts import Prompts
+from tasks.deliberations.councils import write_mirror
 
 DEFAULTS = Path(__file__).with_name("councils.yaml")
 BLOCK_NAME_RULE = "1 to 64 of a-z, 0-9 and '-', as Prefect's blocks are"
@@ -77,13 +78,17 @@ async def apply_own_councils(councils: dict[str, Council], settings: Settings) -
     Raises OtherInstallation, before anything is written, where the names in Prefect belong to another.
     """
     async with connections():
-        await claim(await own_record(settings))
-    return await apply_councils(councils, overwrite=True)
+        record = await own_record(settings)
+        await claim(record)
+        done = await apply_councils(councils, overwrite=True)
+        specs = {name: council.spec(name) for name, council in (await all_councils()).items()}
+        await write_mirror(record, specs)
+    return done
 
 
 async def stored_councils() -> dict[str, CouncilSpec]:
     """The councils that Prefect holds, by name."""
-    return {name: (await fresh(Council, name)).spec(name) for name in await council_names()}
+    return {name: council.spec(name) for name, council in (await all_councils()).items()}
 
 
 def as_file(councils: dict[str, Council]) -> str:

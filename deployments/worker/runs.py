@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -49,9 +50,10 @@ from tasks.collect.end import end, refuse
 from tasks.collect.states import TakenOver, ended_state, wants_end
 from tasks.council.exceptions import InvalidRequest
 from tasks.council.models import Status
+from tasks.deliberations.finish import end_without_plan
 from tasks.deliberations.ownership import is_second_run, runs_under
 from tasks.deliberations.read import has_ended, require_same, status_of
-from tasks.deliberations.submit import DELIBERATE, Request, ask_to_cancel
+from tasks.deliberations.submit import DELIBERATE, EXPIRED, Request, ask_to_cancel
 
 Announcing = asyncio.Task[Flow[Any, Any]]
 """The flow that says when it has started, on the agents that their block names now; its block is being read."""
@@ -117,6 +119,9 @@ class Runs:
             flow = load(request.flow)
         except (InvalidRequest, UnknownFlow, RecordUnreadable) as error:
             await self.failures.refuse(work, str(error))
+            return
+        if (early_s := request.early_s(datetime.now(UTC))) > 0:
+            await delivery.hand_back(early_s)
             return
         lease = work.lease = await self.leases.take(request.id)
         if lease is None:  # its holder ends it, or is gone when the request comes again
@@ -209,6 +214,11 @@ class Runs:
             return True
         if stops or status.get("cancel_requested"):
             await self._cancelled(request, run, lease)
+            return True
+        if not _tries(status) and request.has_expired(datetime.now(UTC)):
+            reason = f"{EXPIRED}: it had not begun by {request.expires_at:%Y-%m-%d %H:%M:%S %Z}"
+            await end_without_plan(self.record, request.id, lease, reason, Status.CANCELLED)
+            await tell_prefect(work.run, Cancelled(message=reason))
             return True
         if _tries(status) >= MAX_TRIES:
             await self._end(request, lease, f"given up after {MAX_TRIES} runs that did not end it")

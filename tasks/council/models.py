@@ -174,13 +174,16 @@ class DeliberationRequest(Brief):
                 raise ValueError(f"{where}: with the items before it is more than {most}")
 
     @classmethod
-    def read(cls, fields: dict[str, Any]) -> DeliberationRequest:
-        """A request from its fields; those that are None are left to their defaults. Raises InvalidRequest."""
+    def read(cls, fields: dict[str, Any], beside: tuple[str, ...] = ()) -> DeliberationRequest:
+        """A request from its fields; those that are None are left to their defaults. Raises InvalidRequest.
+
+        `beside` are fields that stand beside these where it is sent, and are told with them.
+        """
         try:
             return cls.model_validate({name: value for name, value in fields.items() if value is not None})
         except ValidationError as error:
             problem = first_problem(error)
-            raise InvalidRequest(problem.field, _in_words(problem)) from error
+            raise InvalidRequest(problem.field, _in_words(problem, beside)) from error
 
     @property
     def digest(self) -> str:
@@ -210,10 +213,10 @@ class DeliberationRequest(Brief):
         )
 
 
-def _in_words(problem: Problem) -> str:
+def _in_words(problem: Problem, beside: tuple[str, ...]) -> str:
     """What is wrong with a field of a request, so that a user knows what would be right."""
     if problem.kind == "extra_forbidden":
-        return _unknown_field(problem.path)
+        return _unknown_field(problem.path, beside)
     if problem.path[-1:] == ("answer_format",):
         return 'must be {"type": "number"}, {"type": "text-exact"} or {"type": "choice", "options": [...]}'
     if "literal" not in problem.kind and isinstance(problem.given, int | float):
@@ -221,12 +224,12 @@ def _in_words(problem: Problem) -> str:
     return problem.text
 
 
-def _unknown_field(path: tuple[int | str, ...]) -> str:
+def _unknown_field(path: tuple[int | str, ...], beside: tuple[str, ...]) -> str:
     if "answer_format" in path:
         return "is no field of this format; only a choice has one, options"
     if path[0] == "items":
         return f"is no field of an item; the fields are {', '.join(ItemRequest.model_fields)}"
-    return f"is no field of a request; the fields are {', '.join(DeliberationRequest.model_fields)}"
+    return f"is no field of a request; the fields are {', '.join((*DeliberationRequest.model_fields, *beside))}"
 
 
 def _rounds(strategy: Strategy, asked: int | None, council: int) -> int:

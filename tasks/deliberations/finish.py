@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from blocks.documents import open_leases
 from blocks.record import subjects
 from blocks.record.events import Fence, Record
 from blocks.record.leases import Lease
@@ -25,10 +24,7 @@ IN_STATUS = {"status", "degraded", "engine", "counts", "winner_id", "completed_a
 
 async def begin_epoch(record: Record, deliberation_id: str, lease: Lease, run: str | None) -> Fence:
     """The fence of whoever holds the lease: earlier runs decide nothing any more. Raises Superseded."""
-    leases = await open_leases()
-    return await record.fence(
-        deliberation_id, lease.epoch, run, holder=lease.holder.decode(), check=lambda: leases.check(lease)
-    )
+    return await record.fence(deliberation_id, lease.epoch, run, holder=lease.holder.decode(), check=lease.check)
 
 
 async def write_end(record: Record, finished: Finished, fence: Fence | None) -> Finished:

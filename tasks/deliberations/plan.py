@@ -90,11 +90,11 @@ async def convene(
     """Put the plan on the record, or take the one that stands there. Raises InvalidRequest."""
     started = asyncio.get_running_loop().time()
     check_id(deliberation_id, "deliberation_id")
-    plan = await standing_plan(record, deliberation_id, request)
+    plan, owner = await _standing(record, deliberation_id, request)
     if plan is None:
         plan = Deliberation.plan(deliberation_id, request, await council_spec(request.council))
         servers = await servers_of(record, plan)
-        body = {"plan": plan.model_dump(mode="json"), "request": request.model_dump(mode="json")}
+        body = {"plan": plan.model_dump(mode="json"), "request": request.model_dump(mode="json"), "owner": owner}
         first = await record.publish_final(
             subjects.plan(deliberation_id), f"{deliberation_id}:plan", "deliberation.plan", body, version=plan.version
         )
@@ -141,14 +141,21 @@ async def standing_plan(record: Record, deliberation_id: str, request: Deliberat
 
     Raises InvalidRequest where another request has the id: it has a plan, or was accepted and waits for one.
     """
+    return (await _standing(record, deliberation_id, request))[0]
+
+
+async def _standing(
+    record: Record, deliberation_id: str, request: DeliberationRequest
+) -> tuple[Deliberation | None, str | None]:
+    """The plan on the record, and whose token asked for it. Raises InvalidRequest."""
     event, status = await asyncio.gather(
         record.last(subjects.plan(deliberation_id), direct=False), record.statuses.read(deliberation_id)
     )
     if event is not None:
-        return _same(event, deliberation_id, request)
+        return _same(event, deliberation_id, request), event.body.get("owner")
     if (status or {}).get("request_digest") not in (None, request.digest):
         raise taken(deliberation_id, "deliberation_id")
-    return None
+    return None, (status or {}).get("owner")
 
 
 def _same(event: Event, deliberation_id: str, request: DeliberationRequest) -> Deliberation:

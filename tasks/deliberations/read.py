@@ -38,6 +38,10 @@ def keep_plan(plan: Deliberation) -> None:
         _plans.popitem(last=False)
 
 
+class OtherRequest(InvalidRequest):
+    """An id is another request's."""
+
+
 def answer_in(event: Event) -> Answer:
     """The answer that an event brings. Raises ValueError where it is none, or not the one that its subject says."""
     answer = Answer.from_record(event.body)
@@ -71,8 +75,8 @@ async def status_of(record: Record, deliberation_id: str) -> Body | None:
     plan = await record.last(subjects.plan(deliberation_id))
     started = await record.last(subjects.started(deliberation_id))
     begun = {name: started.body[name] for name in OF_START if name in started.body} if started else {}
-    digests = {"request_digest": plan.body["plan"]["request_digest"]} if plan else {}
-    return {**(key or {}), "id": deliberation_id, **begun, **digests, **ended}
+    planned = {"request_digest": plan.body["plan"]["request_digest"], "owner": plan.body.get("owner")} if plan else {}
+    return {**(key or {}), "id": deliberation_id, **begun, **planned, **ended}
 
 
 def status_in(body: Body) -> Status | None:
@@ -97,6 +101,6 @@ async def require_same(record: Record, deliberation_id: str, digest: str | None,
         raise taken(deliberation_id)
 
 
-def taken(deliberation_id: str, field: str = "id") -> InvalidRequest:
+def taken(deliberation_id: str, field: str = "id") -> OtherRequest:
     """What is said where an id is another request's."""
-    return InvalidRequest(field, f"{deliberation_id!r} was already asked with another request")
+    return OtherRequest(field, f"{deliberation_id!r} was already asked with another request")

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+import re
+from datetime import UTC, datetime
 from itertools import chain
 from typing import Any
 
 from blocks.record import subjects
 from blocks.record.envelope import Body
 from blocks.record.events import Record
+from tasks.council.base import NAME_PATTERN
 from tasks.council.engines import UNKNOWN
 from tasks.council.exceptions import InvalidRequest
-from tasks.council.models import Status, check_id
+from tasks.council.models import Deliberation, Item, Status, check_id
 from tasks.council.progress.completion import Verdict
 from tasks.council.progress.item import ItemProgress
 from tasks.council.progress.result import item_result
@@ -26,9 +28,10 @@ async def result_of(record: Record, deliberation_id: str) -> Body | None:
     status = await status_of(record, deliberation_id)
     if status is None:
         return None
-    known = {name: status[name] for name in STATUS_FIELDS if name in status}
-    result: Body = {"id": deliberation_id, "degraded": False, "engine": UNKNOWN, "counts": {}, **known}
     finished = await record.last(subjects.finished(deliberation_id))
+    ended = {} if finished is None else finished.body  # the key may say so a moment later
+    known = {name: from_[name] for from_ in (status, ended) for name in STATUS_FIELDS if name in from_}
+    result: Body = {"id": deliberation_id, "degraded": False, "engine": UNKNOWN, "counts": {}, **known}
     if (status.get("counts") or {}).get("items") == 1:
         decision = await record.next(subjects.decision(deliberation_id, "*"), 0)
         body = decision.body if decision else await _so_far(record, deliberation_id, status)
@@ -60,9 +63,13 @@ async def retallied(record: Record, deliberation_id: str, rule: str) -> dict[str
 async def _so_far(record: Record, deliberation_id: str, status: dict[str, Any]) -> Body:
     """What came of a deliberation of one item that is not decided; its duration is up to the last answer."""
     plan = await plan_of(record, deliberation_id)
-    item = plan.agenda[0]
+    return await _item_so_far(record, plan, plan.agenda[0], status)
+
+
+async def _item_so_far(record: Record, plan: Deliberation, item: Item, status: dict[str, Any]) -> Body:
     progress = ItemProgress.read(plan, item, await answers_of(record, plan.id, item.id))
-    started = datetime.fromisoformat(status["started_at"])
+    began = status.get("started_at")
+    started = datetime.fromisoformat(began) if began else datetime.now(UTC)
     given = chain.from_iterable(stage.values() for stage in progress.answers.values())
     last = max((answer.timestamp for answer in given), default=started)
     took_ms = int((last - started).total_seconds() * 1000)
@@ -81,3 +88,18 @@ async def _items(record: Record, deliberation_id: str) -> list[Body]:
 def _links(status: dict[str, Any]) -> dict[str, str]:
     run = status.get("flow_run_url")
     return {"prefect_run": run} if run else {}
+
+
+async def item_of(record: Record, deliberation_id: str, item_id: str) -> Body | None:
+    """An item's result, or what is known of it so far; None where the agenda has no such item. Raises RecordError."""
+    if re.fullmatch(NAME_PATTERN, item_id) is None:
+        return None
+    decision = await record.last(subjects.decision(deliberation_id, item_id))
+    if decision is not None:
+        return decision.body
+    status, planned = await status_of(record, deliberation_id), await record.exists(subjects.plan(deliberation_id))
+    if status is None or not planned:
+        return None
+    plan = await plan_of(record, deliberation_id)
+    item = next((one for one in plan.agenda if one.id == item_id), None)
+    return None if item is None else await _item_so_far(record, plan, item, status)

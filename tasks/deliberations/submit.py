@@ -6,12 +6,12 @@ import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 from uuid import UUID
 
-from pydantic import ValidationError, field_validator
+from pydantic import AwareDatetime, Field, ValidationError, field_validator
 
-from blocks.exceptions import NewerVersion, RecordError, RecordUnreadable
+from blocks.exceptions import NewerVersion, RecordError, RecordFull, RecordUnreadable
 from blocks.record import subjects
 from blocks.record.envelope import Body
 from blocks.record.events import Record
@@ -27,6 +27,8 @@ DELIBERATE = "flows.deliberate.deliberate"
 """Entrypoint of the flow; what a request runs is named as in prefect.yaml."""
 MAX_REQUEST_IN_STATUS = 64 * 1024
 """Characters of a request that stands in the key of its deliberation; a larger one is stored apart."""
+EXPIRED = "expired"
+"""The reason of a deliberation that had not begun in time begins so."""
 Door = Literal["prefect", "gateway", "planning", "webhook", "housekeeping"]
 
 
@@ -39,6 +41,9 @@ class Request(Frozen):
     run: str | None = None
     door: Door
     lane: Lane = "interactive"
+    owner: str | None = Field(None, description="Whose token of the gateway asked for it.")
+    not_before: AwareDatetime | None = Field(None, description="It is not begun earlier.")
+    expires_at: AwareDatetime | None = Field(None, description="Not begun by then, it ends CANCELLED.")
 
     @field_validator("run")
     @classmethod
@@ -56,6 +61,14 @@ class Request(Frozen):
         if request.id != deliberation_id:
             raise InvalidRequest("id", "is not that of the message's subject")
         return request
+
+    def early_s(self, now: datetime) -> float:
+        """Seconds until it may begin; 0 or less from then on."""
+        return 0.0 if self.not_before is None else (self.not_before - now).total_seconds()
+
+    def has_expired(self, now: datetime) -> bool:
+        """Whether it is not to begin any more."""
+        return self.expires_at is not None and now >= self.expires_at
 
     @property
     def asked(self) -> dict[str, Any]:
@@ -87,26 +100,48 @@ def id_of(parameters: dict[str, Any], run: str) -> str:
     return given if isinstance(given, str) and re.fullmatch(NAME_PATTERN, given) else run
 
 
-def version_of(parameters: dict[str, Any]) -> int:
-    """Which version of bodies a worker has to know to run this (`blocks/record/envelope.py`)."""
-    return 2 if parameters.get("strategy") == "escalate" else 1
+def version_of(request: Request) -> int:
+    """Which version of bodies a worker has to know to run this (`blocks/record/envelope.py`).
+
+    One that knows no times would begin it too early, or after it has expired.
+    """
+    timed = request.not_before is not None or request.expires_at is not None
+    return 2 if timed or request.parameters.get("strategy") == "escalate" else 1
 
 
-async def enqueue(record: Record, request: Request, again: bool = False) -> bool:
-    """Put a request into the queue; False where its deliberation has ended, or waits there already.
+class Submitted(NamedTuple):
+    """What became of a request: `new` where nobody had asked for it before, `queued` where it went into the queue."""
+
+    new: bool
+    queued: bool
+
+
+async def enqueue(record: Record, request: Request, again: bool = False) -> Submitted:
+    """Put a request into the queue, unless its deliberation has ended, or waits there already.
 
     `again`: it was accepted before, and its run was lost.
 
     First its key of the status bucket is made, which says what was asked, then the message is published: what is left
-    between the two, housekeeping finds. Raises InvalidRequest where the id was asked with another request, and
-    RecordError.
+    between the two, housekeeping finds. Raises InvalidRequest where the id was asked with another request, RecordFull
+    where the queue takes no more, which leaves no new key behind, and RecordError.
     """
-    if request.flow == DELIBERATE and not again and not await _accepted(record, request):
-        return False
-    body = request.model_dump(mode="json")
-    subject, version = subjects.request(request.id, request.lane), version_of(request.parameters)
-    await record.publish(subject, f"{request.id}:request", "request", body, version)
-    return True
+    accepted = Submitted(new=False, queued=True)
+    if request.flow == DELIBERATE and not again:
+        accepted = await _accepted(record, request)
+    if accepted.queued:
+        await _publish(record, request, accepted.new)
+    return accepted
+
+
+async def _publish(record: Record, request: Request, new: bool) -> None:
+    body = request.model_dump(mode="json", exclude_none=True)
+    subject = subjects.request(request.id, request.lane)
+    try:
+        await record.publish(subject, f"{request.id}:request", "request", body, version_of(request))
+    except RecordFull:
+        if new:  # else somebody would run what its sender was told is not taken
+            await record.statuses.delete(request.id)
+        raise
 
 
 async def ask_to_cancel(record: Record, deliberation_id: str) -> None:
@@ -165,8 +200,8 @@ REQUEST_BODY = "request_body"
 """Name in the object store of a request that is too large for its key."""
 
 
-async def _accepted(record: Record, request: Request) -> bool:
-    """Whether a request is to go into the queue, once its key says what was asked.
+async def _accepted(record: Record, request: Request) -> Submitted:
+    """Whether a request is new and is to go into the queue, once its key says what was asked.
 
     Raises InvalidRequest where the id was asked with another request, and RecordError.
     """
@@ -176,7 +211,7 @@ async def _accepted(record: Record, request: Request) -> bool:
     await require_same(record, request.id, digest, standing)
     if standing is None:
         if await record.statuses.create(request.id, await _new_key(record, request, asked, digest)):
-            return True
+            return Submitted(new=True, queued=True)
         # Somebody made it just now.
         standing = await status_of(record, request.id) or {}
         await require_same(record, request.id, digest, standing)
@@ -184,8 +219,9 @@ async def _accepted(record: Record, request: Request) -> bool:
         key = await _new_key(record, request, asked, digest)
         await record.statuses.merge(request.id, {name: key[name] for name in key if name not in standing})
     if request.run is not None:  # whoever takes it tells this flow run how its deliberation ended
-        return True
-    return not has_ended(standing) and not await queued(record, request.id, request.lane)
+        return Submitted(new=False, queued=True)
+    waits = not has_ended(standing) and not await queued(record, request.id, request.lane)
+    return Submitted(new=_was_made_by_a_cancel(standing), queued=waits)
 
 
 def _without_nulls(asked: Body) -> Body:
@@ -207,10 +243,12 @@ async def _new_key(record: Record, request: Request, asked: Body, digest: str | 
     return {
         "id": request.id,
         "status": Status.PENDING.value,
+        "council": asked.get("council") or DeliberationRequest.model_fields["council"].default,
         "request_digest": digest,
         "door": request.door,
         "lane": request.lane,
         "run": request.run,
+        **request.model_dump(mode="json", include={"owner", "not_before", "expires_at"}, exclude_none=True),
         "requested_at": datetime.now(UTC).isoformat(),
         **await _noted(record, request.id, asked),
     }

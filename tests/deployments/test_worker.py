@@ -572,7 +572,7 @@ async def test_deleting_a_second_run_ends_only_that(
         await until(left)
         assert await worker.record.last(f"deliberations.{new_id}.finished") is None
         request = Request(id=new_id, parameters=parameters, run=first, door="housekeeping")
-        assert await enqueue(worker.record, request, again=True)
+        assert (await enqueue(worker.record, request, again=True)).queued
         assert (await worker.finished(new_id))["status"] == "COMPLETED"
 
 

@@ -22,7 +22,7 @@ class Worker:
         from tasks.deliberations.submit import Request, enqueue
 
         fields = {"parameters": {"task": TASK}, "door": "gateway", **request}
-        return bool(await enqueue(self.record, Request(id=one, **fields)))
+        return (await enqueue(self.record, Request(id=one, **fields))).queued
 
     async def finished(self, one: str) -> dict[str, Any]:
         """Its final event, once the request has left the queue."""

@@ -347,7 +347,7 @@ async def test_a_cancel_that_came_first_keeps_no_request_from_its_key(record: An
     from tasks.deliberations.submit import Request, ask_to_cancel, asked_of, enqueue
 
     await ask_to_cancel(record, new_id)
-    assert await enqueue(record, Request(id=new_id, parameters={"task": TASK}, door="gateway"))
+    assert (await enqueue(record, Request(id=new_id, parameters={"task": TASK}, door="gateway"))).queued
     status = await record.statuses.read(new_id)
     assert (status["cancel_requested"], await asked_of(record, status)) == (True, {"task": TASK})
     with pytest.raises(InvalidRequest, match="another request"):

@@ -96,7 +96,7 @@ class QueueMachine(RuleBasedStateMachine):
         from tasks.deliberations.submit import Request, enqueue
 
         request = Request(id=one, parameters={"task": task}, door="gateway", **more)
-        return bool(self.on.run(enqueue(self.on.machine.record, request)))
+        return bool(self.on.run(enqueue(self.on.machine.record, request)).queued)
 
     def _publish(self, subject: str, data: bytes, **headers: str) -> None:
         jetstream = self.on.machine.record.jetstream

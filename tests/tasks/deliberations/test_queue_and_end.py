@@ -30,8 +30,8 @@ async def test_a_request_waits_once(record: Any, new_id: str) -> None:
     from tasks.council.exceptions import InvalidRequest
     from tasks.deliberations.submit import enqueue, queued_request
 
-    assert await enqueue(record, request(new_id)) is True
-    assert await enqueue(record, request(new_id)) is False
+    assert await enqueue(record, request(new_id)) == (True, True)
+    assert await enqueue(record, request(new_id)) == (False, False)
     with pytest.raises(InvalidRequest, match="was already asked with another request"):
         await enqueue(record, request(new_id, "Choose another"))
     waiting = await queued_request(record, new_id)
@@ -43,12 +43,12 @@ async def test_a_request_waits_once(record: Any, new_id: str) -> None:
 async def test_of_two_requests_at_once_one_has_the_id(record: Any, new_id: str) -> None:
     """Whoever comes second is refused, whatever the order of their writes."""
     from tasks.council.exceptions import InvalidRequest
-    from tasks.deliberations.submit import asked_of, enqueue
+    from tasks.deliberations.submit import Submitted, asked_of, enqueue
 
     asked = (enqueue(record, request(new_id, task)) for task in ("one", "two"))
     told = await asyncio.gather(*asked, return_exceptions=True)
-    assert {type(one) for one in told} == {bool, InvalidRequest}
-    first = ("one", "two")[[type(one) for one in told].index(bool)]
+    assert {type(one) for one in told} == {Submitted, InvalidRequest}
+    first = ("one", "two")[[type(one) for one in told].index(Submitted)]
     assert await asked_of(record, await record.statuses.read(new_id)) == {"task": first}
 
 
@@ -90,7 +90,7 @@ async def test_a_cancel_may_come_before_its_request(record: Any, new_id: str) ->
     from tasks.deliberations.submit import ask_to_cancel, enqueue
 
     await ask_to_cancel(record, new_id)
-    assert await enqueue(record, request(new_id)) is True
+    assert await enqueue(record, request(new_id)) == (True, True)
     status = await record.statuses.read(new_id)
     assert status["cancel_requested"] is True
     assert status["request_digest"] == request(new_id).digest

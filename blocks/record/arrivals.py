@@ -1,0 +1,55 @@
+"""Who waits for events is woken when one was stored: one consumer for all who listen in this process.
+
+What was stored is read from the streams by whoever was woken, so nothing is handed on here that could be lost, brought
+twice, or pile up where a listener is slow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from blocks.background import background
+from blocks.record.events import Record
+
+PATTERNS = ("answers.>", "decisions.>", "deliberations.>")
+
+
+class Arrivals:
+    """Tells of stored events by the deliberation that they are of; `run` has to be at work meanwhile."""
+
+    def __init__(self, record: Record) -> None:
+        self._record = record
+        self._waiting: dict[str | None, set[asyncio.Event]] = {}
+        self.count = 0
+        """Events that were heard of; grows with each."""
+
+    async def run(self) -> None:
+        """Hear of events; never ends. Raises RecordError where the streams cannot be followed; then run it again."""
+        begins = [(pattern, await self._record.last_sequence(pattern)) for pattern in PATTERNS]
+        self._wake(*self._waiting)  # what was stored before this was heard of by nobody
+        async with background(*(self._hear(pattern, after) for pattern, after in begins)) as heard:
+            await asyncio.gather(*heard)
+
+    @contextmanager
+    def of(self, deliberation_id: str | None) -> Generator[asyncio.Event, None, None]:
+        """An event that is set whenever one of the deliberation's, or of any where that is None, was stored."""
+        woken = asyncio.Event()
+        self._waiting.setdefault(deliberation_id, set()).add(woken)
+        try:
+            yield woken
+        finally:
+            self._waiting[deliberation_id].discard(woken)
+            if not self._waiting[deliberation_id]:
+                del self._waiting[deliberation_id]
+
+    async def _hear(self, pattern: str, after: int) -> None:
+        async for event in self._record.follow(pattern, after, lenient=True):
+            self.count += 1
+            self._wake(event.subject.split(".")[1], None)
+
+    def _wake(self, *deliberations: str | None) -> None:
+        for one in deliberations:
+            for woken in self._waiting.get(one, ()):
+                woken.set()

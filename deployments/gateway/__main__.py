@@ -1,0 +1,57 @@
+"""`python -m deployments.gateway`: serve until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+
+from aiohttp import web
+
+from blocks.exceptions import ConclaveError
+from deployments.gateway.app import application
+from deployments.gateway.service import serving
+from deployments.gateway.settings import GatewaySettings, gateway_settings
+from tasks.council.exceptions import WrongUse
+
+STOP_S = 5.0
+"""How long streams of events may take to end."""
+
+_log = logging.getLogger("conclave.gateway")
+
+
+async def serve(settings: GatewaySettings) -> None:
+    """Serve until SIGTERM or SIGINT. Raises ConclaveError where NATS does not answer, OSError for a port in use."""
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    async with serving(settings) as service:
+        runner = web.AppRunner(application(service), access_log=None, shutdown_timeout=STOP_S)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, settings.host, settings.port, reuse_port=None).start()
+            if settings.open:
+                _log.warning("OPEN: whoever reaches %s may ask, read and cancel everything", settings.listen)
+            _log.info("listening at %s", settings.listen)
+            await stopped.wait()
+        finally:
+            await runner.cleanup()
+
+
+def main() -> int:
+    """Entry point; the exit code."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
+    try:
+        asyncio.run(serve(gateway_settings()))
+    except WrongUse as error:
+        print(f"conclave: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    except (ConclaveError, OSError) as error:
+        print(f"conclave: {error}", file=sys.stderr)  # noqa: T201
+        return 6
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

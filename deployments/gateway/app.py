@@ -1,0 +1,108 @@
+"""The application: each request is checked, let in, handled, counted, and answered without internals."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+from aiohttp.typedefs import Middleware
+
+from blocks.exceptions import ConclaveError, RecordError
+from deployments.gateway.bodies import MAX_BYTES
+from deployments.gateway.problems import RETRY_S, Problem, invalid, later
+from deployments.gateway.routes import Call, Route
+from deployments.gateway.service import Service
+from deployments.gateway.table import ROUTES
+from tasks.access.tokens import Token
+from tasks.council.exceptions import InvalidRequest
+
+SECURITY = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+_log = logging.getLogger("conclave.gateway")
+
+Handle = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def application(service: Service) -> web.Application:
+    """The application of these parts."""
+    app = web.Application(middlewares=[_guarding(service)], client_max_size=MAX_BYTES)
+    for route in ROUTES:
+        app.router.add_route(route.method, route.path, _handling(service, route))
+    app.on_response_prepare.append(_secured)
+    return app
+
+
+async def _secured(_request: web.Request, response: web.StreamResponse) -> None:
+    for name, value in SECURITY.items():
+        response.headers.setdefault(name, value)
+    response.headers["Server"] = "conclave"
+
+
+def _guarding(service: Service) -> Middleware:
+    """What stands before every answer: the host, the page that asks, and the form of errors."""
+
+    @web.middleware
+    async def guard(request: web.Request, handler: Handle) -> web.StreamResponse:
+        began = time.perf_counter()
+        try:
+            service.callers.check_origin(request)
+            response = await handler(request)
+        except Problem as problem:
+            response = problem.response()
+        except web.HTTPException as error:
+            response = _of_router(error)
+        except Exception as error:  # noqa: BLE001  # told in the log, by a number that the answer has
+            response = _failed(request, error)
+        route = request.match_info.route.resource
+        path = route.canonical if route is not None else "unknown"
+        seconds = None if response.content_type == "text/event-stream" else time.perf_counter() - began
+        service.counts.answered(request.method, path, response.status, seconds)
+        return response
+
+    return guard
+
+
+def _handling(service: Service, route: Route) -> Handle:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        try:
+            token, headers = await _let_in(service, route, request)
+            return await route.handler(Call(request, service, token, headers))
+        except InvalidRequest as error:
+            raise invalid(error.field, str(error)) from None
+        except RecordError as error:
+            _log.warning("%s %s: %s", request.method, route.path, error)
+            raise later(503, "record-unavailable", "the record does not answer; try again later", RETRY_S) from None
+        except ConclaveError as error:
+            raise later(503, "unavailable", str(error), RETRY_S) from None
+
+    return handle
+
+
+async def _let_in(service: Service, route: Route, request: web.Request) -> tuple[Token, dict[str, str]]:
+    """Who asks, and what the answer carries for them. Raises Problem."""
+    if route.scope is None:
+        return service.callers.nobody, {}
+    token = await service.callers.token(request, route.scope)
+    return token, await service.callers.limit(token)
+
+
+def _of_router(error: web.HTTPException) -> web.StreamResponse:
+    """The router's own refusals: no such path, or no such method there."""
+    headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
+    told = {404: "there is no such path; /openapi.json has those that are", 405: "this path has no such method"}
+    kind = (error.reason or "error").lower().replace(" ", "-")
+    return Problem(error.status, kind, told.get(error.status, error.reason or ""), headers).response()
+
+
+def _failed(request: web.Request, error: Exception) -> web.StreamResponse:
+    number = uuid.uuid4().hex[:12]
+    _log.error("%s %s failed (%s)", request.method, request.path, number, exc_info=error)
+    return Problem(500, "internal", f"a fault of the gateway, which its log has under {number}").response()

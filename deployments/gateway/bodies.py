@@ -1,0 +1,57 @@
+"""Bodies of requests: JSON of a bounded size, sent in a bounded time, and read beside the loop where it is large."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar
+
+from aiohttp import web
+
+from deployments.gateway.problems import Problem, bad_request
+from tasks.council.models import MAX_AGENDA
+
+T = TypeVar("T")
+
+MAX_BYTES = MAX_AGENDA + (1 << 20)
+BODY_S = 30.0
+"""How long a body may take to come."""
+LARGE = 256 * 1024
+"""Bytes from which on a body is read in a thread, since others would wait for it."""
+
+
+async def json_of(request: web.Request) -> tuple[dict[str, Any], int]:
+    """The JSON object that was sent, and its bytes. Raises Problem."""
+    if request.content_type != "application/json":
+        raise Problem(415, "unsupported-media-type", "Content-Type: application/json is wanted")
+    try:
+        async with asyncio.timeout(BODY_S):
+            data = await request.read()
+    except TimeoutError:
+        raise Problem(408, "slow-body", f"the body did not come within {BODY_S:g} s") from None
+    except web.HTTPRequestEntityTooLarge:
+        raise Problem(413, "too-large", f"the body has more than {MAX_BYTES:,} bytes") from None
+    body = await beside(len(data), lambda: _parsed(data))
+    if not isinstance(body, dict):
+        raise bad_request("the body is no JSON object")
+    return body, len(data)
+
+
+async def beside(size: int, work: Callable[[], T]) -> T:
+    """What work on so many bytes gives, done in a thread where they are many."""
+    return await asyncio.to_thread(work) if size > LARGE else work()
+
+
+def _parsed(data: bytes) -> Any:
+    try:
+        return json.loads(data.decode(), parse_constant=_no_number)
+    except UnicodeDecodeError as error:
+        raise bad_request(f"the body is not UTF-8 (byte {error.start})") from None
+    except (ValueError, RecursionError) as error:
+        told = f": {error}" if isinstance(error, json.JSONDecodeError) else ""
+        raise bad_request(f"the body is no JSON{told}") from None
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(name)

@@ -1,0 +1,115 @@
+"""Who asks: bearer tokens, the rate of each, and whether a request comes from a page in somebody's browser."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Collection
+from datetime import UTC, datetime
+from urllib.parse import urlsplit
+
+from aiohttp import web
+from limits import RateLimitItem, parse
+from limits.aio.storage import MemoryStorage
+from limits.aio.strategies import RateLimiter, SlidingWindowCounterRateLimiter
+
+from blocks.record.events import Record
+from deployments.gateway.problems import Problem, bad_request, forbidden, later, unauthorized
+from tasks.access import tokens
+from tasks.access.tokens import Scope, Token
+
+KEPT_S = 2.0
+"""How long a token that was read counts: so late a revocation is heard."""
+KEPT = 10_000
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+ANYBODY = "anybody"
+
+
+class Callers:
+    """Finds out who asks, and whether they ask too often."""
+
+    def __init__(self, record: Record, rate: str, hosts: Collection[str], is_open: bool) -> None:
+        self._record, self._open = record, is_open
+        self._limit: RateLimitItem = parse(rate)
+        self._limiter: RateLimiter = SlidingWindowCounterRateLimiter(MemoryStorage())
+        self._hosts = frozenset(host.lower() for host in (*LOOPBACK, *hosts))
+        self._kept: OrderedDict[str, tuple[float, Token | None]] = OrderedDict()
+        self.nobody = _anybody("submit")
+        """Who asks where nobody is asked."""
+
+    def check_origin(self, request: web.Request) -> None:
+        """Raise Problem where the request names a host that is not ours, or comes from another one's page.
+
+        A name that somebody else's DNS gives 127.0.0.1 is refused by the first, a page elsewhere by the second.
+        """
+        host = request.headers.get("Host", "")
+        if _name_of(host) not in self._hosts:
+            told = "Host: it is not one of this gateway's; CONCLAVE_HOSTS names further ones"
+            raise Problem(421, "unknown-host", told)
+        origin = request.headers.get("Origin")
+        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+            raise forbidden("Origin: pages of other hosts may not ask")
+
+    async def token(self, request: web.Request, scope: Scope) -> Token:
+        """The token that the request carries. Raises Problem where it has none that may do this."""
+        if self._open and "Authorization" not in request.headers:
+            return _anybody("admin")
+        token = await self._carried(request)
+        if not token.may(scope):
+            raise forbidden(f"this token has not the scope {scope}")
+        return token
+
+    async def limit(self, token: Token) -> dict[str, str]:
+        """The RateLimit headers of an answer. Raises Problem where it asked too often."""
+        allowed = await self._limiter.hit(self._limit, token.id)
+        reset_at, remaining = await self._limiter.get_window_stats(self._limit, token.id)
+        window_s = self._limit.get_expiry()
+        reset_s = min(window_s, max(1, round(reset_at - time.time())))
+        headers = {
+            "RateLimit-Policy": f'"token";q={self._limit.amount};w={window_s}',
+            "RateLimit": f'"token";r={remaining};t={reset_s}',
+        }
+        if not allowed:
+            problem = later(429, "rate-limit", f"more than {self._limit}; try again later", min(reset_s, 120))
+            problem.headers |= headers
+            raise problem
+        return headers
+
+    async def _carried(self, request: web.Request) -> Token:
+        given = request.headers.getall("Authorization", [])
+        if len(given) > 1:
+            raise bad_request("Authorization: it stands there twice", "Authorization")
+        kind, _, text = (given[0] if given else "").partition(" ")
+        parts = tokens.TEXT.fullmatch(text.strip())
+        if kind.lower() != "bearer" or parts is None:
+            raise unauthorized("Authorization: `Bearer cnc_...` is wanted; `conclave tokens create` makes one")
+        token_id, secret = parts.groups()
+        token = await self._read(token_id)
+        if token is None or not tokens.opens(token, secret):
+            raise unauthorized("Authorization: this token is not known")
+        if token.has_expired(datetime.now(UTC)):
+            raise unauthorized("Authorization: this token has expired")
+        return token
+
+    async def _read(self, token_id: str) -> Token | None:
+        now = time.monotonic()
+        kept = self._kept.get(token_id)
+        if kept is not None and now - kept[0] < KEPT_S:
+            return kept[1]
+        token = await tokens.read(self._record, token_id)
+        self._kept[token_id] = now, token
+        self._kept.move_to_end(token_id)
+        if len(self._kept) > KEPT:
+            self._kept.popitem(last=False)
+        return token
+
+
+def _name_of(host: str) -> str:
+    """The host without its port."""
+    name, separator, port = host.lower().rpartition(":")
+    return name if separator and port.isdigit() else host.lower()
+
+
+def _anybody(scope: Scope) -> Token:
+    """Whoever reaches the gateway."""
+    return Token(id=ANYBODY, name=ANYBODY, owner=ANYBODY, scopes=(scope,), digest="", created_at=datetime.now(UTC))

@@ -1,0 +1,1 @@
+"""What each route does: it reads the request, calls a use case, and writes the answer."""

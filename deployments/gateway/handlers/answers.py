@@ -1,0 +1,92 @@
+"""What handlers share: documents as answers, the deliberation that is asked about, and parameters of the query."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from aiohttp import web
+
+from blocks.record.envelope import Body
+from deployments.gateway.problems import bad_request, invalid, unknown
+from deployments.gateway.projection import Filter
+from deployments.gateway.routes import Call
+from tasks.access.tokens import Token
+from tasks.council.exceptions import InvalidRequest
+from tasks.council.models import Status, check_id
+from tasks.deliberations.read import status_of
+
+METADATA = "metadata."
+MAX_FILTERS = 20
+
+
+def document(call: Call, body: Any, status: int = 200, **headers: str) -> web.Response:
+    """An answer in JSON."""
+    return web.Response(
+        status=status,
+        body=json.dumps(body, ensure_ascii=False).encode(),
+        content_type="application/json",
+        headers={**call.headers, **headers},
+    )
+
+
+def links_of(deliberation_id: str) -> dict[str, str]:
+    """Where to go on with a deliberation."""
+    own = f"/v1/deliberations/{deliberation_id}"
+    return {"self": own, "events": f"{own}/events", "wait": f"{own}/wait"}
+
+
+def may_see(token: Token, status: Body) -> bool:
+    """Whether a deliberation is shown to whoever has this token."""
+    return token.sees_all or status.get("owner") == token.owner
+
+
+async def asked_about(call: Call) -> tuple[str, Body]:
+    """The id in the path, and its status. Raises Problem where there is none that is shown to who asks."""
+    deliberation_id = call.request.match_info["id"]
+    try:
+        check_id(deliberation_id)
+    except InvalidRequest:
+        raise unknown(deliberation_id) from None
+    status = await status_of(call.service.record, deliberation_id)
+    if status is None or not may_see(call.token, status):
+        raise unknown(deliberation_id)
+    return deliberation_id, status
+
+
+def only(call: Call, *names: str) -> None:
+    """Raise Problem where the query has a parameter that this call does not know, or one twice."""
+    query = call.request.query
+    for name in query:
+        if name not in names and not (METADATA in names and name.startswith(METADATA)):
+            raise bad_request(f"{name}: this call has no such parameter", name)
+        if name != "status" and len(query.getall(name)) > 1:
+            raise bad_request(f"{name}: it stands there twice", name)
+
+
+def number(call: Call, name: str, default: float, low: float, high: float) -> float:
+    """A number in the query. Raises Problem."""
+    text = call.request.query.get(name)
+    if text is None:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        raise bad_request(f"{name}: must be a number", name) from None
+    if not low <= value <= high:
+        raise invalid(name, f"{name}: must be {low:g} to {high:g}")
+    return value
+
+
+def filter_of(call: Call) -> Filter:
+    """Which deliberations the query asks for, among those that are shown to who asks. Raises Problem."""
+    query = call.request.query
+    statuses = [one for value in query.getall("status", []) for one in value.split(",")]
+    for status in statuses:
+        if status not in set(Status):
+            raise invalid("status", f"status: must be one of {', '.join(Status)}")
+    metadata = {name.removeprefix(METADATA): value for name, value in query.items() if name.startswith(METADATA)}
+    if len(metadata) > MAX_FILTERS:
+        raise invalid(METADATA, f"{METADATA}: at most {MAX_FILTERS} of these")
+    owner = None if call.token.sees_all else call.token.owner
+    return Filter(tuple(statuses), query.get("council"), owner, metadata)

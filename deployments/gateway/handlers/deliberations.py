@@ -1,0 +1,200 @@
+"""Deliberations: asked for, read, waited for, listed, and asked to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import uuid
+from datetime import UTC, datetime
+
+from aiohttp import web
+
+from blocks.exceptions import RecordError, RecordFull
+from blocks.record.envelope import Body
+from deployments.gateway.bodies import beside, json_of
+from deployments.gateway.handlers.answers import asked_about, document, filter_of, links_of, may_see, number, only
+from deployments.gateway.limits import FULL_S
+from deployments.gateway.problems import RETRY_S, Problem, forbidden, invalid, later, unknown
+from deployments.gateway.routes import Call
+from tasks.council.models import Status
+from tasks.deliberations.cancel import stop
+from tasks.deliberations.read import OtherRequest, has_ended, status_of
+from tasks.deliberations.result import item_of, result_of
+from tasks.deliberations.submission import id_for, key_in, read_submission, request_of
+from tasks.deliberations.submit import Request, Submitted, enqueue
+
+MAX_WAIT_S = 60.0
+MAX_CANCELLED = 1_000
+AT_ONCE = 32
+"""Cancels under way at a time."""
+CATCH_UP_S = 5.0
+_WAIT = re.compile(r"\bwait\s*=\s*\"?(\d{1,6})")
+_audit = logging.getLogger("conclave.audit")
+
+
+async def submit(call: Call) -> web.StreamResponse:
+    """Take a deliberation: rights and bounds, then its key, then the queue, then the answer."""
+    only(call)
+    body, size = await json_of(call.request)
+    terms, asked = await beside(size, lambda: read_submission(body))
+    deliberation_id, by_key = _id(call, terms.id)
+    if not call.token.may_ask(asked.council):
+        raise forbidden(f"council: this token may not ask {asked.council!r}", "council")
+    await call.service.councils.check(asked)
+    now = datetime.now(UTC)
+    request = await beside(size, lambda: request_of(terms, asked, deliberation_id, "gateway", now, call.token.owner))
+    await call.service.limits.check(call.token, deliberation_id)
+    submitted = await _enqueued(call, request, by_key)
+    _audit.info("%s submit %s new=%s", call.token.id, deliberation_id, submitted.new)
+    return await _receipt(call, request, submitted)
+
+
+async def read(call: Call) -> web.StreamResponse:
+    """A deliberation so far."""
+    only(call)
+    deliberation_id, _ = await asked_about(call)
+    return document(call, await _result(call, deliberation_id))
+
+
+async def wait(call: Call) -> web.StreamResponse:
+    """The result once it has ended, or after a while what is known so far."""
+    only(call, "timeout_s")
+    seconds = number(call, "timeout_s", 30.0, 0.0, MAX_WAIT_S)
+    deliberation_id, _ = await asked_about(call)
+    return await _waited(call, deliberation_id, seconds)
+
+
+async def item(call: Call) -> web.StreamResponse:
+    """An item of an agenda so far."""
+    only(call)
+    deliberation_id, _ = await asked_about(call)
+    found = await item_of(call.service.record, deliberation_id, call.request.match_info["item"])
+    if found is None:
+        raise Problem(404, "unknown-item", f"{deliberation_id!r} has no item {call.request.match_info['item']!r}")
+    return document(call, found)
+
+
+async def listed(call: Call) -> web.StreamResponse:
+    """A page of the list."""
+    only(call, "status", "council", "limit", "cursor", "metadata.")
+    limit = number(call, "limit", 50, 1, 200)
+    page = await call.service.projection.page(filter_of(call), int(limit), call.request.query.get("cursor"))
+    return document(call, {"deliberations": page.deliberations, "cursor": page.cursor})
+
+
+async def cancel(call: Call) -> web.StreamResponse:
+    """Ask one to stop; what waits in the queue ends at once."""
+    only(call)
+    deliberation_id, status = await asked_about(call)
+    _require_may_stop(call, status)
+    after = await stop(call.service.record, call.service.leases, deliberation_id)
+    _audit.info("%s cancel %s", call.token.id, deliberation_id)
+    return document(call, {"id": deliberation_id, "status": after}, 200 if Status(after).final else 202)
+
+
+async def cancel_many(call: Call) -> web.StreamResponse:
+    """Ask all to stop that match, up to a number; the list is first brought up to now."""
+    only(call, "status", "council", "metadata.")
+    wanted = filter_of(call)
+    if not wanted.statuses and wanted.council is None and not wanted.metadata:
+        raise invalid("council", "council: say which are meant, by council, status or metadata.NAME")
+    try:
+        await call.service.projection.catch_up(CATCH_UP_S)
+    except TimeoutError:
+        raise later(503, "list-behind", "the list is behind the record; try again later") from None
+    found = await call.service.projection.open_ids(wanted, MAX_CANCELLED + 1)
+    slots = asyncio.Semaphore(AT_ONCE)
+
+    async def one(deliberation_id: str) -> bool:
+        async with slots:
+            status = await status_of(call.service.record, deliberation_id)
+            if status is None or has_ended(status) or not _may_stop(call, status):
+                return False
+            await stop(call.service.record, call.service.leases, deliberation_id)
+            return True
+
+    stopped = sum(await asyncio.gather(*map(one, found[:MAX_CANCELLED])))
+    _audit.info("%s cancel %s deliberations", call.token.id, stopped)
+    return document(call, {"cancelled": stopped, "more": len(found) > MAX_CANCELLED}, 202)
+
+
+# --- asking ---------------------------------------------------------------------------------------
+
+
+def _id(call: Call, given: str | None) -> tuple[str, bool]:
+    """The id of what is asked for, and whether a key stands for it. Raises Problem."""
+    keys = call.request.headers.getall("Idempotency-Key", [])
+    if len(keys) > 1:
+        raise invalid("Idempotency-Key", "Idempotency-Key: it stands there twice")
+    if given is not None:
+        return given, False
+    if keys:
+        return id_for(call.token.owner, key_in(keys[0])), True
+    return str(uuid.uuid4()), False
+
+
+async def _enqueued(call: Call, request: Request, by_key: bool) -> Submitted:
+    """What became of it. Raises Problem, which says whether it may run all the same."""
+    try:
+        submitted = await enqueue(call.service.record, request)
+    except OtherRequest:
+        await call.service.limits.give_back(call.token, request.id)
+        what = "Idempotency-Key" if by_key else "id"
+        kind = "idempotency-key-reused" if by_key else "id-reused"
+        raise Problem(422, kind, f"{what}: it was used with another request", field=what, id=request.id) from None
+    except RecordFull:
+        told = "the queue takes no more; the same key or id attaches if it was accepted"
+        raise later(429, "queue-full", told, FULL_S, id=request.id, accepted="unknown") from None
+    except RecordError:
+        told = "the record does not answer; the same key or id attaches if it was accepted"
+        raise later(503, "record-unavailable", told, RETRY_S, id=request.id, accepted="unknown") from None
+    if not submitted.new and not may_see(call.token, await status_of(call.service.record, request.id) or {}):
+        raise Problem(422, "id-reused", "id: it is somebody else's", field="id", id=request.id)
+    return submitted
+
+
+async def _receipt(call: Call, request: Request, submitted: Submitted) -> web.StreamResponse:
+    headers = {"Location": f"/v1/deliberations/{request.id}"}
+    if not submitted.new:
+        headers["Idempotency-Replayed"] = "true"
+    preferred = _WAIT.search(call.request.headers.get("Prefer", ""))
+    if preferred is not None:
+        seconds = min(float(preferred[1]), MAX_WAIT_S)
+        headers["Preference-Applied"] = f"wait={seconds:g}"
+        return await _waited(call, request.id, seconds, **headers)
+    status = Status.PENDING.value
+    if not submitted.new:
+        status = (await status_of(call.service.record, request.id) or {}).get("status", status)
+    return document(call, {"id": request.id, "status": status, "links": links_of(request.id)}, 202, **headers)
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+async def _waited(call: Call, deliberation_id: str, seconds: float, **headers: str) -> web.StreamResponse:
+    """The result within so many seconds, or 202 with what is known."""
+    try:
+        async with asyncio.timeout(seconds):
+            await call.service.feed.end_of(deliberation_id)
+    except TimeoutError:
+        pass
+    result = await _result(call, deliberation_id)
+    return document(call, result, 200 if Status(result["status"]).final else 202, **headers)
+
+
+async def _result(call: Call, deliberation_id: str) -> Body:
+    result = await result_of(call.service.record, deliberation_id)
+    if result is None:
+        raise unknown(deliberation_id)
+    result["links"] = links_of(deliberation_id) | result["links"]
+    return result
+
+
+def _may_stop(call: Call, status: Body) -> bool:
+    return call.token.may("admin") or status.get("owner") == call.token.owner
+
+
+def _require_may_stop(call: Call, status: Body) -> None:
+    if not _may_stop(call, status):
+        raise forbidden("it is another owner's; the scope admin may stop it")

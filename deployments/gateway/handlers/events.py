@@ -1,0 +1,115 @@
+"""Server-sent events: what happens in one deliberation or in many, from the beginning or from where it was left.
+
+Source: WHATWG HTML, "Server-sent events". An event's id is a cursor; a client that comes back with it as
+`Last-Event-ID`, or as `starting_after`, gets every later event once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import OrderedDict
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
+from typing import Any
+
+from aiohttp import web
+from aiohttp_sse import EventSourceResponse
+
+from blocks.background import background
+from blocks.record.envelope import Body
+from deployments.gateway.handlers.answers import asked_about, filter_of, may_see, only
+from deployments.gateway.projection import Filter
+from deployments.gateway.routes import Call
+from tasks.deliberations.feed import Cursor, Told
+from tasks.deliberations.read import status_of
+
+HEARTBEAT_S = 15.0
+SEND_S = 60.0
+"""How long a listener may not read before it is dropped."""
+LATEST = "latest"
+KNOWN = 10_000
+"""Deliberations whose council and metadata are remembered while many are followed."""
+
+
+async def of_one(call: Call) -> web.StreamResponse:
+    """The events of a deliberation, up to its end; 204 where nothing follows any more."""
+    only(call, "starting_after")
+    deliberation_id, _ = await asked_about(call)
+    cursor = await _cursor(call)
+    if await call.service.feed.is_over(deliberation_id, cursor):
+        return web.Response(status=204, headers=call.headers)
+    return await _send(call, call.service.feed.of(deliberation_id, cursor))
+
+
+async def of_many(call: Call) -> web.StreamResponse:
+    """The events of all deliberations that match, as they come."""
+    only(call, "starting_after", "status", "council", "metadata.")
+    wanted, cursor = filter_of(call), await _cursor(call)
+    return await _send(call, _matching(call, wanted, cursor))
+
+
+async def _cursor(call: Call) -> Cursor:
+    """Where to begin. Raises InvalidRequest."""
+    header = call.request.headers.get("Last-Event-ID")
+    text = header or call.request.query.get("starting_after")
+    if not text:
+        return Cursor()
+    if text == LATEST:
+        return await call.service.feed.newest()
+    return Cursor.read(text, "Last-Event-ID" if header else "starting_after")
+
+
+async def _send(call: Call, events: AsyncGenerator[Told, None]) -> web.StreamResponse:
+    """Send events until they end, the client leaves, or does not read."""
+    response = EventSourceResponse(headers=call.headers, ping_interval=HEARTBEAT_S, send_timeout=SEND_S)
+
+    async def send() -> None:
+        async with aclosing(events):
+            async for told in events:
+                await response.send(told.data, id=str(told.cursor), event=told.kind)
+
+    with suppress(ConnectionError, TimeoutError):
+        await response.prepare(call.request)
+        async with response, background(send(), response.wait()) as work:
+            done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
+            for one in done:
+                one.result()
+    return response
+
+
+async def _matching(call: Call, wanted: Filter, cursor: Cursor) -> AsyncGenerator[Told, None]:
+    """Those events whose deliberations are asked for."""
+    known: OrderedDict[str, Body] = OrderedDict()
+    async with aclosing(call.service.feed.of_all(cursor)) as events:
+        async for told in events:
+            if told.deliberation not in known:
+                known[told.deliberation] = await _about(call, told.deliberation)
+                if len(known) > KNOWN:
+                    known.popitem(last=False)
+            if _fits(call, wanted, known[told.deliberation], told):
+                yield told
+
+
+async def _about(call: Call, deliberation_id: str) -> Body:
+    """Council, owner and metadata of a deliberation: from its key, or from the list where that was let go."""
+    status = await status_of(call.service.record, deliberation_id) or {}
+    if isinstance(request := status.get("request"), dict):
+        return {**status, "metadata": request.get("metadata") or {}}
+    listed = await call.service.projection.about(deliberation_id) or {}
+    return {**listed, **{name: value for name, value in status.items() if value is not None}}
+
+
+def _fits(call: Call, wanted: Filter, about: Body, told: Told) -> bool:
+    if not may_see(call.token, about):
+        return False
+    if wanted.council is not None and about.get("council") != wanted.council:
+        return False
+    if wanted.statuses and json.loads(told.data).get("status") not in wanted.statuses:
+        return False
+    metadata = about.get("metadata") or {}
+    return all(_as_text(metadata.get(name)) == value for name, value in wanted.metadata.items())
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

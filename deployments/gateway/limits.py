@@ -1,0 +1,97 @@
+"""How much may be asked for: the length of the queue, and what an owner may have open and use in a day.
+
+What an owner has open is counted in a key of the bucket `conclave-access`, by compare-and-set, so that two gateways
+share it: the ids that were accepted; those that have ended are taken out when it is full. What an owner's deliberations
+used is added up once for each end on the record (`usage.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from blocks.record import subjects
+from blocks.record.envelope import Body
+from blocks.record.events import Record
+from deployments.gateway.problems import Problem, later
+from tasks.access.tokens import Token
+from tasks.access.usage import seconds_to_midnight, used_today
+from tasks.deliberations.read import has_ended, status_of
+
+QUEUE_KEPT_S = 0.5
+"""How long a count of the queue holds; what this gateway puts in is added to it."""
+FULL_S = 10
+OPEN = "open."
+MAX_OPEN = 10_000
+
+
+class Limits:
+    """Says no before anything is stored."""
+
+    def __init__(self, record: Record, queue: int) -> None:
+        self._record, self._queue = record, queue
+        self._counted_at = float("-inf")
+        self._waiting = 0
+
+    async def check(self, token: Token, deliberation_id: str) -> None:
+        """Take a place for a deliberation. Raises Problem where there is none."""
+        await self._check_queue()
+        if token.tokens_a_day is not None:
+            await self._check_usage(token, token.tokens_a_day)
+        if token.at_once is not None:
+            await self._take_place(token, token.at_once, deliberation_id)
+
+    async def give_back(self, token: Token, deliberation_id: str) -> None:
+        """It was not accepted after all."""
+        if token.at_once is not None:
+            await self._record.access.change(OPEN + token.owner, lambda body: _without(body, {deliberation_id}))
+
+    async def _check_queue(self) -> None:
+        now = time.monotonic()
+        if now - self._counted_at > QUEUE_KEPT_S:
+            self._counted_at = now
+            self._waiting = await self._record.messages(subjects.REQUESTS)
+        if self._waiting >= self._queue:
+            told = f"{self._queue} deliberations wait or run already; try again later"
+            raise later(429, "queue-full", told, FULL_S)
+        self._waiting += 1
+
+    async def _check_usage(self, token: Token, limit: int) -> None:
+        used = await used_today(self._record, token.owner)
+        if used >= limit:
+            told = f"{used:,} model tokens were used today (UTC), and {limit:,} are allowed"
+            raise Problem(429, "daily-tokens", told, {"Retry-After": str(min(120, seconds_to_midnight()))})
+
+    async def _take_place(self, token: Token, limit: int, deliberation_id: str) -> None:
+        key = OPEN + token.owner
+
+        def taken(body: Body | None) -> Body | None:
+            ids = _ids(body)
+            return None if deliberation_id in ids or len(ids) >= limit else {"ids": [*ids, deliberation_id]}
+
+        for _ in range(2):
+            if await self._record.access.change(key, taken):
+                return
+            standing = _ids(await self._record.access.read(key))
+            if deliberation_id in standing:
+                return
+            ended = await self._ended(standing)
+            await self._record.access.change(key, lambda body, gone=ended: _without(body, gone))  # type: ignore[misc]
+        told = f"this token's owner has {limit} deliberations open, and may have no more; try again later"
+        raise later(429, "too-many-open", told, FULL_S)
+
+    async def _ended(self, ids: list[str]) -> set[str]:
+        """Those that have ended, or of which nothing is known."""
+        statuses = await asyncio.gather(*(status_of(self._record, one) for one in ids))
+        return {one for one, status in zip(ids, statuses, strict=True) if status is None or has_ended(status)}
+
+
+def _ids(body: Body | None) -> list[str]:
+    found = (body or {}).get("ids")
+    return [one for one in found if isinstance(one, str)] if isinstance(found, list) else []
+
+
+def _without(body: Body | None, gone: set[str]) -> Body | None:
+    ids = _ids(body)
+    kept = [one for one in ids if one not in gone]
+    return None if kept == ids else {"ids": kept}

@@ -1,0 +1,334 @@
+"""The list of deliberations: a projection of the record into SQLite, which can be thrown away and is made anew.
+
+It follows two streams, the keys of the bucket of statuses and the course of the deliberations, and remembers how far
+it came with what it learned, in one transaction. A start goes on from there. Nothing waits for it but the list.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import sqlite3
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from blocks.background import background
+from blocks.record import subjects
+from blocks.record.envelope import Body, Event
+from blocks.record.events import Record
+from tasks.council.exceptions import InvalidRequest
+from tasks.council.models import Status
+from tasks.deliberations.read import status_in
+
+T = TypeVar("T")
+
+VERSION = 1
+"""Of the tables; another one's are thrown away."""
+KEYS, COURSE = subjects.status("*"), "deliberations.>"
+BATCH = 500
+"""Events in one transaction at most."""
+BUSY_S = 5.0
+SHOWN = (
+    *("id", "status", "degraded", "council", "engine", "counts"),
+    *("created_at", "started_at", "completed_at", "winner_id"),
+)
+_HAS_METADATA = (
+    "EXISTS (SELECT 1 FROM json_each(metadata) AS one WHERE one.key = ? AND"
+    " (CAST(one.value AS TEXT) = ? AND one.type NOT IN ('true', 'false') OR one.type = ?))"
+)
+"""A value that is no text is asked for as JSON writes it."""
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS positions (pattern TEXT PRIMARY KEY, sequence INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS deliberations (
+    id TEXT PRIMARY KEY, status TEXT NOT NULL, council TEXT, owner TEXT, created_at TEXT NOT NULL,
+    final INTEGER NOT NULL, metadata TEXT NOT NULL, shown TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS by_time ON deliberations (created_at DESC, id);
+"""
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which deliberations are asked for; what is empty or None does not matter."""
+
+    statuses: tuple[str, ...] = ()
+    council: str | None = None
+    owner: str | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
+
+    def clauses(self) -> tuple[list[str], list[Any]]:
+        """Conditions in SQL, and the values in them."""
+        where: list[str] = []
+        values: list[Any] = []
+        if self.statuses:
+            where.append(f"status IN ({', '.join('?' * len(self.statuses))})")
+            values += self.statuses
+        for column, value in (("council", self.council), ("owner", self.owner)):
+            if value is not None:
+                where.append(f"{column} = ?")
+                values.append(value)
+        for name, value in self.metadata.items():
+            where.append(_HAS_METADATA)
+            values += [name, value, value]
+        return where, values
+
+
+class Page(NamedTuple):
+    """A part of the list, the newest first; `cursor` is where the next one begins, None at the end."""
+
+    deliberations: list[Body]
+    cursor: str | None
+
+
+class Projection:
+    """The list, in a file or, without one, in memory. `run` has to be at work meanwhile."""
+
+    def __init__(self, record: Record, path: Path | None) -> None:
+        self._record, self._path = record, path
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="conclave-projection")
+        self._database: sqlite3.Connection | None = None
+        self._positions: dict[str, int] = {}
+        self._moved = asyncio.Condition()
+        self.caught_up = False
+        """Whether it has come as far as the record was when it began."""
+
+    async def run(self) -> None:
+        """Follow the record; never ends. Raises RecordError and sqlite3.Error; then run it again."""
+        self.caught_up = False
+        await self._on_thread(self._open)
+        targets = {pattern: await self._record.last_sequence(pattern) for pattern in (KEYS, COURSE)}
+        for pattern, last in targets.items():
+            if self._positions.get(pattern, 0) > last:  # the stream was made anew
+                await self._on_thread(self._empty)
+                break
+        work = [self._follow(pattern) for pattern in (KEYS, COURSE)]
+        async with background(*work, self._note_when_caught_up(targets)) as (keys, course, _):
+            await asyncio.gather(keys, course)
+
+    async def close(self) -> None:
+        """Close the file."""
+        await self._on_thread(self._close)
+        self._thread.shutdown(wait=False)
+
+    async def page(self, wanted: Filter, limit: int, cursor: str | None = None) -> Page:
+        """A page of the list. Raises InvalidRequest for a cursor that is none."""
+        where, values = wanted.clauses()
+        if cursor is not None:
+            created_at, last = _read_cursor(cursor)
+            where.append("(created_at < ? OR (created_at = ? AND id > ?))")
+            values += [created_at, created_at, last]
+        rows = await self._select("id, status, council, created_at, metadata, shown", where, values, limit + 1)
+        found = [_shown(row) for row in rows[:limit]]
+        more = rows[limit - 1] if len(rows) > limit else None
+        return Page(found, None if more is None else _cursor(more["created_at"], more["id"]))
+
+    async def open_ids(self, wanted: Filter, limit: int) -> list[str]:
+        """Ids of deliberations that have not ended."""
+        where, values = wanted.clauses()
+        rows = await self._select("id", [*where, "final = 0"], values, limit)
+        return [row["id"] for row in rows]
+
+    async def about(self, deliberation_id: str) -> Body | None:
+        """What is known of one: its council, owner and metadata."""
+        rows = await self._select("council, owner, metadata", ["id = ?"], [deliberation_id], 1)
+        return {**dict(rows[0]), "metadata": json.loads(rows[0]["metadata"])} if rows else None
+
+    async def catch_up(self, timeout_s: float) -> None:
+        """Wait until it has come as far as the record is now. Raises TimeoutError and RecordError."""
+        targets = {pattern: await self._record.last_sequence(pattern) for pattern in (KEYS, COURSE)}
+        async with asyncio.timeout(timeout_s):
+            await self._reached(targets)
+
+    # --- following --------------------------------------------------------------------------------
+
+    async def _note_when_caught_up(self, targets: dict[str, int]) -> None:
+        await self._reached(targets)
+        self.caught_up = True
+
+    async def _reached(self, targets: dict[str, int]) -> None:
+        async with self._moved:
+            await self._moved.wait_for(
+                lambda: all(self._positions.get(pattern, 0) >= last for pattern, last in targets.items())
+            )
+
+    async def _follow(self, pattern: str) -> None:
+        """Take in what is stored, many events a transaction, and then each as it comes."""
+        while True:
+            after = self._positions.get(pattern, 0)
+            last = await self._record.last_sequence(pattern)
+            if after < last:
+                await self._take_stored(pattern, after, last)
+                continue
+            async with aclosing(self._record.follow(pattern, after, lenient=True)) as events:
+                async for event in events:
+                    await self._take(pattern, [event], event.sequence)
+
+    async def _take_stored(self, pattern: str, after: int, last: int) -> None:
+        batch: list[Event] = []
+        async with aclosing(self._record.follow(pattern, after, lenient=True)) as events:
+            while True:
+                try:
+                    async with asyncio.timeout(BUSY_S if not batch else 0.05):
+                        event = await anext(events)
+                except TimeoutError:
+                    break
+                batch.append(event)
+                if len(batch) == BATCH or event.sequence >= last:
+                    break
+        reached = batch[-1].sequence if batch else after
+        if await self._record.next(pattern, reached, lenient=True) is None:  # the rest is of other patterns
+            reached = max(reached, last)
+        await self._take(pattern, batch, reached)
+
+    async def _take(self, pattern: str, events: Sequence[Event], sequence: int) -> None:
+        await self._on_thread(lambda: self._store(pattern, events, sequence))
+        async with self._moved:
+            self._positions[pattern] = sequence
+            self._moved.notify_all()
+
+    # --- in the thread ----------------------------------------------------------------------------
+
+    async def _on_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    async def _select(self, columns: str, where: list[str], values: list[Any], limit: int) -> list[sqlite3.Row]:
+        condition = " AND ".join(where) or "1"
+        # The columns and conditions are ours; values of others are bound.
+        query = f"SELECT {columns} FROM deliberations WHERE {condition} ORDER BY created_at DESC, id LIMIT ?"  # noqa: S608
+
+        def read() -> list[sqlite3.Row]:
+            with closing(self._there.execute(query, (*values, limit))) as rows:
+                return rows.fetchall()
+
+        return await self._on_thread(read)
+
+    @property
+    def _there(self) -> sqlite3.Connection:
+        if self._database is None:
+            self._open()
+        assert self._database is not None
+        return self._database
+
+    def _open(self) -> None:
+        self._close()
+        try:
+            self._connect()
+        except sqlite3.DatabaseError:  # a file that is damaged, or another program's
+            if self._path is None:
+                raise
+            self._path.unlink(missing_ok=True)
+            self._connect()
+
+    def _connect(self) -> None:
+        database = sqlite3.connect(self._path or ":memory:", timeout=BUSY_S, check_same_thread=False)
+        database.row_factory = sqlite3.Row
+        self._database = database
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = NORMAL")
+        database.executescript(_SCHEMA)
+        whose = json.dumps([VERSION, self._record.installation])
+        known = database.execute("SELECT value FROM about WHERE name = 'whose'").fetchone()
+        if known is None or known["value"] != whose:
+            self._empty()
+            database.execute("INSERT OR REPLACE INTO about VALUES ('whose', ?)", (whose,))
+            database.commit()
+        rows = database.execute("SELECT pattern, sequence FROM positions").fetchall()
+        self._positions = {row["pattern"]: row["sequence"] for row in rows}
+
+    def _empty(self) -> None:
+        with self._there as database:
+            database.execute("DELETE FROM deliberations")
+            database.execute("DELETE FROM positions")
+        self._positions = {}
+
+    def _close(self) -> None:
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+
+    def _store(self, pattern: str, events: Sequence[Event], sequence: int) -> None:
+        with self._there as database:
+            for event in events:
+                if (change := learned(event)) is not None:
+                    _merge(database, event.subject.split(".")[1 if pattern == COURSE else 2], change)
+            database.execute("INSERT OR REPLACE INTO positions VALUES (?, ?)", (pattern, sequence))
+
+
+def learned(event: Event) -> Body | None:
+    """What an event tells of its deliberation: `request`, `owner`, and what is shown; None where it tells nothing."""
+    tokens, body = event.subject.split("."), event.body
+    if not body:
+        return None
+    time = event.time.isoformat() if event.time else None
+    if tokens[0] == "$KV":
+        request = body.get("request") if isinstance(body.get("request"), dict) else {}
+        return {**body, "request": request, "created_at": body.get("requested_at") or body.get("started_at") or time}
+    if len(tokens) != 3:
+        return None
+    if tokens[2] == "plan":
+        return {"request": body.get("request") or {}, "owner": body.get("owner"), "created_at": time}
+    if tokens[2] in ("started", "finished"):
+        return {**body, "created_at": time}
+    return None
+
+
+def _merge(database: sqlite3.Connection, deliberation_id: str, change: Body) -> None:
+    """Put what was learned beside what is known; a final status stays, whichever stream is read first."""
+    row = database.execute("SELECT * FROM deliberations WHERE id = ?", (deliberation_id,)).fetchone()
+    shown = json.loads(row["shown"]) if row else {}
+    request = change.get("request") or {}
+    status = status_in(change)
+    known = Status(row["status"]) if row else Status.PENDING
+    if status is None or (known.final and not status.final):
+        status = known
+    shown |= {name: change[name] for name in SHOWN if change.get(name) is not None and name != "created_at"}
+    metadata = request.get("metadata") or (json.loads(row["metadata"]) if row else {})
+    council = change.get("council") or request.get("council") or (row["council"] if row else None)
+    owner = change.get("owner") or (row["owner"] if row else None)
+    times = [time for time in (change.get("created_at"), row["created_at"] if row else None) if time]
+    database.execute(
+        "INSERT OR REPLACE INTO deliberations VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            deliberation_id,
+            status.value,
+            council or ("dev" if request else None),
+            owner,
+            min(times, default=""),
+            int(status.final),
+            json.dumps(metadata, ensure_ascii=False),
+            json.dumps({**shown, "status": status.value}, ensure_ascii=False),
+        ),
+    )
+
+
+def _shown(row: sqlite3.Row) -> Body:
+    """A row as it is told."""
+    told = json.loads(row["shown"])
+    return {
+        **{name: told[name] for name in SHOWN if name in told},
+        "id": row["id"],
+        "status": row["status"],
+        "council": row["council"],
+        "created_at": row["created_at"],
+        "metadata": json.loads(row["metadata"]),
+    }
+
+
+def _cursor(created_at: str, last: str) -> str:
+    return base64.urlsafe_b64encode(json.dumps([created_at, last]).encode()).decode().rstrip("=")
+
+
+def _read_cursor(text: str) -> tuple[str, str]:
+    try:
+        created_at, last = json.loads(base64.urlsafe_b64decode(text.encode() + b"=" * (-len(text) % 4)))
+    except (ValueError, TypeError):
+        raise InvalidRequest("cursor", "is no cursor; it is the one of the page before") from None
+    if not isinstance(created_at, str) or not isinstance(last, str):
+        raise InvalidRequest("cursor", "is no cursor; it is the one of the page before")
+    return created_at, last

@@ -1,0 +1,107 @@
+"""What the gateway works with, opened once, and what goes on beside its requests."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from blocks.background import background
+from blocks.connections import connections
+from blocks.exceptions import ConclaveError
+from blocks.record.arrivals import Arrivals
+from blocks.record.ends import ends
+from blocks.record.events import Record
+from blocks.record.leases import Leases
+from blocks.record.server import JetStreamServer
+from deployments.gateway.callers import Callers
+from deployments.gateway.counts import Counts
+from deployments.gateway.limits import Limits
+from deployments.gateway.projection import Projection
+from deployments.gateway.settings import GatewaySettings
+from tasks.access import tokens
+from tasks.access.usage import add_end
+from tasks.deliberations.councils import Councils
+from tasks.deliberations.feed import Feed
+
+AGAIN_S = 1.0
+USAGE_CONSUMER = "gateway-usage"
+HOME_TOKEN = "home"  # noqa: S105  # a name
+
+_log = logging.getLogger("conclave.gateway")
+
+
+@dataclass(frozen=True)
+class Service:
+    """The parts that handlers use."""
+
+    record: Record
+    leases: Leases
+    feed: Feed
+    councils: Councils
+    projection: Projection
+    callers: Callers
+    limits: Limits
+    counts: Counts
+
+
+@asynccontextmanager
+async def serving(settings: GatewaySettings) -> AsyncGenerator[Service, None]:
+    """The parts, connected and at work while the block runs. Raises RecordError where NATS does not answer."""
+    server = JetStreamServer(servers=settings.nats_url.split(","), patience_s=settings.patience_s)
+    async with connections():
+        record = await server.record()
+        await _admit_home(record, settings.token_file)
+        leases = Leases(server.record)
+        await leases.open()
+        arrivals, projection = Arrivals(record), Projection(record, settings.database)
+        service = Service(
+            record,
+            leases,
+            Feed(record, arrivals),
+            Councils(record),
+            projection,
+            Callers(record, settings.rate, settings.hosts, settings.open),
+            Limits(record, settings.queue),
+            Counts(),
+        )
+        try:
+            async with background(
+                _kept("the feed of events", arrivals.run),
+                _kept("the list", projection.run),
+                _kept("the count of tokens", lambda: _count_usage(record)),
+            ):
+                yield service
+        finally:
+            await projection.close()
+            await leases.close()
+
+
+async def _count_usage(record: Record) -> None:
+    async for end in ends(record, USAGE_CONSUMER):
+        await add_end(record, end.subject.split(".")[1], end.body, end.sequence)
+
+
+async def _admit_home(record: Record, file: Path | None) -> None:
+    """Let the token of the home in, which `conclave up` made."""
+    if file is None:
+        return
+    token = tokens.known(file.read_text().strip(), HOME_TOKEN, ("admin",))
+    if await tokens.read(record, token.id) is None:
+        await tokens.keep(record, token)
+
+
+async def _kept(what: str, work: Callable[[], Awaitable[None]]) -> None:
+    """Let work go on: what ends it is told, and it begins again."""
+    while True:
+        try:
+            await work()
+        except (ConclaveError, sqlite3.Error, OSError) as error:
+            _log.warning("%s begins again: %s", what, error)
+        except Exception:  # noqa: BLE001  # a fault of ours in one of these ends no request
+            _log.exception("%s failed, and begins again", what)
+        await asyncio.sleep(AGAIN_S)

@@ -1,0 +1,153 @@
+"""All routes of the API."""
+
+from __future__ import annotations
+
+from deployments.gateway import forms
+from deployments.gateway.handlers import councils, deliberations, events, health
+from deployments.gateway.routes import Answer, Parameter, Route
+from tasks.council.council import CouncilSpec
+from tasks.council.models import Status
+
+KEY = Parameter(
+    "Idempotency-Key",
+    "header",
+    "1 to 255 printable characters. The same key and request get the same deliberation.",
+    {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"},
+)
+PREFER = Parameter("Prefer", "header", "`wait=30` answers with the result where it comes within 30 s.")
+AFTER = Parameter("starting_after", "query", "The id of an event: later ones follow. `latest`: only new ones.")
+LAST = Parameter("Last-Event-ID", "header", "As `starting_after`, which it comes before.")
+TIMEOUT = Parameter(
+    "timeout_s", "query", "Seconds to wait, to 60.", {"type": "number", "minimum": 0, "maximum": 60, "default": 30}
+)
+STATUS = Parameter("status", "query", "Only these, apart by commas.", {"type": "string", "enum": [*Status]})
+COUNCIL = Parameter("council", "query", "Only those of this council.")
+METADATA = Parameter(
+    "metadata",
+    "query",
+    "`metadata.NAME=VALUE`: only those with this entry in their metadata; a value that is no text as JSON writes it.",
+    {"type": "object", "additionalProperties": {"type": "string"}},
+)
+LIMIT = Parameter(
+    "limit", "query", "How many on a page.", {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}
+)
+CURSOR = Parameter("cursor", "query", "That of the page before.")
+STREAM = Answer("Events, as they come.", content="text/event-stream")
+RESULT = Answer("It has ended.", forms.Result)
+SO_FAR = Answer("It has not ended; what is known so far.", forms.Result)
+
+ROUTES = (
+    Route(
+        "POST",
+        "/v1/deliberations",
+        deliberations.submit,
+        "submit",
+        "Ask for a deliberation",
+        {200: RESULT, 202: Answer("It is accepted, and will run.", forms.Receipt, headers=("Location",))},
+        (KEY, PREFER),
+        forms.SubmissionForm,
+    ),
+    Route(
+        "GET",
+        "/v1/deliberations",
+        deliberations.listed,
+        "submit",
+        "List deliberations, the newest first",
+        {200: Answer("A page.", forms.PageForm)},
+        (STATUS, COUNCIL, METADATA, LIMIT, CURSOR),
+    ),
+    Route(
+        "DELETE",
+        "/v1/deliberations",
+        deliberations.cancel_many,
+        "submit",
+        "Ask all to stop that match, at most 1 000",
+        {202: Answer("So many are asked to stop.", forms.CancelledForm)},
+        (STATUS, COUNCIL, METADATA),
+    ),
+    Route(
+        "GET",
+        "/v1/deliberations/{id}",
+        deliberations.read,
+        "submit",
+        "Read a deliberation so far",
+        {200: Answer("So far.", forms.Result)},
+    ),
+    Route(
+        "DELETE",
+        "/v1/deliberations/{id}",
+        deliberations.cancel,
+        "submit",
+        "Ask a deliberation to stop",
+        {200: Answer("It has ended.", forms.CancelForm), 202: Answer("It is asked to stop.", forms.CancelForm)},
+    ),
+    Route(
+        "GET",
+        "/v1/deliberations/{id}/wait",
+        deliberations.wait,
+        "submit",
+        "Wait for the result",
+        {200: RESULT, 202: SO_FAR},
+        (TIMEOUT,),
+    ),
+    Route(
+        "GET",
+        "/v1/deliberations/{id}/items/{item}",
+        deliberations.item,
+        "submit",
+        "Read one item of an agenda",
+        {200: Answer("So far.")},
+    ),
+    Route(
+        "GET",
+        "/v1/deliberations/{id}/events",
+        events.of_one,
+        "submit",
+        "Follow a deliberation",
+        {200: STREAM, 204: Answer("It has ended, and nothing follows this cursor.")},
+        (AFTER, LAST),
+    ),
+    Route(
+        "GET",
+        "/v1/events",
+        events.of_many,
+        "submit",
+        "Follow all deliberations that match",
+        {200: STREAM},
+        (AFTER, LAST, STATUS, COUNCIL, METADATA),
+    ),
+    Route(
+        "GET",
+        "/v1/councils",
+        councils.listed,
+        "submit",
+        "List the councils",
+        {200: Answer("By name.", forms.CouncilsForm)},
+    ),
+    Route(
+        "GET",
+        "/v1/councils/{name}",
+        councils.show,
+        "submit",
+        "Read a council",
+        {200: Answer("Its members and rules.", CouncilSpec)},
+    ),
+    Route("GET", "/healthz", health.live, None, "Whether it lives", {200: Answer("It does.", forms.LiveForm)}),
+    Route(
+        "GET",
+        "/readyz",
+        health.ready,
+        None,
+        "Whether requests are taken, and each part by name",
+        {200: Answer("They are.", forms.ReadyForm), 503: Answer("They are not.", forms.ReadyForm)},
+    ),
+    Route(
+        "GET",
+        "/metrics",
+        health.metrics,
+        "read",
+        "Figures for Prometheus",
+        {200: Answer("In its text format.", content="text/plain")},
+    ),
+    Route("GET", "/openapi.json", health.openapi, "submit", "This document", {200: Answer("OpenAPI 3.1.")}),
+)

@@ -1,0 +1,89 @@
+"""The councils as Prefect holds them, mirrored on the record, so that a request can be checked while Prefect is away.
+
+What counts is the council as it stands in Prefect when a run begins; the mirror only refuses early what could not
+begin.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from pydantic import ValidationError
+
+from blocks.record.events import Record
+from tasks.council.council import CouncilSpec
+from tasks.council.exceptions import InvalidRequest
+from tasks.council.models import Deliberation, DeliberationRequest
+
+KEY = "council."
+MIRRORED = "mirrored"
+"""Key that says when the mirror was written."""
+KEPT_S = 2.0
+"""How long a mirror that was read counts."""
+
+
+class Mirror(NamedTuple):
+    """The councils by name, as they stood in Prefect at that time; None where nobody has mirrored any yet."""
+
+    councils: dict[str, CouncilSpec]
+    at: datetime | None
+
+    def age_s(self, now: datetime) -> float | None:
+        """Seconds since it was written."""
+        return None if self.at is None else (now - self.at).total_seconds()
+
+
+async def write_mirror(record: Record, councils: Mapping[str, CouncilSpec], all_of_them: bool = True) -> None:
+    """Let the mirror show these councils; others go from it where these are all. Raises RecordError."""
+    standing = (await read_mirror(record)).councils
+    for name, spec in councils.items():
+        if standing.get(name) != spec:
+            await record.councils.put(f"{KEY}{name}", spec.model_dump(mode="json"))
+    if not all_of_them:
+        return
+    for name in standing.keys() - councils.keys():
+        await record.councils.delete(f"{KEY}{name}")
+    await record.councils.put(MIRRORED, {"at": datetime.now(UTC).isoformat()})
+
+
+async def read_mirror(record: Record) -> Mirror:
+    """The mirror as it stands; what a later version wrote there is left out. Raises RecordError."""
+    found = {}
+    for key in await record.councils.names():
+        if not key.startswith(KEY):
+            continue
+        try:
+            found[key.removeprefix(KEY)] = CouncilSpec.from_record(await record.councils.read(key))
+        except ValidationError:
+            continue
+    at = (await record.councils.read(MIRRORED) or {}).get("at")
+    return Mirror(found, datetime.fromisoformat(at) if isinstance(at, str) else None)
+
+
+class Councils:
+    """The mirror, read again where what is kept of it is old."""
+
+    def __init__(self, record: Record) -> None:
+        self._record = record
+        self._kept: tuple[float, Mirror] | None = None
+
+    async def mirror(self) -> Mirror:
+        """The mirror of the last two seconds. Raises RecordError."""
+        now = time.monotonic()
+        if self._kept is None or now - self._kept[0] > KEPT_S:
+            self._kept = now, await read_mirror(self._record)
+        return self._kept[1]
+
+    async def check(self, asked: DeliberationRequest) -> None:
+        """Raise InvalidRequest where the council is not known, or cannot be asked this."""
+        mirror = await self.mirror()
+        if mirror.at is None:
+            return  # nobody has said yet which there are; the run itself will tell
+        spec = mirror.councils.get(asked.council)
+        if spec is None:
+            known = ", ".join(sorted(mirror.councils)) or "none"
+            raise InvalidRequest("council", f"{asked.council!r} is unknown; known are {known}")
+        Deliberation.plan("checked", asked, spec)

@@ -1,0 +1,212 @@
+"""What happens in deliberations, as a feed that can be taken up again anywhere: each event once, in one order.
+
+Answers, decisions and the course of a deliberation stand on three patterns of subjects, and a cursor has how far each
+was read. So whoever comes back with the cursor of the last event that it saw gets all others, once, whatever was stored
+meanwhile; where several wait, the one that was stored first comes first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import re
+from collections import OrderedDict
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from blocks.record import subjects
+from blocks.record.arrivals import Arrivals
+from blocks.record.envelope import Body, Event
+from blocks.record.events import Record
+from tasks.council.exceptions import InvalidRequest
+
+KEPT_BYTES = 16 << 20
+"""Of events that were read of late, which many listeners ask for at once."""
+EVERYBODY = "*"
+HIDDEN_IN_PLAN = frozenset({"prompts"})
+"""What a plan has that is as long as a book and nobody follows."""
+_CURSOR = re.compile(r"(\d{1,19})\.(\d{1,19})\.(\d{1,19})")
+_EARLIEST = datetime.min.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """How far a feed was read: sequences of the last event on each pattern."""
+
+    answers: int = 0
+    decisions: int = 0
+    course: int = 0
+
+    @classmethod
+    def read(cls, text: str, field: str = "starting_after") -> Cursor:
+        """The cursor of its text. Raises InvalidRequest."""
+        try:
+            plain = base64.urlsafe_b64decode(text.encode() + b"=" * (-len(text) % 4)).decode()
+        except ValueError:
+            plain = ""
+        found = _CURSOR.fullmatch(plain)
+        if found is None:
+            raise InvalidRequest(field, "is no cursor; it is the id of an event that was received")
+        return cls(*map(int, found.groups()))
+
+    def __str__(self) -> str:
+        plain = f"{self.answers}.{self.decisions}.{self.course}"
+        return base64.urlsafe_b64encode(plain.encode()).decode().rstrip("=")
+
+
+class Told(NamedTuple):
+    """An event of a feed: what happened, in which deliberation, as JSON, and the cursor once it was read."""
+
+    kind: str
+    deliberation: str
+    data: str
+    cursor: Cursor
+
+
+class _Read(NamedTuple):
+    """An event as it was read from a stream; `kind` is None for what is not told."""
+
+    sequence: int
+    time: datetime
+    deliberation: str
+    kind: str | None
+    data: str
+
+
+class Feed:
+    """Feeds of this process: what many follow is read once."""
+
+    def __init__(self, record: Record, arrivals: Arrivals) -> None:
+        self._record, self._arrivals = record, arrivals
+        self._kept: OrderedDict[tuple[str, int], _Read] = OrderedDict()
+        self._bytes = 0
+        self._reading: dict[tuple[str, int, int], asyncio.Task[_Read | None]] = {}
+
+    async def of(self, deliberation_id: str, cursor: Cursor) -> AsyncGenerator[Told, None]:
+        """The events of a deliberation behind a cursor, as they come, up to its end."""
+        with self._arrivals.of(deliberation_id) as woken:
+            while True:
+                woken.clear()
+                async for told in self._stored(deliberation_id, cursor):
+                    cursor = told.cursor
+                    if told.kind:
+                        yield told
+                    if told.kind == "finished":
+                        return
+                await woken.wait()
+
+    async def of_all(self, cursor: Cursor) -> AsyncGenerator[Told, None]:
+        """The events of all deliberations behind a cursor, as they come; never ends."""
+        with self._arrivals.of(None) as woken:
+            while True:
+                woken.clear()
+                async for told in self._stored(EVERYBODY, cursor):
+                    cursor = told.cursor
+                    if told.kind:
+                        yield told
+                await woken.wait()
+
+    async def end_of(self, deliberation_id: str) -> None:
+        """Wait until a deliberation has ended. Raises RecordError."""
+        with self._arrivals.of(deliberation_id) as woken:
+            while True:
+                woken.clear()
+                if await self._next(subjects.finished(deliberation_id), 0) is not None:
+                    return
+                await woken.wait()
+
+    async def is_over(self, deliberation_id: str, cursor: Cursor) -> bool:
+        """Whether nothing follows this cursor any more."""
+        finished = await self._next(subjects.finished(deliberation_id), 0)
+        return finished is not None and finished.sequence <= cursor.course
+
+    async def newest(self) -> Cursor:
+        """The cursor behind everything that is stored now."""
+        decisions = await self._record.last_sequence("decisions.>")
+        return Cursor(await self._record.last_sequence("answers.>"), decisions, decisions)
+
+    async def _stored(self, deliberation_id: str, cursor: Cursor) -> AsyncGenerator[Told, None]:
+        """What is stored behind a cursor, in the order of its storing; the end comes when nothing else is left."""
+        while True:
+            heads = await asyncio.gather(
+                self._next(f"answers.{deliberation_id}.>", cursor.answers),
+                self._next(f"decisions.{deliberation_id}.>", cursor.decisions),
+                self._next(f"deliberations.{deliberation_id}.>", cursor.course),
+            )
+            if heads[2] is not None and heads[2].kind == "finished" and deliberation_id != EVERYBODY:
+                # Asked again: what was stored before the end may have come after the other two were asked.
+                late = await asyncio.gather(
+                    self._next(f"answers.{deliberation_id}.>", cursor.answers),
+                    self._next(f"decisions.{deliberation_id}.>", cursor.decisions),
+                )
+                heads = (*late, None if any(late) else heads[2])
+            waiting = [(head.time, which) for which, head in enumerate(heads) if head is not None]
+            if not waiting:
+                return
+            which = min(waiting)[1]
+            head = heads[which]
+            assert head is not None
+            cursor = replace(cursor, **{("answers", "decisions", "course")[which]: head.sequence})
+            yield Told(head.kind or "", head.deliberation, head.data, cursor)
+
+    async def _next(self, pattern: str, after: int) -> _Read | None:
+        """The first event on a pattern behind a sequence; read once for all who ask at the same time."""
+        kept = self._kept.get((pattern, after))
+        if kept is not None:
+            self._kept.move_to_end((pattern, after))
+            return kept
+        asked = (pattern, after, self._arrivals.count)  # of what was asked before an event came nobody may learn "none"
+        task = self._reading.get(asked)
+        if task is None:
+            task = self._reading[asked] = asyncio.create_task(self._read(pattern, after))
+            task.add_done_callback(lambda _: self._reading.pop(asked, None))
+        found = await asyncio.shield(task)
+        if found is not None:
+            self._keep((pattern, after), found)
+        return found
+
+    async def _read(self, pattern: str, after: int) -> _Read | None:
+        event = await self._record.next(pattern, after, direct=False, lenient=True)
+        if event is None:
+            return None
+        kind, body = shown(event)
+        data = json.dumps(body, ensure_ascii=False) if kind else ""
+        return _Read(event.sequence, event.time or _EARLIEST, event.subject.split(".")[1], kind, data)
+
+    def _keep(self, key: tuple[str, int], found: _Read) -> None:
+        if key in self._kept:
+            return
+        self._kept[key] = found
+        self._bytes += len(found.data)
+        while self._bytes > KEPT_BYTES:
+            self._bytes -= len(self._kept.popitem(last=False)[1].data)
+
+
+def shown(event: Event) -> tuple[str | None, Body]:
+    """What an event is called in a feed, and what is told of it; None for what is not told."""
+    tokens = event.subject.split(".")
+    if not event.body:
+        return None, {}
+    if tokens[0] == "answers":
+        return "answer", event.body
+    if tokens[0] == "decisions":
+        return "decision", event.body
+    match tokens[2]:
+        case "plan":
+            return "plan", _plan(event.body)
+        case "closed":
+            return "stage", event.body
+        case "started" | "progress" | "finished":
+            return tokens[2], event.body
+    return None, {}
+
+
+def _plan(body: Body) -> Body:
+    """A plan without the texts that members are told."""
+    plan: dict[str, Any] = body.get("plan") or {}
+    council: dict[str, Any] = plan.get("council") or {}
+    kept = {name: value for name, value in plan.items() if name not in HIDDEN_IN_PLAN}
+    return {**kept, "council": {name: value for name, value in council.items() if name not in HIDDEN_IN_PLAN}}
