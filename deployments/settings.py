@@ -173,6 +173,11 @@ class Settings(BaseModel):
         validation_alias="CONCLAVE_WORKER_HEALTH",
         description="host:port where the worker tells its health over HTTP, such as 127.0.0.1:8090",
     )
+    gateway: Annotated[str, AfterValidator(_listen_address)] | None = Field(
+        default=None,
+        validation_alias="CONCLAVE_GATEWAY",
+        description="host:port where the gateway listens, such as 127.0.0.1:8080",
+    )
     listeners: Annotated[Path, AfterValidator(_home)] | None = Field(
         default=None,
         validation_alias="CONCLAVE_LISTENERS",

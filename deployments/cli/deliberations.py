@@ -16,11 +16,14 @@ from tasks.council.plain import plain_json
 
 if TYPE_CHECKING:
     from blocks.record.envelope import Body
+    from deployments.client import Client, Result
 
 PANEL = "Deliberations"
 MEASURING = "Measuring"
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="The deliberation's id.")]
+CANCEL_S = 60.0
+"""How long a cancel is waited for where somebody runs the deliberation; two seconds are usual."""
 NOT_ASKED = ("id_", "local", "as_json")
 """Parameters of `deliberate` that say how it is run; the others are fields of a request."""
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
@@ -88,30 +91,63 @@ def deliberate(
         float | None, typer.Option("--deadline", help="Seconds for the deliberation; the council's own.")
     ] = None,
     id_: Annotated[str | None, typer.Option("--id", help="Its id; the same id again resumes.")] = None,
-    local: Annotated[bool, typer.Option("--local", help="Run it in this process; for now it always is.")] = False,
+    local: Annotated[bool, typer.Option("--local", help="Run it in this process, to debug it.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Let a council decide a task: watch its members answer, then read the decision.
 
-    The decision goes to standard output, the members to standard error. Ctrl-C once cancels it, twice leaves.
+    The gateway takes it, a worker runs it. The decision goes to standard output, the members to standard error. Ctrl-C
+    once cancels it, twice leaves.
     Exit code: 0 decided, 3 degraded, 4 timeout, 5 cancelled, 1 failed, 2 wrong use, 6 stack not up.
     """
-    asked = {name: value for name, value in locals().items() if name not in NOT_ASKED}
-    from tasks.council.closed_answers import format_of
+    fields = {name: value for name, value in locals().items() if name not in NOT_ASKED}
+    if task == "-":
+        fields["task"] = guarded(_standard_input)
+    if answer_format is not None:
+        from tasks.council.closed_answers import format_of
+
+        fields["answer_format"] = guarded(lambda: format_of(answer_format))
+    if local:
+        _run_here(fields, id_, as_json)
+    _run_there(fields, id_, as_json)
+
+
+def _run_there(fields: dict[str, Any], deliberation_id: str | None, as_json: bool) -> NoReturn:
+    """Ask the gateway for it, and follow it to its end."""
+    from deployments.cli.gateway import asked, client
+
+    gateway = client()
+    receipt = asked(lambda: gateway.submit(**fields, id=deliberation_id))
+    _follow(gateway, receipt.id, as_json)
+
+
+def _follow(gateway: Client, deliberation_id: str, as_json: bool) -> NoReturn:
+    """Show a deliberation up to its end; Ctrl-C asks for its cancel, and a second one leaves."""
+    from deployments.cli.gateway import asked, show_events
+    from deployments.terminal import TerminalWatcher
+
+    watcher = TerminalWatcher()
+    try:
+        asked(lambda: show_events(gateway.events(deliberation_id), watcher))
+    except KeyboardInterrupt:
+        say("cancelling; press Ctrl-C again to leave at once")
+        gateway.close()
+        asked(lambda: gateway.cancel(deliberation_id))
+    _present(asked(lambda: gateway.wait(deliberation_id)).body, as_json)
+
+
+def _run_here(fields: dict[str, Any], id_: str | None, as_json: bool) -> NoReturn:
+    """Run it in this process."""
     from tasks.council.models import DeliberationRequest, check_id
 
-    if task == "-":
-        asked["task"] = guarded(_standard_input)
-    if answer_format is not None:
-        asked["answer_format"] = guarded(lambda: format_of(answer_format))
-    guarded(lambda: (DeliberationRequest.read(asked), check_id(id_ or "new")))
+    guarded(lambda: (DeliberationRequest.read(fields), check_id(id_ or "new")))
     stack = running_stack()
     from deployments.local_run import run_deliberation
     from deployments.starts import at_will, starting
     from deployments.terminal import TerminalWatcher
 
     starts = starting(Path(stack.home)) if stack.database == "sqlite" else at_will()
-    _present(run(run_deliberation(asked, id_ or str(uuid.uuid4()), TerminalWatcher(), starts)), as_json)
+    _present(run(run_deliberation(fields, id_ or str(uuid.uuid4()), TerminalWatcher(), starts)), as_json)
 
 
 def _standard_input() -> str:
@@ -127,32 +163,36 @@ def _standard_input() -> str:
 def watch(deliberation_id: Id, as_json: AsJson = False) -> None:
     """Follow a deliberation that runs elsewhere until it ends, then show its result.
 
-    Ctrl-C only stops watching. Exit codes as for deliberate, and 6 where nobody is running it.
+    Ctrl-C only stops watching. Exit codes as for deliberate.
     """
-    running_stack()
-    from deployments.deliberations import watch_deliberation
+    from deployments.cli.gateway import asked, client, show_events
     from deployments.terminal import TerminalWatcher
 
+    gateway = client()
+    _tell_who_runs_it(gateway, asked(lambda: gateway.result(deliberation_id)))
     try:
-        found = run(watch_deliberation(deliberation_id, TerminalWatcher()))
+        asked(lambda: show_events(gateway.events(deliberation_id), TerminalWatcher()))
+        found = asked(lambda: gateway.wait(deliberation_id))
     except KeyboardInterrupt:
         say("no longer watching; the deliberation goes on")
         raise typer.Exit(FAILED) from None
-    if found is None:
-        fail(
-            "it is not decided, and nobody is running it; "
-            f"the same request with --id {deliberation_id} takes it up again",
-            NOT_UP,
-        )
-    _present(found, as_json)
+    _present(found.body, as_json)
+
+
+def _tell_who_runs_it(gateway: Client, found: Result) -> None:
+    """Say that nobody does where no worker is there."""
+    from deployments.cli.gateway import asked
+
+    workers = asked(gateway.ready)["dependencies"].get("workers", {"ok": True})
+    if not found.final and not workers["ok"]:
+        say("no worker takes deliberations just now: it goes on once one does; `conclave status` says more")
 
 
 def result(deliberation_id: Id, as_json: AsJson = False) -> None:
     """Show the result of an earlier deliberation, or how far one is."""
-    running_stack()
-    from deployments.deliberations import read_result
+    from deployments.cli.gateway import asked, client
 
-    _present(run(read_result(deliberation_id)), as_json)
+    _present(asked(lambda: client().result(deliberation_id)).body, as_json)
 
 
 def cancel(deliberation_id: Id) -> None:
@@ -160,17 +200,17 @@ def cancel(deliberation_id: Id) -> None:
 
     Exit code 0 when it is cancelled, 1 where it had already ended otherwise, 6 where nobody is running it.
     """
-    running_stack()
-    from deployments.deliberations import cancel_deliberation
+    from deployments.cli.gateway import asked, client
 
-    before, after = run(cancel_deliberation(deliberation_id))
-    if before is not None and before != "CANCELLED":
-        fail(f"{deliberation_id} had already ended: {before}", FAILED)
-    if after is None:
-        fail(
-            f"{deliberation_id} is asked to stop, but nobody is running it; it will stop when it is taken up",
-            NOT_UP,
-        )
+    gateway = client()
+    before = asked(lambda: gateway.result(deliberation_id))
+    if before.final and before.status != "CANCELLED":
+        fail(f"{deliberation_id} had already ended: {before.status}", FAILED)
+    asked(lambda: gateway.cancel(deliberation_id))
+    try:
+        after = asked(lambda: gateway.wait(deliberation_id, CANCEL_S)).status
+    except TimeoutError:
+        fail(f"{deliberation_id} is asked to stop, but nobody is running it; it will stop when it is taken up", NOT_UP)
     say(f"{deliberation_id} is cancelled" if after == "CANCELLED" else f"{deliberation_id} ended first: {after}")
     if after != "CANCELLED":
         raise typer.Exit(FAILED)

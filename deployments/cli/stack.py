@@ -67,11 +67,14 @@ def up(
     ] = False,
     simulator: Annotated[str | None, typer.Option(help="Arguments for the simulator, such as '--latency 0.5'.")] = None,
     worker: Annotated[bool, typer.Option(help="Start a worker; or leave it to workers that run elsewhere.")] = True,
+    open_: Annotated[
+        bool, typer.Option("--open", help="Let everybody on this machine use the gateway without a token.")
+    ] = False,
     take_over: Annotated[
         bool, typer.Option("--take-over", help="Take the names in Prefect over from another installation.")
     ] = False,
 ) -> None:
-    """Start what is not there yet: NATS, Prefect, Ray, and a model server or the simulator.
+    """Start what is not there yet: NATS, the gateway, Prefect, Ray, and a model server or the simulator.
 
     A stack that is up already is found and completed. Without --detach it stays in the foreground, tells of parts
     that die and are started again, and Ctrl-C ends it.
@@ -86,6 +89,7 @@ def up(
             simulate=simulate,
             simulator_args=tuple((simulator or "").split()),
             worker=worker,
+            open=open_,
         )
     )
     chosen = settings()
@@ -168,7 +172,7 @@ def logs(
     part: Annotated[
         str | None,
         typer.Argument(
-            help="nats, llm, prefect, ray, worker or supervisord; all if left out.", autocompletion=part_names
+            help="nats, gateway, llm, prefect, ray, worker or supervisord; all if left out.", autocompletion=part_names
         ),
     ] = None,
     lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="Lines from the end.")] = 20,

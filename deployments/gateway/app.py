@@ -12,8 +12,9 @@ from aiohttp.typedefs import Middleware
 
 from blocks.exceptions import ConclaveError, RecordError
 from deployments.gateway.bodies import MAX_BYTES
+from deployments.gateway.openapi import spec
 from deployments.gateway.problems import RETRY_S, Problem, invalid, later
-from deployments.gateway.routes import Call, Route
+from deployments.gateway.routes import SPEC, Call, Route
 from deployments.gateway.service import Service
 from deployments.gateway.table import ROUTES
 from tasks.access.tokens import Token
@@ -36,6 +37,7 @@ def application(service: Service) -> web.Application:
     app = web.Application(middlewares=[_guarding(service)], client_max_size=MAX_BYTES)
     for route in ROUTES:
         app.router.add_route(route.method, route.path, _handling(service, route))
+    app[SPEC] = spec(ROUTES)
     app.on_response_prepare.append(_secured)
     return app
 

@@ -16,6 +16,7 @@ from limits.aio.strategies import RateLimiter, SlidingWindowCounterRateLimiter
 from blocks.record.events import Record
 from deployments.gateway.problems import Problem, bad_request, forbidden, later, unauthorized
 from tasks.access import tokens
+from tasks.access.texts import parts_of
 from tasks.access.tokens import Scope, Token
 
 KEPT_S = 2.0
@@ -80,10 +81,10 @@ class Callers:
         if len(given) > 1:
             raise bad_request("Authorization: it stands there twice", "Authorization")
         kind, _, text = (given[0] if given else "").partition(" ")
-        parts = tokens.TEXT.fullmatch(text.strip())
+        parts = parts_of(text.strip())
         if kind.lower() != "bearer" or parts is None:
             raise unauthorized("Authorization: `Bearer cnc_...` is wanted; `conclave tokens create` makes one")
-        token_id, secret = parts.groups()
+        token_id, secret = parts
         token = await self._read(token_id)
         if token is None or not tokens.opens(token, secret):
             raise unauthorized("Authorization: this token is not known")

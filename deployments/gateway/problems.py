@@ -64,7 +64,7 @@ def forbidden(detail: str, field: str | None = None) -> Problem:
 
 def unknown(deliberation_id: str) -> Problem:
     """There is no such deliberation, or it is not shown to who asks."""
-    return Problem(404, "unknown-deliberation", f"no deliberation {deliberation_id!r} is on the record")
+    return Problem(404, "unknown-deliberation", f"id: no deliberation {deliberation_id!r} is on the record")
 
 
 def later(status: int, type_: str, detail: str, after_s: float = RETRY_S, **more: Any) -> Problem:

@@ -13,7 +13,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, closing
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -263,61 +263,69 @@ class Projection:
 def learned(event: Event) -> Body | None:
     """What an event tells of its deliberation: `request`, `owner`, and what is shown; None where it tells nothing."""
     tokens, body = event.subject.split("."), event.body
-    if not body:
+    time = event.time.isoformat() if event.time else ""
+    if not body or len(tokens) != 3:
         return None
-    time = event.time.isoformat() if event.time else None
     if tokens[0] == "$KV":
-        request = body.get("request") if isinstance(body.get("request"), dict) else {}
-        return {**body, "request": request, "created_at": body.get("requested_at") or body.get("started_at") or time}
-    if len(tokens) != 3:
-        return None
+        return {**body, "created_at": body.get("requested_at") or body.get("started_at") or time}
     if tokens[2] == "plan":
-        return {"request": body.get("request") or {}, "owner": body.get("owner"), "created_at": time}
-    if tokens[2] in ("started", "finished"):
-        return {**body, "created_at": time}
-    return None
+        return {"request": body.get("request"), "owner": body.get("owner"), "created_at": time}
+    return {**body, "created_at": time} if tokens[2] in ("started", "finished") else None
+
+
+@dataclass(frozen=True)
+class Line:
+    """A deliberation in the list, as a row has it."""
+
+    id: str
+    status: str = Status.PENDING.value
+    council: str | None = None
+    owner: str | None = None
+    created_at: str = ""
+    final: bool = False
+    metadata: str = "{}"
+    shown: str = "{}"
+
+    def after(self, change: Body) -> Line:
+        """The line with what was learned; a final status stays, whichever stream is read first."""
+        request = change.get("request")
+        asked: Body = request if isinstance(request, dict) else {}
+        told = {name: change[name] for name in SHOWN if change.get(name) is not None}
+        line = replace(
+            self,
+            council=change.get("council") or asked.get("council") or self.council,
+            owner=change.get("owner") or self.owner,
+            created_at=_earlier(self.created_at, change["created_at"]),
+            shown=_json({**json.loads(self.shown), **told}),
+        )
+        if asked.get("metadata"):
+            line = replace(line, metadata=_json(asked["metadata"]))
+        return line._in(status_in(change))
+
+    def _in(self, status: Status | None) -> Line:
+        if status is None or (self.final and not status.final):
+            return self
+        return replace(self, status=status.value, final=status.final)
+
+
+def _earlier(one: str, other: str) -> str:
+    return min(filter(None, (one, other)), default="")
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _merge(database: sqlite3.Connection, deliberation_id: str, change: Body) -> None:
-    """Put what was learned beside what is known; a final status stays, whichever stream is read first."""
     row = database.execute("SELECT * FROM deliberations WHERE id = ?", (deliberation_id,)).fetchone()
-    shown = json.loads(row["shown"]) if row else {}
-    request = change.get("request") or {}
-    status = status_in(change)
-    known = Status(row["status"]) if row else Status.PENDING
-    if status is None or (known.final and not status.final):
-        status = known
-    shown |= {name: change[name] for name in SHOWN if change.get(name) is not None and name != "created_at"}
-    metadata = request.get("metadata") or (json.loads(row["metadata"]) if row else {})
-    council = change.get("council") or request.get("council") or (row["council"] if row else None)
-    owner = change.get("owner") or (row["owner"] if row else None)
-    times = [time for time in (change.get("created_at"), row["created_at"] if row else None) if time]
-    database.execute(
-        "INSERT OR REPLACE INTO deliberations VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            deliberation_id,
-            status.value,
-            council or ("dev" if request else None),
-            owner,
-            min(times, default=""),
-            int(status.final),
-            json.dumps(metadata, ensure_ascii=False),
-            json.dumps({**shown, "status": status.value}, ensure_ascii=False),
-        ),
-    )
+    line = (Line(**dict(row)) if row else Line(deliberation_id)).after(change)
+    database.execute("INSERT OR REPLACE INTO deliberations VALUES (?, ?, ?, ?, ?, ?, ?, ?)", astuple(line))
 
 
 def _shown(row: sqlite3.Row) -> Body:
     """A row as it is told."""
-    told = json.loads(row["shown"])
-    return {
-        **{name: told[name] for name in SHOWN if name in told},
-        "id": row["id"],
-        "status": row["status"],
-        "council": row["council"],
-        "created_at": row["created_at"],
-        "metadata": json.loads(row["metadata"]),
-    }
+    same = {name: row[name] for name in ("id", "status", "council", "created_at")}
+    return {**json.loads(row["shown"]), **same, "metadata": json.loads(row["metadata"])}
 
 
 def _cursor(created_at: str, last: str) -> str:

@@ -24,6 +24,8 @@ class Call:
     """What the answer carries in any case."""
 
 
+SPEC = web.AppKey("spec", dict[str, Any])
+"""Where the application keeps its own spec."""
 Handler = Callable[[Call], Awaitable[web.StreamResponse]]
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from blocks.background import background
 from blocks.connections import connections
-from blocks.exceptions import ConclaveError
+from blocks.exceptions import ConclaveError, RecordUnavailable
 from blocks.record.arrivals import Arrivals
 from blocks.record.ends import ends
 from blocks.record.events import Record
@@ -29,6 +29,7 @@ from tasks.deliberations.councils import Councils
 from tasks.deliberations.feed import Feed
 
 AGAIN_S = 1.0
+CONNECT_AGAIN_S = 0.1
 USAGE_CONSUMER = "gateway-usage"
 HOME_TOKEN = "home"  # noqa: S105  # a name
 
@@ -54,7 +55,7 @@ async def serving(settings: GatewaySettings) -> AsyncGenerator[Service, None]:
     """The parts, connected and at work while the block runs. Raises RecordError where NATS does not answer."""
     server = JetStreamServer(servers=settings.nats_url.split(","), patience_s=settings.patience_s)
     async with connections():
-        record = await server.record()
+        record = await _connected(server)
         await _admit_home(record, settings.token_file)
         leases = Leases(server.record)
         await leases.open()
@@ -81,6 +82,19 @@ async def serving(settings: GatewaySettings) -> AsyncGenerator[Service, None]:
             await leases.close()
 
 
+async def _connected(server: JetStreamServer) -> Record:
+    """The record, as soon as NATS answers. Raises RecordRefused and RecordMisconfigured."""
+    told = ""
+    while True:
+        try:
+            return await server.record()
+        except RecordUnavailable as error:
+            if str(error) != told:
+                _log.warning("waiting: %s", error)
+            told = str(error)
+        await asyncio.sleep(CONNECT_AGAIN_S)
+
+
 async def _count_usage(record: Record) -> None:
     async for end in ends(record, USAGE_CONSUMER):
         await add_end(record, end.subject.split(".")[1], end.body, end.sequence)
@@ -90,7 +104,11 @@ async def _admit_home(record: Record, file: Path | None) -> None:
     """Let the token of the home in, which `conclave up` made."""
     if file is None:
         return
-    token = tokens.known(file.read_text().strip(), HOME_TOKEN, ("admin",))
+    name = f"{HOME_TOKEN} {file.parent}"
+    token = tokens.known(file.read_text().strip(), name, HOME_TOKEN, ("admin",))
+    for other in await tokens.listed(record):
+        if other.name == name and other.id != token.id:  # the home has made another one since
+            await tokens.revoke(record, other.id)
     if await tokens.read(record, token.id) is None:
         await tokens.keep(record, token)
 

@@ -11,6 +11,7 @@ import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import deployments
 from blocks import names
@@ -18,7 +19,7 @@ from deployments.settings import Settings
 from deployments.stack import processes
 from deployments.stack.models import StackRecord
 from deployments.stack.observation import MAX_PARAMETERS, environment, status
-from deployments.stack.parts import WORKER, model_key
+from deployments.stack.parts import GATEWAY, WORKER, model_key
 from deployments.stack.paths import RUNTIME, StackPaths, read_key, write_private
 from deployments.stack.proxies import without_socks
 
@@ -69,12 +70,13 @@ _PREFECTS_SECRETS = ("PREFECT_API_AUTH_STRING", "PREFECT_API_KEY")
 _MODEL = ("HF_*", "HUGGING*", "TRANSFORMERS_*", "TORCH*", "NCCL_*", "TRITON_*", "TOKENIZERS_*", "DO_NOT_TRACK")
 _WORKERS = ("PREFECT_*", "RAY_*", "CONCLAVE_*", "DELIBERATION_*", "GRPC_*", "DO_NOT_TRACK")
 _NOT_A_WORKERS = (
-    *("CONCLAVE_LLM_API_KEY", "CONCLAVE_PREFECT_DATABASE", processes.MARK),
+    *("CONCLAVE_LLM_API_KEY", "CONCLAVE_PREFECT_DATABASE", "CONCLAVE_TOKEN*", "CONCLAVE_URL", processes.MARK),
     *("PREFECT_SERVER_API_AUTH_*", "PREFECT_SERVER_DATABASE_*", "PREFECT_API_DATABASE_*", "PREFECT_SERVER_DOCKET_*"),
 )
 INHERITED = {
     "nats": Names(()),
     "simulator": Names(()),
+    GATEWAY: Names(("CONCLAVE_HOSTS", "CONCLAVE_RATE", "CONCLAVE_QUEUE")),
     "llm": Names(("VLLM_*", *_GPU, *_MODEL, *_GOES_OUT), but=("VLLM_URL", "VLLM_MODEL", "VLLM_API_KEY")),
     "prefect": Names(("PREFECT_*",), but=(*_PREFECTS_SECRETS, "PREFECT_SERVER_API_CORS_*", "PREFECT_SERVER_CORS_*")),
     "ray": Names(("RAY_*", *_GPU, *_GOES_OUT)),
@@ -100,6 +102,7 @@ def write_environments(settings: Settings, paths: StackPaths, record: StackRecor
     """Write what each part of ours gets beside that."""
     own: dict[str, Callable[[], dict[str, str]]] = {
         "nats": dict,
+        GATEWAY: lambda: _gateway(settings, paths, record),
         "llm": lambda: _llm(settings, paths),
         "prefect": lambda: _prefect(settings, paths, record),
         "ray": lambda: _ray(settings),
@@ -113,6 +116,16 @@ def write_environments(settings: Settings, paths: StackPaths, record: StackRecor
                 inherited.pop("PREFECT_API_KEY", None)  # it is for another Prefect
             lines = [f"{key}={shlex.quote(value)}\n" for key, value in (inherited | own[name]()).items()]
             write_private(paths.environments / name, "".join(sorted(lines)))
+
+
+def _gateway(settings: Settings, paths: StackPaths, record: StackRecord) -> dict[str, str]:
+    return {
+        "NATS_URL": record.parts["nats"].url,
+        "CONCLAVE_GATEWAY": settings.gateway or urlsplit(record.parts[GATEWAY].url).netloc,
+        "CONCLAVE_TOKEN_FILE": str(paths.token),
+        "CONCLAVE_GATEWAY_DATABASE": str(paths.gateway_list),
+        "CONCLAVE_OPEN": "1" if record.open else "",
+    }
 
 
 def _llm(settings: Settings, paths: StackPaths) -> dict[str, str]:

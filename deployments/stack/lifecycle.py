@@ -89,7 +89,7 @@ def _start(options: UpOptions, settings: Settings, paths: StackPaths, report: Re
     parts = plan(settings, options)
     ours = [part for part in parts if not part.external]
     external = [part for part in parts if part.external]
-    record = _record(parts, settings)
+    record = _record(parts, settings, options)
     question = partial(ask_part, settings=settings)
     if external:
         report(f"asking {_listed(external)}, given from outside")
@@ -116,11 +116,12 @@ def _start(options: UpOptions, settings: Settings, paths: StackPaths, report: Re
     write_private(paths.record, record.model_dump_json(indent=2))
 
 
-def _record(parts: list[Part], settings: Settings) -> StackRecord:
+def _record(parts: list[Part], settings: Settings, options: UpOptions) -> StackRecord:
     """What is remembered of a new stack; the model is noted once the model server has answered."""
     record = StackRecord(
         parts={part.name: PartRecord(url=part.url, external=part.external) for part in parts},
         simulated=any(part.simulated for part in parts),
+        open=options.open,
         database=_database(settings),
         prefix=settings.prefix,
         keys=StackPaths.of(settings.home).digests(),

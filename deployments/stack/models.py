@@ -23,6 +23,7 @@ class UpOptions(BaseModel):
     model: str | None = Field(default=None, description="The model to ask it for; default: the first it lists.")
     simulate: bool = Field(default=False, description="Use the simulator, whatever else is there.")
     simulator_args: tuple[str, ...] = Field(default=(), description="Further arguments of the simulator.")
+    open: bool = Field(default=False, description="Let everybody on this machine use the gateway without a token.")
     worker: bool = Field(default=True, description="Start a worker, which needs the stack to be provisioned.")
 
 
@@ -85,6 +86,7 @@ class StackRecord(BaseModel):
     parts: dict[str, PartRecord]
     model: str | None = None
     simulated: bool = False
+    open: bool = False
     database: Database | None = None
     prefix: str | None = None
     given: dict[str, str] = Field(default_factory=dict)  # keys from the user's environment for parts from outside

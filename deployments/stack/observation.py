@@ -12,7 +12,7 @@ from deployments.settings import Settings
 from deployments.stack import processes
 from deployments.stack.exceptions import NoAnswerError, StackError, SupervisorError
 from deployments.stack.models import PartRecord, PartStatus, StackRecord, StackStatus
-from deployments.stack.parts import EVENTS_USER, PART_NAMES, Part, ask_part, recall
+from deployments.stack.parts import EVENTS_USER, GATEWAY, PART_NAMES, Part, ask_part, recall
 from deployments.stack.paths import StackPaths, read_key
 from deployments.stack.ports import refuse_stranger
 from deployments.stack.probes import basic
@@ -36,7 +36,9 @@ def status(settings: Settings, ask: bool = True) -> StackStatus:
         with ThreadPoolExecutor(len(parts)) as pool:
             asked = pool.map(lambda name: _asked(recall(name, record.parts[name]), parts[name], settings), parts)
             parts = dict(zip(parts, asked, strict=True))
+    gateway = record.parts.get(GATEWAY)  # older versions had none
     return StackStatus(
+        gateway=gateway.url if gateway else None,
         prefect=record.parts["prefect"].url,
         nats=record.parts["nats"].url,
         llm=record.parts["llm"].url,
@@ -58,6 +60,7 @@ KEYS_OF_PART = {
     "llm": ("llm_key",),
     "prefect": ("prefect_auth",),
     "ray": ("ray_token",),
+    GATEWAY: ("token",),
 }
 """Names of the key files of our own parts."""
 
@@ -108,6 +111,7 @@ def environment(status: StackStatus) -> dict[str, str]:
     parts = record.parts
     _refuse_strangers(parts)
     values = {
+        **_gateways(parts, paths),
         "CONCLAVE_HOME": status.home,
         "NATS_URL": parts["nats"].url,
         "PREFECT_API_URL": parts["prefect"].url,
@@ -130,6 +134,13 @@ def environment(status: StackStatus) -> dict[str, str]:
         environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(paths.ray_token)}
         environ |= {"RAY_AUTH_TOKEN": "", **_RAY_ON_LOOPBACK}  # a token of the user's own would come first
     return environ
+
+
+def _gateways(parts: Mapping[str, PartRecord], paths: StackPaths) -> dict[str, str | None]:
+    """Where the gateway is, and the home's token; nothing of a stack that an older version started."""
+    if GATEWAY not in parts:
+        return {}
+    return {"CONCLAVE_URL": parts[GATEWAY].url, "CONCLAVE_TOKEN": read_key(paths.token)}
 
 
 def check_keys(status: StackStatus) -> None:

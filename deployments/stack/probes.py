@@ -78,6 +78,13 @@ def ask_prefect(api_url: str, key: str | None) -> None:
             raise
 
 
+def ask_gateway(url: str) -> None:
+    """GET its readiness, which says what it waits for."""
+    told = _get_json(f"{url}/readyz", None)
+    if not isinstance(told, dict) or told.get("ready") is not True:
+        raise NoAnswerError("it is not ready")
+
+
 def basic(auth: str | None) -> str | None:
     """The header for `user:password`."""
     return f"Basic {base64.b64encode(auth.encode()).decode()}" if auth else None

@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-import secrets
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from pydantic import AwareDatetime, Field, ValidationError
 
 from blocks.record.events import Record
+from tasks.access.texts import new_text, parts_of
 from tasks.council.base import Frozen, Name
 from tasks.council.exceptions import WrongUse
 from tasks.council.problems import first_problem
@@ -23,11 +23,8 @@ from tasks.council.problems import first_problem
 Scope = Literal["submit", "read", "admin"]
 """submit: ask for deliberations, and see and cancel one's own; read: see everybody's; admin: that, and cancel it."""
 SCOPES: tuple[Scope, ...] = ("submit", "read", "admin")
-PREFIX = "cnc_"
-TEXT = re.compile(rf"{PREFIX}([a-z0-9]{{12}})_([A-Za-z0-9_-]{{43}})")
 MAX_DAYS = 3650.0
 KEY = "token."
-_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 
 class TokenError(WrongUse):
@@ -78,8 +75,8 @@ def make(
     """A new token and its text, which nobody can be told again. Raises TokenError that names the field."""
     if days is not None and not 0 < days <= MAX_DAYS:
         raise TokenError(f"expires: {days:g} days cannot be; more than 0 and at most {MAX_DAYS:g}")
-    token_id = "".join(secrets.choice(_ALPHABET) for _ in range(12))
-    secret, now = secrets.token_urlsafe(32), datetime.now(UTC)
+    text, now = new_text(), datetime.now(UTC)
+    token_id, secret = _parts(text)
     try:
         token = Token.model_validate(
             {
@@ -98,22 +95,21 @@ def make(
     except ValidationError as error:
         problem = first_problem(error)
         raise TokenError(f"{problem.field}: {problem.text}") from None
-    return token, f"{PREFIX}{token_id}_{secret}"
+    return token, text
 
 
-def known(text: str, name: str, scopes: tuple[Scope, ...]) -> Token:
+def known(text: str, name: str, owner: str, scopes: tuple[Scope, ...]) -> Token:
     """The token of a text that somebody made before, as `conclave up` does. Raises TokenError."""
-    parts = TEXT.fullmatch(text)
+    token_id, secret = _parts(text)
+    made_at = datetime.now(UTC)
+    return Token(id=token_id, name=name, owner=owner, scopes=scopes, digest=digest_of(secret), created_at=made_at)
+
+
+def _parts(text: str) -> tuple[str, str]:
+    parts = parts_of(text)
     if parts is None:
         raise TokenError("token: it is not of the form cnc_<id>_<secret>")
-    token_id, secret = parts.groups()
-    now = datetime.now(UTC)
-    return Token(id=token_id, name=name, owner=token_id, scopes=scopes, digest=digest_of(secret), created_at=now)
-
-
-def new_text() -> str:
-    """The text of a token that is nowhere kept yet."""
-    return make("new", ("submit",))[1]
+    return parts
 
 
 def digest_of(secret: str) -> str:

@@ -130,27 +130,24 @@ class Feed:
 
     async def _stored(self, deliberation_id: str, cursor: Cursor) -> AsyncGenerator[Told, None]:
         """What is stored behind a cursor, in the order of its storing; the end comes when nothing else is left."""
-        while True:
-            heads = await asyncio.gather(
-                self._next(f"answers.{deliberation_id}.>", cursor.answers),
-                self._next(f"decisions.{deliberation_id}.>", cursor.decisions),
-                self._next(f"deliberations.{deliberation_id}.>", cursor.course),
-            )
-            if heads[2] is not None and heads[2].kind == "finished" and deliberation_id != EVERYBODY:
-                # Asked again: what was stored before the end may have come after the other two were asked.
-                late = await asyncio.gather(
-                    self._next(f"answers.{deliberation_id}.>", cursor.answers),
-                    self._next(f"decisions.{deliberation_id}.>", cursor.decisions),
-                )
-                heads = (*late, None if any(late) else heads[2])
-            waiting = [(head.time, which) for which, head in enumerate(heads) if head is not None]
-            if not waiting:
-                return
-            which = min(waiting)[1]
+        while heads := await self._heads(deliberation_id, cursor):
+            which = min(heads, key=lambda name: heads[name].time)
             head = heads[which]
-            assert head is not None
-            cursor = replace(cursor, **{("answers", "decisions", "course")[which]: head.sequence})
+            cursor = replace(cursor, **{which: head.sequence})
             yield Told(head.kind or "", head.deliberation, head.data, cursor)
+
+    async def _heads(self, deliberation_id: str, cursor: Cursor) -> dict[str, _Read]:
+        """What comes next on each pattern, by its name in a cursor; what has nothing is left out."""
+        course = await self._next(f"deliberations.{deliberation_id}.>", cursor.course)
+        # Asked after it: of what was stored before an end nothing may be missed.
+        answer, decision = await asyncio.gather(
+            self._next(f"answers.{deliberation_id}.>", cursor.answers),
+            self._next(f"decisions.{deliberation_id}.>", cursor.decisions),
+        )
+        heads = {"answers": answer, "decisions": decision, "course": course}
+        if course is not None and course.kind == "finished" and (answer or decision):
+            del heads["course"]
+        return {which: head for which, head in heads.items() if head is not None}
 
     async def _next(self, pattern: str, after: int) -> _Read | None:
         """The first event on a pattern behind a sequence; read once for all who ask at the same time."""

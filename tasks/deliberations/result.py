@@ -29,19 +29,18 @@ async def result_of(record: Record, deliberation_id: str) -> Body | None:
     if status is None:
         return None
     finished = await record.last(subjects.finished(deliberation_id))
-    ended = {} if finished is None else finished.body  # the key may say so a moment later
-    known = {name: from_[name] for from_ in (status, ended) for name in STATUS_FIELDS if name in from_}
+    ended = {} if finished is None else finished.body
+    told = {**status, **ended}  # the key says a moment later that it has ended
+    known = {name: told[name] for name in STATUS_FIELDS if name in told}
     result: Body = {"id": deliberation_id, "degraded": False, "engine": UNKNOWN, "counts": {}, **known}
     if (status.get("counts") or {}).get("items") == 1:
         decision = await record.next(subjects.decision(deliberation_id, "*"), 0)
         body = decision.body if decision else await _so_far(record, deliberation_id, status)
-        result |= body | {"counts": result.get("counts", {})}
+        result |= body | {"counts": result["counts"]}
     else:
         result["items"] = await _items(record, deliberation_id)
-        result["usage"] = finished.body.get("usage") if finished else None
-        result["error_message"] = finished.body.get("error") if finished else None
-    result["links"] = _links(status)
-    return result
+        result |= {"usage": ended.get("usage"), "error_message": ended.get("error")}
+    return result | {"links": links_of(deliberation_id, status)}
 
 
 async def retallied(record: Record, deliberation_id: str, rule: str) -> dict[str, Tally]:
@@ -85,9 +84,12 @@ async def _items(record: Record, deliberation_id: str) -> list[Body]:
     return lines
 
 
-def _links(status: dict[str, Any]) -> dict[str, str]:
-    run = status.get("flow_run_url")
-    return {"prefect_run": run} if run else {}
+def links_of(deliberation_id: str, status: Body | None = None) -> dict[str, str]:
+    """Where to go on with a deliberation: paths of the gateway, and its run in Prefect's UI where there is one."""
+    own = f"/v1/deliberations/{deliberation_id}"
+    run = (status or {}).get("flow_run_url")
+    shown = {"prefect_run": run} if run else {}
+    return {"self": own, "events": f"{own}/events", "wait": f"{own}/wait", **shown}
 
 
 async def item_of(record: Record, deliberation_id: str, item_id: str) -> Body | None:

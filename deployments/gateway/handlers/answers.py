@@ -30,12 +30,6 @@ def document(call: Call, body: Any, status: int = 200, **headers: str) -> web.Re
     )
 
 
-def links_of(deliberation_id: str) -> dict[str, str]:
-    """Where to go on with a deliberation."""
-    own = f"/v1/deliberations/{deliberation_id}"
-    return {"self": own, "events": f"{own}/events", "wait": f"{own}/wait"}
-
-
 def may_see(token: Token, status: Body) -> bool:
     """Whether a deliberation is shown to whoever has this token."""
     return token.sees_all or status.get("owner") == token.owner
@@ -81,7 +75,7 @@ def number(call: Call, name: str, default: float, low: float, high: float) -> fl
 def filter_of(call: Call) -> Filter:
     """Which deliberations the query asks for, among those that are shown to who asks. Raises Problem."""
     query = call.request.query
-    statuses = [one for value in query.getall("status", []) for one in value.split(",")]
+    statuses = ",".join(query.getall("status", [])).split(",") if "status" in query else []
     for status in statuses:
         if status not in set(Status):
             raise invalid("status", f"status: must be one of {', '.join(Status)}")

@@ -13,14 +13,14 @@ from aiohttp import web
 from blocks.exceptions import RecordError, RecordFull
 from blocks.record.envelope import Body
 from deployments.gateway.bodies import beside, json_of
-from deployments.gateway.handlers.answers import asked_about, document, filter_of, links_of, may_see, number, only
+from deployments.gateway.handlers.answers import asked_about, document, filter_of, may_see, number, only
 from deployments.gateway.limits import FULL_S
 from deployments.gateway.problems import RETRY_S, Problem, forbidden, invalid, later, unknown
 from deployments.gateway.routes import Call
 from tasks.council.models import Status
 from tasks.deliberations.cancel import stop
 from tasks.deliberations.read import OtherRequest, has_ended, status_of
-from tasks.deliberations.result import item_of, result_of
+from tasks.deliberations.result import item_of, links_of, result_of
 from tasks.deliberations.submission import id_for, key_in, read_submission, request_of
 from tasks.deliberations.submit import Request, Submitted, enqueue
 
@@ -187,7 +187,6 @@ async def _result(call: Call, deliberation_id: str) -> Body:
     result = await result_of(call.service.record, deliberation_id)
     if result is None:
         raise unknown(deliberation_id)
-    result["links"] = links_of(deliberation_id) | result["links"]
     return result
 
 

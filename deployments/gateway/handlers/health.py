@@ -11,8 +11,7 @@ from aiohttp import web
 from blocks.exceptions import ConclaveError
 from blocks.record.queue import backlog, workers
 from deployments.gateway.handlers.answers import document, only
-from deployments.gateway.openapi import spec
-from deployments.gateway.routes import Call
+from deployments.gateway.routes import SPEC, Call
 
 ASK_S = 2.0
 STALE_S = 60.0
@@ -61,9 +60,7 @@ async def metrics(call: Call) -> web.StreamResponse:
 async def openapi(call: Call) -> web.StreamResponse:
     """The spec."""
     only(call)
-    from deployments.gateway.table import ROUTES
-
-    return document(call, spec(ROUTES))
+    return document(call, call.request.app[SPEC])
 
 
 _STARTED = time.time()

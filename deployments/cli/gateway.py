@@ -1,0 +1,83 @@
+"""The gateway as the verbs use it: the one that the shell names, else that of the home's stack."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+from deployments.cli.support import FAILED, NOT_UP, WRONG_USE, fail, guarded, settings
+
+if TYPE_CHECKING:
+    from deployments.client import Client, Event, GatewayError
+
+T = TypeVar("T")
+
+KEYS = "CONCLAVE_TOKEN has it; `conclave env` prints that of a stack of ours"
+
+
+def client() -> Client:
+    """A client of the gateway. Ends with code 6 where none is known, and 2 where CONCLAVE_URL is no URL."""
+    from deployments.client import Client
+
+    url, token = os.environ.get("CONCLAVE_URL"), os.environ.get("CONCLAVE_TOKEN")
+    if not url:
+        url, token = _of_home()
+    try:
+        return Client(url, token)
+    except ValueError as error:
+        fail(f"CONCLAVE_URL: {error}", WRONG_USE)
+
+
+def _of_home() -> tuple[str, str | None]:
+    """Where the gateway of the home's stack is, and the home's token."""
+    from deployments.stack.parts import GATEWAY
+    from deployments.stack.paths import StackPaths, read_key
+    from deployments.stack.ports import refuse_stranger
+
+    paths = StackPaths.of(settings().home)
+    record = guarded(paths.load_record)
+    if record is None:
+        fail("the stack is not up: `conclave up --detach` starts it", NOT_UP)
+    part = record.parts.get(GATEWAY)
+    if part is None:
+        fail("this stack was started by an older version: `conclave down`, then `conclave up --detach`", NOT_UP)
+    guarded(lambda: refuse_stranger(part.url))
+    return part.url, read_key(paths.token)
+
+
+def asked(call: Callable[[], T]) -> T:
+    """Call the gateway; what it refuses ends with a line and its code."""
+    from deployments.client import GatewayAway, GatewayError
+
+    try:
+        return call()
+    except GatewayError as error:
+        refused(error)
+    except GatewayAway as error:
+        fail(f"{error}; `conclave status` says what is up", NOT_UP)
+
+
+def refused(error: GatewayError) -> NoReturn:
+    """End with what the gateway says, and the code that it stands for."""
+    if error.status in (401, 403):
+        fail(f"{error}; {KEYS}", NOT_UP)
+    if error.status in (429, 503):
+        fail(str(error), NOT_UP)
+    fail(str(error), FAILED if error.status >= 500 else WRONG_USE)
+
+
+def show_events(events: Any, watcher: Any) -> None:
+    """Let a watcher show the events of a deliberation, up to its end."""
+    from tasks.council.answer import Answer
+    from tasks.council.models import Deliberation
+
+    try:
+        for event in events:
+            told: Event = event
+            if told.kind == "plan":
+                watcher.began(Deliberation.from_record(told.data))
+            elif told.kind == "answer":
+                watcher.answered(Answer.from_record(told.data))
+    finally:
+        watcher.ended()

@@ -1,0 +1,154 @@
+"""The client for code that runs on an event loop, on aiohttp."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncGenerator
+from typing import Any, Self
+
+import aiohttp
+
+from deployments.client.answers import (
+    SILENT_S,
+    WAIT_S,
+    Event,
+    EventLines,
+    GatewayAway,
+    GatewayError,
+    Receipt,
+    Result,
+    address,
+    error_of,
+    path_of,
+    pause_s,
+    result_in,
+    submission,
+)
+
+AWAY = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError)
+
+
+class AsyncClient:
+    """Talks to the gateway at `url` with a token, inside of `async with`; its methods are those of `Client`."""
+
+    def __init__(self, url: str, token: str | None = None, timeout_s: float = 30.0, retry: bool = True) -> None:
+        address(url)
+        self.url = url.rstrip("/")
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._timeout_s, self._retry = timeout_s, retry
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(headers=self._headers, read_bufsize=1 << 20)
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def submit(self, *, key: str | None = None, **fields: Any) -> Receipt:
+        """Ask for a deliberation; as `Client.submit`."""
+        data, headers = submission(fields, key)
+        got, body = await self._call("POST", "/v1/deliberations", data, headers)
+        return Receipt(body["id"], body["status"], got.get("Idempotency-Replayed") == "true")
+
+    async def result(self, deliberation_id: str) -> Result:
+        """The deliberation as far as it is."""
+        return result_in((await self._call("GET", path_of(deliberation_id)))[1])
+
+    async def wait(self, deliberation_id: str, timeout_s: float | None = None) -> Result:
+        """The result once it has ended. Raises TimeoutError where that takes longer."""
+        until = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            left = WAIT_S if until is None else min(WAIT_S, max(0.0, until - time.monotonic()))
+            answered = await self._call("GET", path_of(deliberation_id, "wait", timeout_s=f"{left:.3f}"))
+            result = result_in(answered[1])
+            if result.final:
+                return result
+            if until is not None and time.monotonic() >= until:
+                raise TimeoutError(f"{deliberation_id} has not ended within {timeout_s:g} s")
+
+    async def cancel(self, deliberation_id: str) -> str:
+        """Ask it to stop; its status then."""
+        return str((await self._call("DELETE", path_of(deliberation_id)))[1]["status"])
+
+    async def councils(self) -> dict[str, dict[str, Any]]:
+        """The councils, by name."""
+        return dict((await self._call("GET", "/v1/councils"))[1]["councils"])
+
+    async def events(self, deliberation_id: str, after: str | None = None) -> AsyncGenerator[Event, None]:
+        """What happens in it, up to its end; as `Client.events`."""
+        tries = 0
+        while True:
+            try:
+                async for event in self._events(deliberation_id, after):
+                    after, tries = event.id, 0
+                    yield event
+                    if event.kind == "finished":
+                        return
+            except (GatewayAway, GatewayError) as error:
+                tries += 1
+                pause = pause_s(error, tries) if self._retry else None
+                if pause is None:
+                    raise
+                await asyncio.sleep(pause)
+                continue
+            if after is not None and (await self.result(deliberation_id)).final:
+                return
+
+    # --- inside -----------------------------------------------------------------------------------
+
+    @property
+    def _there(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            raise RuntimeError("an AsyncClient is used inside of `async with`")
+        return self._session
+
+    async def _call(
+        self, method: str, path: str, data: bytes | None = None, headers: dict[str, str] | None = None
+    ) -> tuple[Any, Any]:
+        tries = 0
+        while True:
+            tries += 1
+            try:
+                return await self._once(method, path, data, headers)
+            except (GatewayError, GatewayAway) as error:
+                pause = pause_s(error, tries) if self._retry else None
+                if pause is None:
+                    raise
+                await asyncio.sleep(pause)
+
+    async def _once(
+        self, method: str, path: str, data: bytes | None, headers: dict[str, str] | None
+    ) -> tuple[Any, Any]:
+        limit = aiohttp.ClientTimeout(total=self._timeout_s + WAIT_S)
+        try:
+            async with self._there.request(
+                method, self.url + path, data=data, headers=headers, timeout=limit
+            ) as answer:
+                body = await answer.read()
+        except AWAY as error:
+            raise GatewayAway(f"no gateway answers at {self.url}: {error}") from error
+        if answer.status >= 400:
+            raise error_of(answer.status, body, answer.headers.get("Retry-After"))
+        return answer.headers, json.loads(body) if body else None
+
+    async def _events(self, deliberation_id: str, after: str | None) -> AsyncGenerator[Event, None]:
+        headers = {"Last-Event-ID": after} if after else {}
+        limit, lines = aiohttp.ClientTimeout(total=None, sock_read=SILENT_S), EventLines()
+        try:
+            async with self._there.get(
+                self.url + path_of(deliberation_id, "events"), headers=headers, timeout=limit
+            ) as answer:
+                if answer.status >= 400:
+                    raise error_of(answer.status, await answer.read(), answer.headers.get("Retry-After"))
+                rest = b""
+                async for chunk in answer.content.iter_any():
+                    *whole, rest = (rest + chunk).split(b"\n")
+                    for line in whole:
+                        for event in lines.take(line):
+                            yield event
+        except AWAY as error:
+            raise GatewayAway(f"the gateway at {self.url} has broken off: {error}") from error

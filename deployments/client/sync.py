@@ -1,0 +1,173 @@
+"""The client for code that waits: the standard library alone, one connection that is kept, one more for events."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+from deployments.client.answers import (
+    SILENT_S,
+    WAIT_S,
+    Event,
+    EventLines,
+    GatewayAway,
+    GatewayError,
+    Receipt,
+    Result,
+    address,
+    error_of,
+    path_of,
+    pause_s,
+    result_in,
+    submission,
+)
+
+AWAY = (OSError, http.client.HTTPException)
+
+
+class Client:
+    """Talks to the gateway at `url` with a token. All methods raise GatewayError and GatewayAway.
+
+    Not to be used from several threads at once. `retry=False` makes each call once.
+    """
+
+    def __init__(self, url: str, token: str | None = None, timeout_s: float = 30.0, retry: bool = True) -> None:
+        self.url = url
+        self._secure, self._host, self._port = address(url)
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._timeout_s, self._retry = timeout_s, retry
+        self._connection: http.client.HTTPConnection | None = None
+
+    def submit(self, *, key: str | None = None, **fields: Any) -> Receipt:
+        """Ask for a deliberation: `task=` or `items=`, `council=`, and the other fields of a request.
+
+        The same `key`, or `id=`, and fields get the same deliberation, however often they are sent.
+        """
+        data, headers = submission(fields, key)
+        answer, body = self._call("POST", "/v1/deliberations", data, headers)
+        return Receipt(body["id"], body["status"], answer.getheader("Idempotency-Replayed") == "true")
+
+    def result(self, deliberation_id: str) -> Result:
+        """The deliberation as far as it is."""
+        return result_in(self._call("GET", path_of(deliberation_id))[1])
+
+    def wait(self, deliberation_id: str, timeout_s: float | None = None) -> Result:
+        """The result once it has ended. Raises TimeoutError where that takes longer."""
+        until = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            left = WAIT_S if until is None else min(WAIT_S, max(0.0, until - time.monotonic()))
+            result = result_in(self._call("GET", path_of(deliberation_id, "wait", timeout_s=f"{left:.3f}"))[1])
+            if result.final:
+                return result
+            if until is not None and time.monotonic() >= until:
+                raise TimeoutError(f"{deliberation_id} has not ended within {timeout_s:g} s")
+
+    def cancel(self, deliberation_id: str) -> str:
+        """Ask it to stop; its status then."""
+        return str(self._call("DELETE", path_of(deliberation_id))[1]["status"])
+
+    def councils(self) -> dict[str, dict[str, Any]]:
+        """The councils, by name."""
+        return dict(self._call("GET", "/v1/councils")[1]["councils"])
+
+    def ready(self) -> dict[str, Any]:
+        """Whether requests are taken, and each part by name."""
+        try:
+            return dict(self._call("GET", "/readyz")[1])
+        except GatewayError as error:
+            return error.document
+
+    def events(self, deliberation_id: str, after: str | None = None) -> Iterator[Event]:
+        """What happens in it, from the beginning or behind a cursor, up to its end; each event once.
+
+        A connection that breaks is made again where it was left.
+        """
+        tries = 0
+        while True:
+            try:
+                for event in self._events(deliberation_id, after):
+                    after, tries = event.id, 0
+                    yield event
+                    if event.kind == "finished":
+                        return
+                    tries = 0
+            except (GatewayAway, GatewayError) as error:
+                tries += 1
+                pause = pause_s(error, tries) if self._retry else None
+                if pause is None:
+                    raise
+                time.sleep(pause)
+                continue
+            if after is not None and self.result(deliberation_id).final:
+                return
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    # --- inside -----------------------------------------------------------------------------------
+
+    def _connect(self, timeout_s: float) -> http.client.HTTPConnection:
+        kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
+        return kind(self._host, self._port, timeout=timeout_s)
+
+    def _call(
+        self, method: str, path: str, data: bytes | None = None, headers: dict[str, str] | None = None
+    ) -> tuple[http.client.HTTPResponse, Any]:
+        tries = 0
+        while True:
+            tries += 1
+            try:
+                return self._once(method, path, data, {**self._headers, **(headers or {})})
+            except (GatewayError, GatewayAway) as error:
+                pause = pause_s(error, tries) if self._retry else None
+                if pause is None:
+                    raise
+                time.sleep(pause)
+
+    def _once(
+        self, method: str, path: str, data: bytes | None, headers: dict[str, str]
+    ) -> tuple[http.client.HTTPResponse, Any]:
+        kept, self._connection = self._connection, None
+        connection = kept or self._connect(self._timeout_s + WAIT_S)
+        try:
+            try:
+                connection.request(method, path, data, headers)
+                answer = connection.getresponse()
+            except AWAY:
+                if kept is None:
+                    raise
+                connection.close()  # a kept connection may have been closed meanwhile
+                connection = self._connect(self._timeout_s + WAIT_S)
+                connection.request(method, path, data, headers)
+                answer = connection.getresponse()
+            body = answer.read()
+        except AWAY as error:
+            connection.close()
+            raise GatewayAway(f"no gateway answers at {self.url}: {error}") from error
+        self._connection = connection
+        if answer.status >= 400:
+            raise error_of(answer.status, body, answer.getheader("Retry-After"))
+        return answer, json.loads(body) if body else None
+
+    def _events(self, deliberation_id: str, after: str | None) -> Iterator[Event]:
+        headers = {**self._headers, **({"Last-Event-ID": after} if after else {})}
+        connection, lines = self._connect(SILENT_S), EventLines()
+        try:
+            connection.request("GET", path_of(deliberation_id, "events"), headers=headers)
+            answer = connection.getresponse()
+            if answer.status >= 400:
+                raise error_of(answer.status, answer.read(), answer.getheader("Retry-After"))
+            while line := answer.readline():
+                yield from lines.take(line)
+        except AWAY as error:
+            raise GatewayAway(f"the gateway at {self.url} has broken off: {error}") from error
+        finally:
+            with suppress(OSError):
+                connection.close()
