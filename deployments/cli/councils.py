@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from deployments.cli.completion import council_names
-from deployments.cli.support import examples, guarded, run, running_stack, say, settings
+from deployments.cli.support import WRONG_USE, examples, fail, guarded, run, running_stack, say, settings
 
 app = typer.Typer(no_args_is_help=True, help="The councils: who sits in them, and the rules they decide by.")
 
@@ -31,23 +31,24 @@ def apply(
 
 @app.command(name="list")
 def list_() -> None:
-    """List the councils that Prefect holds."""
-    running_stack()
-    from deployments.provisioning.councils import stored_councils
+    """List the councils."""
+    from deployments.cli.gateway import asked, client
     from deployments.terminal import show_councils, stdout
+    from tasks.council.council import CouncilSpec
 
-    show_councils(run(stored_councils()), stdout())
+    found = asked(lambda: client().councils())
+    show_councils({name: CouncilSpec.from_record(spec) for name, spec in found.items()}, stdout())
 
 
 @app.command(epilog=examples("conclave councils show dev > dev.yaml", "conclave councils apply dev.yaml"))
 def show(name: Annotated[str, typer.Argument(help="Name of the council.", autocompletion=council_names)]) -> None:
     """Print a council as a file that `councils apply` takes."""
-    running_stack()
-    from deployments.provisioning.councils import as_file
-    from tasks.deliberations.plan import council_spec
+    from deployments.cli.gateway import asked, client
+    from tasks.council.council import CouncilSpec
 
-    run(council_spec(name))
-    from blocks.council import Council
-    from blocks.documents import fresh
+    found = asked(lambda: client().councils())
+    if name not in found:
+        fail(f"council: {name!r} is unknown; known are {', '.join(found) or 'none'}", WRONG_USE)
+    from deployments.council_files import as_file
 
-    typer.echo(as_file({name: run(fresh(Council, name))}), nl=False)
+    typer.echo(as_file({name: CouncilSpec.from_record(found[name])}), nl=False)

@@ -237,7 +237,7 @@ def retally(
 ) -> None:
     """Tally the ballots of an earlier deliberation by another rule, without a model call; the decision stands."""
     running_stack()
-    from deployments.deliberations import retally as tally_again
+    from deployments.retally import retally as tally_again
     from deployments.terminal import show_tally, stdout
     from tasks.council.voting.rules.registry import DEFAULT
 

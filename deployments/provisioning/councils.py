@@ -15,7 +15,7 @@ from blocks.exceptions import BlockMissing
 from blocks.ownership import claim
 from deployments.ownership import own_record
 from deployments.settings import Settings
-from tasks.council.council import CouncilRules, CouncilSpec, Member
+from tasks.council.council import CouncilRules, Member
 from tasks.council.exceptions import WrongUse
 from tasks.council.plain import SHOWN_INPUT, shortened
 from tasks.council.problems import Problem, problems
@@ -84,18 +84,6 @@ async def apply_own_councils(councils: dict[str, Council], settings: Settings) -
         specs = {name: council.spec(name) for name, council in (await all_councils()).items()}
         await write_mirror(record, specs)
     return done
-
-
-async def stored_councils() -> dict[str, CouncilSpec]:
-    """The councils that Prefect holds, by name."""
-    return {name: council.spec(name) for name, council in (await all_councils()).items()}
-
-
-def as_file(councils: dict[str, Council]) -> str:
-    """The text of a file that `read_councils` takes, with these councils in it."""
-    entries = {name: _Entry.model_validate(council.rules) for name, council in councils.items()}
-    shown = {name: entry.model_dump(mode="json", exclude_defaults=True) for name, entry in entries.items()}
-    return yaml.safe_dump({"councils": shown}, sort_keys=False, allow_unicode=True, width=110)
 
 
 async def _apply(name: str, council: Council, overwrite: bool) -> str:

@@ -7,7 +7,6 @@ and calls the hooks of a cancel from itself once the process is gone.
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from typing import Any
 
 from prefect import Flow
@@ -15,38 +14,14 @@ from prefect.client.schemas.objects import FlowRun, State
 
 from blocks.connections import connections
 from blocks.documents import open_leases, open_record
-from blocks.record import subjects
 from blocks.record.events import Record
 from tasks.collect.end import end
-from tasks.council.exceptions import InvalidRequest
-from tasks.council.models import check_id
 from tasks.deliberations.ownership import runs_under
 from tasks.deliberations.read import has_ended, status_of
 from tasks.deliberations.submit import DELIBERATE, ask_to_cancel, asked_in, id_of, queued_request
-from tasks.deliberations.watch import end_of
 
-CANCEL_S = 60.0
-"""How long a cancel is waited for where somebody runs the deliberation; two seconds are usual."""
 END_S = 30.0
 """How long the hook may take: the lease of a process that was killed is forgotten after 6 s."""
-
-
-async def cancel(record: Record, deliberation_id: str) -> tuple[str | None, str | None]:
-    """Ask it to stop and wait for its end: the final status it had before, and the one it has now.
-
-    None stands for no final status yet. Raises InvalidRequest for an unknown id, and RecordError.
-    """
-    if await status_of(record, check_id(deliberation_id)) is None:
-        raise InvalidRequest("id", f"no deliberation {deliberation_id!r} is on the record")
-    finished = await record.last(subjects.finished(deliberation_id))
-    if finished is not None:
-        return finished.body["status"], finished.body["status"]
-    await ask_to_cancel(record, deliberation_id)
-    await end_queued(record, deliberation_id)
-    with suppress(TimeoutError):
-        async with asyncio.timeout(CANCEL_S):
-            return None, await end_of(record, deliberation_id)
-    return None, None
 
 
 async def end_queued(record: Record, deliberation_id: str) -> bool:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 
-from blocks.background import background, cancel_and_wait
+from blocks.background import background
 from blocks.record import subjects
 from blocks.record.events import Record
-from blocks.record.lease_keys import LEASE_S
 from tasks.council.answer import Answer
 from tasks.council.models import Deliberation
 
@@ -44,18 +42,3 @@ async def watching(record: Record, plan: Deliberation, watcher: Watcher) -> Asyn
             yield
     finally:
         watcher.ended()
-
-
-async def end_of(record: Record, deliberation_id: str) -> str | None:
-    """Wait for the end of a deliberation: its final status, None when nobody has held its lease for a while."""
-    async with aclosing(record.follow(subjects.finished(deliberation_id))) as events:
-        finished = asyncio.ensure_future(anext(events))
-        abandoned = asyncio.ensure_future(record.leases.abandoned(deliberation_id, LEASE_S))
-        try:
-            await asyncio.wait([finished, abandoned], return_when=asyncio.FIRST_COMPLETED)
-            if finished.done():
-                return str((await finished).body["status"])
-            await abandoned
-        finally:
-            await cancel_and_wait([finished, abandoned])
-    return None

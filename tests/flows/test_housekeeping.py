@@ -60,7 +60,8 @@ async def test_results_outlive_their_status(
     deliberate: Any, keep_house: Any, record: Any, simulator: Any, make_council: Any, new_id: str
 ) -> None:
     """A finished key goes for good; result, cancel and the same id again tell the same, without a call."""
-    from deployments.deliberations import cancel_deliberation
+    from blocks.documents import open_leases
+    from tasks.deliberations.cancel import stop
     from tasks.deliberations.result import result_of
 
     council = await make_council(3)
@@ -72,7 +73,7 @@ async def test_results_outlive_their_status(
     assert await record.next(f"$KV.conclave-deliberations.{new_id}.task", 0) is None
     assert await record.statuses.read(f"{new_id}-open") is not None
     assert await result_of(record, new_id) == result
-    assert await cancel_deliberation(new_id) == ("COMPLETED", "COMPLETED")
+    assert await stop(record, await open_leases(), new_id) == "COMPLETED"
     again, told = await deliberate(task=TASK, council=council)
     assert (again.name, told["decision"]) == (state.name, result["decision"])
     assert set((await simulator.calls(new_id)).values()) == {1}

@@ -42,12 +42,12 @@ async def test_a_request_waits_once(record: Any, new_id: str) -> None:
 
 async def test_of_two_requests_at_once_one_has_the_id(record: Any, new_id: str) -> None:
     """Whoever comes second is refused, whatever the order of their writes."""
-    from tasks.council.exceptions import InvalidRequest
+    from tasks.deliberations.read import OtherRequest
     from tasks.deliberations.submit import Submitted, asked_of, enqueue
 
     asked = (enqueue(record, request(new_id, task)) for task in ("one", "two"))
     told = await asyncio.gather(*asked, return_exceptions=True)
-    assert {type(one) for one in told} == {Submitted, InvalidRequest}
+    assert {type(one) for one in told} == {Submitted, OtherRequest}
     first = ("one", "two")[[type(one) for one in told].index(Submitted)]
     assert await asked_of(record, await record.statuses.read(new_id)) == {"task": first}
 
@@ -74,15 +74,17 @@ async def test_garbage_in_the_queue_is_no_request_and_keeps_its_place(record: An
 
 async def test_one_that_waits_is_cancelled_at_once(record: Any, new_id: str) -> None:
     """With its end on the record, under its own lease."""
-    from tasks.collect.cancel import cancel
+    from blocks.documents import open_leases
+    from tasks.deliberations.cancel import stop
     from tasks.deliberations.submit import enqueue
 
     await enqueue(record, request(new_id))
+    leases = await open_leases()
     async with asyncio.timeout(30):
-        assert await cancel(record, new_id) == (None, "CANCELLED")
+        assert await stop(record, leases, new_id) == "CANCELLED"
     assert await finished(record, new_id) == ["CANCELLED"]
     assert (await record.statuses.read(new_id))["status"] == "CANCELLED"
-    assert await cancel(record, new_id) == ("CANCELLED", "CANCELLED")
+    assert await stop(record, leases, new_id) == "CANCELLED"
 
 
 async def test_a_cancel_may_come_before_its_request(record: Any, new_id: str) -> None:
@@ -150,22 +152,3 @@ async def test_whoever_lost_the_lease_ends_nothing(record: Any, new_id: str) -> 
         await end(record, new_id, late, {"task": TASK})
     assert await finished(record, new_id) == []
     await record.leases.bucket.delete(new_id)
-
-
-async def test_whoever_waits_for_the_end_is_told_or_told_that_nobody_runs_it(
-    record: Any, new_id: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The status once it stands; None once the lease was free at two looks in a row."""
-    from blocks.documents import open_leases
-    from tasks.collect.end import end
-    from tasks.deliberations import watch
-
-    monkeypatch.setattr(watch, "LEASE_S", 0.05)
-    async with asyncio.timeout(30):
-        assert await watch.end_of(record, new_id) is None
-        async with (await open_leases()).hold(new_id) as lease:
-            waiting = asyncio.create_task(watch.end_of(record, new_id))
-            await asyncio.sleep(0.3)
-            assert not waiting.done()
-            await end(record, new_id, lease, {"task": TASK})
-        assert await waiting == "TIMEOUT"
