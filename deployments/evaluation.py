@@ -47,10 +47,11 @@ async def run_evaluation(
         of_the_council = {name: value for name, value in fields.items() if name != "rivals"}
         asked = {**of_the_council, "items": questions.items, "strategy": "synthesize"}
         plan = await planned(record, asked, deliberation_id)
+        if fields.get("rivals"):
+            in_waves(plan.id)  # whose id may be too long
         async with AsyncExitStack() as scopes:
             await scopes.enter_async_context(watching(record, plan, watcher))
-            waves = (in_waves(plan.id),) if fields.get("rivals") else ()
-            await scopes.enter_async_context(cancellable(record, plan.id, watcher, *waves))
+            await scopes.enter_async_context(cancellable(record, plan.id, watcher))
             started = await scopes.enter_async_context(starts)
             await scopes.enter_async_context(background(begun(record, plan.id, started)))
             scopes.enter_context(prefect_named())

@@ -34,12 +34,14 @@ END_S = 30.0
 async def cancel(record: Record, deliberation_id: str) -> tuple[str | None, str | None]:
     """Ask it to stop and wait for its end: the final status it had before, and the one it has now.
 
-    None stands for no final status yet. Raises InvalidRequest for an unknown id, and RecordError.
+    None stands for no final status yet. One that has ended gets the flag, too: an evaluation of that id may still make
+    calls beside its council. Raises InvalidRequest for an unknown id, and RecordError.
     """
     if await status_of(record, check_id(deliberation_id)) is None:
         raise InvalidRequest("id", f"no deliberation {deliberation_id!r} is on the record")
     finished = await record.last(subjects.finished(deliberation_id))
     if finished is not None:
+        await record.statuses.merge(deliberation_id, {"cancel_requested": True})
         return finished.body["status"], finished.body["status"]
     await ask_to_cancel(record, deliberation_id)
     await end_queued(record, deliberation_id)
