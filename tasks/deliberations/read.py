@@ -9,6 +9,7 @@ from tasks.council.answer import Answer
 from tasks.council.exceptions import InvalidRequest
 from tasks.council.finished import Finished
 from tasks.council.models import Status
+from tasks.council.progress.stage_end import Closing
 
 OF_START = ("council", "started_at", "flow_run_url")
 
@@ -28,6 +29,13 @@ async def answers_of(record: Record, deliberation_id: str, item_id: str) -> dict
         answer = answer_in(event)
         found.setdefault(answer.stage, {})[answer.agent_id] = answer
     return found
+
+
+async def closings_of(record: Record, deliberation_id: str, item_id: str) -> dict[str, Closing]:
+    """The closings of an item, by the stage that each one ends, as the leader has them. Raises RecordError."""
+    events = record.stored(subjects.closed(deliberation_id, item_id, "*"), direct=False)
+    closings = [Closing.from_record(event.body) async for event in events]
+    return {closing.stage: closing for closing in closings}
 
 
 async def status_of(record: Record, deliberation_id: str) -> Body | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime
 from itertools import chain
 from typing import Any
@@ -11,13 +12,13 @@ from blocks.record.envelope import Body
 from blocks.record.events import Record
 from tasks.council.engines import UNKNOWN
 from tasks.council.exceptions import InvalidRequest
-from tasks.council.models import Status, check_id
+from tasks.council.models import Deliberation, Item, Status, check_id
 from tasks.council.progress.completion import Verdict
 from tasks.council.progress.item import ItemProgress
 from tasks.council.progress.result import item_result
 from tasks.council.voting.tally import Tally, tally
 from tasks.deliberations.plan import plan_of
-from tasks.deliberations.read import answers_of, status_of
+from tasks.deliberations.read import answers_of, closings_of, status_of
 
 STATUS_FIELDS = ("id", "status", "degraded", "council", "engine", "counts", "started_at", "completed_at", "duration_ms")
 
@@ -50,7 +51,7 @@ async def retallied(record: Record, deliberation_id: str, rule: str) -> dict[str
     plan = await plan_of(record, check_id(deliberation_id))
     tallies = {}
     for item in plan.agenda:
-        progress = ItemProgress.read(plan, item, await answers_of(record, plan.id, item.id))
+        progress = await progress_of(record, plan, item)
         if ballots := progress.ballots():
             tallies[item.id] = tally(progress.candidates(), ballots, rule)
     if not tallies:
@@ -58,11 +59,19 @@ async def retallied(record: Record, deliberation_id: str, rule: str) -> dict[str
     return tallies
 
 
+async def progress_of(record: Record, plan: Deliberation, item: Item) -> ItemProgress:
+    """How far an item is, by the answers of those who were called. Raises RecordError."""
+    answers, closings = await asyncio.gather(
+        answers_of(record, plan.id, item.id), closings_of(record, plan.id, item.id)
+    )
+    return ItemProgress.read(plan, item, answers, closings)
+
+
 async def _so_far(record: Record, deliberation_id: str, status: dict[str, Any]) -> Body:
     """What came of a deliberation of one item that is not decided; its duration is up to the last answer."""
     plan = await plan_of(record, deliberation_id)
     item = plan.agenda[0]
-    progress = ItemProgress.read(plan, item, await answers_of(record, plan.id, item.id))
+    progress = await progress_of(record, plan, item)
     started = datetime.fromisoformat(status["started_at"])
     given = chain.from_iterable(stage.values() for stage in progress.answers.values())
     last = max((answer.timestamp for answer in given), default=started)
