@@ -66,7 +66,7 @@ async def evaluate(
     waves_id = in_waves(chosen_id) if rivals else None
     await check_size(asked)
     async with connections():
-        await asked.check_predicates()
+        await asked.try_checks()
         await forget_past_cancel(chosen_id)
         council_flow: Any = await with_agents(deliberate)
         request = {"items": asked.items, "council": council, "members": members, "deadline_s": deadline_s}

@@ -69,7 +69,7 @@ def evaluate(
     guarded(lambda: (DeliberationRequest.read({**fields, "task": "read first"}), check_id(id_ or "new")))
     _require_folder(output)
     asked = guarded(lambda: QuestionFile(questions))
-    run(asked.check_predicates())
+    run(asked.try_checks())
     stack = running_stack()
     from deployments.evaluation import AnswersWatcher, run_evaluation, show_evaluation
     from deployments.starts import at_will, starting

@@ -24,7 +24,7 @@ class Evaluation:
         import flows.evaluate as module
 
         self.record, self.done, self._happens, self._flow = record, list[str](), happens, module.evaluate
-        questions = SimpleNamespace(items=[], check_predicates=self._nothing)
+        questions = SimpleNamespace(items=[], try_checks=self._nothing)
         for name, stand_in in {
             "questions_named": self._giving(questions),
             "check_size": self._nothing,
