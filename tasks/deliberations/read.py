@@ -11,7 +11,7 @@ from tasks.council.finished import Finished
 from tasks.council.models import Status
 from tasks.council.progress.stage_end import Closing
 
-OF_START = ("council", "started_at", "flow_run_url")
+OF_START = ("council", "copies", "started_at", "flow_run_url")
 
 
 def answer_in(event: Event) -> Answer:

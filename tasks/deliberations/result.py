@@ -20,7 +20,10 @@ from tasks.council.voting.tally import Tally, tally
 from tasks.deliberations.plan import plan_of
 from tasks.deliberations.read import answers_of, closings_of, status_of
 
-STATUS_FIELDS = ("id", "status", "degraded", "council", "engine", "counts", "started_at", "completed_at", "duration_ms")
+STATUS_FIELDS = (
+    *("id", "status", "degraded", "council", "copies", "engine", "counts"),
+    *("started_at", "completed_at", "duration_ms"),
+)
 
 
 async def result_of(record: Record, deliberation_id: str) -> Body | None:
