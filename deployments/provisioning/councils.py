@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from blocks.connections import connections
 from blocks.council import Council
 from blocks.documents import council_names, fresh, save
-from blocks.exceptions import BlockMissing
+from blocks.exceptions import BlockMissing, BlockUnusable
 from blocks.ownership import claim
 from deployments.ownership import own_record
 from deployments.settings import Settings
@@ -74,11 +76,41 @@ async def apply_councils(councils: dict[str, Council], overwrite: bool) -> dict[
 async def apply_own_councils(councils: dict[str, Council], settings: Settings) -> dict[str, str]:
     """Save the councils of the installation that the settings name.
 
-    Raises OtherInstallation, before anything is written, where the names in Prefect belong to another.
+    Raises OtherInstallation, before anything is written, where the names in Prefect belong to another, and
+    CouncilFileError where texts have the version of others.
     """
     async with connections():
         await claim(await own_record(settings))
+    check_versions(councils, await _texts_in_use())
     return await apply_councils(councils, overwrite=True)
+
+
+def check_versions(councils: Mapping[str, Council], in_use: Mapping[str, Prompts]) -> None:
+    """Raise CouncilFileError where a council's texts differ from those that a council has under the same version.
+
+    `in_use` are the texts that stand, by council, the one that is to be saved among them.
+    """
+    known = {prompts.version: (name, prompts) for name, prompts in in_use.items()}
+    for name, council in councils.items():
+        if council.prompts is None:
+            continue
+        whose, prompts = known.setdefault(council.prompts.version, (name, council.prompts))
+        if council.prompts.model_dump() != prompts.model_dump():
+            raise CouncilFileError(
+                f"councils.{name}.prompts.version: other texts stand under {prompts.version} in council {whose}; "
+                "a version is told once: give these another one"
+            )
+
+
+async def _texts_in_use() -> dict[str, Prompts]:
+    """The texts of their own that councils in Prefect have, by council; one that cannot be read is passed over."""
+    found = {}
+    for name in await council_names():
+        with suppress(BlockMissing, BlockUnusable):
+            prompts = (await fresh(Council, name)).prompts
+            if prompts is not None:
+                found[name] = prompts
+    return found
 
 
 async def stored_councils() -> dict[str, CouncilSpec]:
