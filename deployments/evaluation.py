@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 from prefect import tags
 from prefect.client.schemas.objects import State
+from prefect.utilities.urls import url_for
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Table
@@ -35,9 +36,17 @@ from tasks.evaluate.question_files import QuestionFile, handed_over
 from tasks.evaluate.steps import in_waves
 
 
+class Ended(NamedTuple):
+    """What an evaluation came to, and the address of its flow run in Prefect's UI, None where Prefect has none."""
+
+    evaluation: Evaluation
+    sheet: Scoresheet
+    run_url: str | None
+
+
 async def run_evaluation(
     questions: QuestionFile, fields: dict[str, Any], deliberation_id: str, watcher: Watcher, starts: Starts
-) -> tuple[Evaluation, Scoresheet] | None:
+) -> Ended | None:
     """Check the request and its model servers, run the flow; None where it was cancelled.
 
     Raises InvalidRequest before anything is written, and ConclaveError where a part does not answer.
@@ -61,8 +70,9 @@ async def run_evaluation(
             state: State[Any] = await flow(str(questions.path), **fields, deliberation_id=plan.id, return_state=True)
         if state.is_cancelled():
             return None
-        found: tuple[Evaluation, Scoresheet] = await state.aresult()
-        return found
+        evaluation, sheet = await state.aresult()
+        run = state.state_details.flow_run_id
+        return Ended(evaluation, sheet, url_for("flow-run", run) if run else None)
 
 
 class AnswersWatcher(Watcher):
