@@ -110,7 +110,7 @@ class Dialect:
         told = body[:65_536].decode(errors="replace")
         if not _UNSUPPORTED.search(told) or _TOO_MUCH.search(told):
             return None
-        for field in _named(told):
+        for field in _refused(body, told, sent):
             asked = getattr(self, field)
             present = _form(sent) == asked if field == "response_format" else asked in sent
             if asked is not None and present:
@@ -133,15 +133,32 @@ def _form(payload: dict[str, Any]) -> str | None:
     return str(form.get("type")) if isinstance(form, dict) else None
 
 
-def _named(told: str) -> list[str]:
-    """The fields that a refusal may be about: the one that it names as such, else those in its words."""
-    param = _param(told).replace("max_completion_tokens", "max_tokens")
-    return [param] if param in FIELDS else [field for field in FIELDS if _IN_WORDS[field].search(told.lower())]
+def _refused(body: bytes, told: str, sent: dict[str, Any]) -> list[str]:
+    """The fields that a refusal may be about: those that it names as such, else those in its words.
+
+    None where it names another field of what was `sent`: its words may quote that one's value, or give advice.
+    """
+    named = [name.replace("max_completion_tokens", "max_tokens") for name in _named(body)]
+    known = [name for name in named if name in FIELDS]
+    if known or not sent.keys().isdisjoint(named):
+        return known
+    return [field for field in FIELDS if _IN_WORDS[field].search(told.lower())]
 
 
-def _param(told: str) -> str:
-    """What OpenAI's API names as the refused parameter; empty elsewhere."""
+def _named(body: bytes) -> list[str]:
+    """The parameters that a refusal names as such: in `param`, as OpenAI's API, or in pydantic's `loc`."""
     try:
-        return str(json.loads(told)["error"]["param"]).partition(".")[0]
-    except (ValueError, LookupError, TypeError, RecursionError):
-        return ""
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        return []
+    error, details = _part(answer, "error"), _part(answer, "detail")
+    places = [_part(error, "param"), _part(answer, "param")]
+    for detail in details if isinstance(details, list) else ():
+        place = _part(detail, "loc")
+        places += [part for part in place if part != "body"][:1] if isinstance(place, list) else []
+    return [name[0] for place in places if isinstance(place, str) and (name := re.match(r"\w+", place))]
+
+
+def _part(of: Any, name: str) -> Any:
+    """A field of an object; None of anything else."""
+    return of.get(name) if isinstance(of, dict) else None

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 from prefect import tags
 from prefect.client.schemas.objects import State
+from prefect.utilities.urls import url_for
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Table
@@ -36,9 +37,17 @@ from tasks.evaluate.question_files import QuestionFile, handed_over
 from tasks.evaluate.steps import in_waves
 
 
+class Ended(NamedTuple):
+    """What an evaluation came to, and the address of its flow run in Prefect's UI, None where Prefect has none."""
+
+    evaluation: Evaluation
+    sheet: Scoresheet
+    run_url: str | None
+
+
 async def run_evaluation(
     questions: QuestionFile, fields: dict[str, Any], deliberation_id: str, watcher: Watcher, starts: Starts
-) -> tuple[Evaluation, Scoresheet] | None:
+) -> Ended | None:
     """Check the request and its model servers, run the flow; None where it was cancelled.
 
     Raises InvalidRequest before anything is written, and ConclaveError where a part does not answer.
@@ -48,10 +57,11 @@ async def run_evaluation(
         of_the_council = {name: value for name, value in fields.items() if name != "rivals"}
         asked = {**of_the_council, "items": questions.items, "strategy": "synthesize"}
         plan = await planned(record, asked, deliberation_id)
+        if fields.get("rivals"):
+            in_waves(plan.id)  # whose id may be too long
         async with AsyncExitStack() as scopes:
             await scopes.enter_async_context(watching(record, plan, watcher))
-            waves = (in_waves(plan.id),) if fields.get("rivals") else ()
-            await scopes.enter_async_context(cancellable(record, plan.id, watcher, *waves))
+            await scopes.enter_async_context(cancellable(record, plan.id, watcher))
             started = await scopes.enter_async_context(starts)
             await scopes.enter_async_context(background(begun(record, plan.id, started)))
             scopes.enter_context(prefect_named())
@@ -61,8 +71,9 @@ async def run_evaluation(
             state: State[Any] = await flow(str(questions.path), **fields, deliberation_id=plan.id, return_state=True)
         if state.is_cancelled():
             return None
-        found: tuple[Evaluation, Scoresheet] = await state.aresult()
-        return found
+        evaluation, sheet = await state.aresult()
+        run = state.state_details.flow_run_id
+        return Ended(evaluation, sheet, url_for("flow-run", run) if run else None)
 
 
 class AnswersWatcher(Watcher):

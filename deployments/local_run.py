@@ -94,11 +94,8 @@ async def planned(record: Record, fields: dict[str, Any], deliberation_id: str) 
 
 
 @asynccontextmanager
-async def cancellable(record: Record, deliberation_id: str, watcher: Watcher, *more: str) -> AsyncGenerator[None, None]:
-    """The first Ctrl-C asks for the cancel, so that members stop and the record says so; the second one aborts.
-
-    `more` are ids that may have begun by then, and are cancelled where they have.
-    """
+async def cancellable(record: Record, deliberation_id: str, watcher: Watcher) -> AsyncGenerator[None, None]:
+    """The first Ctrl-C asks for the cancel, so that members stop and the record says so; the second one aborts."""
     loop, asked = asyncio.get_running_loop(), asyncio.Event()
 
     async def ask() -> None:
@@ -106,9 +103,6 @@ async def cancellable(record: Record, deliberation_id: str, watcher: Watcher, *m
         loop.remove_signal_handler(signal.SIGINT)
         watcher.say("cancelling; press Ctrl-C again to leave at once")
         await ask_to_cancel(record, deliberation_id)
-        for other in more:
-            if await record.statuses.read(other) is not None:
-                await ask_to_cancel(record, other)
 
     loop.add_signal_handler(signal.SIGINT, asked.set)
     try:

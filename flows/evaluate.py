@@ -25,6 +25,7 @@ from tasks.collect.cancel import end_cancelled
 from tasks.council.base import Name
 from tasks.council.council import Deadline, Members, Rounds
 from tasks.evaluate.bare import all_ended, bare_assignments
+from tasks.evaluate.cancelling import cancelled_with, forget_past_cancel, is_to_stop
 from tasks.evaluate.question_files import questions_named
 from tasks.evaluate.steps import check_size, evaluated, in_waves, is_answered, score, show, was_cancelled
 from tasks.stages.bare import bare
@@ -65,7 +66,8 @@ async def evaluate(
     waves_id = in_waves(chosen_id) if rivals else None
     await check_size(asked)
     async with connections():
-        await asked.check_predicates()
+        await asked.try_checks()
+        await forget_past_cancel(chosen_id)
         council_flow: Any = await with_agents(deliberate)
         request = {"items": asked.items, "council": council, "members": members, "deadline_s": deadline_s}
         answered: State[Any] = await council_flow(
@@ -77,9 +79,10 @@ async def evaluate(
             if not await _asked_alone(chosen_id):
                 return Cancelled(message="cancelled while the questions were asked alone")
             if not await was_cancelled(waves_id):  # one that was stays so, and its arm is left out
-                escalated = await council_flow(
-                    **request, strategy="escalate", deliberation_id=waves_id, return_state=True
-                )
+                async with cancelled_with(chosen_id, waves_id):
+                    escalated = await council_flow(
+                        **request, strategy="escalate", deliberation_id=waves_id, return_state=True
+                    )
                 if not await is_answered(waves_id, escalated):
                     return escalated
         evaluation, sheet = await score(chosen_id, asked, rivals)
@@ -88,10 +91,12 @@ async def evaluate(
 
 
 async def _asked_alone(deliberation_id: str) -> bool:
-    """Put every question to the members' models alone; False where the cancel was asked for."""
+    """Put every question to the members' models alone; False where the cancel was asked for, since the run began."""
+    if await is_to_stop(deliberation_id):
+        return False
     with waiting_only():
         agents = {
             AgentKey(assignment.agent_id, assignment.stage): bare.submit(assignment)
             for assignment in await bare_assignments(deliberation_id)
         }
-    return await all_ended(deliberation_id, agents)
+    return await all_ended(deliberation_id, agents) and not await is_to_stop(deliberation_id)

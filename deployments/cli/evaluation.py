@@ -69,24 +69,27 @@ def evaluate(
     guarded(lambda: (DeliberationRequest.read({**fields, "task": "read first"}), check_id(id_ or "new")))
     _require_folder(output)
     asked = guarded(lambda: QuestionFile(questions))
-    run(asked.check_predicates())
+    run(asked.try_checks())
     stack = running_stack()
     from deployments.evaluation import AnswersWatcher, run_evaluation, show_evaluation
     from deployments.starts import at_will, starting
     from deployments.terminal import stdout
+    from tasks.artifacts.keys import artifact_key
 
     starts = starting(Path(stack.home)) if stack.database == "sqlite" else at_will()
     fields["rivals"] = rivals
     found = run(run_evaluation(asked, fields, id_ or str(uuid.uuid4()), AnswersWatcher(), starts))
     if found is None:
         fail("the evaluation was cancelled; what was answered is on the record", CANCELLED)
-    evaluation, sheet = found
+    evaluation, sheet, run_url = found
     if output is not None:
         _write(sheet, output)
     if as_json:
         typer.echo(plain_json(evaluation.model_dump(mode="json")))
     else:
         show_evaluation(evaluation, stdout())
+        if run_url:
+            say(f"Report in Prefect's UI, artifact {artifact_key('evaluation', evaluation.id)}: {run_url}")
         say(f"Again, without a call: the same command with --id {evaluation.id}")
     if evaluation.undecided:
         raise typer.Exit(UNDECIDED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -75,15 +76,39 @@ async def apply_councils(councils: dict[str, Council], overwrite: bool) -> dict[
 async def apply_own_councils(councils: dict[str, Council], settings: Settings) -> dict[str, str]:
     """Save the councils of the installation that the settings name.
 
-    Raises OtherInstallation, before anything is written, where the names in Prefect belong to another.
+    Raises OtherInstallation, before anything is written, where the names in Prefect belong to another, and
+    CouncilFileError where texts have the version of others.
     """
     async with connections():
         record = await own_record(settings)
         await claim(record)
+        check_versions(councils, await _texts_in_use())
         done = await apply_councils(councils, overwrite=True)
-        specs = {name: council.spec(name) for name, council in (await all_councils()).items()}
-        await write_mirror(record, specs)
+        await write_mirror(record, {name: council.spec(name) for name, council in (await all_councils()).items()})
     return done
+
+
+def check_versions(councils: Mapping[str, Council], in_use: Mapping[str, Prompts]) -> None:
+    """Raise CouncilFileError where a council's texts differ from those that a council has under the same version.
+
+    `in_use` are the texts that stand, by council, the one that is to be saved among them.
+    """
+    known = {prompts.version: (name, prompts) for name, prompts in in_use.items()}
+    for name, council in councils.items():
+        if council.prompts is None:
+            continue
+        whose, prompts = known.setdefault(council.prompts.version, (name, council.prompts))
+        if council.prompts.model_dump() != prompts.model_dump():
+            raise CouncilFileError(
+                f"councils.{name}.prompts.version: other texts stand under {prompts.version} in council {whose}; "
+                "a version is told once: give these another one"
+            )
+
+
+async def _texts_in_use() -> dict[str, Prompts]:
+    """The texts of their own that councils in Prefect have, by council; one that cannot be read is passed over."""
+    prompts = {name: council.prompts for name, council in (await all_councils()).items()}
+    return {name: one for name, one in prompts.items() if one is not None}
 
 
 async def _apply(name: str, council: Council, overwrite: bool) -> str:

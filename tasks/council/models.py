@@ -256,6 +256,7 @@ class Deliberation(Frozen):
     council_digest: str
     prompts: Prompts = Field(BUILT_IN, description="The texts that its members are told, whatever is changed since.")
     metadata: dict[str, Any]
+    copies: tuple[Name, ...] = Field((), description="Members beyond the council's own, in the same roles.")
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -343,4 +344,5 @@ class Deliberation(Frozen):
             council_digest=council.digest,
             prompts=council.prompts or BUILT_IN,
             metadata=request.metadata,
+            copies=tuple(member.agent_id for member in sized.members[len(council.members) :]),
         )

@@ -14,9 +14,13 @@ REASON = "cancelled before it began"
 
 
 async def stop(record: Record, leases: Leases, deliberation_id: str) -> str:
-    """Ask it to stop; its status then, which is final where it had ended, or has not begun. Raises RecordError."""
+    """Ask it to stop; its status then, which is final where it had ended, or has not begun. Raises RecordError.
+
+    One that has ended gets the flag, too: an evaluation of that id may still make calls beside its council.
+    """
     status = await status_of(record, deliberation_id) or {}
     if has_ended(status):
+        await record.statuses.merge(deliberation_id, {"cancel_requested": True})
         return str(status["status"])
     await ask_to_cancel(record, deliberation_id)
     lease = await leases.take(deliberation_id)

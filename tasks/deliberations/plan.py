@@ -229,6 +229,7 @@ async def _announce_start(record: Record, session: Session, request: Deliberatio
         "status": Status.IN_PROGRESS.value,
         "engine": session.engine,
         "council": plan.council.name,
+        "copies": list(plan.copies),
         "counts": {"items": len(plan.agenda), "decided": 0},
         "started_at": now,
     }

@@ -11,11 +11,12 @@ from tasks.council.answer import Answer
 from tasks.council.exceptions import InvalidRequest
 from tasks.council.finished import Finished
 from tasks.council.models import Deliberation, Status
+from tasks.council.progress.stage_end import Closing
 
 KEPT_PLANS = 64
 KEPT_BYTES = 128 << 20
 """Of all plans that a process keeps, as JSON; the newest is kept whatever it weighs."""
-OF_START = ("council", "started_at", "flow_run_url")
+OF_START = ("council", "copies", "started_at", "flow_run_url")
 
 
 _plans: OrderedDict[str, tuple[Deliberation, int]] = OrderedDict()
@@ -57,6 +58,13 @@ async def answers_of(record: Record, deliberation_id: str, item_id: str) -> dict
         answer = answer_in(event)
         found.setdefault(answer.stage, {})[answer.agent_id] = answer
     return found
+
+
+async def closings_of(record: Record, deliberation_id: str, item_id: str) -> dict[str, Closing]:
+    """The closings of an item, by the stage that each one ends, as the leader has them. Raises RecordError."""
+    events = record.stored(subjects.closed(deliberation_id, item_id, "*"), direct=False)
+    closings = [Closing.from_record(event.body) async for event in events]
+    return {closing.stage: closing for closing in closings}
 
 
 async def status_of(record: Record, deliberation_id: str) -> Body | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from datetime import UTC, datetime
 from itertools import chain
@@ -18,9 +19,12 @@ from tasks.council.progress.completion import Verdict
 from tasks.council.progress.item import ItemProgress
 from tasks.council.progress.result import item_result
 from tasks.council.voting.tally import Tally, tally
-from tasks.deliberations.read import answers_of, plan_of, status_of
+from tasks.deliberations.read import answers_of, closings_of, plan_of, status_of
 
-STATUS_FIELDS = ("id", "status", "degraded", "council", "engine", "counts", "started_at", "completed_at", "duration_ms")
+STATUS_FIELDS = (
+    *("id", "status", "degraded", "council", "copies", "engine", "counts"),
+    *("started_at", "completed_at", "duration_ms"),
+)
 
 
 async def result_of(record: Record, deliberation_id: str) -> Body | None:
@@ -51,12 +55,20 @@ async def retallied(record: Record, deliberation_id: str, rule: str) -> dict[str
     plan = await plan_of(record, check_id(deliberation_id))
     tallies = {}
     for item in plan.agenda:
-        progress = ItemProgress.read(plan, item, await answers_of(record, plan.id, item.id))
+        progress = await progress_of(record, plan, item)
         if ballots := progress.ballots():
             tallies[item.id] = tally(progress.candidates(), ballots, rule)
     if not tallies:
         raise InvalidRequest("id", f"{deliberation_id!r} has no ballots: its strategy is {plan.strategy}")
     return tallies
+
+
+async def progress_of(record: Record, plan: Deliberation, item: Item) -> ItemProgress:
+    """How far an item is, by the answers of those who were called. Raises RecordError."""
+    answers, closings = await asyncio.gather(
+        answers_of(record, plan.id, item.id), closings_of(record, plan.id, item.id)
+    )
+    return ItemProgress.read(plan, item, answers, closings)
 
 
 async def _so_far(record: Record, deliberation_id: str, status: dict[str, Any]) -> Body:
@@ -66,7 +78,7 @@ async def _so_far(record: Record, deliberation_id: str, status: dict[str, Any]) 
 
 
 async def _item_so_far(record: Record, plan: Deliberation, item: Item, status: dict[str, Any]) -> Body:
-    progress = ItemProgress.read(plan, item, await answers_of(record, plan.id, item.id))
+    progress = await progress_of(record, plan, item)
     began = status.get("started_at")
     started = datetime.fromisoformat(began) if began else datetime.now(UTC)
     given = chain.from_iterable(stage.values() for stage in progress.answers.values())

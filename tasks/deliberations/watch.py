@@ -10,6 +10,7 @@ from blocks.record import subjects
 from blocks.record.events import Record
 from tasks.council.answer import Answer
 from tasks.council.models import Deliberation
+from tasks.council.report.wording import copies_in_words
 
 
 class Watcher:
@@ -30,13 +31,15 @@ class Watcher:
 
 @asynccontextmanager
 async def watching(record: Record, plan: Deliberation, watcher: Watcher) -> AsyncGenerator[None, None]:
-    """Tell the watcher of every answer while the block runs."""
+    """Tell the watcher who is asked, and of every answer while the block runs."""
 
     async def watch() -> None:
         async for event in record.follow(subjects.answers(plan.id)):
             watcher.answered(Answer.from_record(event.body))
 
     watcher.began(plan)
+    if plan.copies:
+        watcher.say(copies_in_words(plan))
     try:
         async with background(watch()):
             yield

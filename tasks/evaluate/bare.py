@@ -31,10 +31,9 @@ async def bare_assignments(deliberation_id: str) -> list[Assignment]:
 
 
 async def all_ended(deliberation_id: str, agents: Agents) -> bool:
-    """Wait until all have ended, however; False where a cancel is asked for meanwhile. Raises what ends them all."""
+    """Wait until all have ended, however; False where a cancel is asked for. Raises what ends them all."""
     record, inbox = await open_record(), asyncio.Queue[Any](INBOX)
     at_work = set(agents)
-    await record.statuses.merge(deliberation_id, {"cancel_requested": False})  # what was asked before is over
     async with watch_agents(agents, inbox), wishes(record, deliberation_id, inbox):
         while at_work:
             news = await inbox.get()

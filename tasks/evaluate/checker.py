@@ -1,8 +1,9 @@
 """Checks of texts in a process of their own, which can be ended.
 
-A pattern may backtrack and a predicate hang for ever. `Checker` starts that process and asks it; run as a module this
-is that process. It reads and writes one JSON object a line. Only functions that the user names are called: a model's
-text is handed to them and never run. It gets few variables and no key, and has a limit of memory and of time.
+A pattern may take for ever to compile, and to search for, and a predicate hang. `Checker` starts that process and asks
+it; run as a module this is that process. It reads and writes one JSON object a line. Only functions that the user names
+are called: a model's text is handed to them and never run. It gets few variables and no key, and has a limit of memory
+and of time.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import re
 import resource
 import signal
 import stat
@@ -21,7 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-from tasks.council.evaluation.questions import Predicate, Question, Verdict
+from tasks.council.evaluation.questions import Predicate, Question, Regex, Verdict
 
 CHECK_S = 10.0
 """How long one check may take."""
@@ -59,9 +61,12 @@ class Checker:
     async def __aexit__(self, *_: object) -> None:
         await self._end()
 
-    async def unusable(self, predicate: Predicate) -> str | None:
-        """Why a predicate cannot be called; None where it can."""
-        return (await self._ask({"load": predicate.function}, LOAD_S, "importing it")).problem
+    async def unusable(self, check: Predicate | Regex) -> str | None:
+        """Why a function cannot be called, or a pattern is none; None where it can be used."""
+        if isinstance(check, Regex):
+            asked = {"compile": check.model_dump(mode="json")}
+            return (await self._ask(asked, CHECK_S, "compiling it")).problem
+        return (await self._ask({"load": check.function}, LOAD_S, "importing it")).problem
 
     async def verdict(self, question: Question, text: str) -> Verdict:
         """Whether the text is right; with a problem where the check cannot tell."""
@@ -181,6 +186,8 @@ def serve(requests: IO[str], verdicts: IO[str], folder: Path, below: Path | None
 def _answer(request: dict[str, Any], predicates: _Predicates) -> Verdict:
     if "load" in request:
         return Verdict(bool(predicates[Predicate(type="predicate", function=request["load"])]))
+    if "compile" in request:
+        return _compiles(Regex.model_validate(request["compile"]))
     question, text = Question.model_validate(request["question"]), request["text"]
     if not isinstance(question.check, Predicate):
         return Verdict(question.is_right(text))
@@ -188,6 +195,14 @@ def _answer(request: dict[str, Any], predicates: _Predicates) -> Verdict:
     if not isinstance(said, bool):
         raise TypeError(f"{question.check.function} returned {said!r:.100}; True or False is wanted")
     return Verdict(said)
+
+
+def _compiles(check: Regex) -> Verdict:
+    try:
+        check.compiled()  # and not searched for: also in an empty text that may never end
+    except (re.error, ValueError, RecursionError, OverflowError) as error:
+        return Verdict(False, f"is no regular expression: {error}"[:MAX_PROBLEM])
+    return Verdict(True)
 
 
 def _limit_memory() -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from blocks.files import read_regular
-from tasks.council.evaluation.questions import Predicate, read_questions
+from tasks.council.evaluation.questions import Predicate, Regex, read_questions
 from tasks.council.exceptions import InvalidRequest
 from tasks.evaluate.checker import Checker
 
@@ -28,6 +28,8 @@ MAX_FILE = 64 * 1024 * 1024
 """Bytes of a file of questions."""
 READ_S = 120.0
 """So long a file may take to be read."""
+TRY_S = 300.0
+"""So long all its functions and patterns may take to be imported and compiled."""
 
 _handed: ContextVar[QuestionFile | None] = ContextVar("handed_questions", default=None)
 
@@ -61,16 +63,29 @@ class QuestionFile:
         """What tells whether texts are right."""
         return Checker(self.path.parent, self._below)
 
-    async def check_predicates(self) -> None:
-        """Import the user's functions. Raises InvalidRequest that names the first one that cannot be called."""
-        found = [(line, one.check) for line, one in self.by_line.items() if isinstance(one.check, Predicate)]
-        first = {check.function: (line, check) for line, check in reversed(found)}
+    async def try_checks(self) -> None:
+        """Import the user's functions and compile the patterns, in a process that can be ended.
+
+        Raises InvalidRequest that names the first one that cannot be used, or at which time is up.
+        """
+        found = [(line, one.check) for line, one in self.by_line.items() if isinstance(one.check, Predicate | Regex)]
+        first = {check: line for line, check in reversed(found)}
+        end = asyncio.get_running_loop().time() + TRY_S
         async with self.checker() as checker:
-            for line, check in sorted(first.values(), key=lambda one: one[0]):
-                if problem := await checker.unusable(check):
-                    raise InvalidRequest(
-                        f"{self.path.name} line {line}: check.function", f"{check.function}: {problem}"
-                    )
+            for check, line in sorted(first.items(), key=lambda one: one[1]):
+                try:
+                    async with asyncio.timeout_at(end):
+                        problem = await checker.unusable(check)
+                except TimeoutError:
+                    problem = f"it and those before it could not be tried within {TRY_S:g} s"
+                if problem:
+                    field, named = _named(check)
+                    raise InvalidRequest(f"{self.path.name} line {line}: {field}", f"{named}{problem}")
+
+
+def _named(check: Predicate | Regex) -> tuple[str, str]:
+    """The field of a check that may not be usable, and how a problem with it begins."""
+    return ("check.function", f"{check.function}: ") if isinstance(check, Predicate) else ("check.pattern", "")
 
 
 @contextmanager

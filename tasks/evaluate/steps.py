@@ -26,8 +26,8 @@ from tasks.council.evaluation.readings import texts_of
 from tasks.council.evaluation.report import arm_table, report
 from tasks.council.exceptions import InvalidRequest
 from tasks.council.models import Deliberation, Item, Status, check_id
-from tasks.council.progress.item import ItemProgress
 from tasks.deliberations.read import answers_of, plan_of
+from tasks.deliberations.result import progress_of
 from tasks.evaluate.question_files import QuestionFile
 
 OTHER_PARAMETERS = 4096
@@ -133,15 +133,13 @@ async def _plan_in_waves(record: Record, deliberation_id: str) -> Deliberation |
 
 async def _read(record: Record, plan: Deliberation, waves: Deliberation | None, item: Item, rivals: bool) -> Answered:
     """A question as it was answered, from the record."""
-    answers = await answers_of(record, plan.id, item.id)
     escalated = None
     if waves is not None:
-        given = await answers_of(record, waves.id, item.id)
-        escalated = ItemProgress.read(waves, item, given), await _decision(record, waves, item)
+        escalated = await progress_of(record, waves, item), await _decision(record, waves, item)
     return Answered(
-        ItemProgress.read(plan, item, answers),
+        await progress_of(record, plan, item),
         await _decision(record, plan, item),
-        bare_answers(plan.council, answers) if rivals else (),
+        bare_answers(plan.council, await answers_of(record, plan.id, item.id)) if rivals else (),
         escalated,
     )
 

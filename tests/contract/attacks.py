@@ -199,15 +199,18 @@ async def main() -> None:
     parser.add_argument("--url", required=True)
     parser.add_argument("--model", required=True)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--way", action="append", choices=[*WAYS], help="only this one; repeatable")
     options = parser.parse_args()
     listed = yaml.safe_load(ATTACKS.read_text())
     texts = [one["text"] if "text" in one else one["text_repeated"] * one["times"] for one in listed]
     holds, found = [one["holds"] for one in listed], {}
     key = os.environ.get("CONCLAVE_LLM_API_KEY")
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    async with aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=3600)) as session:
+    once = aiohttp.TCPConnector(force_close=True)  # one that is kept may be closed by the server just then
+    limit = aiohttp.ClientTimeout(total=3600)
+    async with aiohttp.ClientSession(headers=headers, timeout=limit, connector=once) as session:
         judge = Judge(session, options.url, options.model, texts)
-        for way in WAYS:
+        for way in options.way or WAYS:
             given = await measured(judge, way, len(texts))
             by_attack = {one["name"]: effect(given, [place]) for place, one in enumerate(listed)}
             found[way] = {"rows": rows(given, holds), "by_attack": by_attack, "shown_first": _shown_first(given)}

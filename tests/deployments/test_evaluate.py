@@ -45,6 +45,7 @@ async def test_the_arms_are_printed_side_by_side(
     assert "2 of 2 questions decided" in table
     assert f"deliberation {new_id}" in ended.err
     assert f"--id {new_id}" in ended.err
+    assert f"Report in Prefect's UI, artifact evaluation-{new_id}: http://" in ended.err
     assert list(zip(scores["item"], scores["arm"], strict=True)) == [
         *(("open", "bare"), ("open", "single"), ("open", "rank"), ("open", "synthesize"), ("open", "escalate")),
         *(("closed", "bare"), ("closed", "bare-5"), ("closed", "single"), ("closed", "majority"), ("closed", "rank")),

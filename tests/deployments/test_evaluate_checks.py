@@ -15,6 +15,7 @@ import pytest_asyncio
 from tasks.council.evaluation.questions import Question, Verdict, read_questions
 from tasks.council.exceptions import InvalidRequest
 from tasks.evaluate import checker as evaluation_checker
+from tasks.evaluate import question_files
 from tasks.evaluate.checker import Checker
 from tasks.evaluate.question_files import QuestionFile
 
@@ -166,8 +167,39 @@ async def test_a_function_that_cannot_be_called_is_named_with_its_line(
     good, bad = line(type="predicate", function="checks.py:has_word"), line(type="predicate", function=function)
     (folder / "q.jsonl").write_text("\n".join([good, bad, good, bad]))
     with pytest.raises(InvalidRequest) as refused:
-        await QuestionFile(folder / "q.jsonl").check_predicates()
+        await QuestionFile(folder / "q.jsonl").try_checks()
     assert str(refused.value).startswith(f"q.jsonl line 2: check.function: {function}: {problem}")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "problem"),
+    [
+        ("(", "is no regular expression: missing ), unterminated subpattern at position 0"),
+        ("a{99999999999}", "is no regular expression: the repetition number is too large"),
+        ("(" * 4_000 + ")" * 4_000, "is no regular expression: "),
+        ("[\x01-\U0010ffff]" * 1_000, "compiling it took longer than 0.5 s"),
+    ],
+    ids=["unterminated", "large", "deep", "slow"],
+)
+async def test_a_pattern_that_does_not_compile_is_named_with_its_line(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, pattern: str, problem: str
+) -> None:
+    """Before anything is asked; the first line that has it counts."""
+    monkeypatch.setattr(evaluation_checker, "CHECK_S", 0.5)
+    good, bad = line(type="regex", pattern="a"), line(type="regex", pattern=pattern, flags="i")
+    (folder / "q.jsonl").write_text("\n".join([good, bad, good, bad]))
+    with pytest.raises(InvalidRequest) as refused:
+        await QuestionFile(folder / "q.jsonl").try_checks()
+    assert str(refused.value).startswith(f"q.jsonl line 2: check.pattern: {problem}")
+
+
+async def test_all_patterns_together_have_a_bound(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each may take less than its own."""
+    monkeypatch.setattr(question_files, "TRY_S", 1.0)
+    slow = [line(type="regex", pattern="[\x01-\U0010ffff]" * 20 + str(number), flags="i") for number in range(50)]
+    (folder / "q.jsonl").write_text("\n".join(slow))
+    with pytest.raises(InvalidRequest, match=r"check.pattern: it and those before it could not be tried within 1 s"):
+        await QuestionFile(folder / "q.jsonl").try_checks()
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
@@ -184,7 +216,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 async def test_the_example_can_be_asked() -> None:
     """All four kinds of checks are in it, and its functions tell right from wrong."""
     example = QuestionFile(Path("docs/examples/questions.jsonl"))
-    await example.check_predicates()
+    await example.try_checks()
     questions = {one.id: one for one in example.by_line.values()}
     assert {one.check.type for one in questions.values()} == {"exact", "numeric", "regex", "predicate"}
     code = "```python\ndef fibonacci(n: int) -> list[int]:\n    return []\n```"

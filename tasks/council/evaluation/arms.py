@@ -47,7 +47,19 @@ from tasks.council.stages import PROPOSE, SYNTHESIZE
 from tasks.council.voting.majority import majority
 
 Arm = Literal["bare", "bare-5", "single", "majority", "rank", "synthesize", "escalate"]
-ARMS: tuple[Arm, ...] = get_args(Arm)
+ARMS: dict[Arm, str] = {
+    "bare": "a plain call with the task alone",
+    "bare-5": "the vote of five such calls",
+    "single": "one member's first proposal, in turn",
+    "majority": "the vote of all first proposals",
+    "rank": "what the ballots put first",
+    "synthesize": "the decision",
+    "escalate": "the council's in waves",
+}
+"""All of them in their order, and what each one's answer is."""
+assert tuple(ARMS) == get_args(Arm)
+VOTES: tuple[Arm, ...] = ("majority", "bare-5")
+"""Arms that need a closed answer."""
 RIVALS: tuple[Arm, ...] = ("bare", "bare-5", "escalate")
 """Arms with calls of their own, which an evaluation may leave out."""
 

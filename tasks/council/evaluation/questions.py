@@ -82,7 +82,8 @@ class Numeric(Frozen):
 class Regex(Frozen):
     """The pattern is found in the text, of which the last 100 000 characters are searched.
 
-    `flags` are letters of Python's inline flags: a, i, m, s, x.
+    `flags` are letters of Python's inline flags: a, i, m, s, x. A pattern may take for ever to be compiled, and to be
+    searched for: both are done in a process that can be ended, and nothing is here, where a file is read.
     """
 
     type: Literal["regex"]
@@ -96,19 +97,12 @@ class Regex(Frozen):
             raise ValueError(f"{', '.join(unknown)} is unknown; the flags are a, i, m, s and x")
         return flags
 
-    @model_validator(mode="after")
-    def _compiles(self) -> Self:
-        try:
-            self._compiled()  # and not searched for: also in an empty text that may never end
-        except (re.error, ValueError, RecursionError, OverflowError) as error:
-            raise ValueError(f"pattern: is no regular expression: {error}") from error
-        return self
-
     def found_in(self, text: str) -> bool:
-        """Whether it is found. A pattern that backtracks without end never returns: search in a process to end."""
-        return self._compiled().search(text[-MAX_TEXT:]) is not None
+        """Whether it is found. Raises as `compiled` does."""
+        return self.compiled().search(text[-MAX_TEXT:]) is not None
 
-    def _compiled(self) -> re.Pattern[str]:
+    def compiled(self) -> re.Pattern[str]:
+        """The pattern. Raises re.error, ValueError, RecursionError or OverflowError where it is none."""
         flags = re.NOFLAG
         for letter in self.flags:
             flags |= FLAGS[letter.upper()]

@@ -7,7 +7,7 @@ from operator import attrgetter
 from typing import Any
 
 from tasks.council.engines import SIMULATOR
-from tasks.council.evaluation.arms import ArmFigures, Evaluation
+from tasks.council.evaluation.arms import ARMS, VOTES, ArmFigures, Evaluation
 from tasks.council.evaluation.figures import PairedDifference
 from tasks.council.report.markup import escape
 
@@ -97,7 +97,7 @@ def notes(evaluation: Evaluation) -> list[str]:
         told.append("no question has a closed answer, so there is no majority")
     elif closed < evaluation.questions:
         told.append(
-            f"the votes (majority, bare-5) and their points are over the {closed} questions with a closed answer"
+            f"the votes ({', '.join(VOTES)}) and their points are over the {closed} questions with a closed answer"
         )
     if evaluation.check_problems:
         told.append(f"{evaluation.check_problems} x a check could not tell, so that its text counts as wrong:")
@@ -152,11 +152,9 @@ def report(evaluation: Evaluation) -> str:
         "\n".join(rows),
         "\n".join(f"- {note}" for note in notes(evaluation)),
         *(["\n".join(f"- {escape(problem)}" for problem in evaluation.problems)] if evaluation.problems else []),
-        "`bare` is a plain call with the task alone; `bare-5` the vote of five such calls; `single` one member's first "
-        "proposal, in turn; `majority` the vote of all first proposals; `rank` what the ballots put first; "
-        "`synthesize` the decision; `escalate` the council's in waves. The four of the council read the same answers. "
-        "All are compared question by question: gained are right here and wrong with `single`, lost the other way "
-        "round.",
+        f"{'; '.join(f'`{arm}`: {words}' for arm, words in ARMS.items())}. The four of the council read the same "
+        "answers. All are compared question by question: gained are right here and wrong with `single`, lost the other "
+        "way round.",
         f"Deliberation `{evaluation.id}`, {evaluation.members} members, {evaluation.rounds} rounds of revision.",
     ]
     return "\n\n".join(parts)

@@ -68,14 +68,29 @@ class ItemProgress:
     _read: dict[str, str | None] | None = None
 
     @classmethod
-    def read(cls, plan: Deliberation, item: Item, answers: Mapping[str, Mapping[str, Answer]]) -> ItemProgress:
-        """The progress that the answers of a record tell, by stage and member; a stage without a call has none."""
-        progress = cls(plan, item)
+    def read(
+        cls,
+        plan: Deliberation,
+        item: Item,
+        answers: Mapping[str, Mapping[str, Answer]],
+        closings: Mapping[str, Closing] | None = None,
+    ) -> ItemProgress:
+        """The progress that the answers of a record tell, by stage and member; a stage without an answer is not held.
+
+        `closings` are the record's, by the stage that each one ends: they name who was called for the next one, and
+        nobody else's answer counts. Without them everybody's does.
+        """
+        progress, called = cls(plan, item), plan.called_first(item)
         for stage in plan.stages:
-            if stage in answers:
-                progress.enter(stage, NextStage(tuple(answers[stage])))
-                for answer in answers[stage].values():
-                    progress.take(answer)
+            if closings is None:
+                called = tuple(answers.get(stage, ()))
+            given = [answer for agent_id, answer in answers.get(stage, {}).items() if agent_id in called]
+            if given:
+                progress.enter(stage, NextStage(called))
+            for answer in given:
+                progress.take(answer)
+            closing = (closings or {}).get(stage)
+            called = closing.called if closing else ()
         return progress
 
     def enter(self, stage: str, next_stage: NextStage) -> None:

@@ -17,6 +17,7 @@ from tasks.council.report.appendix import Trail, ballots_of, proposals_of
 from tasks.council.report.markup import cell, escape, fenced, table
 from tasks.council.report.wording import (
     answer_in_words,
+    copies_in_words,
     firmness_in_words,
     how_decided,
     in_words,
@@ -77,6 +78,8 @@ def report(
     parts = [f"# Deliberation of council {escape(plan.council.name)}"]
     if any(result.engine == SIMULATOR for result in results):
         parts.append(_SIMULATED)
+    if plan.copies:
+        parts.append(escape(copies_in_words(plan)))
     if len(lines) > 1:
         parts += ["## Items", *_items(lines)]
     for result in results:

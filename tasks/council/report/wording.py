@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from tasks.council.decisions import Ballots, DecidedBy, ItemResult, MemberOutcome, StageCost
-from tasks.council.models import MemberStatus
+from tasks.council.models import Deliberation, MemberStatus
 from tasks.council.stages import SYNTHESIZE, kind_of
 from tasks.council.voting.firmness import ONE_VOTER, Firmness
 from tasks.council.voting.majority import Majority
@@ -19,6 +19,15 @@ NAMED = 12
 """Members, or answers, that a sentence names."""
 BRIEF = 160
 """Characters of an answer or a reason inside a sentence."""
+
+
+def copies_in_words(plan: Deliberation) -> str:
+    """Which members a request has beyond the council's own; empty where it has none."""
+    if not plan.copies:
+        return ""
+    own, asked = len(plan.council.members) - len(plan.copies), len(plan.council.members)
+    are = "is a further copy of a role" if len(plan.copies) == 1 else "are further copies of roles"
+    return f"{listed(plan.copies)} {are}: council {plan.council.name} has {own} of the {asked} members asked for."
 
 
 # --- how it was decided ---------------------------------------------------------------------------

@@ -215,3 +215,64 @@ def test_an_older_version_leaves_it_to_a_newer_one(world: Callable[..., World]) 
     assert versions[f"decisions.{one.id}.i0"] == "2"
     assert versions[f"deliberations.{one.id}.closed.i0.propose-0"] == "2"
     assert versions[f"answers.{one.id}.i0.propose-0.m1"] == "1"
+
+
+# --- who was not called does not count --------------------------------------------------------------
+
+
+def leave(world: World, stage: str, agent_id: str, **fields: Any) -> None:
+    """An answer stands on the record of a member that was not called for the stage: forged, or left by some fault."""
+    from blocks.record import subjects
+    from tasks.council.proposal import Proposal
+    from tasks.stages.member_stage import final_answer
+
+    text = Proposal(
+        author_id=agent_id, author_role="DEV", content="ANSWER: red", model="m", tokens=1, finish_reason="stop"
+    )
+    member = next(one for one in world.plan.council.members if one.agent_id == agent_id)
+    told = {"status": "ok", "proposal": text, "engine": "vllm"} | fields
+    answer = final_answer(world.plan, "i0", stage, member, **told)
+    subject = subjects.answer(world.id, "i0", stage, agent_id)
+    world.run(world.record.publish_final(subject, answer.id, "answer", answer.model_dump(mode="json")))
+    world.wait(0.05)
+
+
+def read(world: World) -> Any:
+    """The progress of the item as `result`, `retally` and `evaluate` read it."""
+    from tasks.deliberations.result import progress_of
+
+    return world.run(progress_of(world.record, world.plan, world.plan.agenda[0]))
+
+
+@pytest.mark.parametrize("stage", ["propose-0", "propose-2"])
+def test_an_answer_of_one_who_was_not_called_counts_for_nothing(world: Callable[..., World], stage: str) -> None:
+    """Neither for the run that hears it, nor for one that resumes, nor for whoever reads the record."""
+    one = world(closed=True)
+    leave(one, stage, "m2" if stage == "propose-0" else "m5")
+    say(one, "blue")
+    one.kill_run(agents_too=True)
+    one.begin()
+    assert waiting(one) == ["propose-1:m1"]
+    assert list(read(one).first) == ["m1"]
+    say(one, "blue")
+    found = decision(one)
+    assert (found["answer"], found["total_agents"], found["not_asked"]) == ("blue", 1, 4)
+    assert (list(read(one).first), read(one).asked) == (["m1"], ("m1",))
+
+
+def test_a_ballot_of_one_who_was_not_called_is_not_tallied_again(world: Callable[..., World]) -> None:
+    """A member whose proposal failed has no ballot, whatever stands under its name."""
+    from tasks.council.voting.ballots import Review
+    from tasks.deliberations.result import retallied
+
+    one = world(strategy="rank")
+    for call in sorted(one.server.waiting):
+        one.server.answer(call, "error" if call.endswith("m5") else "ok")
+    one.wait(0.05)
+    ranking = ("m4", "m3", "m2", "m1")
+    forged = Review(voter="m5", shown=ranking, ranking=ranking, order="forward", opinions={})
+    leave(one, "review-0", "m5", proposal=None, ballot=forged)
+    for _ in range(4):
+        one.answer(0, "ok")
+    tally = one.run(retallied(one.record, one.id, "borda"))["i0"]
+    assert tally.ballots == decision(one)["ballots"]["tally"]["ballots"] < 5
