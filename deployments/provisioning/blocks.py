@@ -28,6 +28,7 @@ from deployments.settings import Settings
 from deployments.stack import StackStatus, environment
 from deployments.stack.parts import model_key
 from deployments.stack.paths import StackPaths, read_key
+from tasks.operate.mirror import mirror_councils
 
 NOTED = "server."
 """Notes of an installation on the model servers' blocks that it made: a digest of the address that it gave them."""
@@ -56,9 +57,10 @@ async def provision(status: StackStatus, settings: Settings, report: Report, tak
         await claim(record, take_over)
         await save(jetstream, DEFAULT)
         await _point_servers(record, councils, status, settings, report, take_over)
+        done = await apply_councils(councils, overwrite=False)
+        await mirror_councils(record)
     agents = await _found(RayAgents, RayAgents())
     await save(agents, DEFAULT)
-    done = await apply_councils(councils, overwrite=False)
     report(f"councils ready: {', '.join(done)}")
     await deploy(Path(status.home), report, record.installation)
     return agents

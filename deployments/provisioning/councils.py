@@ -21,7 +21,7 @@ from tasks.council.exceptions import WrongUse
 from tasks.council.plain import SHOWN_INPUT, shortened
 from tasks.council.problems import Problem, problems
 from tasks.council.prompt_texts import Prompts
-from tasks.deliberations.councils import write_mirror
+from tasks.operate.mirror import mirror_councils
 
 DEFAULTS = Path(__file__).with_name("councils.yaml")
 BLOCK_NAME_RULE = "1 to 64 of a-z, 0-9 and '-', as Prefect's blocks are"
@@ -84,7 +84,7 @@ async def apply_own_councils(councils: dict[str, Council], settings: Settings) -
         await claim(record)
         check_versions(councils, await _texts_in_use())
         done = await apply_councils(councils, overwrite=True)
-        await write_mirror(record, {name: council.spec(name) for name, council in (await all_councils()).items()})
+        await mirror_councils(record)
     return done
 
 

@@ -33,7 +33,7 @@ from deployments.worker.cancelling import watch_cancels
 from deployments.worker.cluster import Cluster
 from deployments.worker.doors import Door
 from deployments.worker.health import health
-from deployments.worker.mirroring import mirror_councils
+from deployments.worker.mirroring import keep_mirror
 from deployments.worker.pending import watch_pending
 from deployments.worker.runs import Runs
 from deployments.worker.stalls import LoopWatch
@@ -131,7 +131,7 @@ class WorkerService:
                     self._kept("the connection to Ray", lambda: self._cluster.keep(self._idle, runs.in_work)),
                     self._kept("the watch for cancels", lambda: watch_cancels(runs, self._log)),
                     self._kept("the watch for lost runs", lambda: watch_pending(runs, self._log)),
-                    self._kept("the mirror of the councils", lambda: mirror_councils(runs.record, self._log)),
+                    self._kept("the mirror of the councils", lambda: keep_mirror(runs.record, self._log)),
                     self._kept("listening", lambda: listen(runs.record, self._listeners, self._log)),
                 ):
                     await self._take(runs)

@@ -92,7 +92,7 @@ async def test_what_was_killed_in_its_review_goes_on_where_it_was(
     """SIGKILL with three proposals and one ballot in: the same id decides, and repeats no call that was answered."""
     hanging = {f"{new_id}:task:review-0:agent-dev-00{number}" for number in (2, 3)}
     await faults.fault("hang", match=f"{new_id}:task:review-0:agent-dev-00[23]", times=2)
-    process = await start("deliberate", TASK, "--id", new_id)
+    process = await start("deliberate", "--local", TASK, "--id", new_id)
 
     async def one_ballot_and_two_that_wait() -> bool:
         ballot = await record.last(f"answers.{new_id}.task.review-0.agent-dev-001")

@@ -43,13 +43,13 @@ async def council(connected: Any, stack: Any) -> str:
 
 async def test_a_decision_is_printed_and_can_be_read_again(council: str, simulator: Any, new_id: str) -> None:
     """Exit code 0, the decision on standard output, the way there on standard error; once more costs no call."""
-    asked = ("deliberate", TASK, "--council", council, "--id", new_id)
+    asked = ("deliberate", "--local", TASK, "--council", council, "--id", new_id)
     first = await conclave(*asked)
     again, as_json, repeated, other = await asyncio.gather(
         conclave("result", new_id),
         conclave("result", new_id, "--json"),
         conclave(*asked, "--json"),
-        conclave("deliberate", "Another task", "--council", council, "--id", new_id),
+        conclave("deliberate", "--local", "Another task", "--council", council, "--id", new_id),
     )
     result = json.loads(as_json.out)
     assert (first.code, again.code, as_json.code, repeated.code, other.code) == (0, 0, 0, 0, 2)
@@ -65,7 +65,9 @@ async def test_a_decision_is_printed_and_can_be_read_again(council: str, simulat
 
 async def test_json_is_one_document_and_nothing_else(council: str, recorded: Any, new_id: str) -> None:
     """The whole of standard output is the answer of the HTTP API; a task from standard input is recorded whole."""
-    printed = await end(await start("deliberate", "-", "--council", council, "--id", new_id, "--json", stdin=TASK))
+    printed = await end(
+        await start("deliberate", "--local", "-", "--council", council, "--id", new_id, "--json", stdin=TASK)
+    )
     result = json.loads(printed.out)
     ((plan,),) = (await recorded.events(f"deliberations.{new_id}.plan")).values()
     assert printed.code == 0
@@ -92,7 +94,9 @@ async def test_the_exit_code_says_what_became_of_it(
 ) -> None:
     """3 degraded, 4 timeout, 1 failed, with the reason on standard output."""
     await simulator.fault(kind, match=f"{new_id}:task:propose-0:{whom}")
-    ended = await conclave("deliberate", TASK, "--council", council, "--id", new_id, "--deadline", f"{deadline_s}")
+    ended = await conclave(
+        "deliberate", "--local", TASK, "--council", council, "--id", new_id, "--deadline", f"{deadline_s}"
+    )
     assert ended.code == code
     assert shown in ended.out
     assert "Traceback" not in ended.err
@@ -103,7 +107,7 @@ async def test_ctrl_c_cancels_the_council(
 ) -> None:
     """One SIGINT: exit code 5, CANCELLED on the record, and every call closed."""
     await simulator.fault("hang", match=f"{new_id}:")
-    process = await start("deliberate", TASK, "--council", council, "--id", new_id, "--deadline", "120")
+    process = await start("deliberate", "--local", TASK, "--council", council, "--id", new_id, "--deadline", "120")
 
     async def all_wait() -> bool:
         return len(await simulator.calls(new_id)) == 3
@@ -162,13 +166,27 @@ async def test_wrong_use_is_one_line_that_names_the_field(
 ) -> None:
     """Exit code 2, nothing on standard output, no traceback, and nothing on the record."""
     wrong = {
-        "task: ": ["deliberate", ""],
-        "council: 'nowhere' is unknown; known are ": ["deliberate", TASK, "--council", "nowhere"],
-        "members: ": ["deliberate", TASK, "--council", council, "--members", "0"],
-        "quorum: 4 is above the number of members, 3": ["deliberate", TASK, "--council", council, "--quorum", "4"],
-        "strategy: ": ["deliberate", TASK, "--council", council, "--strategy", "guess"],
-        "id: 'a.b' is no id": ["deliberate", TASK, "--council", council, "--id", "a.b"],
-        "council.unreachable.members.server: 'closed' does not answer": ["deliberate", TASK, "--council", unreachable],
+        "task: ": ["deliberate", "--local", ""],
+        "council: 'nowhere' is unknown; known are ": ["deliberate", "--local", TASK, "--council", "nowhere"],
+        "members: ": ["deliberate", "--local", TASK, "--council", council, "--members", "0"],
+        "quorum: 4 is above the number of members, 3": [
+            "deliberate",
+            "--local",
+            TASK,
+            "--council",
+            council,
+            "--quorum",
+            "4",
+        ],
+        "strategy: ": ["deliberate", "--local", TASK, "--council", council, "--strategy", "guess"],
+        "id: 'a.b' is no id": ["deliberate", "--local", TASK, "--council", council, "--id", "a.b"],
+        "council.unreachable.members.server: 'closed' does not answer": [
+            "deliberate",
+            "--local",
+            TASK,
+            "--council",
+            unreachable,
+        ],
         f"id: no deliberation '{new_id}' is on the record": ["result", new_id],
         f"rule: 'guess' is unknown; the rules are {', '.join(RULES)}": ["retally", new_id, "--rule", "guess"],
     }
@@ -184,7 +202,7 @@ async def test_wrong_use_is_one_line_that_names_the_field(
 async def test_without_a_stack_the_way_to_one_is_told(tmp_path: Path) -> None:
     """Exit code 6 from every verb that needs one."""
     elsewhere = {"CONCLAVE_HOME": str(tmp_path / "home"), **dict.fromkeys(OF_THE_STACK, "")}
-    verbs = (["deliberate", TASK], ["result", "some-id"], ["status"])
+    verbs = (["deliberate", "--local", TASK], ["result", "some-id"], ["status"])
     for ended in await asyncio.gather(*(conclave(*verb, **elsewhere) for verb in verbs)):
         assert (ended.code, ended.out) == (6, "")
         assert "is not up: `conclave up" in ended.err
@@ -215,13 +233,8 @@ def instead(file: Path, text: str) -> Generator[None, None, None]:
 
 
 VERBS = (
-    ["deliberate", TASK],
-    ["result", "some-id"],
-    ["watch", "some-id"],
-    ["cancel", "some-id"],
+    ["deliberate", "--local", TASK],
     ["retally", "some-id", "--rule", "borda"],
-    ["councils", "list"],
-    ["councils", "show", "dev"],
     ["councils", "apply"],
     ["evaluate", "docs/examples/questions.jsonl"],
 )
@@ -269,7 +282,7 @@ async def test_a_wrong_key_of_prefect_is_one_line_from_every_verb(connected: Any
 async def test_a_wrong_token_of_ray_is_one_line(connected: Any, stack: Any) -> None:
     """Where agents are needed."""
     with of_an_older_version(stack), instead(StackPaths.of(stack.home).ray_token, "wrong"):
-        ended, status = await asyncio.gather(conclave("deliberate", TASK), conclave("status"))
+        ended, status = await asyncio.gather(conclave("deliberate", "--local", TASK), conclave("status"))
     assert (ended.code, ended.out, status.code) == (6, "", 6)
     assert "it refuses our token (RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH)" in ended.err
     said = ended.err.splitlines()
@@ -286,7 +299,9 @@ async def test_a_wrong_password_of_nats_is_one_line(connected: Any, stack: Any) 
     block.password = "wrong"
     await block.save("default", overwrite=True)
     try:
-        ended = await asyncio.gather(conclave("deliberate", TASK), conclave("result", "x"), conclave("cancel", "x"))
+        ended = await asyncio.gather(
+            conclave("deliberate", "--local", TASK), conclave("result", "x"), conclave("cancel", "x")
+        )
     finally:
         await kept.save("default", overwrite=True)
     for one in ended:
@@ -382,7 +397,7 @@ async def test_a_deliberation_is_watched_from_elsewhere_and_cancelled(
 ) -> None:
     """Whoever watches sees the members and the end; the cancel waits for it; a second one is content."""
     await simulator.fault("hang", match=f"{new_id}:task:propose-0:m[23]")
-    running = await start("deliberate", TASK, "--council", council, "--id", new_id, "--deadline", "120")
+    running = await start("deliberate", "--local", TASK, "--council", council, "--id", new_id, "--deadline", "120")
 
     async def all_wait() -> bool:
         return len(await simulator.calls(new_id)) == 3

@@ -73,7 +73,7 @@ async def test_a_stack_keeps_prefects_data_in_postgresql(
     try:
         assert up.code == 0, up.err
         status = await conclave("status", "--json", **given)
-        decided = await conclave("deliberate", "Name the service", "--id", new_id, "--json", **given)
+        decided = await conclave("deliberate", "--local", "Name the service", "--id", new_id, "--json", **given)
     finally:
         down = await conclave("down", **given)
     told = json.loads(status.out)

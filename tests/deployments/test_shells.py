@@ -40,7 +40,7 @@ def one_line(told: bytes) -> str:
 
 def test_standard_input_that_is_no_utf_8_is_wrong_use(tmp_path: Path) -> None:
     """Also where the locale says that it is something else."""
-    done = run("deliberate", "-", stdin=b"caf\xe9", CONCLAVE_HOME=str(tmp_path), PYTHONIOENCODING="utf-8")
+    done = run("deliberate", "--local", "-", stdin=b"caf\xe9", CONCLAVE_HOME=str(tmp_path), PYTHONIOENCODING="utf-8")
     assert done.returncode == 2
     assert "standard input: it is not UTF-8 (byte 3)" in one_line(done.stderr)
 

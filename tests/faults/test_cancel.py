@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.stack, pytest.mark.timeout(400)]
 async def test_a_cancel_closes_the_calls_and_ends_the_run(broken: Stack, new_id: str) -> None:
     """Calls closed, code 5 for who waits, CANCELLED on the record and in Prefect."""
     await broken.fault("hang", match=f"{new_id}:")
-    running = await broken.start("deliberate", TASK, "--id", new_id, "--json")
+    running = await broken.start("deliberate", "--local", TASK, "--id", new_id, "--json")
     await broken.asked(new_id)
 
     async def closed() -> bool:

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.stack, pytest.mark.timeout(400)]
 async def test_a_deliberation_outlasts_nats(broken: Stack, new_id: str, how: str) -> None:
     """Killed and started by its supervisor, or stopped for longer than the calls take: all decide, none asks twice."""
     await broken.fault("slow", match=f"{new_id}:.*[23]$", delay_s=4)
-    running = await broken.start("deliberate", TASK, "--id", new_id, "--json")
+    running = await broken.start("deliberate", "--local", TASK, "--id", new_id, "--json")
     await broken.asked(new_id)
     if how == "killed":
         broken.kill("nats")

@@ -18,12 +18,14 @@ async def test_who_waits_goes_on_and_who_begins_is_told(broken: Stack, new_id: s
     One that is begun meanwhile ends with code 6, says what is away, and leaves nothing behind.
     """
     await broken.fault("slow", match=f"{new_id}:.*[23]$", delay_s=10)
-    running = await broken.start("deliberate", TASK, "--id", new_id, "--json")
+    running = await broken.start("deliberate", "--local", TASK, "--id", new_id, "--json")
     await broken.asked(new_id)
     progress = {"key": {"any_": [f"progress-{new_id}"]}}
     await until(lambda: broken.prefect("artifacts", artifacts=progress))
     async with broken.away("prefect"):
-        refused, _ = await asyncio.gather(broken.run("deliberate", TASK, "--id", f"{new_id}-b"), asyncio.sleep(30))
+        refused, _ = await asyncio.gather(
+            broken.run("deliberate", "--local", TASK, "--id", f"{new_id}-b"), asyncio.sleep(30)
+        )
     ended = await running.end()
     assert (refused.code, refused.out) == (6, "")
     assert f"Prefect's server at {broken.status.prefect} (PREFECT_API_URL) does not answer" in refused.err

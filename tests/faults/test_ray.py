@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.stack, pytest.mark.timeout(400)]
 async def test_without_ray_nothing_is_decided_and_the_same_id_goes_on(broken: Stack, new_id: str) -> None:
     """The command ends with code 6 and says how to go on; then the finished call is not made again."""
     await broken.fault("slow", match=f"{new_id}:.*[23]$", delay_s=60, times=2)
-    running = await broken.start("deliberate", TASK, "--id", new_id, "--json")
+    running = await broken.start("deliberate", "--local", TASK, "--id", new_id, "--json")
     await broken.asked(new_id)
     first = await broken.answered(new_id)
     broken.kill("ray")
@@ -22,7 +22,7 @@ async def test_without_ray_nothing_is_decided_and_the_same_id_goes_on(broken: St
     assert f"--id {new_id} goes on from there" in ended.err
     assert "Traceback" not in ended.err
     await broken.answers("ray")
-    resumed = await broken.run("deliberate", TASK, "--id", new_id, "--json")
+    resumed = await broken.run("deliberate", "--local", TASK, "--id", new_id, "--json")
     result = result_of(resumed)
     calls = await broken.calls(new_id)
     assert (resumed.code, result["status"], result["received_count"]) == (0, "COMPLETED", 3)

@@ -14,9 +14,11 @@ pytestmark = [pytest.mark.stack, pytest.mark.timeout(400)]
 async def test_two_at_once_are_one(broken: Stack, new_id: str) -> None:
     """The same request twice: one decision, told by both, and each member asked once; another request is refused."""
     await broken.fault("slow", match=f"{new_id}:", delay_s=5)
-    asked = ("deliberate", TASK, "--id", new_id, "--json")
+    asked = ("deliberate", "--local", TASK, "--id", new_id, "--json")
     first, second, other = await asyncio.gather(
-        broken.run(*asked), broken.run(*asked), _run_once_asked(broken, "deliberate", "Another task", "--id", new_id)
+        broken.run(*asked),
+        broken.run(*asked),
+        _run_once_asked(broken, "deliberate", "--local", "Another task", "--id", new_id),
     )
     assert (first.code, second.code) == (0, 0), (first.err, second.err)
     assert result_of(first) == result_of(second)
@@ -31,7 +33,8 @@ async def test_two_at_once_are_one(broken: Stack, new_id: str) -> None:
 async def test_two_requests_that_race_for_an_id(broken: Stack, new_id: str) -> None:
     """Whichever comes first is decided, the other one is refused with code 2, however close they are."""
     ended = await asyncio.gather(
-        broken.run("deliberate", TASK, "--id", new_id), broken.run("deliberate", "Another task", "--id", new_id)
+        broken.run("deliberate", "--local", TASK, "--id", new_id),
+        broken.run("deliberate", "--local", "Another task", "--id", new_id),
     )
     refused = max(ended)
     assert sorted(one.code for one in ended) == [0, 2], ended

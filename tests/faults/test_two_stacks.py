@@ -57,7 +57,7 @@ async def other(other_home: Path) -> AsyncGenerator[Stack, None]:
 
 async def test_two_stacks_know_nothing_of_each_other(broken: Stack, other: Stack, new_id: str) -> None:
     """Other addresses; the same id deliberated in both at once, each with its own calls, record and run."""
-    asked = ("deliberate", TASK, "--id", new_id, "--json")
+    asked = ("deliberate", "--local", TASK, "--id", new_id, "--json")
     here, there = (result_of(ended) for ended in await asyncio.gather(broken.run(*asked), other.run(*asked)))
     addresses = [
         {stack.status.nats, stack.status.prefect, stack.status.llm, stack.status.ray} for stack in (broken, other)
@@ -88,7 +88,7 @@ async def test_a_full_disk_is_named_and_loses_nothing(other: Stack, disk: Path, 
     prefect = {**other.environ, **environment(other.status)}
     subprocess.run(patience, env=prefect, check=True, timeout=120)
     await other.fault("slow", match=f"{new_id}:.*[23]$", delay_s=4)
-    running = await other.start("deliberate", TASK, "--id", new_id, "--json")
+    running = await other.start("deliberate", "--local", TASK, "--id", new_id, "--json")
     await other.asked(new_id)
     first = await other.answered(new_id)
     filler = disk / "filler"
@@ -106,7 +106,7 @@ async def test_a_full_disk_is_named_and_loses_nothing(other: Stack, disk: Path, 
     async with other.away("nats"):
         pass
     await other.answers("nats")
-    resumed = await other.run("deliberate", TASK, "--id", new_id, "--json")
+    resumed = await other.run("deliberate", "--local", TASK, "--id", new_id, "--json")
     result, calls = result_of(resumed), await other.calls(new_id)
     assert (resumed.code, result["received_count"]) == (0, 3)
     assert {calls[f"propose-0:{member}"] for member in first} == {1}
@@ -116,7 +116,7 @@ async def test_the_end_of_one_leaves_the_other(broken: Stack, other: Stack, new_
     """`down` of the second: none of its processes is left, and the first still decides."""
     ended = await other.run("down")
     assert (ended.code, family(other.settings.home).everyone) == (0, set())
-    decided = await broken.run("deliberate", TASK, "--id", new_id, "--json")
+    decided = await broken.run("deliberate", "--local", TASK, "--id", new_id, "--json")
     assert (decided.code, result_of(decided)["received_count"]) == (0, 3)
 
 

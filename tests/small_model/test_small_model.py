@@ -71,7 +71,9 @@ async def test_twenty_questions_are_answered_so_that_they_can_be_read(home: dict
 
 async def test_a_council_decides_an_open_task(home: dict[str, str]) -> None:
     """With whole sentences of a model, and each member told."""
-    ended, found = await asked(home, "deliberate", "Name three fruits.", "--council", "small", "--strategy", "escalate")
+    ended, found = await asked(
+        home, "deliberate", "--local", "Name three fruits.", "--council", "small", "--strategy", "escalate"
+    )
     assert ended.code in (0, 3), ended.err
     assert (found["status"], found["engine"]) == ("COMPLETED", "vllm")
     assert found["decision"]
