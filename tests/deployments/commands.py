@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 CONCLAVE = str(Path(sys.executable).with_name("conclave"))
-OF_THE_STACK = ("NATS_URL", "PREFECT_API_URL", "RAY_ADDRESS", "VLLM_URL", "VLLM_MODEL")
+OF_THE_STACK = (
+    *("NATS_URL", "PREFECT_API_URL", "RAY_ADDRESS", "VLLM_URL", "VLLM_MODEL"),
+    *("CONCLAVE_URL", "CONCLAVE_TOKEN"),
+)
 
 
 class Ended(NamedTuple):
