@@ -3,7 +3,8 @@ VENV := .venv
 VLLM := .venv-vllm
 CONCLAVE := $(VENV)/bin/conclave
 # Groups of files at once (tests/distribution.py): whoever waits for a server leaves its core to the others.
-PYTEST := $(VENV)/bin/python -m pytest --dist loadfile --no-loadscope-reorder
+# Images of Python often forbid bytecode, and every group would compile all tests and sources anew in every run.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(VENV)/bin/python -m pytest --dist loadfile --no-loadscope-reorder
 TASK ?= Write a Python function to calculate the factorial of a number
 UP := $(if $(LLM_URL),--llm-url "$(LLM_URL)" $(if $(MODEL),--model "$(MODEL)"),)
 
