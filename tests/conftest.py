@@ -10,6 +10,7 @@ says so by `cases`.
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import socket
@@ -66,6 +67,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker("unit")
     items.sort(key=lambda item: (item.path not in with_stack, _turn(item)))
     note_stack_files(config, with_stack)
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported and collected stays until the end: the garbage collector need not visit it again."""
+    gc.freeze()
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
