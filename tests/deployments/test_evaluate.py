@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 
 from tests.deployments.commands import OF_THE_STACK, conclave
@@ -29,6 +28,8 @@ async def test_the_arms_are_printed_side_by_side(
     make_council: Any, simulator: Any, questions: str, tmp_path: Path, new_id: str
 ) -> None:
     """With a warning that it was the simulator, and a row for each question and arm in a file."""
+    import pandas as pd
+
     asked = ("evaluate", questions, "--council", await make_council(3), "--id", new_id, "--deadline", "120")
     ended = await conclave(*asked, "--output", str(tmp_path / "scores.csv"))
     scores = pd.read_csv(tmp_path / "scores.csv")
