@@ -14,6 +14,12 @@ from tasks.council.voting.tally import Tally, tally
 
 RANKING = ("borda", "copeland", "schulze")
 """Rules that go by the rankings alone and put what all prefer first."""
+GRADE = st.integers(MIN_SCORE, MAX_SCORE)
+CHECKED = st.sampled_from([0.2, 0.5, 0.8])
+COUNTS = [st.integers(0, most) for most in range(8)]
+"""By the most; a strategy that is made anew in every case is also checked anew."""
+ORDERS = [st.permutations(range(count)) for count in range(8)]
+"""By how many are put in an order."""
 
 
 def standing(ids: Iterable[str]) -> list[Candidate]:
@@ -54,6 +60,11 @@ def graded_by_rank(ballot: Ballot) -> Review:
     return graded(ballot, [max(MIN_SCORE, MAX_SCORE - places.get(one, MAX_SCORE)) for one in ballot.shown])
 
 
+def ordered(draw: st.DrawFn, ids: Sequence[str]) -> list[str]:
+    """These ids in some order."""
+    return [ids[place] for place in draw(ORDERS[len(ids)])]
+
+
 @st.composite
 def councils(
     draw: st.DrawFn, least: int = 1, most: int = 6, full: bool = False, grades: bool = False
@@ -66,14 +77,14 @@ def councils(
     voters = [*ids, *(["guest"] if draw(st.booleans()) and not full else [])]
     ballots: list[Ballot] = []
     for voter in voters:
-        shown = draw(st.permutations([one for one in ids if one != voter]))
-        ranking = draw(st.permutations(shown))
-        kept = len(ranking) if full else draw(st.integers(0, len(ranking)))
-        if full or draw(st.integers(0, 4)):
+        shown = ordered(draw, [one for one in ids if one != voter])
+        ranking = ordered(draw, shown)
+        kept = len(ranking) if full else draw(COUNTS[len(ranking)])
+        if full or draw(COUNTS[4]):
             ballots.append(vote(voter, ranking[:kept], shown))
     if grades:
-        ballots = [graded(one, [draw(st.integers(MIN_SCORE, MAX_SCORE)) for _ in one.shown]) for one in ballots]
-    ties = [Candidate(one, draw(st.sampled_from([0.2, 0.5, 0.8]))) for one in draw(st.permutations(ids))]
+        ballots = [graded(one, [draw(GRADE) for _ in one.shown]) for one in ballots]
+    ties = [Candidate(one, draw(CHECKED)) for one in ordered(draw, ids)]
     return sorted(ties, key=lambda candidate: -candidate.score), ballots
 
 
@@ -82,10 +93,10 @@ def unfinished(draw: st.DrawFn, grades: bool = False) -> tuple[list[Candidate], 
     """A small council with some ballots there and one or two outstanding."""
     candidates, ballots = draw(councils(least=1, most=4, grades=grades))
     ids = [candidate.id for candidate in candidates]
-    guests = draw(st.integers(0, 3))
+    guests = draw(COUNTS[3])
     for number in range(guests):
-        ranking = draw(st.permutations(ids))
-        ballot = vote(f"guest-{number}", ranking[: draw(st.integers(0, len(ids)))], ranking)
+        ranking = ordered(draw, ids)
+        ballot = vote(f"guest-{number}", ranking[: draw(COUNTS[len(ids)])], ranking)
         ballots.append(graded_by_rank(ballot) if grades else ballot)
     open_voters = [one for one in [*ids, "late"] if one not in {ballot.voter for ballot in ballots}]
     outstanding = draw(st.lists(st.sampled_from(open_voters), min_size=1, max_size=2, unique=True))
