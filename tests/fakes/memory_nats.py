@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import nats.errors
@@ -46,6 +47,7 @@ WRONG_LAST_SEQUENCE = 10071
 FOR_EVER_S = 1e9
 
 
+@cache
 def matches(pattern: str, subject: str) -> bool:
     """Whether a subject is one of a pattern's, with the wildcards * and >."""
     wanted, tokens = pattern.split("."), subject.split(".")
