@@ -10,6 +10,7 @@ import random
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from itertools import product
 
 from deployments.bench.options import PEERS
@@ -89,15 +90,17 @@ def summary(values: Sequence[float]) -> Summary:
 
 def difference(ours: Sequence[float], floor: Sequence[float]) -> Difference:
     """Median of `ours` less median of `floor`, two series of the same rounds; rounds are drawn anew together."""
-    chance = random.Random(0)
-    rounds = range(len(ours))
-    drawn = []
-    for _ in range(RESAMPLES):
-        picked = chance.choices(rounds, k=len(ours))
-        drawn.append(_between([ours[at] for at in picked], [floor[at] for at in picked]))
+    drawn = [_between([ours[at] for at in picked], [floor[at] for at in picked]) for picked in _redrawn(len(ours))]
     drawn.sort()
     beyond = round(RESAMPLES * (1 - _CENTRAL) / 2)
     return Difference(*(round(each, 4) for each in (_between(ours, floor), drawn[beyond], drawn[-1 - beyond])))
+
+
+@cache
+def _redrawn(rounds: int) -> list[list[int]]:
+    """The rounds of each resample: the same ones for every peer and size."""
+    chance = random.Random(0)
+    return [chance.choices(range(rounds), k=rounds) for _ in range(RESAMPLES)]
 
 
 def check_floor(size: int, samples: Sequence[Sample], latency_s: float) -> FloorCheck:
