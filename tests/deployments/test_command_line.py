@@ -291,7 +291,7 @@ async def test_a_wrong_password_of_nats_is_one_line(connected: Any, stack: Any) 
     await block.save("default", overwrite=True)
     try:
         ended = await asyncio.gather(
-            conclave("deliberate", "--local", TASK), conclave("result", "x"), conclave("cancel", "x")
+            conclave("deliberate", "--local", TASK), conclave("retally", "x", "--rule", "borda")
         )
     finally:
         await kept.save("default", overwrite=True)
