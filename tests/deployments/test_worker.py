@@ -7,6 +7,8 @@ import json
 import signal
 import sys
 import uuid
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ import pytest_asyncio
 
 from deployments.stack.probes import in_work
 from tests.conftest import until
+from tests.deployments.commands import OF_THE_STACK, conclave
 from tests.deployments.warm_worker import TASK, Worker, body_of, buried_of, is_ready
 
 
@@ -78,6 +81,45 @@ async def test_people_do_not_wait_behind_a_batch(
         finished = await worker.finished(one)
         assert (finished["status"], finished["engine"]) == ("CANCELLED", "simulator")
     assert not await simulator.calls(batch[2])
+
+
+async def test_what_is_early_waits_and_what_has_expired_ends(
+    worker: Worker, make_council: Any, simulator: Any, new_id: str
+) -> None:
+    """Neither counts as a try; of what has expired nobody is asked."""
+    now, parameters = datetime.now(UTC), {"task": TASK, "council": await make_council(1)}
+    late, early, begins = f"{new_id}-late", f"{new_id}-early", now + timedelta(seconds=2)
+    assert await worker.ask(early, parameters=parameters, not_before=begins)
+    assert await worker.ask(late, parameters=parameters, expires_at=now - timedelta(seconds=1))
+    expired = await worker.finished(late)
+    assert (expired["status"], expired["error"].partition(":")[0]) == ("CANCELLED", "expired")
+    assert (await worker.finished(early))["status"] == "COMPLETED"
+    assert (await worker.record.last(f"deliberations.{early}.started")).time >= begins
+    assert not await simulator.calls(late)
+
+
+async def test_the_command_line_is_a_client_of_the_gateway_here_and_elsewhere(
+    worker: Worker, make_council: Any, stack: Any, tmp_path: Path, new_id: str
+) -> None:
+    """With the home's token, and with one that was made for somebody, who knows nothing but an address."""
+    from tasks.operate.mirror import mirror_councils
+
+    council = await make_council(3)
+    await mirror_councils(worker.record)  # as the worker does every few seconds
+    here = await conclave("deliberate", TASK, "--council", council, "--id", new_id)
+    made = await conclave("tokens", "create", "somebody", "--council", council)
+    elsewhere = {**dict.fromkeys(OF_THE_STACK, ""), "CONCLAVE_HOME": str(tmp_path), "CONCLAVE_URL": stack.gateway}
+    elsewhere["CONCLAVE_TOKEN"] = made.out.strip()
+    asked = await conclave("deliberate", TASK, "--council", council, "--id", f"{new_id}-b", "--json", **elsewhere)
+    others, refused = await asyncio.gather(
+        conclave("result", new_id, **elsewhere), conclave("deliberate", TASK, "--council", "dev", **elsewhere)
+    )
+    assert (here.code, asked.code) == (0, 0), here.err + asked.err
+    assert f"Decision of council {council}: " in here.out
+    assert "m1  DEV  ok" in here.err
+    assert json.loads(asked.out)["status"] == "COMPLETED"
+    assert (others.code, others.err) == (2, f"conclave: id: no deliberation '{new_id}' is on the record\n")
+    assert (refused.code, "may not ask 'dev'" in refused.err) == (6, True)
 
 
 async def test_what_a_killed_pod_left_is_taken_up_in_its_flow_run(worker: Worker, make_council: Any) -> None:
