@@ -36,12 +36,16 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 def main(arguments: list[str]) -> int:
-    """Run `conclave bench`, or `conclave bench worker`, with these arguments; gives the exit code."""
+    """Run `conclave bench`, or what it measures besides, with these arguments; gives the exit code."""
     chosen, given, name = app, arguments, "conclave bench"
     if arguments[:1] == ["worker"]:
         from deployments.bench.worker.command import app as worker
 
         chosen, given, name = worker, arguments[1:], "conclave bench worker"
+    elif arguments[:1] == ["gateway"]:
+        from deployments.bench.gateway.command import app as gateway
+
+        chosen, given, name = gateway, arguments[1:], "conclave bench gateway"
     try:
         chosen(args=given, prog_name=name)
     except SystemExit as end:
@@ -81,7 +85,8 @@ def bench(
 ) -> None:
     """Measure this machine: Conclave beside the floor (a plain client), the stock runner and LangGraph.
 
-    `conclave bench worker` measures the worker: doors, many at once, memory. `--against` compares two checkouts.
+    `conclave bench worker` measures the worker: doors, many at once, memory; `conclave bench gateway` the HTTP API.
+    `--against` compares two checkouts.
 
     Brings up a stack of its own with the simulator, measures in rotating turns, judges, and takes it down.
     """

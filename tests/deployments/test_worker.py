@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import re
 import signal
 import sys
+import textwrap
 import uuid
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,6 +21,8 @@ from deployments.stack.probes import in_work
 from tests.conftest import until
 from tests.deployments.commands import OF_THE_STACK, conclave
 from tests.deployments.warm_worker import TASK, Worker, body_of, buried_of, is_ready
+
+API = Path(__file__).parents[2] / "docs" / "api.md"
 
 
 async def test_a_request_becomes_one_flow_run_and_one_decision(
@@ -120,6 +125,19 @@ async def test_the_command_line_is_a_client_of_the_gateway_here_and_elsewhere(
     assert json.loads(asked.out)["status"] == "COMPLETED"
     assert (others.code, others.err) == (2, f"conclave: id: no deliberation '{new_id}' is on the record\n")
     assert (refused.code, "may not ask 'dev'" in refused.err) == (6, True)
+
+
+async def test_the_examples_of_the_docs_run(worker: Worker, stack: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """As they stand there: the client that waits, its events, and the one for an event loop."""
+    first, events, on_a_loop = re.findall(r"^```python\n(.*?)^```", API.read_text(), re.DOTALL | re.MULTILINE)
+    given = {"url": stack.gateway, "token": os.environ["CONCLAVE_TOKEN"], "tasks": [f"{TASK} once", f"{TASK} twice"]}
+    await asyncio.to_thread(exec, f"{first}\n{events}", given)
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0].startswith("Simulated proposal")
+    assert [line.split()[1] for line in shown if line.startswith("agent-dev-")] == ["ok"] * 6
+    work = "async def work():\n" + textwrap.indent(f"{on_a_loop}\nreturn results", "    ")
+    exec(work, given)
+    assert [result.status for result in await given["work"]()] == ["COMPLETED", "COMPLETED"]
 
 
 async def test_what_a_killed_pod_left_is_taken_up_in_its_flow_run(worker: Worker, make_council: Any) -> None:

@@ -35,9 +35,9 @@ def main(latency_s: float) -> None:
     os.dup2(2, 1)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
 
-    from deployments.bench.worker.stack import worker_stack
+    from deployments.bench.worker.stack import bench_stack
 
-    with worker_stack(latency_s, _say) as found:
+    with bench_stack(latency_s, _say) as found:
         asyncio.run(_serve(found, answers))
 
 

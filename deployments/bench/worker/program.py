@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deployments.bench.machine import commit, machine, versions
-from deployments.bench.worker.stack import MEMBERS, Say, worker_stack
+from deployments.bench.worker.stack import MEMBERS, Say, bench_stack
 from deployments.stack import StackStatus
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def _on_a_stack(
     measure: Callable[[Scene], Coroutine[Any, Any, dict[str, Any]]],
     database: str | None = None,
 ) -> dict[str, Any]:
-    with worker_stack(latency_s, say, database) as found:
+    with bench_stack(latency_s, say, database) as found:
         return asyncio.run(_measured(found, measure))
 
 

@@ -23,8 +23,10 @@ MEMBERS = 3
 
 
 @contextmanager
-def worker_stack(latency_s: float, say: Say, database: str | None = None) -> Generator[StackStatus, None, None]:
-    """A stack of its own, provisioned, with its worker; its variables are set. Raises StackError."""
+def bench_stack(
+    latency_s: float, say: Say, database: str | None = None, worker: bool = True
+) -> Generator[StackStatus, None, None]:
+    """A stack of its own, provisioned, with its worker or without; its variables are set. Raises StackError."""
     with tempfile.TemporaryDirectory(prefix="conclave-bench-") as home:
         for name in EXTERNAL:
             os.environ.pop(name, None)
@@ -41,7 +43,7 @@ def worker_stack(latency_s: float, say: Say, database: str | None = None) -> Gen
             asyncio.run(_provision(found, settings, say))
 
         try:
-            yield up(UpOptions(simulate=True, simulator_args=simulator), say, settings, provision)
+            yield up(UpOptions(simulate=True, simulator_args=simulator, worker=worker), say, settings, provision)
         finally:
             down(settings, say)
 

@@ -1,0 +1,57 @@
+"""The command line of `conclave bench gateway`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deployments.bench.targets import MISSED, REACHED
+
+NOT_UP = 6
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command(epilog="Exit codes: 0 every target reached, 1 one missed, 6 no stack.")
+def gateway(
+    rate: Annotated[float, typer.Option(min=1, help="Requests a second, sent when they are due.")] = 200.0,
+    seconds: Annotated[float, typer.Option(min=1, help="For so long.")] = 30.0,
+    listeners: Annotated[int, typer.Option(min=0, help="Listeners of one deliberation at once.")] = 100,
+    idle: Annotated[int, typer.Option(min=0, help="Idle listeners whose memory is measured.")] = 1000,
+    draining: Annotated[bool, typer.Option(help="Also while a worker drains the queue.")] = True,
+    json_: Annotated[Path | None, typer.Option("--json", help="Write everything to this file.")] = None,
+) -> None:
+    """Measure the gateway on a stack of its own: POST, stored durably; GET of a result; listeners."""
+    from deployments.bench.gateway.measure import Asked, judged, measured
+    from deployments.bench.worker.stack import bench_stack
+    from deployments.stack import StackError
+
+    asked = Asked(rate, seconds, listeners, idle)
+    try:
+        with bench_stack(0.5, _say, worker=False) as found:
+            figures = asyncio.run(measured(found, asked, _say))
+        if draining:
+            with bench_stack(0.5, _say) as found:
+                draining_p99 = asyncio.run(measured(found, Asked(rate, seconds, 0, 0), _say))["post_p99_ms"]
+            figures["draining_post_p99_ms"] = draining_p99
+    except StackError as error:
+        _say(f"conclave: {error}")
+        raise typer.Exit(NOT_UP) from error
+    verdicts = judged(figures)
+    for name, value in figures.items():
+        told = verdicts.get(name, {})
+        bound = f"  (at most {told['at_most']:g}: {told['verdict']})" if told else ""
+        typer.echo(f"{name:24} {value:10.2f}{bound}")
+    if json_ is not None:
+        json_.parent.mkdir(parents=True, exist_ok=True)
+        json_.write_text(json.dumps({"figures": figures, "targets": verdicts}, indent=2) + "\n")
+    missed = any(each["verdict"] == "missed" for each in verdicts.values())
+    raise typer.Exit(MISSED if missed else REACHED)
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)

@@ -1,0 +1,155 @@
+"""What is measured of the gateway, each figure from outside, over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import aiohttp
+import psutil
+
+from deployments.client import AsyncClient
+from deployments.stack import StackStatus
+
+TARGETS = {
+    "post_p50_ms": 3.0,
+    "post_p99_ms": 10.0,
+    "draining_post_p99_ms": 20.0,
+    "result_p99_ms": 5.0,
+    "idle_listeners_mb": 100.0,
+    "events_wrong": 0.0,
+    "posts_refused": 0.0,
+}
+"""At most so much."""
+WARM = 200
+READS = 2_000
+SETTLE_S = 3.0
+EVENTS = ("finished",)
+"""What a cancelled deliberation that never began has to tell."""
+
+Say = Callable[[str], None]
+
+
+class Asked(NamedTuple):
+    """What is to be measured."""
+
+    rate: float
+    seconds: float
+    listeners: int
+    idle: int
+
+
+async def measured(found: StackStatus, asked: Asked, say: Say) -> dict[str, float]:
+    """All figures of the gateway of this stack, in milliseconds and megabytes."""
+    url, token = os.environ["CONCLAVE_URL"], os.environ["CONCLAVE_TOKEN"]
+    connector = aiohttp.TCPConnector(limit=0)
+    headers = {"Authorization": f"Bearer {token}"}
+    async with aiohttp.ClientSession(url, headers=headers, connector=connector) as session:
+        await _posts(session, asked.rate, WARM / asked.rate)
+        say(f"{asked.rate:g} requests a second for {asked.seconds:g} s")
+        posts, refused = await _posts(session, asked.rate, asked.seconds)
+        figures = {"post_p50_ms": _percentile(posts, 50), "post_p99_ms": _percentile(posts, 99)}
+        figures["posts_refused"] = float(refused)
+        if asked.listeners:
+            await asyncio.sleep(SETTLE_S)
+            figures["result_p99_ms"] = _percentile(await _reads(session), 99)
+            say(f"{asked.listeners} listeners at once")
+            figures["events_wrong"] = float(await _listen(url, token, asked.listeners))
+        if asked.idle:
+            say(f"{asked.idle} idle listeners")
+            figures["idle_listeners_mb"] = await _idle(found, session, asked.idle)
+    return figures
+
+
+def judged(figures: dict[str, float]) -> dict[str, dict[str, Any]]:
+    """Which targets were reached."""
+    verdicts = {}
+    for name, bound in TARGETS.items():
+        if name in figures:
+            reached = figures[name] <= bound
+            verdicts[name] = {"at_most": bound, "verdict": "reached" if reached else "missed"}
+    return verdicts
+
+
+async def _posts(session: aiohttp.ClientSession, rate: float, seconds: float) -> tuple[list[float], int]:
+    """Seconds that each POST took from the time it was due, and how many were not taken."""
+    took: list[float] = []
+    refused = 0
+
+    async def post(due: float, number: int) -> None:
+        nonlocal refused
+        body = {"task": f"Name the service {number}", "metadata": {"bench": "gateway"}}
+        async with session.post("/v1/deliberations", json=body) as answer:
+            await answer.read()
+            refused += answer.status != 202
+        took.append(time.perf_counter() - due)
+
+    begun = time.perf_counter()
+    tasks = []
+    for number in range(int(rate * seconds)):
+        due = begun + number / rate
+        if (early := due - time.perf_counter()) > 0:
+            await asyncio.sleep(early)
+        tasks.append(asyncio.create_task(post(max(due, begun), number)))
+    await asyncio.gather(*tasks)
+    return took, refused
+
+
+async def _reads(session: aiohttp.ClientSession) -> list[float]:
+    """Seconds that each GET of a result took, one after another."""
+    async with session.post("/v1/deliberations", json={"task": "Name one"}) as answer:
+        one = (await answer.json())["id"]
+    await (await session.delete(f"/v1/deliberations/{one}")).read()
+    took = []
+    for _ in range(READS):
+        begun = time.perf_counter()
+        async with session.get(f"/v1/deliberations/{one}") as answer:
+            await answer.read()
+        took.append(time.perf_counter() - begun)
+    return took
+
+
+async def _listen(url: str, token: str, count: int) -> int:
+    """How many of so many listeners did not hear every event of a deliberation once."""
+    async with AsyncClient(url, token) as client:
+        one = (await client.submit(task="Name one", delay_s=60)).id
+
+        async def hear() -> tuple[str, ...]:
+            return tuple([event.kind async for event in client.events(one)])
+
+        hearing = [asyncio.create_task(hear()) for _ in range(count)]
+        await asyncio.sleep(SETTLE_S)
+        await client.cancel(one)
+        heard = await asyncio.gather(*hearing)
+    return sum(kinds != EVENTS for kinds in heard)
+
+
+async def _idle(found: StackStatus, session: aiohttp.ClientSession, count: int) -> float:
+    """Megabytes that gateway and NATS take more with so many listeners that hear nothing."""
+    async with session.post("/v1/deliberations", json={"task": "Name one", "delay_s": 3600}) as answer:
+        one = (await answer.json())["id"]
+    before = _resident_mb(found)
+    open_ = [await session.get(f"/v1/deliberations/{one}/events") for _ in range(count)]
+    await asyncio.sleep(SETTLE_S)
+    more = _resident_mb(found) - before
+    for answer in open_:
+        answer.close()
+    return more
+
+
+def _resident_mb(found: StackStatus) -> float:
+    pids = [found.parts[part].pid for part in ("gateway", "nats")]
+    processes: list[psutil.Process] = []
+    for pid in filter(None, pids):
+        process = psutil.Process(pid)
+        processes += [process, *process.children(recursive=True)]
+    return sum(process.memory_info().rss for process in processes) / 1e6
+
+
+def _percentile(seconds: list[float], share: int) -> float:
+    """Milliseconds below which so many of a hundred lie."""
+    ordered = sorted(seconds)
+    return 1000 * ordered[min(len(ordered) - 1, len(ordered) * share // 100)]
