@@ -51,13 +51,13 @@ class Callers:
         if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
             raise forbidden("Origin: pages of other hosts may not ask")
 
-    async def token(self, request: web.Request, scope: Scope) -> Token:
-        """The token that the request carries. Raises Problem where it has none that may do this."""
+    async def token(self, request: web.Request, scopes: tuple[Scope, ...]) -> Token:
+        """The token that the request carries. Raises Problem where it has none with one of these scopes."""
         if self._open and "Authorization" not in request.headers:
             return _anybody("admin")
         token = await self._carried(request)
-        if not token.may(scope):
-            raise forbidden(f"this token has not the scope {scope}")
+        if not any(map(token.may, scopes)):
+            raise forbidden(f"this token has not the scope {' or '.join(scopes)}")
         return token
 
     async def limit(self, token: Token) -> dict[str, str]:
