@@ -22,6 +22,8 @@ QUEUE_KEPT_S = 0.5
 """How long a count of the queue holds; what this gateway puts in is added to it."""
 FULL_S = 10
 OPEN = "open."
+UNKNOWN_S = 60.0
+"""How long a place is kept for what has no key yet: it may be about to be made."""
 
 
 class Limits:
@@ -64,7 +66,9 @@ class Limits:
 
         def taken(body: Body | None) -> Body | None:
             ids = _ids(body)
-            return None if deliberation_id in ids or len(ids) >= limit else {"ids": [*ids, deliberation_id]}
+            return (
+                None if deliberation_id in ids or len(ids) >= limit else {"ids": {**ids, deliberation_id: time.time()}}
+            )
 
         for _ in range(2):
             if await self._record.access.change(key, taken):
@@ -77,18 +81,24 @@ class Limits:
         told = f"this token's owner has {limit} deliberations open, and may have no more; try again later"
         raise later(429, "too-many-open", told, FULL_S)
 
-    async def _ended(self, ids: list[str]) -> set[str]:
-        """Those that have ended, or of which nothing is known."""
+    async def _ended(self, ids: dict[str, float]) -> set[str]:
+        """Those that have ended, or of which nothing is known though their key has had the time to be made."""
         statuses = await asyncio.gather(*(status_of(self._record, one) for one in ids))
-        return {one for one, status in zip(ids, statuses, strict=True) if status is None or has_ended(status)}
+        old = time.time() - UNKNOWN_S
+        gone = set()
+        for (one, taken_at), status in zip(ids.items(), statuses, strict=True):
+            if (status is None and taken_at < old) or has_ended(status or {}):
+                gone.add(one)
+        return gone
 
 
-def _ids(body: Body | None) -> list[str]:
+def _ids(body: Body | None) -> dict[str, float]:
+    """What has a place, and when it was taken."""
     found = (body or {}).get("ids")
-    return [one for one in found if isinstance(one, str)] if isinstance(found, list) else []
+    return found if isinstance(found, dict) else {}
 
 
 def _without(body: Body | None, gone: set[str]) -> Body | None:
     ids = _ids(body)
-    kept = [one for one in ids if one not in gone]
+    kept = {one: taken_at for one, taken_at in ids.items() if one not in gone}
     return None if kept == ids else {"ids": kept}

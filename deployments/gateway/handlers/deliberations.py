@@ -151,14 +151,21 @@ async def _admit(call: Call, asked: DeliberationRequest, deliberation_id: str) -
 async def _enqueued(call: Call, request: Request, by_key: bool, place: bool) -> Submitted:
     """What became of it. Raises Problem, which says whether it may run all the same."""
     try:
-        submitted = await _put(call, request)
+        submitted = await enqueue(call.service.record, request)
         if submitted.new or by_key or may_see(call.token, await status_of(call.service.record, request.id) or {}):
             return submitted
+        problem = _reused(request.id, by_key)
     except OtherRequest:
-        pass
+        problem = _reused(request.id, by_key)
+    except RecordFull:
+        told = "the queue takes no more; the same key or id attaches if it was accepted"
+        problem = later(429, "queue-full", told, FULL_S, id=request.id, accepted="unknown")
+    except RecordError:
+        told = "the record does not answer; the same key or id attaches if it was accepted"
+        raise later(503, "record-unavailable", told, RETRY_S, id=request.id, accepted="unknown") from None
     if place:
         await call.service.limits.give_back(call.token, request.id)
-    raise _reused(request.id, by_key)
+    raise problem
 
 
 def _reused(deliberation_id: str, by_key: bool) -> Problem:
@@ -168,18 +175,6 @@ def _reused(deliberation_id: str, by_key: bool) -> Problem:
         return Problem(422, "idempotency-key-reused", told, field="Idempotency-Key", id=deliberation_id)
     told = "id: it was used already, with another request or by somebody else"
     return Problem(422, "id-reused", told, field="id", id=deliberation_id)
-
-
-async def _put(call: Call, request: Request) -> Submitted:
-    """Put it into the queue. Raises OtherRequest, and Problem where it may or may not be there."""
-    try:
-        return await enqueue(call.service.record, request)
-    except RecordFull:
-        told = "the queue takes no more; the same key or id attaches if it was accepted"
-        raise later(429, "queue-full", told, FULL_S, id=request.id, accepted="unknown") from None
-    except RecordError:
-        told = "the record does not answer; the same key or id attaches if it was accepted"
-        raise later(503, "record-unavailable", told, RETRY_S, id=request.id, accepted="unknown") from None
 
 
 async def _receipt(call: Call, request: Request, submitted: Submitted) -> web.StreamResponse:
