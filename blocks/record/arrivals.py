@@ -23,7 +23,7 @@ class Arrivals:
         self._record = record
         self._waiting: dict[str | None, set[asyncio.Event]] = {}
         self.count = 0
-        """Events that were heard of; grows with each."""
+        """Grows whenever somebody may have been woken."""
 
     async def run(self) -> None:
         """Hear of events; never ends. Raises RecordError where the streams cannot be followed; then run it again."""
@@ -46,10 +46,10 @@ class Arrivals:
 
     async def _hear(self, pattern: str, after: int) -> None:
         async for event in self._record.follow(pattern, after, lenient=True):
-            self.count += 1
             self._wake(event.subject.split(".")[1], None)
 
     def _wake(self, *deliberations: str | None) -> None:
+        self.count += 1
         for one in deliberations:
             for woken in self._waiting.get(one, ()):
                 woken.set()

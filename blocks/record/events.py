@@ -137,11 +137,23 @@ class Record:
             raise Superseded(f"{subject} is refused: another run has begun", run) from error
         return None
 
-    async def publish(self, subject: str, event_id: str, kind: str, body: Body, version: int = 1) -> None:
-        """Write an event that may be followed by others on its subject."""
+    async def publish(
+        self, subject: str, event_id: str, kind: str, body: Body, version: int = 1, alone: bool = False
+    ) -> None:
+        """Write an event that may be followed by others on its subject; `alone`: unless one stands there."""
         data, headers = await self._packed(subject, event_id, kind, body, version)
         headers["Nats-Msg-Id"] = uuid.uuid4().hex  # of this call: a repeat after a lost acknowledgement is dropped
-        await self.outlast(lambda: self.jetstream.publish(subject, data, headers=headers))
+        if alone:
+            headers["Nats-Expected-Last-Subject-Sequence"] = "0"
+
+        async def write() -> None:
+            try:
+                await self.jetstream.publish(subject, data, headers=headers)
+            except APIError as error:
+                if not alone or error.err_code != WRONG_LAST_SEQUENCE:
+                    raise
+
+        await self.outlast(write)
 
     async def store(self, subject: str, data: bytes, headers: dict[str, str]) -> None:
         """Write bytes as they are, with headers that say what they are; `Nats-Msg-Id` makes it safe to repeat."""

@@ -48,15 +48,15 @@ class Patience:
         while True:
             try:
                 return await attempt()
-            except TRANSIENT as error:
+            except (nats.errors.Error, *TRANSIENT) as error:
+                if getattr(error, "err_code", None) == STREAM_FULL:  # also a 503, which trying again does not mend
+                    raise RecordFull(f"JetStream takes no more: {words(error)}") from error
+                if not isinstance(error, TRANSIENT):
+                    raise RecordError(f"JetStream refused: {words(error)}") from error
                 if time.monotonic() > until:
                     told = f"JetStream did not answer for {self._seconds:g} s: {words(error)}"
                     raise RecordUnavailable(told) from error
                 await asyncio.sleep(AGAIN_S)
-            except nats.errors.Error as error:
-                if getattr(error, "err_code", None) == STREAM_FULL:
-                    raise RecordFull(f"JetStream takes no more: {words(error)}") from error
-                raise RecordError(f"JetStream refused: {words(error)}") from error
 
 
 def words(error: BaseException) -> str:

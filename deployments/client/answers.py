@@ -133,9 +133,10 @@ class EventLines:
         """The event that this line ends, if it ends one."""
         text = line.decode(errors="replace").rstrip("\r\n")
         if not text:
-            if self._data:
-                yield Event(self._kind, self._id, json.loads("\n".join(self._data)))
+            kind, data = self._kind, self._data
             self._kind, self._data = "message", []
+            if data:
+                yield Event(kind, self._id, json.loads("\n".join(data)))
             return
         name, _, value = text.partition(":")
         value = value.removeprefix(" ")

@@ -90,9 +90,9 @@ def _handling(service: Service, route: Route) -> Handle:
 
 async def _let_in(service: Service, route: Route, request: web.Request) -> tuple[Token, dict[str, str]]:
     """Who asks, and what the answer carries for them. Raises Problem."""
-    if route.scope is None:
+    if not route.scopes:
         return service.callers.nobody, {}
-    token = await service.callers.token(request, route.scope)
+    token = await service.callers.token(request, route.scopes)
     return token, await service.callers.limit(token)
 
 

@@ -48,16 +48,16 @@ class Callers:
             told = "Host: it is not one of this gateway's; CONCLAVE_HOSTS names further ones"
             raise Problem(421, "unknown-host", told)
         origin = request.headers.get("Origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and _host_of(origin) != host.lower():
             raise forbidden("Origin: pages of other hosts may not ask")
 
-    async def token(self, request: web.Request, scope: Scope) -> Token:
-        """The token that the request carries. Raises Problem where it has none that may do this."""
+    async def token(self, request: web.Request, scopes: tuple[Scope, ...]) -> Token:
+        """The token that the request carries. Raises Problem where it has none with one of these scopes."""
         if self._open and "Authorization" not in request.headers:
             return _anybody("admin")
         token = await self._carried(request)
-        if not token.may(scope):
-            raise forbidden(f"this token has not the scope {scope}")
+        if not any(map(token.may, scopes)):
+            raise forbidden(f"this token has not the scope {' or '.join(scopes)}")
         return token
 
     async def limit(self, token: Token) -> dict[str, str]:
@@ -103,6 +103,14 @@ class Callers:
         if len(self._kept) > KEPT:
             self._kept.popitem(last=False)
         return token
+
+
+def _host_of(origin: str) -> str | None:
+    """The host and port of an origin; None of what is no URL."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None
 
 
 def _name_of(host: str) -> str:

@@ -22,7 +22,8 @@ QUEUE_KEPT_S = 0.5
 """How long a count of the queue holds; what this gateway puts in is added to it."""
 FULL_S = 10
 OPEN = "open."
-MAX_OPEN = 10_000
+UNKNOWN_S = 60.0
+"""How long a place is kept for what has no key yet: it may be about to be made."""
 
 
 class Limits:
@@ -33,18 +34,16 @@ class Limits:
         self._counted_at = float("-inf")
         self._waiting = 0
 
-    async def check(self, token: Token, deliberation_id: str) -> None:
-        """Take a place for a deliberation. Raises Problem where there is none."""
+    async def check(self, token: Token, deliberation_id: str) -> bool:
+        """Take a place for a deliberation; whether that is a new one. Raises Problem where there is none."""
         await self._check_queue()
         if token.tokens_a_day is not None:
             await self._check_usage(token, token.tokens_a_day)
-        if token.at_once is not None:
-            await self._take_place(token, token.at_once, deliberation_id)
+        return token.at_once is not None and await self._take_place(token, token.at_once, deliberation_id)
 
     async def give_back(self, token: Token, deliberation_id: str) -> None:
-        """It was not accepted after all."""
-        if token.at_once is not None:
-            await self._record.access.change(OPEN + token.owner, lambda body: _without(body, {deliberation_id}))
+        """What a place was taken for was not accepted after all."""
+        await self._record.access.change(OPEN + token.owner, lambda body: _without(body, {deliberation_id}))
 
     async def _check_queue(self) -> None:
         now = time.monotonic()
@@ -62,36 +61,44 @@ class Limits:
             told = f"{used:,} model tokens were used today (UTC), and {limit:,} are allowed"
             raise Problem(429, "daily-tokens", told, {"Retry-After": str(min(120, seconds_to_midnight()))})
 
-    async def _take_place(self, token: Token, limit: int, deliberation_id: str) -> None:
+    async def _take_place(self, token: Token, limit: int, deliberation_id: str) -> bool:
         key = OPEN + token.owner
 
         def taken(body: Body | None) -> Body | None:
             ids = _ids(body)
-            return None if deliberation_id in ids or len(ids) >= limit else {"ids": [*ids, deliberation_id]}
+            return (
+                None if deliberation_id in ids or len(ids) >= limit else {"ids": {**ids, deliberation_id: time.time()}}
+            )
 
         for _ in range(2):
             if await self._record.access.change(key, taken):
-                return
+                return True
             standing = _ids(await self._record.access.read(key))
             if deliberation_id in standing:
-                return
+                return False
             ended = await self._ended(standing)
             await self._record.access.change(key, lambda body, gone=ended: _without(body, gone))  # type: ignore[misc]
         told = f"this token's owner has {limit} deliberations open, and may have no more; try again later"
         raise later(429, "too-many-open", told, FULL_S)
 
-    async def _ended(self, ids: list[str]) -> set[str]:
-        """Those that have ended, or of which nothing is known."""
+    async def _ended(self, ids: dict[str, float]) -> set[str]:
+        """Those that have ended, or of which nothing is known though their key has had the time to be made."""
         statuses = await asyncio.gather(*(status_of(self._record, one) for one in ids))
-        return {one for one, status in zip(ids, statuses, strict=True) if status is None or has_ended(status)}
+        old = time.time() - UNKNOWN_S
+        gone = set()
+        for (one, taken_at), status in zip(ids.items(), statuses, strict=True):
+            if (status is None and taken_at < old) or has_ended(status or {}):
+                gone.add(one)
+        return gone
 
 
-def _ids(body: Body | None) -> list[str]:
+def _ids(body: Body | None) -> dict[str, float]:
+    """What has a place, and when it was taken."""
     found = (body or {}).get("ids")
-    return [one for one in found if isinstance(one, str)] if isinstance(found, list) else []
+    return found if isinstance(found, dict) else {}
 
 
 def _without(body: Body | None, gone: set[str]) -> Body | None:
     ids = _ids(body)
-    kept = [one for one in ids if one not in gone]
+    kept = {one: taken_at for one, taken_at in ids.items() if one not in gone}
     return None if kept == ids else {"ids": kept}

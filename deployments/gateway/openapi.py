@@ -65,9 +65,9 @@ def _operation(route: Route) -> dict[str, Any]:
         "description": "An error, which names the field.",
         "content": {CONTENT_TYPE: {"schema": _ref(ProblemForm)}},
     }
-    if route.scope is not None:
+    if route.scopes:
         operation["security"] = [{"token": []}]
-        operation["description"] = f"Needs the scope `{route.scope}`."
+        operation["description"] = f"Needs the scope {' or '.join(f'`{one}`' for one in route.scopes)}."
     if route.body is not None:
         content = {"application/json": {"schema": _ref(route.body)}}
         operation["requestBody"] = {"required": True, "content": content}

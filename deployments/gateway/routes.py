@@ -51,12 +51,12 @@ class Answer:
 
 @dataclass(frozen=True)
 class Route:
-    """One call. Without a scope nobody is asked who they are."""
+    """One call. A token has to have one of the scopes; where there is none nobody is asked who they are."""
 
     method: str
     path: str
     handler: Handler
-    scope: Scope | None
+    scopes: tuple[Scope, ...]
     summary: str
     answers: dict[int, Answer]
     parameters: tuple[Parameter, ...] = ()

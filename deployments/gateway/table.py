@@ -5,8 +5,13 @@ from __future__ import annotations
 from deployments.gateway import forms
 from deployments.gateway.handlers import councils, deliberations, events, health
 from deployments.gateway.routes import Answer, Parameter, Route
+from tasks.access.tokens import Scope
 from tasks.council.council import CouncilSpec
 from tasks.council.models import Status
+
+ASK: tuple[Scope, ...] = ("submit",)
+SEE: tuple[Scope, ...] = ("submit", "read")
+ALL: tuple[Scope, ...] = ("read",)
 
 KEY = Parameter(
     "Idempotency-Key",
@@ -41,7 +46,7 @@ ROUTES = (
         "POST",
         "/v1/deliberations",
         deliberations.submit,
-        "submit",
+        ASK,
         "Ask for a deliberation",
         {200: RESULT, 202: Answer("It is accepted, and will run.", forms.Receipt, headers=("Location",))},
         (KEY, PREFER),
@@ -51,7 +56,7 @@ ROUTES = (
         "GET",
         "/v1/deliberations",
         deliberations.listed,
-        "submit",
+        SEE,
         "List deliberations, the newest first",
         {200: Answer("A page.", forms.PageForm)},
         (STATUS, COUNCIL, METADATA, LIMIT, CURSOR),
@@ -60,7 +65,7 @@ ROUTES = (
         "DELETE",
         "/v1/deliberations",
         deliberations.cancel_many,
-        "submit",
+        ASK,
         "Ask all to stop that match, at most 1 000",
         {202: Answer("So many are asked to stop.", forms.CancelledForm)},
         (STATUS, COUNCIL, METADATA),
@@ -69,7 +74,7 @@ ROUTES = (
         "GET",
         "/v1/deliberations/{id}",
         deliberations.read,
-        "submit",
+        SEE,
         "Read a deliberation so far",
         {200: Answer("So far.", forms.Result)},
     ),
@@ -77,7 +82,7 @@ ROUTES = (
         "DELETE",
         "/v1/deliberations/{id}",
         deliberations.cancel,
-        "submit",
+        ASK,
         "Ask a deliberation to stop",
         {200: Answer("It has ended.", forms.CancelForm), 202: Answer("It is asked to stop.", forms.CancelForm)},
     ),
@@ -85,7 +90,7 @@ ROUTES = (
         "GET",
         "/v1/deliberations/{id}/wait",
         deliberations.wait,
-        "submit",
+        SEE,
         "Wait for the result",
         {200: RESULT, 202: SO_FAR},
         (TIMEOUT,),
@@ -94,7 +99,7 @@ ROUTES = (
         "GET",
         "/v1/deliberations/{id}/items/{item}",
         deliberations.item,
-        "submit",
+        SEE,
         "Read one item of an agenda",
         {200: Answer("So far.")},
     ),
@@ -102,7 +107,7 @@ ROUTES = (
         "GET",
         "/v1/deliberations/{id}/events",
         events.of_one,
-        "submit",
+        SEE,
         "Follow a deliberation",
         {200: STREAM, 204: Answer("It has ended, and nothing follows this cursor.")},
         (AFTER, LAST),
@@ -111,7 +116,7 @@ ROUTES = (
         "GET",
         "/v1/events",
         events.of_many,
-        "submit",
+        SEE,
         "Follow all deliberations that match",
         {200: STREAM},
         (AFTER, LAST, STATUS, COUNCIL, METADATA),
@@ -120,7 +125,7 @@ ROUTES = (
         "GET",
         "/v1/councils",
         councils.listed,
-        "submit",
+        SEE,
         "List the councils",
         {200: Answer("By name.", forms.CouncilsForm)},
     ),
@@ -128,16 +133,16 @@ ROUTES = (
         "GET",
         "/v1/councils/{name}",
         councils.show,
-        "submit",
+        SEE,
         "Read a council",
         {200: Answer("Its members and rules.", CouncilSpec)},
     ),
-    Route("GET", "/healthz", health.live, None, "Whether it lives", {200: Answer("It does.", forms.LiveForm)}),
+    Route("GET", "/healthz", health.live, (), "Whether it lives", {200: Answer("It does.", forms.LiveForm)}),
     Route(
         "GET",
         "/readyz",
         health.ready,
-        None,
+        (),
         "Whether requests are taken, and each part by name",
         {200: Answer("They are.", forms.ReadyForm), 503: Answer("They are not.", forms.ReadyForm)},
     ),
@@ -145,9 +150,9 @@ ROUTES = (
         "GET",
         "/metrics",
         health.metrics,
-        "read",
+        ALL,
         "Figures for Prometheus",
         {200: Answer("In its text format.", content="text/plain")},
     ),
-    Route("GET", "/openapi.json", health.openapi, "submit", "This document", {200: Answer("OpenAPI 3.1.")}),
+    Route("GET", "/openapi.json", health.openapi, SEE, "This document", {200: Answer("OpenAPI 3.1.")}),
 )

@@ -83,7 +83,7 @@ class Feed:
         self._record, self._arrivals = record, arrivals
         self._kept: OrderedDict[tuple[str, int], _Read] = OrderedDict()
         self._bytes = 0
-        self._reading: dict[tuple[str, int, int], asyncio.Task[_Read | None]] = {}
+        self._reading: dict[tuple[str, int, int, int], asyncio.Task[_Read | None]] = {}
 
     async def of(self, deliberation_id: str, cursor: Cursor) -> AsyncGenerator[Told, None]:
         """The events of a deliberation behind a cursor, as they come, up to its end."""
@@ -129,7 +129,7 @@ class Feed:
         return Cursor(await self._record.last_sequence("answers.>"), decisions, decisions)
 
     async def _stored(self, deliberation_id: str, cursor: Cursor) -> AsyncGenerator[Told, None]:
-        """What is stored behind a cursor, in the order of its storing; the end comes when nothing else is left."""
+        """What is stored behind a cursor, in the order of its storing; an end comes behind the others that wait."""
         while heads := await self._heads(deliberation_id, cursor):
             which = min(heads, key=lambda name: heads[name].time)
             head = heads[which]
@@ -139,23 +139,32 @@ class Feed:
     async def _heads(self, deliberation_id: str, cursor: Cursor) -> dict[str, _Read]:
         """What comes next on each pattern, by its name in a cursor; what has nothing is left out."""
         course = await self._next(f"deliberations.{deliberation_id}.>", cursor.course)
+        end = course.sequence if course is not None and course.kind == "finished" else 0
         # Asked after it: of what was stored before an end nothing may be missed.
         answer, decision = await asyncio.gather(
-            self._next(f"answers.{deliberation_id}.>", cursor.answers),
-            self._next(f"decisions.{deliberation_id}.>", cursor.decisions),
+            self._next(f"answers.{deliberation_id}.>", cursor.answers, end),
+            self._next(f"decisions.{deliberation_id}.>", cursor.decisions, end),
         )
         heads = {"answers": answer, "decisions": decision, "course": course}
-        if course is not None and course.kind == "finished" and (answer or decision):
+        if end and course is not None and course.deliberation in _deliberations(answer, decision):
             del heads["course"]
         return {which: head for which, head in heads.items() if head is not None}
 
-    async def _next(self, pattern: str, after: int) -> _Read | None:
-        """The first event on a pattern behind a sequence; read once for all who ask at the same time."""
+    async def _next(self, pattern: str, after: int, end: int = 0) -> _Read | None:
+        """The first event on a pattern behind a sequence; read once for all who ask at the same time.
+
+        Who has seen an end shares only what others who have seen it began to read.
+        """
         kept = self._kept.get((pattern, after))
         if kept is not None:
             self._kept.move_to_end((pattern, after))
             return kept
-        asked = (pattern, after, self._arrivals.count)  # of what was asked before an event came nobody may learn "none"
+        asked = (
+            pattern,
+            after,
+            end,
+            self._arrivals.count,
+        )  # of what was asked before an event came nobody may learn "none"
         task = self._reading.get(asked)
         if task is None:
             task = self._reading[asked] = asyncio.create_task(self._read(pattern, after))
@@ -180,6 +189,10 @@ class Feed:
         self._bytes += len(found.data)
         while self._bytes > KEPT_BYTES:
             self._bytes -= len(self._kept.popitem(last=False)[1].data)
+
+
+def _deliberations(*heads: _Read | None) -> set[str]:
+    return {head.deliberation for head in heads if head is not None}
 
 
 def shown(event: Event) -> tuple[str | None, Body]:

@@ -129,15 +129,16 @@ async def enqueue(record: Record, request: Request, again: bool = False) -> Subm
     if request.flow == DELIBERATE and not again:
         accepted = await _accepted(record, request)
     if accepted.queued:
-        await _publish(record, request, accepted.new)
+        await _publish(record, request, accepted.new, again)
     return accepted
 
 
-async def _publish(record: Record, request: Request, new: bool) -> None:
+async def _publish(record: Record, request: Request, new: bool, again: bool) -> None:
     body = request.model_dump(mode="json", exclude_none=True)
-    subject = subjects.request(request.id, request.lane)
+    subject, version = subjects.request(request.id, request.lane), version_of(request)
+    alone = request.run is None and not again  # else whoever takes it has another flow run to tell of it
     try:
-        await record.publish(subject, f"{request.id}:request", "request", body, version_of(request))
+        await record.publish(subject, f"{request.id}:request", "request", body, version, alone)
     except RecordFull:
         if new:  # else somebody would run what its sender was told is not taken
             await record.statuses.delete(request.id)
@@ -220,8 +221,16 @@ async def _accepted(record: Record, request: Request) -> Submitted:
         await record.statuses.merge(request.id, {name: key[name] for name in key if name not in standing})
     if request.run is not None:  # whoever takes it tells this flow run how its deliberation ended
         return Submitted(new=False, queued=True)
-    waits = not has_ended(standing) and not await queued(record, request.id, request.lane)
+    waits = not has_ended(standing) and not await _queued_anywhere(record, request.id)
     return Submitted(new=_was_made_by_a_cancel(standing), queued=waits)
+
+
+async def _queued_anywhere(record: Record, deliberation_id: str) -> bool:
+    """Whether a request waits in any lane: it may be sent again with another priority."""
+    for lane in LANES:
+        if await queued(record, deliberation_id, lane):
+            return True
+    return False
 
 
 def _without_nulls(asked: Body) -> Body:

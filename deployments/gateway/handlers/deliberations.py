@@ -17,7 +17,8 @@ from deployments.gateway.handlers.answers import asked_about, document, filter_o
 from deployments.gateway.limits import FULL_S
 from deployments.gateway.problems import RETRY_S, Problem, forbidden, invalid, later, unknown
 from deployments.gateway.routes import Call
-from tasks.council.models import Status
+from tasks.council.exceptions import InvalidRequest
+from tasks.council.models import DeliberationRequest, Status
 from tasks.deliberations.cancel import stop
 from tasks.deliberations.read import OtherRequest, has_ended, status_of
 from tasks.deliberations.result import item_of, links_of, result_of
@@ -41,11 +42,10 @@ async def submit(call: Call) -> web.StreamResponse:
     deliberation_id, by_key = _id(call, terms.id)
     if not call.token.may_ask(asked.council):
         raise forbidden(f"council: this token may not ask {asked.council!r}", "council")
-    await call.service.councils.check(asked)
     now = datetime.now(UTC)
     request = await beside(size, lambda: request_of(terms, asked, deliberation_id, "gateway", now, call.token.owner))
-    await call.service.limits.check(call.token, deliberation_id)
-    submitted = await _enqueued(call, request, by_key)
+    place = await _admit(call, asked, deliberation_id)
+    submitted = await _enqueued(call, request, by_key, place)
     _audit.info("%s submit %s new=%s", call.token.id, deliberation_id, submitted.new)
     return await _receipt(call, request, submitted)
 
@@ -134,24 +134,47 @@ def _id(call: Call, given: str | None) -> tuple[str, bool]:
     return str(uuid.uuid4()), False
 
 
-async def _enqueued(call: Call, request: Request, by_key: bool) -> Submitted:
+async def _admit(call: Call, asked: DeliberationRequest, deliberation_id: str) -> bool:
+    """Raise Problem where no more may be asked for; whether a place was taken for it.
+
+    What was accepted before is asked for again without regard to what has changed since.
+    """
+    try:
+        await call.service.councils.check(asked)
+        return await call.service.limits.check(call.token, deliberation_id)
+    except (InvalidRequest, Problem):
+        if await status_of(call.service.record, deliberation_id) is None:
+            raise
+    return False
+
+
+async def _enqueued(call: Call, request: Request, by_key: bool, place: bool) -> Submitted:
     """What became of it. Raises Problem, which says whether it may run all the same."""
     try:
         submitted = await enqueue(call.service.record, request)
+        if submitted.new or by_key or may_see(call.token, await status_of(call.service.record, request.id) or {}):
+            return submitted
+        problem = _reused(request.id, by_key)
     except OtherRequest:
-        await call.service.limits.give_back(call.token, request.id)
-        what = "Idempotency-Key" if by_key else "id"
-        kind = "idempotency-key-reused" if by_key else "id-reused"
-        raise Problem(422, kind, f"{what}: it was used with another request", field=what, id=request.id) from None
+        problem = _reused(request.id, by_key)
     except RecordFull:
         told = "the queue takes no more; the same key or id attaches if it was accepted"
-        raise later(429, "queue-full", told, FULL_S, id=request.id, accepted="unknown") from None
+        problem = later(429, "queue-full", told, FULL_S, id=request.id, accepted="unknown")
     except RecordError:
         told = "the record does not answer; the same key or id attaches if it was accepted"
         raise later(503, "record-unavailable", told, RETRY_S, id=request.id, accepted="unknown") from None
-    if not submitted.new and not may_see(call.token, await status_of(call.service.record, request.id) or {}):
-        raise Problem(422, "id-reused", "id: it is somebody else's", field="id", id=request.id)
-    return submitted
+    if place:
+        await call.service.limits.give_back(call.token, request.id)
+    raise problem
+
+
+def _reused(deliberation_id: str, by_key: bool) -> Problem:
+    """An id that stands for something else; whose that is, is not told."""
+    if by_key:
+        told = "Idempotency-Key: it was used with another request"
+        return Problem(422, "idempotency-key-reused", told, field="Idempotency-Key", id=deliberation_id)
+    told = "id: it was used already, with another request or by somebody else"
+    return Problem(422, "id-reused", told, field="id", id=deliberation_id)
 
 
 async def _receipt(call: Call, request: Request, submitted: Submitted) -> web.StreamResponse:

@@ -8,21 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections import OrderedDict
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from typing import Any
 
 from aiohttp import web
 from aiohttp_sse import EventSourceResponse
 
 from blocks.background import background
+from blocks.exceptions import RecordError
 from blocks.record.envelope import Body
 from deployments.gateway.handlers.answers import asked_about, filter_of, may_see, only
 from deployments.gateway.projection import Filter
 from deployments.gateway.routes import Call
 from tasks.deliberations.feed import Cursor, Told
 from tasks.deliberations.read import status_of
+
+_log = logging.getLogger("conclave.gateway")
 
 HEARTBEAT_S = 15.0
 SEND_S = 60.0
@@ -61,7 +65,10 @@ async def _cursor(call: Call) -> Cursor:
 
 
 async def _send(call: Call, events: AsyncGenerator[Told, None]) -> web.StreamResponse:
-    """Send events until they end, the client leaves, or does not read."""
+    """Send events until they end, the client leaves, or does not read.
+
+    Where the record can be read no more the stream ends, so that the client comes back with its last cursor.
+    """
     response = EventSourceResponse(headers=call.headers, ping_interval=HEARTBEAT_S, send_timeout=SEND_S)
 
     async def send() -> None:
@@ -69,12 +76,19 @@ async def _send(call: Call, events: AsyncGenerator[Told, None]) -> web.StreamRes
             async for told in events:
                 await response.send(told.data, id=str(told.cursor), event=told.kind)
 
-    with suppress(ConnectionError, TimeoutError):
+    call.service.counts.listeners += 1
+    try:
         await response.prepare(call.request)
         async with response, background(send(), response.wait()) as work:
             done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
             for one in done:
                 one.result()
+    except (ConnectionError, TimeoutError, RecordError) as error:
+        _log.info("%s ends: %s", call.request.path, error)
+    except Exception:  # noqa: BLE001  # it has begun, so that nothing else can be answered
+        _log.exception("%s failed", call.request.path)
+    finally:
+        call.service.counts.listeners -= 1
     return response
 
 
