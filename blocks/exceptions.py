@@ -3,13 +3,17 @@
 ConclaveError                     (tasks/council/exceptions.py)
 ├── WrongUse                      what somebody gave cannot be used; the text names the field
 │   ├── InvalidRequest            a request (tasks/council/models.py)
+│   │   └── OtherRequest          an id that is another request's
 │   ├── InvalidBallot             a model's answer that is no ballot (tasks/council/voting/ballots.py)
 │   ├── MappingError              a listener's expression, or what it makes of an event
 │   ├── PrefixError, SettingsError, CouncilFileError, ListenersError
 │   │                             a setting or a file, by its name
+│   ├── TokenError                a token of the gateway
 │   └── UnknownFlow, OtherRun     a message in the queue that names what it may not
 ├── StackError                    the local stack (deployments/stack/exceptions.py)
 ├── BenchError                    the benchmark
+├── Problem                       an answer of the gateway that is an error (deployments/gateway/problems.py)
+├── GatewayError, GatewayAway     what a client of the gateway was answered, or not (deployments/client/answers.py)
 ├── NotDecided                    a run ended without the end of its deliberation; another one goes on
 ├── PrefectUnavailable            Prefect's server does not answer
 ├── PrefectRefused                Prefect's server refuses our key

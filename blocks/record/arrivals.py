@@ -16,12 +16,20 @@ from blocks.record.events import Record
 PATTERNS = ("answers.>", "decisions.>", "deliberations.>")
 
 
+class Arrival(asyncio.Event):
+    """Set whenever something has arrived; to be cleared before one looks for it."""
+
+    async def heard(self) -> None:
+        """Return once something has arrived since it was cleared."""
+        await self.wait()
+
+
 class Arrivals:
     """Tells of stored events by the deliberation that they are of; `run` has to be at work meanwhile."""
 
     def __init__(self, record: Record) -> None:
         self._record = record
-        self._waiting: dict[str | None, set[asyncio.Event]] = {}
+        self._waiting: dict[str | None, set[Arrival]] = {}
         self.count = 0
         """Grows whenever somebody may have been woken."""
 
@@ -33,9 +41,9 @@ class Arrivals:
             await asyncio.gather(*heard)
 
     @contextmanager
-    def of(self, deliberation_id: str | None) -> Generator[asyncio.Event, None, None]:
-        """An event that is set whenever one of the deliberation's, or of any where that is None, was stored."""
-        woken = asyncio.Event()
+    def of(self, deliberation_id: str | None) -> Generator[Arrival, None, None]:
+        """What is set whenever one of the deliberation's, or of any where that is None, was stored."""
+        woken = Arrival()
         self._waiting.setdefault(deliberation_id, set()).add(woken)
         try:
             yield woken

@@ -77,6 +77,8 @@ def _handling(service: Service, route: Route) -> Handle:
         try:
             token, headers = await _let_in(service, route, request)
             return await route.handler(Call(request, service, token, headers))
+        except Problem:
+            raise
         except InvalidRequest as error:
             raise invalid(error.field, str(error)) from None
         except RecordError as error:

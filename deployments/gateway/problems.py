@@ -8,6 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
+from tasks.council.exceptions import ConclaveError
 from tasks.council.plain import plain, shortened
 
 CONTENT_TYPE = "application/problem+json"
@@ -15,7 +16,7 @@ RETRY_S = 5
 """When a client may try again where nothing better is known; clients' libraries wait for 120 s at most."""
 
 
-class Problem(Exception):
+class Problem(ConclaveError):
     """An answer that is an error; `more` are further members of its document."""
 
     def __init__(

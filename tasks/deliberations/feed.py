@@ -96,7 +96,7 @@ class Feed:
                         yield told
                     if told.kind == "finished":
                         return
-                await woken.wait()
+                await woken.heard()
 
     async def of_all(self, cursor: Cursor) -> AsyncGenerator[Told, None]:
         """The events of all deliberations behind a cursor, as they come; never ends."""
@@ -107,7 +107,7 @@ class Feed:
                     cursor = told.cursor
                     if told.kind:
                         yield told
-                await woken.wait()
+                await woken.heard()
 
     async def end_of(self, deliberation_id: str) -> None:
         """Wait until a deliberation has ended. Raises RecordError."""
@@ -116,7 +116,7 @@ class Feed:
                 woken.clear()
                 if await self._next(subjects.finished(deliberation_id), 0) is not None:
                     return
-                await woken.wait()
+                await woken.heard()
 
     async def is_over(self, deliberation_id: str, cursor: Cursor) -> bool:
         """Whether nothing follows this cursor any more."""

@@ -33,7 +33,7 @@ async def test_a_stack_in_health_answers_every_question(examined: Any) -> None:
     """Each part, a message stored and read back, the agent hosts, the councils, and tokens from the model."""
     found = await examined("dev", "qa")
     assert set(found) == {
-        *("disk", "nats", "llm", "prefect", "ray", "record", "installation", "dead letters"),
+        *("disk", "nats", "gateway", "llm", "prefect", "ray", "record", "installation", "dead letters"),
         *("agents", "councils", "model default"),
     }
     assert {name: finding.state for name, finding in found.items() if finding.state == "failed"} == {}
@@ -91,7 +91,7 @@ async def test_the_verb_tells_line_by_line_or_as_json(connected: Any) -> None:
     assert {finding["subject"] for finding in document["findings"]} >= {"record", "agents", "councils"}
     assert unknown.code == 6
     assert "FAILED councils" in unknown.out
-    assert "1 of 10 failed: councils" in unknown.out
+    assert "1 of 11 failed: councils" in unknown.out
 
 
 @pytest.fixture

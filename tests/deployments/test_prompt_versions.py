@@ -58,34 +58,31 @@ def test_two_councils_share_a_version_only_with_its_words() -> None:
 
 
 async def test_nothing_is_saved_where_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A block that cannot be read keeps nobody from applying another one."""
-    from blocks.exceptions import BlockUnusable
+    """Neither that one nor others of the same file."""
     from deployments.provisioning import councils as module
 
-    stored, saved = councils(poets=("poets-1", TEXT)), list[str]()
+    stored, saved = councils(poets=("poets-1", TEXT), others=("mine-1", TEXT)), list[str]()
 
     async def fresh(_kind: Any, name: str) -> Any:
-        if name == "broken":
-            raise BlockUnusable("it cannot be read")
         return stored[name]
 
-    async def names() -> list[str]:
-        return ["broken", *stored]
+    async def all_councils() -> dict[str, Any]:
+        return stored
 
     async def save(_council: Any, name: str) -> None:
         saved.append(name)
 
     async def nothing(*_: Any) -> None:
-        """Whose it is has no part here."""
+        """Whose it is, and what is shown elsewhere, has no part here."""
 
-    for name, stand_in in {"fresh": fresh, "council_names": names, "save": save, "claim": nothing}.items():
+    stand_ins = {"fresh": fresh, "all_councils": all_councils, "save": save}
+    for name in ("claim", "own_record", "mirror_councils"):
+        stand_ins[name] = nothing
+    for name, stand_in in stand_ins.items():
         monkeypatch.setattr(module, name, stand_in)
-    monkeypatch.setattr(module, "own_record", nothing)
     settings: Any = SimpleNamespace()
-    plain = councils(broken=("mine-1", TEXT))
-    stored["broken"] = plain["broken"]
     with pytest.raises(module.CouncilFileError):
-        await module.apply_own_councils({**plain, **councils(poets=("poets-1", "Sing."))}, settings)
+        await module.apply_own_councils(councils(others=("mine-2", TEXT), poets=("poets-1", "Sing.")), settings)
     assert saved == []
     await module.apply_own_councils(councils(poets=("poets-2", "Sing.")), settings)
     assert saved == ["poets"]

@@ -208,9 +208,9 @@ async def test_a_follower_of_a_status_outlasts_silence(
     asked: list[int] = []
     ask = record.next
 
-    async def next_of(pattern: str, after: int, direct: bool = True) -> Any:
+    async def next_of(pattern: str, after: int, **how: Any) -> Any:
         asked.append(after)
-        return await ask(pattern, after, direct)
+        return await ask(pattern, after, **how)
 
     monkeypatch.setattr(record, "next", next_of)
     await record.statuses.merge(new_id, {"status": "IN_PROGRESS"})
