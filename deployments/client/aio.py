@@ -41,7 +41,8 @@ class AsyncClient:
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(headers=self._headers, read_bufsize=1 << 20)
+        everything = aiohttp.TCPConnector(limit=0)  # else a hundred streams of events would hold up every call
+        self._session = aiohttp.ClientSession(headers=self._headers, connector=everything, read_bufsize=1 << 20)
         return self
 
     async def __aexit__(self, *_error: object) -> None:
