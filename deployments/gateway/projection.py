@@ -332,11 +332,15 @@ def _cursor(created_at: str, last: str) -> str:
     return base64.urlsafe_b64encode(json.dumps([created_at, last]).encode()).decode().rstrip("=")
 
 
+def _is_ascii(value: object) -> bool:
+    return isinstance(value, str) and value.isascii()
+
+
 def _read_cursor(text: str) -> tuple[str, str]:
     try:
         created_at, last = json.loads(base64.urlsafe_b64decode(text.encode() + b"=" * (-len(text) % 4)))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         raise InvalidRequest("cursor", "is no cursor; it is the one of the page before") from None
-    if not isinstance(created_at, str) or not isinstance(last, str):
+    if not _is_ascii(created_at) or not _is_ascii(last):
         raise InvalidRequest("cursor", "is no cursor; it is the one of the page before")
     return created_at, last
