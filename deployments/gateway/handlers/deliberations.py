@@ -30,7 +30,7 @@ MAX_CANCELLED = 1_000
 AT_ONCE = 32
 """Cancels under way at a time."""
 CATCH_UP_S = 5.0
-_WAIT = re.compile(r"\bwait\s*=\s*\"?(\d{1,6})")
+_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,6})(?![0-9])", re.IGNORECASE)
 _audit = logging.getLogger("conclave.audit")
 
 

@@ -1,4 +1,4 @@
-"""The list: each deliberation once, whatever comes meanwhile and whichever stream is read first; made anew if need be."""
+"""The list: each deliberation once, whatever comes meanwhile and whichever stream is read first; made anew."""
 
 from __future__ import annotations
 
