@@ -34,7 +34,7 @@ class GatewayAway(ConclaveError):
     """No gateway answers there."""
 
 
-class NothingFollows(Exception):  # noqa: N818
+class NothingFollows(Exception):
     """The gateway says that no event follows a cursor any more."""
 
 
