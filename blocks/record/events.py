@@ -14,9 +14,11 @@ import asyncio
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import nats.errors
+from nats.aio.msg import Msg
 from nats.js.api import ConsumerConfig, DeliverPolicy
 from nats.js.errors import APIError, NotFoundError
 
@@ -226,6 +228,17 @@ class Record:
 
         return await self.outlast(ask)
 
+    async def newest(self, pattern: str) -> int:
+        """The sequence of the newest event on subjects of `pattern`, as the leader has it; 0 where there is none."""
+
+        async def ask() -> int:
+            try:
+                return (await self.jetstream.get_msg(stream_of(pattern), subject=pattern)).seq or 0
+            except NotFoundError:
+                return 0
+
+        return await self.outlast(ask)
+
     async def stored(self, pattern: str, direct: bool = True) -> AsyncGenerator[Event, None]:
         """The events that stand on subjects of `pattern`, in their order; `direct=False` asks the leader."""
         after = 0
@@ -356,7 +369,7 @@ class Record:
         except (RecordUnreadable, NewerVersion):
             if not lenient:
                 raise
-            return Event(subject, sequence, {}, getattr(message, "time", None))
+            return Event(subject, sequence, {}, _time_of(message))
 
     async def event_of(self, subject: str, sequence: int, message: Any) -> Event:
         """The event that a message brought.
@@ -371,9 +384,16 @@ class Record:
         if reference:
             data = await self.bodies.read(reference.rpartition("/")[2])
         try:
-            return Event(subject, sequence, load(data), getattr(message, "time", None))
+            return Event(subject, sequence, load(data), _time_of(message))
         except (ValueError, RecursionError) as error:
             raise RecordUnreadable(f"the body of {subject} is no JSON") from error
+
+
+def _time_of(message: Any) -> datetime | None:
+    """When a message was stored, whether it was read or delivered; None where the server did not say."""
+    if isinstance(message, Msg):
+        return message.metadata.timestamp if message.reply else None
+    return getattr(message, "time", None)
 
 
 def _epoch_of(standing: Event | None) -> int:

@@ -17,6 +17,7 @@ from deployments.client.answers import (
     EventLines,
     GatewayAway,
     GatewayError,
+    NothingFollows,
     Receipt,
     Result,
     address,
@@ -89,15 +90,15 @@ class AsyncClient:
                     yield event
                     if event.kind == "finished":
                         return
+                raise GatewayAway(f"the gateway at {self.url} has ended the events before their end")
+            except NothingFollows:
+                return
             except (GatewayAway, GatewayError) as error:
                 tries += 1
                 pause = pause_s(error, tries) if self._retry else None
                 if pause is None:
                     raise
                 await asyncio.sleep(pause)
-                continue
-            if after is not None and (await self.result(deliberation_id)).final:
-                return
 
     # --- inside -----------------------------------------------------------------------------------
 
@@ -143,6 +144,8 @@ class AsyncClient:
             async with self._there.get(
                 self.url + path_of(deliberation_id, "events"), headers=headers, timeout=limit
             ) as answer:
+                if answer.status == 204:
+                    raise NothingFollows
                 if answer.status >= 400:
                     raise error_of(answer.status, await answer.read(), answer.headers.get("Retry-After"))
                 rest = b""

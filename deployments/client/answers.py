@@ -34,6 +34,10 @@ class GatewayAway(ConclaveError):
     """No gateway answers there."""
 
 
+class NothingFollows(Exception):
+    """The gateway says that no event follows a cursor any more."""
+
+
 @dataclass(frozen=True)
 class Receipt:
     """What was accepted; `replayed` where it had been before."""

@@ -16,6 +16,7 @@ from deployments.client.answers import (
     EventLines,
     GatewayAway,
     GatewayError,
+    NothingFollows,
     Receipt,
     Result,
     address,
@@ -94,16 +95,15 @@ class Client:
                     yield event
                     if event.kind == "finished":
                         return
-                    tries = 0
+                raise GatewayAway(f"the gateway at {self.url} has ended the events before their end")
+            except NothingFollows:
+                return
             except (GatewayAway, GatewayError) as error:
                 tries += 1
                 pause = pause_s(error, tries) if self._retry else None
                 if pause is None:
                     raise
                 time.sleep(pause)
-                continue
-            if after is not None and self.result(deliberation_id).final:
-                return
 
     def close(self) -> None:
         """Close the connection."""
@@ -162,6 +162,8 @@ class Client:
         try:
             connection.request("GET", path_of(deliberation_id, "events"), headers=headers)
             answer = connection.getresponse()
+            if answer.status == 204:
+                raise NothingFollows
             if answer.status >= 400:
                 raise error_of(answer.status, answer.read(), answer.getheader("Retry-After"))
             while line := answer.readline():

@@ -30,6 +30,8 @@ async def json_of(request: web.Request) -> tuple[dict[str, Any], int]:
             data = await request.read()
     except TimeoutError:
         raise Problem(408, "slow-body", f"the body did not come within {BODY_S:g} s") from None
+    except (ConnectionError, web.RequestPayloadError):
+        raise bad_request("the body broke off, or is not encoded as its headers say") from None
     except web.HTTPRequestEntityTooLarge:
         raise Problem(413, "too-large", f"the body has more than {MAX_BYTES:,} bytes") from None
     body = await beside(len(data), lambda: _parsed(data))

@@ -19,8 +19,15 @@ class _Open(BaseModel):
     model_config = ConfigDict(extra="allow")
 
 
+def _either(one: str, other: str) -> dict[str, Any]:
+    """One of two fields; what is null counts as left out."""
+    return {"required": [one], "properties": {one: {"not": {"type": "null"}}, other: {"type": "null"}}}
+
+
 class SubmissionForm(DeliberationRequest, Terms):
     """A deliberation to ask for: one task or a list of items, and how it is decided."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [_either("task", "items"), _either("items", "task")]})
 
 
 class Links(_Open):

@@ -79,7 +79,8 @@ _ID = {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"}
 
 def _parameter(parameter: Parameter) -> dict[str, Any]:
     told = {"name": parameter.name, "in": parameter.where, "description": parameter.description}
-    return {**told, "required": parameter.where == "path", "schema": parameter.schema}
+    style = {"style": "form", "explode": parameter.explode} if parameter.where == "query" else {}
+    return {**told, **style, "required": parameter.where == "path", "schema": parameter.schema}
 
 
 def _response(answer: Answer) -> dict[str, Any]:

@@ -39,12 +39,11 @@ SHOWN = (
 )
 _HAS_METADATA = (
     "EXISTS (SELECT 1 FROM json_each(metadata) AS one WHERE one.key = ? AND"
-    " (CAST(one.value AS TEXT) = ? AND one.type NOT IN ('true', 'false') OR one.type = ?))"
+    " CASE WHEN one.type IN ('true', 'false', 'null') THEN one.type ELSE CAST(one.value AS TEXT) END = ?)"
 )
 """A value that is no text is asked for as JSON writes it."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS positions (pattern TEXT PRIMARY KEY, sequence INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS deliberations (
     id TEXT PRIMARY KEY, status TEXT NOT NULL, council TEXT, owner TEXT, created_at TEXT NOT NULL,
     final INTEGER NOT NULL, metadata TEXT NOT NULL, shown TEXT NOT NULL
@@ -75,7 +74,7 @@ class Filter:
                 values.append(value)
         for name, value in self.metadata.items():
             where.append(_HAS_METADATA)
-            values += [name, value, value]
+            values += [name, value]
         return where, values
 
 
@@ -100,13 +99,23 @@ class Projection:
 
     async def run(self) -> None:
         """Follow the record; never ends. Raises RecordError and sqlite3.Error; then run it again."""
+        try:
+            await self._run()
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError:  # damage that is found as it is used
+            await self._on_thread(self._discard)
+            raise
+
+    async def _run(self) -> None:
         self.caught_up = False
         await self._on_thread(self._open)
-        targets = {pattern: await self._record.last_sequence(pattern) for pattern in (KEYS, COURSE)}
-        for pattern, last in targets.items():
-            if self._positions.get(pattern, 0) > last:  # the stream was made anew
+        for pattern in (KEYS, COURSE):
+            if self._positions.get(pattern, 0) > await self._record.last_sequence(pattern):  # the stream was made anew
                 await self._on_thread(self._empty)
-                break
+        async with self._moved:  # who waits already learns how far the file is
+            self._moved.notify_all()
+        targets = await self._targets()
         work = [self._follow(pattern) for pattern in (KEYS, COURSE)]
         async with background(*work, self._note_when_caught_up(targets)) as (keys, course, _):
             await asyncio.gather(keys, course)
@@ -141,11 +150,15 @@ class Projection:
 
     async def catch_up(self, timeout_s: float) -> None:
         """Wait until it has come as far as the record is now. Raises TimeoutError and RecordError."""
-        targets = {pattern: await self._record.last_sequence(pattern) for pattern in (KEYS, COURSE)}
+        targets = await self._targets()
         async with asyncio.timeout(timeout_s):
             await self._reached(targets)
 
     # --- following --------------------------------------------------------------------------------
+
+    async def _targets(self) -> dict[str, int]:
+        """How far the record is, on each pattern: what else is in their streams is not followed."""
+        return {pattern: await self._record.newest(pattern) for pattern in (KEYS, COURSE)}
 
     async def _note_when_caught_up(self, targets: dict[str, int]) -> None:
         await self._reached(targets)
@@ -161,7 +174,7 @@ class Projection:
         """Take in what is stored, many events a transaction, and then each as it comes."""
         while True:
             after = self._positions.get(pattern, 0)
-            last = await self._record.last_sequence(pattern)
+            last = await self._record.newest(pattern)
             if after < last:
                 await self._take_stored(pattern, after, last)
                 continue
@@ -182,7 +195,7 @@ class Projection:
                 if len(batch) == BATCH or event.sequence >= last:
                     break
         reached = batch[-1].sequence if batch else after
-        if await self._record.next(pattern, reached, lenient=True) is None:  # the rest is of other patterns
+        if await self._record.next(pattern, reached, lenient=True) is None:  # the rest was deleted meanwhile
             reached = max(reached, last)
         await self._take(pattern, batch, reached)
 
@@ -219,11 +232,19 @@ class Projection:
         self._close()
         try:
             self._connect()
+        except sqlite3.OperationalError:  # as of one that another program holds, or that cannot be opened
+            raise
         except sqlite3.DatabaseError:  # a file that is damaged, or another program's
-            if self._path is None:
-                raise
-            self._path.unlink(missing_ok=True)
+            self._discard()
             self._connect()
+
+    def _discard(self) -> None:
+        """Let the file go, with what SQLite keeps beside it."""
+        self._close()
+        if self._path is None:
+            return
+        for end in ("", "-wal", "-shm"):
+            self._path.with_name(self._path.name + end).unlink(missing_ok=True)
 
     def _connect(self) -> None:
         database = sqlite3.connect(self._path or ":memory:", timeout=BUSY_S, check_same_thread=False)
@@ -231,13 +252,14 @@ class Projection:
         self._database = database
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = NORMAL")
-        database.executescript(_SCHEMA)
+        database.execute("CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT NOT NULL)")
         whose = json.dumps([VERSION, self._record.installation])
         known = database.execute("SELECT value FROM about WHERE name = 'whose'").fetchone()
         if known is None or known["value"] != whose:
-            self._empty()
+            database.executescript("DROP TABLE IF EXISTS deliberations; DROP TABLE IF EXISTS positions")
             database.execute("INSERT OR REPLACE INTO about VALUES ('whose', ?)", (whose,))
             database.commit()
+        database.executescript(_SCHEMA)
         rows = database.execute("SELECT pattern, sequence FROM positions").fetchall()
         self._positions = {row["pattern"]: row["sequence"] for row in rows}
 
@@ -332,11 +354,15 @@ def _cursor(created_at: str, last: str) -> str:
     return base64.urlsafe_b64encode(json.dumps([created_at, last]).encode()).decode().rstrip("=")
 
 
+def _is_ascii(value: object) -> bool:
+    return isinstance(value, str) and value.isascii()
+
+
 def _read_cursor(text: str) -> tuple[str, str]:
     try:
         created_at, last = json.loads(base64.urlsafe_b64decode(text.encode() + b"=" * (-len(text) % 4)))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         raise InvalidRequest("cursor", "is no cursor; it is the one of the page before") from None
-    if not isinstance(created_at, str) or not isinstance(last, str):
+    if not _is_ascii(created_at) or not _is_ascii(last):
         raise InvalidRequest("cursor", "is no cursor; it is the one of the page before")
     return created_at, last

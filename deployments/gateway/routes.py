@@ -31,12 +31,16 @@ Handler = Callable[[Call], Awaitable[web.StreamResponse]]
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter in the query, the path or a header; `schema` is JSON Schema."""
+    """A parameter in the query, the path or a header; `schema` is JSON Schema.
+
+    `explode`: the names of an object are parameters of their own, and an array's are apart by `&` and not by commas.
+    """
 
     name: str
     where: str
     description: str
     schema: dict[str, Any] = field(default_factory=lambda: {"type": "string"})
+    explode: bool = True
 
 
 @dataclass(frozen=True)

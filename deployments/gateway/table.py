@@ -25,13 +25,24 @@ LAST = Parameter("Last-Event-ID", "header", "As `starting_after`, which it comes
 TIMEOUT = Parameter(
     "timeout_s", "query", "Seconds to wait, to 60.", {"type": "number", "minimum": 0, "maximum": 60, "default": 30}
 )
-STATUS = Parameter("status", "query", "Only these, apart by commas.", {"type": "string", "enum": [*Status]})
+STATUS = Parameter(
+    "status",
+    "query",
+    "Only these, apart by commas.",
+    {"type": "array", "minItems": 1, "items": {"type": "string", "enum": [*Status]}},
+    explode=False,
+)
 COUNCIL = Parameter("council", "query", "Only those of this council.")
 METADATA = Parameter(
     "metadata",
     "query",
     "`metadata.NAME=VALUE`: only those with this entry in their metadata; a value that is no text as JSON writes it.",
-    {"type": "object", "additionalProperties": {"type": "string"}},
+    {
+        "type": "object",
+        "patternProperties": {r"^metadata\.": {"type": "string"}},
+        "additionalProperties": False,
+        "maxProperties": 20,
+    },
 )
 LIMIT = Parameter(
     "limit", "query", "How many on a page.", {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}

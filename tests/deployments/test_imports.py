@@ -18,6 +18,10 @@ CLIENTS = frozenset({"aiohttp", "grpc", "nats"})
 
 MODULES = {
     "deployments.cli": HEAVY | CLIENTS,
+    "deployments.client": HEAVY | {"grpc", "nats"},
+    "deployments.gateway": HEAVY | {"grpc"},
+    "deployments.gateway.app": HEAVY | {"grpc"},
+    "deployments.gateway.handlers": HEAVY | {"grpc"},
     "deployments.settings": HEAVY | CLIENTS,
     "deployments.stack": HEAVY | CLIENTS,
 }
@@ -55,6 +59,11 @@ def and_inside(module: str) -> list[str]:
 @pytest.mark.parametrize("module", MODULES)
 def test_importing_a_module_imports_nothing_heavy(module: str) -> None:
     assert imported(f"import {', '.join(and_inside(module))}") & MODULES[module] == set()
+
+
+def test_the_client_for_code_that_waits_needs_the_standard_library() -> None:
+    found = imported("from deployments.client import Client, GatewayError\nClient('http://127.0.0.1:1')")
+    assert found & (HEAVY | CLIENTS | {"requests", "httpx"}) == set()
 
 
 @pytest.mark.parametrize("command", COMMANDS)

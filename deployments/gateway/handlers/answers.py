@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from aiohttp import web
@@ -18,6 +19,8 @@ from tasks.deliberations.read import status_of
 
 METADATA = "metadata."
 MAX_FILTERS = 20
+_NUMBER = re.compile(r"-?[0-9]{1,18}(\.[0-9]{0,18})?([eE][-+]?[0-9]{1,2})?")
+"""As JSON writes one."""
 
 
 def document(call: Call, body: Any, status: int = 200, **headers: str) -> web.Response:
@@ -63,13 +66,20 @@ def number(call: Call, name: str, default: float, low: float, high: float) -> fl
     text = call.request.query.get(name)
     if text is None:
         return default
-    try:
-        value = float(text)
-    except ValueError:
-        raise bad_request(f"{name}: must be a number", name) from None
+    if _NUMBER.fullmatch(text) is None:
+        raise bad_request(f"{name}: must be a number", name)
+    value = float(text)
     if not low <= value <= high:
         raise invalid(name, f"{name}: must be {low:g} to {high:g}")
     return value
+
+
+def whole_number(call: Call, name: str, default: int, low: int, high: int) -> int:
+    """A whole number in the query. Raises Problem."""
+    value = number(call, name, default, low, high)
+    if value != int(value):
+        raise bad_request(f"{name}: must be a whole number", name)
+    return int(value)
 
 
 def filter_of(call: Call) -> Filter:

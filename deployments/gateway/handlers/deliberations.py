@@ -13,7 +13,7 @@ from aiohttp import web
 from blocks.exceptions import RecordError, RecordFull
 from blocks.record.envelope import Body
 from deployments.gateway.bodies import beside, json_of
-from deployments.gateway.handlers.answers import asked_about, document, filter_of, may_see, number, only
+from deployments.gateway.handlers.answers import asked_about, document, filter_of, may_see, number, only, whole_number
 from deployments.gateway.limits import FULL_S
 from deployments.gateway.problems import RETRY_S, Problem, forbidden, invalid, later, unknown
 from deployments.gateway.routes import Call
@@ -30,7 +30,7 @@ MAX_CANCELLED = 1_000
 AT_ONCE = 32
 """Cancels under way at a time."""
 CATCH_UP_S = 5.0
-_WAIT = re.compile(r"\bwait\s*=\s*\"?(\d{1,6})")
+_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,6})(?![0-9])", re.IGNORECASE)
 _audit = logging.getLogger("conclave.audit")
 
 
@@ -78,8 +78,8 @@ async def item(call: Call) -> web.StreamResponse:
 async def listed(call: Call) -> web.StreamResponse:
     """A page of the list."""
     only(call, "status", "council", "limit", "cursor", "metadata.")
-    limit = number(call, "limit", 50, 1, 200)
-    page = await call.service.projection.page(filter_of(call), int(limit), call.request.query.get("cursor"))
+    limit = whole_number(call, "limit", 50, 1, 200)
+    page = await call.service.projection.page(filter_of(call), limit, call.request.query.get("cursor"))
     return document(call, {"deliberations": page.deliberations, "cursor": page.cursor})
 
 

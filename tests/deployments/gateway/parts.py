@@ -26,6 +26,7 @@ from tasks.access import tokens
 from tasks.council.answer import Answer
 from tasks.council.council import CouncilSpec, Member
 from tasks.council.models import Deliberation, DeliberationRequest, MemberStatus
+from tasks.council.stages import PROPOSE
 
 TASK = "Choose a queue"
 MEMBERS = ("m1", "m2", "m3")
@@ -196,7 +197,7 @@ class Run:
         answer = Answer(
             task_id=self.id,
             item=item,
-            stage="propose",
+            stage=PROPOSE,
             agent_id=member,
             role="DEV",
             status=MemberStatus.FAILED,
@@ -204,9 +205,9 @@ class Run:
             num_agents=3,
             timestamp=datetime.now(UTC),
         )
-        await self._final(subjects.answer(self.id, item, "propose", member), member, answer.model_dump(mode="json"))
+        await self._final(subjects.answer(self.id, item, PROPOSE, member), member, answer.model_dump(mode="json"))
 
-    async def close(self, stage: str = "propose", item: str = "task") -> None:
+    async def close(self, stage: str = PROPOSE, item: str = "task") -> None:
         await self._final(subjects.closed(self.id, item, stage), f"closed:{item}:{stage}", {"stage": stage})
 
     async def decide(self, item: str = "task", **more: Any) -> None:

@@ -1,0 +1,186 @@
+"""Both clients against a gateway that listens: the same calls, the same answers, whatever breaks on the way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from deployments.client import AsyncClient, Client, GatewayAway, GatewayError, answers
+from deployments.client.answers import Event, EventLines
+from deployments.gateway.handlers import events
+from tasks.deliberations import councils
+from tests.deployments.gateway.parts import MEMBERS, TASK, Gateway, Run, council
+
+pytestmark = pytest.mark.servers
+
+KINDS = ["plan", "started", *["answer"] * len(MEMBERS), "stage", "decision", "finished"]
+
+
+class Threaded:
+    """The client for code that waits, each call in a thread, as the other one is called."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        async def call(*arguments: Any, **fields: Any) -> Any:
+            return await asyncio.to_thread(getattr(self._client, name), *arguments, **fields)
+
+        return call
+
+    async def events(self, *arguments: Any, **fields: Any) -> AsyncIterator[Event]:
+        found = self._client.events(*arguments, **fields)
+        while (event := await asyncio.to_thread(next, found, None)) is not None:
+            yield event
+
+
+@pytest.fixture(params=["sync", "async"])
+def client(request: pytest.FixtureRequest, gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """`async with client() as talking`: one of the two, with a token of the scope admin."""
+    monkeypatch.setattr(answers, "AGAIN_S", 0.001)
+
+    @asynccontextmanager
+    async def opened(token: str | None = None, url: str = "", **options: Any) -> AsyncIterator[Any]:
+        address = (url or gateway.url, token or gateway.text)
+        if request.param == "async":
+            async with AsyncClient(*address, **options) as talking:
+                yield talking
+            return
+        plain = Client(*address, **options)
+        yield Threaded(plain)
+        plain.close()
+
+    return opened
+
+
+async def test_ask_again_wait_and_read(client: Any, gateway: Gateway) -> None:
+    async with client() as talking:
+        first = await talking.submit(task=TASK, key="k", council=None)
+        second = await talking.submit(task=TASK, key="k")
+        assert (first.replayed, second.replayed, first.id) == (False, True, second.id)
+        assert first.status == "PENDING"
+        assert not (await talking.result(first.id)).final
+        with pytest.raises(TimeoutError):
+            await talking.wait(first.id, timeout_s=0.01)
+        waiting = asyncio.create_task(talking.wait(first.id, timeout_s=60))
+        await Run(gateway.record, first.id).whole()
+        result = await waiting
+        assert (result.final, result.status, result.decision, result.winner_id) == (True, "COMPLETED", "RabbitMQ", "m1")
+        assert result.body["links"]["self"].endswith(first.id)
+
+
+async def test_two_that_are_asked_without_a_key_are_two(client: Any) -> None:
+    async with client() as talking:
+        assert (await talking.submit(task=TASK)).id != (await talking.submit(task=TASK)).id
+        assert (await talking.submit(task=TASK, id="mine")).id == "mine"
+        assert (await talking.submit(task=TASK, id="mine")).replayed
+
+
+async def test_stop_councils_and_readiness(client: Any, gateway: Gateway) -> None:
+    async with client() as talking:
+        await councils.write_mirror(gateway.record, {"dev": council("dev")})
+        gateway.service.councils._kept = None
+        assert set(await talking.councils()) == {"dev"}
+        one = (await talking.submit(task=TASK)).id
+        assert await talking.cancel(one) == "CANCELLED"
+
+
+async def test_an_error_names_the_field(client: Any) -> None:
+    async with client() as talking:
+        with pytest.raises(GatewayError) as caught:
+            await talking.submit(task="")
+        assert (caught.value.status, caught.value.type, caught.value.field) == (422, "invalid-field", "task")
+        with pytest.raises(GatewayError) as caught:
+            await talking.result("no/body?x=1#é")
+        assert (caught.value.status, caught.value.type) == (404, "unknown-deliberation")
+    async with client("cnc_wrong") as talking:
+        with pytest.raises(GatewayError) as caught:
+            await talking.result("x")
+        assert (caught.value.status, caught.value.field) == (401, None)
+
+
+async def test_where_nobody_answers_it_says_so(client: Any) -> None:
+    async with client(url="http://127.0.0.1:1", retry=False) as talking:
+        with pytest.raises(GatewayAway, match=r"http://127\.0\.0\.1:1"):
+            await talking.result("x")
+        with pytest.raises(GatewayAway):
+            [event async for event in talking.events("x")]
+
+
+async def test_what_is_worth_it_is_tried_again_with_the_same_key(
+    client: Any, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A 503 and a 429 are; the deliberation is one."""
+    from deployments.gateway import problems
+    from deployments.gateway.handlers import deliberations
+
+    monkeypatch.setattr(answers, "MAX_AGAIN_S", 0.001)
+    told, enqueue = [503, 429], deliberations.enqueue
+
+    async def sometimes(*arguments: Any) -> Any:
+        accepted = await enqueue(*arguments)
+        if told:
+            raise problems.later(told.pop(), "later", "later")
+        return accepted
+
+    monkeypatch.setattr(deliberations, "enqueue", sometimes)
+    async with client() as talking:
+        receipt = await talking.submit(task=TASK)
+        assert receipt.replayed
+    assert await gateway.queued() == [f"requests.{receipt.id}"]
+
+
+@pytest.mark.parametrize("how", ["ended", "aborted"])
+async def test_events_over_a_connection_that_breaks_at_every_event_come_once(
+    client: Any, gateway: Gateway, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """Also of one that ended long ago, whose result is no sign that all was heard."""
+    send = events.EventSourceResponse.send
+
+    async def then_break(self: Any, *arguments: Any, **options: Any) -> None:
+        await send(self, *arguments, **options)
+        if how == "aborted":
+            await asyncio.sleep(0.005)
+            self._req.transport.close()
+        raise ConnectionResetError
+
+    monkeypatch.setattr(events.EventSourceResponse, "send", then_break)
+    async with client() as talking:
+        for whole_before in (True, False):
+            run = Run(gateway.record, (await talking.submit(task=TASK)).id)
+            writing = asyncio.create_task(run.whole())
+            if whole_before:
+                await writing
+            found = [event async for event in talking.events(run.id)]
+            await writing
+            assert [event.kind for event in found] == KINDS
+            assert [event async for event in talking.events(run.id, after=found[-1].id)] == []
+            after = [event async for event in talking.events(run.id, after=found[2].id)]
+            assert [event.id for event in after] == [event.id for event in found[3:]]
+
+
+async def test_a_connection_that_was_closed_meanwhile_is_made_again(client: Any, gateway: Gateway) -> None:
+    from tests.deployments.gateway.parts import listening
+
+    async with listening(gateway.service, gateway.text) as other, client(url=other.url) as talking:
+        await talking.submit(task=TASK, key="k")
+        await asyncio.sleep(0)
+        assert (await talking.submit(task=TASK, key="k")).replayed
+
+
+def test_lines_become_events_whatever_they_are_cut_into() -> None:
+    text = b': heartbeat\r\n\r\nid: 1\r\nevent: plan\r\ndata: {\r\ndata: "a": 1}\r\n\r\ndata:[]\n\nid: 2\n\n'
+    lines = EventLines()
+    found = [event for line in text.split(b"\n") for event in lines.take(line)]
+    assert found == [Event("plan", "1", {"a": 1}), Event("message", "1", [])]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("url", ["", "127.0.0.1:80", "ftp://x", "http://"])
+def test_what_is_no_url_is_told_before_anything_is_sent(url: str) -> None:
+    for kind in (Client, AsyncClient):
+        with pytest.raises(ValueError, match="is no URL of a gateway"):
+            kind(url)
