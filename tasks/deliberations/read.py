@@ -101,12 +101,15 @@ def has_ended(body: Body) -> bool:
 
 async def require_same(record: Record, deliberation_id: str, digest: str | None, status: Body | None) -> None:
     """Raise InvalidRequest where the id is another request's: its key, or else its plan, has another digest."""
-    standing = (status or {}).get("request_digest")
-    if standing is None:
-        plan = await record.last(subjects.plan(deliberation_id), direct=False)
-        standing = plan.body["plan"]["request_digest"] if plan else None
+    standing = (status or {}).get("request_digest") or await planned_digest(record, deliberation_id)
     if standing not in (None, digest):
         raise taken(deliberation_id)
+
+
+async def planned_digest(record: Record, deliberation_id: str) -> str | None:
+    """Identity of what the plan on the record was asked, None where there is no plan. Raises RecordError."""
+    plan = await record.last(subjects.plan(deliberation_id), direct=False)
+    return None if plan is None else str(plan.body["plan"]["request_digest"])
 
 
 def taken(deliberation_id: str, field: str = "id") -> OtherRequest:

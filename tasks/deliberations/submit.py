@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ from tasks.council.base import NAME_PATTERN, Frozen, Name
 from tasks.council.exceptions import InvalidRequest
 from tasks.council.models import DeliberationRequest, Status
 from tasks.council.problems import first_problem
-from tasks.deliberations.read import has_ended, require_same, status_of
+from tasks.deliberations.read import has_ended, planned_digest, require_same, status_of, taken
 
 DELIBERATE = "flows.deliberate.deliberate"
 """Entrypoint of the flow; what a request runs is named as in prefect.yaml."""
@@ -208,8 +209,10 @@ async def _accepted(record: Record, request: Request) -> Submitted:
     """
     asked = _without_nulls(request.asked)
     digest = _digest_to_accept(request, asked)
-    standing = await status_of(record, request.id)
-    await require_same(record, request.id, digest, standing)
+    # Asked together, since almost every request is new and its sender waits.
+    standing, planned = await asyncio.gather(status_of(record, request.id), planned_digest(record, request.id))
+    if ((standing or {}).get("request_digest") or planned) not in (None, digest):
+        raise taken(request.id)
     if standing is None:
         if await record.statuses.create(request.id, await _new_key(record, request, asked, digest)):
             return Submitted(new=True, queued=True)
