@@ -12,7 +12,7 @@ import base64
 import json
 import re
 from collections import OrderedDict
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -26,6 +26,8 @@ from tasks.council.exceptions import InvalidRequest
 KEPT_BYTES = 16 << 20
 """Of events that were read of late, which many listeners ask for at once."""
 EVERYBODY = "*"
+PATTERNS = {"answers": "answers", "decisions": "decisions", "course": "deliberations"}
+"""How the subjects begin that each part of a cursor is about."""
 HIDDEN_IN_PLAN = frozenset({"prompts"})
 """What a plan has that is as long as a book and nobody follows."""
 _CURSOR = re.compile(r"(\d{1,19})\.(\d{1,19})\.(\d{1,19})")
@@ -138,33 +140,35 @@ class Feed:
 
     async def _heads(self, deliberation_id: str, cursor: Cursor) -> dict[str, _Read]:
         """What comes next on each pattern, by its name in a cursor; what has nothing is left out."""
-        course = await self._next(f"deliberations.{deliberation_id}.>", cursor.course)
-        end = course.sequence if course is not None and course.kind == "finished" else 0
-        # Asked after it: of what was stored before an end nothing may be missed.
-        answer, decision = await asyncio.gather(
-            self._next(f"answers.{deliberation_id}.>", cursor.answers, end),
-            self._next(f"decisions.{deliberation_id}.>", cursor.decisions, end),
-        )
-        heads = {"answers": answer, "decisions": decision, "course": course}
-        if end and course is not None and course.deliberation in _deliberations(answer, decision):
+        heads = await self._look(deliberation_id, cursor, PATTERNS)
+        if heads and len(heads) < len(PATTERNS):
+            # What was stored before one of these may have come just after its own pattern was asked.
+            missing = [which for which in PATTERNS if which not in heads]
+            seen = sum(head.sequence for head in heads.values())
+            heads |= await self._look(deliberation_id, cursor, missing, seen)
+        if _is_early(heads):
             del heads["course"]
-        return {which: head for which, head in heads.items() if head is not None}
+        return heads
 
-    async def _next(self, pattern: str, after: int, end: int = 0) -> _Read | None:
+    async def _look(
+        self, deliberation_id: str, cursor: Cursor, wanted: Iterable[str], seen: int = 0
+    ) -> dict[str, _Read]:
+        """The first event behind a cursor on each of these patterns that has one."""
+        names = list(wanted)
+        asked = (self._next(f"{PATTERNS[which]}.{deliberation_id}.>", getattr(cursor, which), seen) for which in names)
+        found = zip(names, await asyncio.gather(*asked), strict=True)
+        return {which: head for which, head in found if head is not None}
+
+    async def _next(self, pattern: str, after: int, seen: int = 0) -> _Read | None:
         """The first event on a pattern behind a sequence; read once for all who ask at the same time.
 
-        Who has seen an end shares only what others who have seen it began to read.
+        Who has seen something shares only what others began to read who had seen it, too.
         """
         kept = self._kept.get((pattern, after))
         if kept is not None:
             self._kept.move_to_end((pattern, after))
             return kept
-        asked = (
-            pattern,
-            after,
-            end,
-            self._arrivals.count,
-        )  # of what was asked before an event came nobody may learn "none"
+        asked = (pattern, after, seen, self._arrivals.count)  # what was asked before an arrival answers nobody after it
         task = self._reading.get(asked)
         if task is None:
             task = self._reading[asked] = asyncio.create_task(self._read(pattern, after))
@@ -191,8 +195,11 @@ class Feed:
             self._bytes -= len(self._kept.popitem(last=False)[1].data)
 
 
-def _deliberations(*heads: _Read | None) -> set[str]:
-    return {head.deliberation for head in heads if head is not None}
+def _is_early(heads: Mapping[str, _Read]) -> bool:
+    """Whether the course is at the end of a deliberation of which something else is still to be told."""
+    course = heads.get("course")
+    others = {head.deliberation for which, head in heads.items() if which != "course"}
+    return course is not None and course.kind == "finished" and course.deliberation in others
 
 
 def shown(event: Event) -> tuple[str | None, Body]:

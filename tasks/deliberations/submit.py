@@ -22,7 +22,7 @@ from tasks.council.base import NAME_PATTERN, Frozen, Name
 from tasks.council.exceptions import InvalidRequest
 from tasks.council.models import DeliberationRequest, Status
 from tasks.council.problems import first_problem
-from tasks.deliberations.read import has_ended, planned_digest, require_same, status_of, taken
+from tasks.deliberations.read import has_ended, planned_digest, status_of, taken
 
 DELIBERATE = "flows.deliberate.deliberate"
 """Entrypoint of the flow; what a request runs is named as in prefect.yaml."""
@@ -211,21 +211,29 @@ async def _accepted(record: Record, request: Request) -> Submitted:
     digest = _digest_to_accept(request, asked)
     # Asked together, since almost every request is new and its sender waits.
     standing, planned = await asyncio.gather(status_of(record, request.id), planned_digest(record, request.id))
-    if ((standing or {}).get("request_digest") or planned) not in (None, digest):
-        raise taken(request.id)
     if standing is None:
+        _require(request, planned, digest)
         if await record.statuses.create(request.id, await _new_key(record, request, asked, digest)):
             return Submitted(new=True, queued=True)
-        # Somebody made it just now.
-        standing = await status_of(record, request.id) or {}
-        await require_same(record, request.id, digest, standing)
-    elif _was_made_by_a_cancel(standing):
+        standing = await status_of(record, request.id) or {}  # somebody made it just now
+    _require(request, standing.get("request_digest") or planned, digest)
+    if _was_made_by_a_cancel(standing):
         key = await _new_key(record, request, asked, digest)
         await record.statuses.merge(request.id, {name: key[name] for name in key if name not in standing})
+    return Submitted(new=_was_made_by_a_cancel(standing), queued=await _is_to_wait(record, request, standing))
+
+
+def _require(request: Request, standing: str | None, digest: str | None) -> None:
+    """Raise InvalidRequest where what stands under the id was asked something else."""
+    if standing not in (None, digest):
+        raise taken(request.id)
+
+
+async def _is_to_wait(record: Record, request: Request, standing: Body) -> bool:
+    """Whether a request goes into the queue whose id has a key already."""
     if request.run is not None:  # whoever takes it tells this flow run how its deliberation ended
-        return Submitted(new=False, queued=True)
-    waits = not has_ended(standing) and not await _queued_anywhere(record, request.id)
-    return Submitted(new=_was_made_by_a_cancel(standing), queued=waits)
+        return True
+    return not has_ended(standing) and not await _queued_anywhere(record, request.id)
 
 
 async def _queued_anywhere(record: Record, deliberation_id: str) -> bool:

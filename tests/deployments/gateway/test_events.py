@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from tests.deployments.gateway.parts import MEMBERS, PATH, Gateway, Run
 
 pytestmark = pytest.mark.servers
 
+STREAMING = r"handlers/events\.py|aiohttp_sse|deliberations/feed\.py"
+"""Where the code stands that a stream of events runs."""
 KINDS = ["plan", "started", *["answer"] * len(MEMBERS), "stage", "decision", "finished"]
 
 
@@ -133,7 +136,7 @@ async def test_who_leaves_is_forgotten(gateway: Gateway, monkeypatch: pytest.Mon
     await listened(gateway, 0)
     assert gateway.service.feed._arrivals._waiting == {}
     async with asyncio.timeout(10):
-        while left := {task for task in asyncio.all_tasks() - before if "RequestHandler" not in repr(task)}:
+        while left := {task for task in asyncio.all_tasks() - before if re.search(STREAMING, repr(task))}:
             await asyncio.wait(left, timeout=0.05)
 
 
