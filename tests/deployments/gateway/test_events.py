@@ -156,7 +156,7 @@ async def test_where_the_record_is_away_the_stream_ends_and_goes_on_later(serve:
 
 async def test_all_deliberations_are_heard_by_council_status_and_metadata(gateway: Gateway) -> None:
     runs = [
-        await accepted(gateway, metadata={"team": "a", "n": 1, "ok": True}),
+        await accepted(gateway, metadata={"team": "a", "n": 1, "ok": True, "none": None, "all": ["é", 2]}),
         await accepted(gateway, metadata={"team": "b"}),
         await accepted(gateway, council="qa", metadata={"team": "a"}),
     ]
@@ -169,6 +169,8 @@ async def test_all_deliberations_are_heard_by_council_status_and_metadata(gatewa
         "metadata.team=a&council=dev": (first,),
         "metadata.n=1": (first,),
         "metadata.ok=true": (first,),
+        "metadata.none=null": (first,),
+        'metadata.all=["é",2]': (first,),
         "council=qa": (third,),
     }.items():
         async with gateway.events(f"/v1/events?{query}") as stream:

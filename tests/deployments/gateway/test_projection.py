@@ -56,7 +56,9 @@ async def test_pages_have_each_once_the_newest_first_while_new_ones_come(either:
 
 
 async def test_filters_find_what_they_say(gateway: Gateway) -> None:
-    a = (await gateway.post(metadata={"team": "a", "n": 1, "ok": True, "none": None, "x": 1.5})).body["id"]
+    a = (await gateway.post(metadata={"team": "a", "n": 1, "ok": True, "none": None, "x": 1.5, "all": ["é", 2]})).body[
+        "id"
+    ]
     b = (await gateway.post(metadata={"team": "text", "n": "1", "ok": "true"})).body["id"]
     c = (await gateway.post(council="qa")).body["id"]
     d = (await gateway.post(metadata={"team": "a"})).body["id"]
@@ -78,6 +80,7 @@ async def test_filters_find_what_they_say(gateway: Gateway) -> None:
         "metadata.ok=1": set(),
         "metadata.none=null": {a},
         "metadata.x=1.5": {a},
+        'metadata.all=["é",2]': {a},
         "metadata.x=real": set(),
     }.items():
         assert await listed(gateway, query) == wanted, query
