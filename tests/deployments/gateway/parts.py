@@ -165,6 +165,21 @@ async def gateway_at(url: str, **settings: Any) -> AsyncGenerator[Gateway, None]
 # --- a deliberation -------------------------------------------------------------------------------
 
 
+KINDS = ["plan", "started", *["answer"] * len(MEMBERS), "stage", "decision", "finished"]
+"""What `Run.whole` writes, in the order of its writing."""
+
+
+def heard_whole(events: list[Any]) -> bool:
+    """Whether these are all that it writes, each once, the end last, and each stream in its order.
+
+    Of two streams that are read while they are written, the later event may be heard first.
+    """
+    kinds = [event.kind for event in events]
+    course = [kind for kind in kinds if kind not in ("answer", "decision")]
+    in_order = course == ["plan", "started", "stage", "finished"] and kinds[-1] == "finished"
+    return in_order and sorted(kinds) == sorted(KINDS) and len({event.id for event in events}) == len(events)
+
+
 class Run:
     """Writes a deliberation onto the record, event by event, as a run does."""
 
