@@ -122,8 +122,9 @@ def _fits(call: Call, wanted: Filter, about: Body, told: Told) -> bool:
     if wanted.statuses and json.loads(told.data).get("status") not in wanted.statuses:
         return False
     metadata = about.get("metadata") or {}
-    return all(_as_text(metadata.get(name)) == value for name, value in wanted.metadata.items())
+    return all(name in metadata and _as_text(metadata[name]) == value for name, value in wanted.metadata.items())
 
 
 def _as_text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    """A value as the list compares it, too."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))

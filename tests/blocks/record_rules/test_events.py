@@ -424,3 +424,31 @@ async def test_a_note_that_cannot_be_read_or_written_is_done_without(open_record
     async with broker.absent():
         assert await noted_dialects(record) == {}
         await note_dialect(record, "http://a", "m", Dialect(seed=None))
+
+
+async def test_an_event_that_is_to_stand_alone_is_written_once(record: Any, new_id: str) -> None:
+    """Until what stands on its subject has gone; another subject is none of its business."""
+    for subject in (f"requests.{new_id}", f"requests.{new_id}-b"):
+        for number in range(3):
+            await record.publish(subject, "x", "request", {"n": number}, alone=True)
+    assert [event.body["n"] async for event in record.stored("requests.*", direct=False)] == [0, 0]
+    await record.jetstream.purge_stream("CONCLAVE_REQUESTS", subject=f"requests.{new_id}")
+    await record.publish(f"requests.{new_id}", "x", "request", {"n": 3}, alone=True)
+    assert [event.body["n"] async for event in record.stored("requests.*", direct=False)] == [0, 3]
+
+
+async def test_the_newest_of_a_pattern_is_none_of_another(record: Any, new_id: str) -> None:
+    """Though both stand in one stream; what is delivered has the time of its storing, as what is read."""
+    assert await record.newest("deliberations.>") == 0
+    await record.publish_final(f"deliberations.{new_id}.plan", "a", "plan", {"n": 1})
+    await record.publish_final(f"decisions.{new_id}.task", "b", "decision", {"n": 2})
+    last = await record.last_sequence("deliberations.>")
+    assert await record.newest("deliberations.>") == last - 1
+    assert await record.newest("decisions.*.*") == last
+    await record.statuses.merge(new_id, {"status": "PENDING"})
+    assert await record.newest("$KV.conclave-deliberations.*") > 0
+    read = await record.last(f"deliberations.{new_id}.plan")
+    following = record.follow(f"deliberations.{new_id}.>")
+    delivered = await anext(following)
+    await following.aclose()
+    assert abs((read.time - delivered.time).total_seconds()) < 0.001

@@ -165,6 +165,15 @@ async def gateway_at(url: str, **settings: Any) -> AsyncGenerator[Gateway, None]
 # --- a deliberation -------------------------------------------------------------------------------
 
 
+KINDS = ["plan", "started", *["answer"] * len(MEMBERS), "stage", "decision", "finished"]
+"""What `Run.whole` writes, in the order of its writing."""
+
+
+def heard_whole(events: list[Any]) -> bool:
+    """Whether these are all that it writes, each once and in its order."""
+    return [event.kind for event in events] == KINDS and len({event.id for event in events}) == len(events)
+
+
 class Run:
     """Writes a deliberation onto the record, event by event, as a run does."""
 

@@ -56,7 +56,9 @@ async def test_pages_have_each_once_the_newest_first_while_new_ones_come(either:
 
 
 async def test_filters_find_what_they_say(gateway: Gateway) -> None:
-    a = (await gateway.post(metadata={"team": "a", "n": 1, "ok": True, "none": None, "x": 1.5})).body["id"]
+    a = (await gateway.post(metadata={"team": "a", "n": 1, "ok": True, "none": None, "x": 1.5, "all": ["é", 2]})).body[
+        "id"
+    ]
     b = (await gateway.post(metadata={"team": "text", "n": "1", "ok": "true"})).body["id"]
     c = (await gateway.post(council="qa")).body["id"]
     d = (await gateway.post(metadata={"team": "a"})).body["id"]
@@ -78,6 +80,7 @@ async def test_filters_find_what_they_say(gateway: Gateway) -> None:
         "metadata.ok=1": set(),
         "metadata.none=null": {a},
         "metadata.x=1.5": {a},
+        'metadata.all=["é",2]': {a},
         "metadata.x=real": set(),
     }.items():
         assert await listed(gateway, query) == wanted, query
@@ -237,7 +240,11 @@ async def test_an_owner_stops_its_own(gateway: Gateway) -> None:
 
 
 async def test_a_list_that_is_behind_stops_nothing(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deliberations, "CATCH_UP_S", 0.0)
+    async def stands_still(*_: Any) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(gateway.service.projection, "_take", stands_still)
+    monkeypatch.setattr(deliberations, "CATCH_UP_S", 0.05)
     await gateway.post()
     told = await gateway.ask("DELETE", f"{PATH}?council=dev")
     assert (told.status, told.problem["type"]) == (503, "list-behind")
