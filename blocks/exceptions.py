@@ -13,7 +13,8 @@ ConclaveError                     (tasks/council/exceptions.py)
 ├── StackError                    the local stack (deployments/stack/exceptions.py)
 ├── BenchError                    the benchmark
 ├── Problem                       an answer of the gateway that is an error (deployments/gateway/problems.py)
-├── GatewayError, GatewayAway     what a client of the gateway was answered, or not (deployments/client/answers.py)
+├── GatewayError, GatewayAway, NothingFollows
+│                                 what a client of the gateway was answered, or not (deployments/client/answers.py)
 ├── NotDecided                    a run ended without the end of its deliberation; another one goes on
 ├── PrefectUnavailable            Prefect's server does not answer
 ├── PrefectRefused                Prefect's server refuses our key

@@ -34,7 +34,7 @@ class GatewayAway(ConclaveError):
     """No gateway answers there."""
 
 
-class NothingFollows(Exception):
+class NothingFollows(ConclaveError):
     """The gateway says that no event follows a cursor any more."""
 
 
