@@ -31,3 +31,5 @@ class Finished(Frozen):
     duration_ms: int = 0
     usage: Usage = Usage()
     completed_at: datetime | None = None
+    owner: str | None = Field(None, description="Whose token asked for it; only of one that never began.")
+    request_digest: str | None = Field(None, description="Identity of what was asked; only of one that never began.")

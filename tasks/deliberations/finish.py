@@ -52,9 +52,19 @@ async def end_without_plan(
     status: Status = Status.FAILED,
     run: str | None = None,
 ) -> Finished:
-    """End what can never be run, or could not be, with the reason; nothing is read that may be unreadable."""
+    """End what can never be run, or could not be, with the reason; nothing is read that may be unreadable.
+
+    Whose it was and what was asked, which a plan would say, the end says.
+    """
     fence = await begin_epoch(record, deliberation_id, lease, run)
+    key = await record.statuses.read(deliberation_id) or {}
+    owner, digest = key.get("owner"), key.get("request_digest")
     finished = Finished(
-        task_id=deliberation_id, status=status, error=one_line(reason, MAX_REASON), completed_at=datetime.now(UTC)
+        task_id=deliberation_id,
+        status=status,
+        error=one_line(reason, MAX_REASON),
+        completed_at=datetime.now(UTC),
+        owner=owner if isinstance(owner, str) else None,
+        request_digest=digest if isinstance(digest, str) else None,
     )
     return await write_end(record, finished, fence)

@@ -84,7 +84,7 @@ async def status_of(record: Record, deliberation_id: str) -> Body | None:
     started = await record.last(subjects.started(deliberation_id))
     begun = {name: started.body[name] for name in OF_START if name in started.body} if started else {}
     planned = {"request_digest": plan.body["plan"]["request_digest"], "owner": plan.body.get("owner")} if plan else {}
-    return {**(key or {}), "id": deliberation_id, **begun, **planned, **ended}
+    return {**(key or {}), "id": deliberation_id, **begun, **ended, **planned}
 
 
 def status_in(body: Body) -> Status | None:

@@ -109,6 +109,20 @@ async def test_another_priority_under_the_key_is_no_second_message(gateway: Gate
     assert len(await gateway.queued()) == 1
 
 
+async def test_one_that_was_cancelled_before_it_began_stays_its_owners(either: Gateway) -> None:
+    """Also once its key was let go: nothing else but its end says whose it was, and what was asked."""
+    token = await either.new_token()
+    one = (await either.post(key="k", token=token)).body["id"]
+    assert (await either.ask("DELETE", f"{PATH}/{one}", token=token)).body["status"] == "CANCELLED"
+    await either.record.statuses.delete(one)
+    await either.record.jetstream.purge_stream(subjects.REQUESTS)
+    read, again = await either.get(f"{PATH}/{one}", token=token), await either.post(key="k", token=token)
+    other = await either.post(key="k", token=token, task="Another one")
+    assert (read.status, read.body["status"]) == (200, "CANCELLED")
+    assert (again.status, again.body["status"]) == (202, "CANCELLED")
+    assert (other.status, other.problem["type"]) == (422, "idempotency-key-reused")
+
+
 async def test_a_key_that_was_let_go_after_the_end_still_replays(either: Gateway) -> None:
     one = (await either.post("k")).body["id"]
     await Run(either.record, one).whole()
