@@ -324,6 +324,7 @@ async def test_a_shell_gets_addresses_and_keys(connected: Any, stack: Any) -> No
             paths.events_password,
             paths.llm_key,
             paths.ray_token,
+            paths.token,
         )
     ]
     verbs = (

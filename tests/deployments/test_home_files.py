@@ -24,7 +24,8 @@ from deployments.stack.processes import Family
 from deployments.stack.supervision import _WITH_ITS_ENVIRONMENT
 
 CONCLAVE = str(Path(sys.executable).with_name("conclave"))
-PARTS = {name: {"url": f"http://127.0.0.1:{port}"} for port, name in enumerate(("nats", "llm", "prefect", "ray"), 1)}
+NAMES = ("nats", "llm", "prefect", "ray", "gateway")
+PARTS = {name: {"url": f"http://127.0.0.1:{port}"} for port, name in enumerate(NAMES, 1)}
 HUSH = "a-key-that-nobody-is-told"
 WHOLE = {"parts": PARTS, "llm_key": HUSH}
 
@@ -116,7 +117,7 @@ def test_a_record_of_an_older_or_a_later_version_is_read(paths: StackPaths, sett
 
 # --- keys -------------------------------------------------------------------------------------------------
 
-KEYS = ("nats_password", "nats_events_password", "llm_key", "prefect_auth", "ray_token")
+KEYS = ("nats_password", "nats_events_password", "llm_key", "prefect_auth", "ray_token", "token")
 
 
 @pytest.mark.parametrize("name", KEYS)

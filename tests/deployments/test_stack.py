@@ -323,6 +323,7 @@ def keys(paths: StackPaths) -> list[Path]:
         paths.nats_password,
         paths.events_password,
         paths.llm_key,
+        paths.token,
     ]
 
 
@@ -456,6 +457,7 @@ def test_no_part_is_given_a_secret_that_it_has_no_use_for(
     password = paths.nats_password.read_text()
     urls = {"nats": f"nats://conclave:{password}@127.0.0.1:4222", "prefect": "http://127.0.0.1:4200/api"}
     urls |= {"ray": "127.0.0.1:6379", "llm": "http://127.0.0.1:8000", "worker": "http://127.0.0.1:8090"}
+    urls["gateway"] = "http://127.0.0.1:8080"
     record = StackRecord(
         parts={name: PartRecord(url=url) for name, url in urls.items()},
         simulated=simulated,
@@ -473,9 +475,10 @@ def test_no_part_is_given_a_secret_that_it_has_no_use_for(
         "the operator's": set(),
         "llm_key": {"llm"},
         "prefect_auth": {"prefect", "worker"},
-        "nats_password": {"worker"},
+        "nats_password": {"gateway", "worker"},
         "nats_events_password": set(),
         "ray_token": set(),
+        "token": set(),
     }
     paths.runtime.rmdir()
 
@@ -725,14 +728,14 @@ def test_a_stack_comes_up_heals_is_found_again_and_goes_without_a_trace(
     monkeypatch.setenv("CONCLAVE_LLM_API_KEY", OPERATORS)
     monkeypatch.setenv("SOMETHING_ELSE", OPERATORS)
     told = up(UpOptions(simulate=True, worker=False), lines.append, settings)
-    assert seen_in_processes(settings) == {}
+    assert seen_in_processes(settings) == {"nats_password": {"gateway"}}
     monkeypatch.delenv("SOMETHING_ELSE")
     assert {name: (part.state, part.answers) for name, part in told.parts.items()} == dict.fromkeys(
-        ("nats", "llm", "prefect", "ray"), ("running", True)
+        ("nats", "gateway", "llm", "prefect", "ray"), ("running", True)
     )
     assert told.is_up
     assert told.simulated
-    assert sum(" ready at " in line for line in lines) == 4
+    assert sum(" ready at " in line for line in lines) == 5
 
     first = told.parts["nats"].pid
     assert first is not None
