@@ -111,13 +111,13 @@ def pause_s(error: Exception, tries: int) -> float | None:
     return AGAIN_S * 2 ** (tries - 1)
 
 
-def address(url: str) -> tuple[bool, str, int]:
-    """Whether it is https, the host and the port. Raises ValueError."""
+def address(url: str) -> tuple[bool, str, int, str]:
+    """Whether it is https, the host, the port, and what paths begin with. Raises ValueError."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"{url!r} is no URL of a gateway, such as http://127.0.0.1:8080")
     secure = parts.scheme == "https"
-    return secure, parts.hostname, parts.port or (443 if secure else 80)
+    return secure, parts.hostname, parts.port or (443 if secure else 80), parts.path.rstrip("/")
 
 
 def path_of(deliberation_id: str, *more: str, **query: str) -> str:

@@ -38,7 +38,7 @@ class Client:
 
     def __init__(self, url: str, token: str | None = None, timeout_s: float = 30.0, retry: bool = True) -> None:
         self.url = url
-        self._secure, self._host, self._port = address(url)
+        self._secure, self._host, self._port, self._below = address(url)
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._timeout_s, self._retry = timeout_s, retry
         self._connection: http.client.HTTPConnection | None = None
@@ -138,14 +138,14 @@ class Client:
         connection = kept or self._connect(self._timeout_s + WAIT_S)
         try:
             try:
-                connection.request(method, path, data, headers)
+                connection.request(method, self._below + path, data, headers)
                 answer = connection.getresponse()
             except AWAY:
                 if kept is None:
                     raise
                 connection.close()  # a kept connection may have been closed meanwhile
                 connection = self._connect(self._timeout_s + WAIT_S)
-                connection.request(method, path, data, headers)
+                connection.request(method, self._below + path, data, headers)
                 answer = connection.getresponse()
             body = answer.read()
         except AWAY as error:
@@ -160,7 +160,7 @@ class Client:
         headers = {**self._headers, **({"Last-Event-ID": after} if after else {})}
         connection, lines = self._connect(SILENT_S), EventLines()
         try:
-            connection.request("GET", path_of(deliberation_id, "events"), headers=headers)
+            connection.request("GET", self._below + path_of(deliberation_id, "events"), headers=headers)
             answer = connection.getresponse()
             if answer.status == 204:
                 raise NothingFollows

@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from deployments.client import AsyncClient, Client, GatewayAway, GatewayError, answers
 from deployments.client.answers import Event, EventLines
@@ -168,6 +170,18 @@ async def test_a_connection_that_was_closed_meanwhile_is_made_again(client: Any,
         await talking.submit(task=TASK, key="k")
         await asyncio.sleep(0)
         assert (await talking.submit(task=TASK, key="k")).replayed
+
+
+async def test_a_path_in_its_address_is_kept(client: Any) -> None:
+    """As where a proxy has the gateway below one."""
+
+    async def councils_below(_request: web.Request) -> web.Response:
+        return web.json_response({"councils": {"dev": {}}, "mirrored_at": None})
+
+    app = web.Application()
+    app.router.add_get("/below/v1/councils", councils_below)
+    async with TestServer(app) as server, client(url=f"http://127.0.0.1:{server.port}/below/") as talking:
+        assert await talking.councils() == {"dev": {}}
 
 
 def test_lines_become_events_whatever_they_are_cut_into() -> None:
