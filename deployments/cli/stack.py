@@ -257,6 +257,9 @@ def _show(found: StackStatus) -> None:
         put(f"Log in there first: it asks once for its key, which is in {found.home}/prefect_auth")
     if found.simulated:
         typer.secho("The model server is the SIMULATOR: texts are made up, for rehearsals only.", fg="yellow", err=True)
+    if found.open:
+        told = "The gateway is OPEN: everybody on this machine may ask, read and cancel everything without a token."
+        typer.secho(told, fg="yellow", err=True)
     _show_what_is_wrong(found)
 
 

@@ -201,6 +201,8 @@ def _refuse_another(record: StackRecord, options: UpOptions, settings: Settings)
     other = options.llm_url and server_root(options.llm_url) != record.parts["llm"].url
     if other or (options.simulate and not record.simulated):
         raise StackOptionsError("this home's stack is up with another model server: conclave down comes first")
+    if options.open and not record.open:
+        raise StackOptionsError("this home's gateway is up and asks for tokens: conclave down comes first")
     if settings.prefix not in (None, record.prefix):
         has = f"the prefix {record.prefix!r}" if record.prefix else "no prefix"
         raise StackOptionsError(f"this home's stack is up with {has} in Prefect: conclave down comes first")

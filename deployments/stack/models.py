@@ -53,6 +53,7 @@ class StackStatus(BaseModel):
     home: str
     model: str | None = Field(default=None, description="The model that members are asked for by default.")
     simulated: bool = Field(default=False, description="Whether the model server is the simulator.")
+    open: bool = Field(default=False, description="Whether everybody here may use the gateway without a token.")
     database: Database | None = Field(default=None, description="What our Prefect keeps its data in.")
     prefix: str | None = Field(default=None, description="What our names in Prefect carry.")
     parts: dict[str, PartStatus] = {}

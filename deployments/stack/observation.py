@@ -46,6 +46,7 @@ def status(settings: Settings, ask: bool = True) -> StackStatus:
         home=str(paths.home),
         model=record.model,
         simulated=record.simulated,
+        open=record.open,
         database=record.database,
         prefix=record.prefix,
         parts=parts,

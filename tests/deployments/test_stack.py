@@ -751,6 +751,8 @@ def test_a_stack_comes_up_heals_is_found_again_and_goes_without_a_trace(
     assert again.parts["prefect"].pid == told.parts["prefect"].pid
     with pytest.raises(StackOptionsError, match="conclave down"):
         up(UpOptions(llm_url="http://127.0.0.1:1"), silent, settings)
+    with pytest.raises(StackOptionsError, match="asks for tokens"):
+        up(UpOptions(simulate=True, worker=False, open=True), silent, settings)
 
     everyone = family(settings.home).everyone
     assert len(everyone) > len(told.parts)
