@@ -24,16 +24,18 @@ def client() -> Client:
     if not url:
         url, token = _of_home()
     try:
-        return Client(url, token)
+        found = Client(url, token)
     except ValueError as error:
         fail(f"CONCLAVE_URL: {error}", WRONG_USE)
+    if token:
+        _refuse_stranger(url, token)
+    return found
 
 
 def _of_home() -> tuple[str, str | None]:
     """Where the gateway of the home's stack is, and the home's token."""
     from deployments.stack.parts import GATEWAY
     from deployments.stack.paths import StackPaths, read_key
-    from deployments.stack.ports import refuse_stranger
 
     paths = StackPaths.of(settings().home)
     record = guarded(paths.load_record)
@@ -42,8 +44,16 @@ def _of_home() -> tuple[str, str | None]:
     part = record.parts.get(GATEWAY)
     if part is None:
         fail("this stack was started by an older version: `conclave down`, then `conclave up --detach`", NOT_UP)
-    guarded(lambda: refuse_stranger(part.url))
     return part.url, read_key(paths.token)
+
+
+def _refuse_stranger(url: str, token: str) -> None:
+    """End with code 6 where another user has taken the port of the home's gateway, which its token would be sent to."""
+    from deployments.stack.paths import StackPaths, read_key
+    from deployments.stack.ports import refuse_stranger
+
+    if token == read_key(StackPaths.of(settings().home).token):
+        guarded(lambda: refuse_stranger(url))
 
 
 def asked(call: Callable[[], T]) -> T:

@@ -26,8 +26,8 @@ import pytest_asyncio
 from deployments.settings import Settings
 from deployments.stack import authorization, environment, status
 from deployments.stack.exceptions import NoAnswerError
-from deployments.stack.models import PartRecord, StackRecord
-from deployments.stack.parts import ask_part, recall
+from deployments.stack.models import NEEDED, PartRecord, StackRecord
+from deployments.stack.parts import GATEWAY, ask_part, recall
 from deployments.stack.paths import StackPaths, write_private
 from deployments.stack.processes import family
 from tests.security.browser import CHROMIUM, DRIVER, Browser, chromium
@@ -122,7 +122,7 @@ def test_another_user_who_took_the_port_of_a_killed_part_is_not_asked(tmp_path: 
         paths = StackPaths.of(tmp_path)
         paths.create()
         url = f"http://127.0.0.1:{int(stranger.stdout.readline())}/api"
-        record = StackRecord(parts={name: PartRecord(url=url) for name in ("prefect", "nats", "ray", "llm")})
+        record = StackRecord(parts={name: PartRecord(url=url) for name in (*NEEDED, GATEWAY)})
         write_private(paths.record, record.model_dump_json())
         for name, part in record.parts.items():
             with pytest.raises(NoAnswerError, match="another user"):
@@ -130,19 +130,19 @@ def test_another_user_who_took_the_port_of_a_killed_part_is_not_asked(tmp_path: 
         with pytest.raises(NoAnswerError, match="another user"):
             environment(status(settings, ask=False))
         environ = {**os.environ, "CONCLAVE_HOME": str(tmp_path)}
-        for name in ("PREFECT_API_URL", "NATS_URL", "RAY_ADDRESS", "VLLM_URL"):
+        for name in ("PREFECT_API_URL", "NATS_URL", "RAY_ADDRESS", "VLLM_URL", "CONCLAVE_URL", "CONCLAVE_TOKEN"):
             environ.pop(name, None)
-        told = subprocess.run(
-            [str(Path(sys.executable).with_name("conclave")), "result", "x"],
-            env=environ,
-            capture_output=True,
-            text=True,
-            cwd=ROOT,
-        )
-        assert (told.returncode, told.stdout) == (6, "")
-        assert "another user" in told.stderr
+        of_a_shell = {"CONCLAVE_URL": url.removesuffix("/api"), "CONCLAVE_TOKEN": paths.token.read_text()}
+        command = [str(Path(sys.executable).with_name("conclave")), "result", "x"]
+        ended = [
+            subprocess.run(command, env=environ | more, capture_output=True, text=True, cwd=ROOT, timeout=60)
+            for more in ({}, of_a_shell)  # what `conclave env` said may be older than the stranger
+        ]
         stranger.terminate()
         assert stranger.stdout.read() == ""
+        for told in ended:
+            assert (told.returncode, told.stdout) == (6, "")
+            assert "another user" in told.stderr
 
 
 # --- a page in the user's browser -----------------------------------------------------------------
