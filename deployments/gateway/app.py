@@ -55,7 +55,7 @@ def _guarding(service: Service) -> Middleware:
     async def guard(request: web.Request, handler: Handle) -> web.StreamResponse:
         began = time.perf_counter()
         try:
-            service.callers.check_origin(request)
+            service.authentication.check_origin(request)
             response = await handler(request)
         except Problem as problem:
             response = problem.response()
@@ -93,9 +93,9 @@ def _handling(service: Service, route: Route) -> Handle:
 async def _let_in(service: Service, route: Route, request: web.Request) -> tuple[Token, dict[str, str]]:
     """Who asks, and what the answer carries for them. Raises Problem."""
     if not route.scopes:
-        return service.callers.nobody, {}
-    token = await service.callers.token(request, route.scopes)
-    return token, await service.callers.limit(token)
+        return service.authentication.nobody, {}
+    token = await service.authentication.token(request, route.scopes)
+    return token, await service.authentication.limit(token)
 
 
 def _of_router(error: web.HTTPException) -> web.StreamResponse:

@@ -18,10 +18,10 @@ from blocks.record.ends import ends
 from blocks.record.events import Record
 from blocks.record.leases import Leases
 from blocks.record.server import JetStreamServer
-from deployments.gateway.callers import Callers
+from deployments.gateway.authentication import Authentication
 from deployments.gateway.counts import Counts
-from deployments.gateway.limits import Limits
 from deployments.gateway.projection import Projection
+from deployments.gateway.quotas import Quotas
 from deployments.gateway.settings import GatewaySettings
 from tasks.access import tokens
 from tasks.access.usage import add_end
@@ -45,8 +45,8 @@ class Service:
     feed: Feed
     councils: Councils
     projection: Projection
-    callers: Callers
-    limits: Limits
+    authentication: Authentication
+    quotas: Quotas
     counts: Counts
 
 
@@ -66,8 +66,8 @@ async def serving(settings: GatewaySettings) -> AsyncGenerator[Service, None]:
             Feed(record, arrivals),
             Councils(record),
             projection,
-            Callers(record, settings.rate, settings.hosts, settings.open),
-            Limits(record, settings.queue),
+            Authentication(record, settings.rate, settings.hosts, settings.open),
+            Quotas(record, settings.queue),
             Counts(),
         )
         try:

@@ -24,6 +24,7 @@ Scope = Literal["submit", "read", "admin"]
 """submit: ask for deliberations, and see and cancel one's own; read: see everybody's; admin: that, and cancel it."""
 SCOPES: tuple[Scope, ...] = ("submit", "read", "admin")
 MAX_DAYS = 3650.0
+MAX_OPEN = 10_000
 KEY = "token."
 
 
@@ -43,7 +44,9 @@ class Token(Frozen):
     expires_at: AwareDatetime | None = None
     councils: tuple[Name, ...] | None = Field(None, description="The only ones that may be asked; None: all.")
     tokens_a_day: int | None = Field(None, ge=1, description="Model tokens that its owner may use in a day (UTC).")
-    at_once: int | None = Field(None, ge=1, description="Deliberations that its owner may have open.")
+    at_once: int | None = Field(
+        None, ge=1, le=MAX_OPEN, description="Deliberations that its owner may have open, which one key lists."
+    )
 
     def may(self, scope: Scope) -> bool:
         """Whether it has the right; an admin has all."""

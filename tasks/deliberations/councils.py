@@ -36,14 +36,12 @@ class Mirror(NamedTuple):
         return None if self.at is None else (now - self.at).total_seconds()
 
 
-async def write_mirror(record: Record, councils: Mapping[str, CouncilSpec], all_of_them: bool = True) -> None:
-    """Let the mirror show these councils; others go from it where these are all. Raises RecordError."""
+async def write_mirror(record: Record, councils: Mapping[str, CouncilSpec]) -> None:
+    """Let the mirror show these councils and no others. Raises RecordError."""
     standing = (await read_mirror(record)).councils
     for name, spec in councils.items():
         if standing.get(name) != spec:
             await record.councils.put(f"{KEY}{name}", spec.model_dump(mode="json"))
-    if not all_of_them:
-        return
     for name in standing.keys() - councils.keys():
         await record.councils.delete(f"{KEY}{name}")
     await record.councils.put(MIRRORED, {"at": datetime.now(UTC).isoformat()})

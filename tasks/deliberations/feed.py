@@ -59,7 +59,7 @@ class Cursor:
         return base64.urlsafe_b64encode(plain.encode()).decode().rstrip("=")
 
 
-class Told(NamedTuple):
+class FeedEvent(NamedTuple):
     """An event of a feed: what happened, in which deliberation, as JSON, and the cursor once it was read."""
 
     kind: str
@@ -68,7 +68,7 @@ class Told(NamedTuple):
     cursor: Cursor
 
 
-class _Read(NamedTuple):
+class _StoredEvent(NamedTuple):
     """An event as it was read from a stream; `kind` is None for what is not told."""
 
     sequence: int
@@ -83,32 +83,21 @@ class Feed:
 
     def __init__(self, record: Record, arrivals: Arrivals) -> None:
         self._record, self._arrivals = record, arrivals
-        self._kept: OrderedDict[tuple[str, int], _Read] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, int], _StoredEvent] = OrderedDict()
         self._bytes = 0
-        self._reading: dict[tuple[str, int, int, int], asyncio.Task[_Read | None]] = {}
+        self._reading: dict[tuple[str, int, int, int], asyncio.Task[_StoredEvent | None]] = {}
 
-    async def of(self, deliberation_id: str, cursor: Cursor) -> AsyncGenerator[Told, None]:
-        """The events of a deliberation behind a cursor, as they come, up to its end."""
+    async def of(self, deliberation_id: str | None, cursor: Cursor) -> AsyncGenerator[FeedEvent, None]:
+        """The events of a deliberation behind a cursor, as they come, up to its end; None: of all, and never ends."""
         with self._arrivals.of(deliberation_id) as woken:
             while True:
                 woken.clear()
-                async for told in self._stored(deliberation_id, cursor):
+                async for told in self._stored(deliberation_id or EVERYBODY, cursor):
                     cursor = told.cursor
                     if told.kind:
                         yield told
-                    if told.kind == "finished":
+                    if told.kind == "finished" and deliberation_id is not None:
                         return
-                await woken.heard()
-
-    async def of_all(self, cursor: Cursor) -> AsyncGenerator[Told, None]:
-        """The events of all deliberations behind a cursor, as they come; never ends."""
-        with self._arrivals.of(None) as woken:
-            while True:
-                woken.clear()
-                async for told in self._stored(EVERYBODY, cursor):
-                    cursor = told.cursor
-                    if told.kind:
-                        yield told
                 await woken.heard()
 
     async def end_of(self, deliberation_id: str) -> None:
@@ -130,15 +119,15 @@ class Feed:
         decisions = await self._record.last_sequence("decisions.>")
         return Cursor(await self._record.last_sequence("answers.>"), decisions, decisions)
 
-    async def _stored(self, deliberation_id: str, cursor: Cursor) -> AsyncGenerator[Told, None]:
+    async def _stored(self, deliberation_id: str, cursor: Cursor) -> AsyncGenerator[FeedEvent, None]:
         """What is stored behind a cursor, in the order of its storing; an end comes behind the others that wait."""
         while heads := await self._heads(deliberation_id, cursor):
             which = min(heads, key=lambda name: heads[name].time)
             head = heads[which]
             cursor = replace(cursor, **{which: head.sequence})
-            yield Told(head.kind or "", head.deliberation, head.data, cursor)
+            yield FeedEvent(head.kind or "", head.deliberation, head.data, cursor)
 
-    async def _heads(self, deliberation_id: str, cursor: Cursor) -> dict[str, _Read]:
+    async def _heads(self, deliberation_id: str, cursor: Cursor) -> dict[str, _StoredEvent]:
         """What comes next on each pattern, by its name in a cursor; what has nothing is left out."""
         heads = await self._look(deliberation_id, cursor, PATTERNS)
         if heads and len(heads) < len(PATTERNS):
@@ -152,14 +141,14 @@ class Feed:
 
     async def _look(
         self, deliberation_id: str, cursor: Cursor, wanted: Iterable[str], seen: int = 0
-    ) -> dict[str, _Read]:
+    ) -> dict[str, _StoredEvent]:
         """The first event behind a cursor on each of these patterns that has one."""
         names = list(wanted)
         asked = (self._next(f"{PATTERNS[which]}.{deliberation_id}.>", getattr(cursor, which), seen) for which in names)
         found = zip(names, await asyncio.gather(*asked), strict=True)
         return {which: head for which, head in found if head is not None}
 
-    async def _next(self, pattern: str, after: int, seen: int = 0) -> _Read | None:
+    async def _next(self, pattern: str, after: int, seen: int = 0) -> _StoredEvent | None:
         """The first event on a pattern behind a sequence; read once for all who ask at the same time.
 
         Who has seen something shares only what others began to read who had seen it, too.
@@ -178,15 +167,15 @@ class Feed:
             self._keep((pattern, after), found)
         return found
 
-    async def _read(self, pattern: str, after: int) -> _Read | None:
+    async def _read(self, pattern: str, after: int) -> _StoredEvent | None:
         event = await self._record.next(pattern, after, direct=False, lenient=True)
         if event is None:
             return None
         kind, body = shown(event)
         data = json.dumps(body, ensure_ascii=False) if kind else ""
-        return _Read(event.sequence, event.time or _EARLIEST, event.subject.split(".")[1], kind, data)
+        return _StoredEvent(event.sequence, event.time or _EARLIEST, event.subject.split(".")[1], kind, data)
 
-    def _keep(self, key: tuple[str, int], found: _Read) -> None:
+    def _keep(self, key: tuple[str, int], found: _StoredEvent) -> None:
         if key in self._kept:
             return
         self._kept[key] = found
@@ -195,7 +184,7 @@ class Feed:
             self._bytes -= len(self._kept.popitem(last=False)[1].data)
 
 
-def _is_early(heads: Mapping[str, _Read]) -> bool:
+def _is_early(heads: Mapping[str, _StoredEvent]) -> bool:
     """Whether the course is at the end of a deliberation of which something else is still to be told."""
     course = heads.get("course")
     others = {head.deliberation for which, head in heads.items() if which != "course"}

@@ -14,8 +14,8 @@ from blocks.exceptions import RecordError, RecordFull
 from blocks.record.envelope import Body
 from deployments.gateway.bodies import beside, json_of
 from deployments.gateway.handlers.answers import asked_about, document, filter_of, may_see, number, only, whole_number
-from deployments.gateway.limits import FULL_S
 from deployments.gateway.problems import RETRY_S, Problem, forbidden, invalid, later, unknown
+from deployments.gateway.quotas import FULL_S
 from deployments.gateway.routes import Call
 from tasks.council.exceptions import InvalidRequest
 from tasks.council.models import DeliberationRequest, Status
@@ -141,7 +141,7 @@ async def _admit(call: Call, asked: DeliberationRequest, deliberation_id: str) -
     """
     try:
         await call.service.councils.check(asked)
-        return await call.service.limits.check(call.token, deliberation_id)
+        return await call.service.quotas.check(call.token, deliberation_id)
     except (InvalidRequest, Problem):
         if await status_of(call.service.record, deliberation_id) is None:
             raise
@@ -164,7 +164,7 @@ async def _enqueued(call: Call, request: Request, by_key: bool, place: bool) -> 
         told = "the record does not answer; the same key or id attaches if it was accepted"
         raise later(503, "record-unavailable", told, RETRY_S, id=request.id, accepted="unknown") from None
     if place:
-        await call.service.limits.give_back(call.token, request.id)
+        await call.service.quotas.give_back(call.token, request.id)
     raise problem
 
 

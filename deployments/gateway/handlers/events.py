@@ -23,7 +23,7 @@ from blocks.record.envelope import Body
 from deployments.gateway.handlers.answers import asked_about, filter_of, may_see, only
 from deployments.gateway.projection import Filter
 from deployments.gateway.routes import Call
-from tasks.deliberations.feed import Cursor, Told
+from tasks.deliberations.feed import Cursor, FeedEvent
 from tasks.deliberations.read import status_of
 
 _log = logging.getLogger("conclave.gateway")
@@ -64,7 +64,7 @@ async def _cursor(call: Call) -> Cursor:
     return Cursor.read(text, "Last-Event-ID" if header else "starting_after")
 
 
-async def _send(call: Call, events: AsyncGenerator[Told, None]) -> web.StreamResponse:
+async def _send(call: Call, events: AsyncGenerator[FeedEvent, None]) -> web.StreamResponse:
     """Send events until they end, the client leaves, or does not read.
 
     Where the record can be read no more the stream ends, so that the client comes back with its last cursor.
@@ -92,10 +92,10 @@ async def _send(call: Call, events: AsyncGenerator[Told, None]) -> web.StreamRes
     return response
 
 
-async def _matching(call: Call, wanted: Filter, cursor: Cursor) -> AsyncGenerator[Told, None]:
+async def _matching(call: Call, wanted: Filter, cursor: Cursor) -> AsyncGenerator[FeedEvent, None]:
     """Those events whose deliberations are asked for."""
     known: OrderedDict[str, Body] = OrderedDict()
-    async with aclosing(call.service.feed.of_all(cursor)) as events:
+    async with aclosing(call.service.feed.of(None, cursor)) as events:
         async for told in events:
             if told.deliberation not in known:
                 known[told.deliberation] = await _about(call, told.deliberation)
@@ -114,7 +114,7 @@ async def _about(call: Call, deliberation_id: str) -> Body:
     return {**listed, **{name: value for name, value in status.items() if value is not None}}
 
 
-def _fits(call: Call, wanted: Filter, about: Body, told: Told) -> bool:
+def _fits(call: Call, wanted: Filter, about: Body, told: FeedEvent) -> bool:
     if not may_see(call.token, about):
         return False
     if wanted.council is not None and about.get("council") != wanted.council:

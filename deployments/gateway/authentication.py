@@ -26,7 +26,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 ANYBODY = "anybody"
 
 
-class Callers:
+class Authentication:
     """Finds out who asks, and whether they ask too often."""
 
     def __init__(self, record: Record, rate: str, hosts: Collection[str], is_open: bool) -> None:

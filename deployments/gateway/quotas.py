@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 
 from blocks.record import subjects
 from blocks.record.envelope import Body
@@ -26,7 +27,7 @@ UNKNOWN_S = 60.0
 """How long a place is kept for what has no key yet: it may be about to be made."""
 
 
-class Limits:
+class Quotas:
     """Says no before anything is stored."""
 
     def __init__(self, record: Record, queue: int) -> None:
@@ -43,7 +44,7 @@ class Limits:
 
     async def give_back(self, token: Token, deliberation_id: str) -> None:
         """What a place was taken for was not accepted after all."""
-        await self._record.access.change(OPEN + token.owner, lambda body: _without(body, {deliberation_id}))
+        await self._record.access.change(OPEN + token.owner, partial(_without, gone={deliberation_id}))
 
     async def _check_queue(self) -> None:
         now = time.monotonic()
@@ -66,9 +67,9 @@ class Limits:
 
         def taken(body: Body | None) -> Body | None:
             ids = _ids(body)
-            return (
-                None if deliberation_id in ids or len(ids) >= limit else {"ids": {**ids, deliberation_id: time.time()}}
-            )
+            if deliberation_id in ids or len(ids) >= limit:
+                return None
+            return {"ids": {**ids, deliberation_id: time.time()}}
 
         for _ in range(2):
             if await self._record.access.change(key, taken):
@@ -77,7 +78,7 @@ class Limits:
             if deliberation_id in standing:
                 return False
             ended = await self._ended(standing)
-            await self._record.access.change(key, lambda body, gone=ended: _without(body, gone))  # type: ignore[misc]
+            await self._record.access.change(key, partial(_without, gone=ended))
         told = f"this token's owner has {limit} deliberations open, and may have no more; try again later"
         raise later(429, "too-many-open", told, FULL_S)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from deployments.gateway import callers
+from deployments.gateway import authentication
 from deployments.gateway.settings import GatewaySettings, gateway_settings
 from deployments.settings import SettingsError
 from tasks.access import tokens, usage
@@ -85,13 +85,13 @@ async def test_a_token_that_has_expired_lets_nobody_in(gateway: Gateway, monkeyp
         def now(cls, tz: Any = None) -> datetime:
             return datetime.now(tz) + timedelta(days=1)
 
-    monkeypatch.setattr(callers, "datetime", Later)
+    monkeypatch.setattr(authentication, "datetime", Later)
     told = await gateway.get(PATH, text)
     assert (told.status, "expired" in told.problem["detail"]) == (401, True)
 
 
 async def test_a_token_that_is_revoked_lets_nobody_in(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(callers, "KEPT_S", 0.0)
+    monkeypatch.setattr(authentication, "KEPT_S", 0.0)
     text = await gateway.new_token()
     assert (await gateway.get(PATH, text)).status == 200
     await tokens.revoke(gateway.record, (tokens.parts_of(text) or ("",))[0])
@@ -100,7 +100,7 @@ async def test_a_token_that_is_revoked_lets_nobody_in(gateway: Gateway, monkeypa
 
 async def test_a_token_that_was_read_counts_for_a_while(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that not every call asks for it; how long a revocation goes unheard has a bound."""
-    monkeypatch.setattr(callers, "KEPT_S", 3600.0)
+    monkeypatch.setattr(authentication, "KEPT_S", 3600.0)
     text = await gateway.new_token()
     assert (await gateway.get(PATH, text)).status == 200
     await tokens.revoke(gateway.record, (tokens.parts_of(text) or ("",))[0])
