@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Collection, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 AGAIN_S = 0.1
 
@@ -32,3 +34,34 @@ async def cancel_and_wait(tasks: Collection[asyncio.Task[Any]]) -> None:
             task.cancel()
         _, pending = await asyncio.wait(pending, timeout=AGAIN_S)
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def batches(source: AsyncIterator[T], size: int, gather_s: float) -> AsyncGenerator[list[T], None]:
+    """What comes from a source, in lists of at most so many: what came within a while of the first is in one list.
+
+    No more than that is taken from the source meanwhile. Raises what the source raises.
+    """
+    waiting: asyncio.Queue[T] = asyncio.Queue(size)
+
+    async def take() -> None:
+        async for each in source:
+            await waiting.put(each)
+
+    async with background(take()) as (taking,):
+        while batch := await _first(waiting, taking):
+            await asyncio.sleep(gather_s)
+            while len(batch) < size and not waiting.empty():
+                batch.append(waiting.get_nowait())
+            yield batch
+
+
+async def _first(waiting: asyncio.Queue[T], taking: asyncio.Task[None]) -> list[T]:
+    """The first that comes, and nothing where the source has ended. Raises what ended it."""
+    async with background(waiting.get()) as (getting,):
+        await asyncio.wait((getting, taking), return_when=asyncio.FIRST_COMPLETED)
+        if getting.done():
+            return [getting.result()]
+    if waiting.empty():
+        await taking
+        return []
+    return [waiting.get_nowait()]

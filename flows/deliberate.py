@@ -32,7 +32,7 @@ from tasks.council.form import AnswerForm, ItemForm, JsonForm
 from tasks.council.models import DeliberationRequest
 from tasks.council.outcome import Outcome
 from tasks.council.stages import REVIEW, REVISE, SYNTHESIZE, Strategy, kind_of
-from tasks.deliberations.plan import Session, begin, convene
+from tasks.deliberations.plan import Session, begin, convened
 from tasks.deliberations.submit import asked_in
 from tasks.stages.assignment import assign
 from tasks.stages.propose import propose
@@ -94,10 +94,11 @@ async def deliberate(
     request = DeliberationRequest.read(asked_in(locals()))
     async with connections():
         record, leases, run = await open_record(), await open_leases(), str(flow_run.id)
-        session = await convene(record, deliberation_id or run, request, flow_run.ui_url)
+        session = await convened(record, deliberation_id or run, request)
         try:
             async with leases.hold(session.plan.id) as lease:
-                outcome = await _deliberated(await begin(record, session, lease, run), record.installation)
+                begun = await begin(record, session, lease, run, flow_run.ui_url)
+                outcome = await _deliberated(begun, record.installation)
         except Superseded as error:
             raise await left_to(record, session.plan.id, error, run) from error
         await record_artifacts(session.plan, outcome)

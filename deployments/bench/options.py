@@ -13,7 +13,9 @@ from tasks.council.exceptions import WrongUse
 T = TypeVar("T")
 
 PEERS = ("floor", "conclave", "rank", "synthesize", "stock", "langgraph")
+WORKER_DOORS = ("api", "command", "ui", "schedule", "cli")
 DOORS = ("ui", "schedule", "cli")
+"""Of a comparison; commits of before had no API."""
 AGAINST_DOORS = ("ui",)
 SIZES = (1, 3, 5, 15)
 """Not 64: on two cores the floor would be weak there at half a second an answer, and nothing could be judged."""
@@ -67,7 +69,7 @@ def read_doors(text: str) -> tuple[str, ...]:
 
 def turns(options: Options, number: int) -> list[tuple[str, int]]:
     """Who is measured when in a round: every peer at every size of its own, in an order that rotates by round."""
-    order = product(_rotated(options.sizes, number), _rotated(options.peers, number))
+    order = product(rotated(options.sizes, number), rotated(options.peers, number))
     return [(peer, size) for size, peer in order if size in _sizes_of(peer, options)]
 
 
@@ -77,6 +79,7 @@ def _sizes_of(peer: str, options: Options) -> tuple[int, ...]:
     return STAGED_SIZES if peer in STAGED else options.sizes
 
 
-def _rotated(each: Sequence[T], number: int) -> list[T]:
+def rotated(each: Sequence[T], number: int) -> list[T]:
+    """The same in an order that begins one later in each round."""
     at = number % len(each)
     return [*each[at:], *each[:at]]

@@ -14,6 +14,7 @@ from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import RateLimiter, SlidingWindowCounterRateLimiter
 
 from blocks.record.events import Record
+from blocks.refreshed import Refreshed
 from deployments.gateway.problems import Problem, bad_request, forbidden, later, unauthorized
 from tasks.access import tokens
 from tasks.access.texts import parts_of
@@ -34,7 +35,7 @@ class Authentication:
         self._limit: RateLimitItem = parse(rate)
         self._limiter: RateLimiter = SlidingWindowCounterRateLimiter(MemoryStorage())
         self._hosts = frozenset(host.lower() for host in (*LOOPBACK, *hosts))
-        self._kept: OrderedDict[str, tuple[float, Token | None]] = OrderedDict()
+        self._kept: OrderedDict[str, Refreshed[Token | None]] = OrderedDict()
         self.nobody = _anybody("submit")
         """Who asks where nobody is asked."""
 
@@ -93,16 +94,13 @@ class Authentication:
         return token
 
     async def _read(self, token_id: str) -> Token | None:
-        now = time.monotonic()
         kept = self._kept.get(token_id)
-        if kept is not None and now - kept[0] < KEPT_S:
-            return kept[1]
-        token = await tokens.read(self._record, token_id)
-        self._kept[token_id] = now, token
+        if kept is None:
+            kept = self._kept[token_id] = Refreshed(lambda: tokens.read(self._record, token_id), KEPT_S)
         self._kept.move_to_end(token_id)
         if len(self._kept) > KEPT:
             self._kept.popitem(last=False)
-        return token
+        return await kept.get()
 
 
 def _host_of(origin: str) -> str | None:

@@ -17,7 +17,7 @@ from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from blocks.background import background
+from blocks.background import background, batches
 from blocks.record import subjects
 from blocks.record.envelope import Body, Event
 from blocks.record.events import Record
@@ -32,6 +32,8 @@ VERSION = 1
 KEYS, COURSE = subjects.status("*"), "deliberations.>"
 BATCH = 500
 """Events in one transaction at most."""
+GATHER_S = 0.05
+"""How long events are gathered for a transaction, since each one costs those who wait for an answer some time."""
 BUSY_S = 5.0
 SHOWN = (
     *("id", "status", "degraded", "council", "engine", "counts"),
@@ -179,8 +181,8 @@ class Projection:
                 await self._take_stored(pattern, after, last)
                 continue
             async with aclosing(self._record.follow(pattern, after, lenient=True)) as events:
-                async for event in events:
-                    await self._take(pattern, [event], event.sequence)
+                async for batch in batches(events, BATCH, GATHER_S):
+                    await self._take(pattern, batch, batch[-1].sequence)
 
     async def _take_stored(self, pattern: str, after: int, last: int) -> None:
         batch: list[Event] = []

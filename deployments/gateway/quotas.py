@@ -14,12 +14,13 @@ from functools import partial
 from blocks.record import subjects
 from blocks.record.envelope import Body
 from blocks.record.events import Record
+from blocks.refreshed import Refreshed
 from deployments.gateway.problems import Problem, later
 from tasks.access.tokens import Token
 from tasks.access.usage import seconds_to_midnight, used_today
 from tasks.deliberations.read import has_ended, status_of
 
-QUEUE_KEPT_S = 0.5
+QUEUE_KEPT_S = 1.0
 """How long a count of the queue holds; what this gateway puts in is added to it."""
 FULL_S = 10
 OPEN = "open."
@@ -32,8 +33,9 @@ class Quotas:
 
     def __init__(self, record: Record, queue: int) -> None:
         self._record, self._queue = record, queue
-        self._counted_at = float("-inf")
-        self._waiting = 0
+        self._counted = Refreshed(self._count, QUEUE_KEPT_S)
+        self._taken = 0
+        """Requests that were let in since the queue was counted."""
 
     async def check(self, token: Token, deliberation_id: str) -> bool:
         """Take a place for a deliberation; whether that is a new one. Raises Problem where there is none."""
@@ -47,14 +49,16 @@ class Quotas:
         await self._record.access.change(OPEN + token.owner, partial(_without, gone={deliberation_id}))
 
     async def _check_queue(self) -> None:
-        now = time.monotonic()
-        if now - self._counted_at > QUEUE_KEPT_S:
-            self._counted_at = now
-            self._waiting = await self._record.messages(subjects.REQUESTS)
-        if self._waiting >= self._queue:
+        if await self._counted.get() + self._taken >= self._queue:
             told = f"{self._queue} deliberations wait or run already; try again later"
             raise later(429, "queue-full", told, FULL_S)
-        self._waiting += 1
+        self._taken += 1
+
+    async def _count(self) -> int:
+        before = self._taken
+        waiting = await self._record.messages(subjects.REQUESTS)
+        self._taken -= before  # of those let in meanwhile nobody knows yet whether they were counted
+        return waiting
 
     async def _check_usage(self, token: Token, limit: int) -> None:
         used = await used_today(self._record, token.owner)

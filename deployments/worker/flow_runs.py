@@ -22,13 +22,16 @@ from prefect.utilities.schema_tools.hydration import HydrationContext, Hydration
 from prefect.utilities.schema_tools.validation import CircularSchemaRefError, ValidationError, validate
 
 from blocks.names import stored, tag_of
+from blocks.record import leases
 from blocks.record.envelope import Body
 from blocks.record.events import Record
-from blocks.record.leases import Lease, carried
+from blocks.record.leases import Lease
 from blocks.task_runner import with_agents
 from tasks.council.exceptions import InvalidRequest, WrongUse
 from tasks.council.models import DeliberationRequest
+from tasks.deliberations import plan
 from tasks.deliberations.ownership import may_run
+from tasks.deliberations.plan import Convening
 from tasks.deliberations.submit import DELIBERATE, Request, digest_of, id_of
 
 REFUSED = (409, 422)
@@ -64,13 +67,28 @@ class FlowRuns:
                 return await client.read_flow_run(UUID(run))
             if request.flow == DELIBERATE:
                 DeliberationRequest.read(request.asked)
-            named = {"deliberation_id": request.id} if "deliberation_id" in flow.parameters.properties else {}
-            given = {**request.parameters, **named}
             deployment = await self._deployment(client, flow)
-            parameters = given if deployment is None else {**await _defaults(client, deployment, given), **given}
+            parameters = await self._parameters(client, request, flow, deployment)
             if deployment is not None and request.flow != DELIBERATE:
                 await asyncio.to_thread(_check, parameters, deployment)
             return await self._create(client, request, flow, deployment, parameters)
+
+    async def parameters(self, request: Request, flow: Flow[Any, Any]) -> Body:
+        """What the flow of a request is called with: what it asks, and what its deployment has for what it leaves open.
+
+        Raises InvalidRequest.
+        """
+        if request.run is not None:  # Prefect made its run, and resolved them
+            return request.parameters
+        async with get_client() as client:
+            return await self._parameters(client, request, flow, await self._deployment(client, flow))
+
+    async def _parameters(
+        self, client: PrefectClient, request: Request, flow: Flow[Any, Any], deployment: DeploymentResponse | None
+    ) -> Body:
+        named = {"deliberation_id": request.id} if "deliberation_id" in flow.parameters.properties else {}
+        given = {**request.parameters, **named}
+        return given if deployment is None else {**await _defaults(client, deployment, given), **given}
 
     async def _its_own(self, client: PrefectClient, request: Request, flow: Flow[Any, Any], run: FlowRun) -> FlowRun:
         """The run, if it is of the request's flow, id and parameters, and this installation's. Raises OtherRun.
@@ -204,10 +222,19 @@ async def tell_prefect(run: str | None, state: State[Any], waiting_only: bool = 
 
 
 async def run_flow(
-    flow: Flow[Any, Any], run: FlowRun, parameters: Body, lease: Lease | None, started: Callable[[], None]
+    flow: Flow[Any, Any],
+    run: FlowRun,
+    parameters: Body,
+    lease: Lease | None,
+    convening: Convening | None,
+    started: Callable[[], None],
 ) -> State[Any]:
-    """The flow under Prefect's own engine and the lease; `started` is called once Prefect shows it as Running."""
-    carried.set(lease)
+    """The flow under Prefect's own engine, the lease, and what is convened for it already.
+
+    `started` is called once Prefect shows it as Running.
+    """
+    leases.carried.set(lease)
+    plan.carried.set(convening)
     _started.set(started)
     state: State[Any] | None = await run_flow_async(flow, flow_run=run, parameters=parameters, return_type="state")
     assert state is not None

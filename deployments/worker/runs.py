@@ -19,7 +19,7 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.exceptions import Abort, ObjectNotFound
 from prefect.states import Cancelled, Crashed
 
-from blocks.background import background
+from blocks.background import background, cancel_and_wait
 from blocks.exceptions import (
     AgentsUnavailable,
     BlockMissing,
@@ -49,11 +49,12 @@ from deployments.worker.work import MAX_TRIES, Work
 from tasks.collect.end import end, refuse
 from tasks.collect.states import TakenOver, ended_state, wants_end
 from tasks.council.exceptions import InvalidRequest
-from tasks.council.models import Status
+from tasks.council.models import DeliberationRequest, Status
 from tasks.deliberations.finish import end_without_plan
 from tasks.deliberations.ownership import is_second_run, runs_under
+from tasks.deliberations.plan import Convening, Session, convene
 from tasks.deliberations.read import has_ended, require_same, status_of
-from tasks.deliberations.submit import DELIBERATE, EXPIRED, Request, ask_to_cancel
+from tasks.deliberations.submit import DELIBERATE, EXPIRED, Request, ask_to_cancel, asked_in
 
 Announcing = asyncio.Task[Flow[Any, Any]]
 """The flow that says when it has started, on the agents that their block names now; its block is being read."""
@@ -141,7 +142,10 @@ class Runs:
         """Run it; None once it is finished, else the seconds until the next try."""
         try:
             status = await self._status_of(request)
-            async with background(self._flow_runs.announcing(flow)) as (announcing,):  # asked for beside the run
+            # The flow and its plan are asked for beside the run, which Prefect takes longest to make and to show.
+            convening = self._convened(work, request, flow, status)
+            async with background(self._flow_runs.announcing(flow), convening) as (announcing, convening_task):
+                work.convening = convening_task
                 run = await self._flow_runs.of(request, flow)
                 work.run = str(run.id)
                 if request.flow == DELIBERATE:
@@ -166,6 +170,15 @@ class Runs:
                 await self._cluster.suspect()
             return await self.failures.retry_delay_s(work, error)
         return None
+
+    async def _convened(self, work: Work, request: Request, flow: Flow[Any, Any], status: Body) -> Session | None:
+        """The session of a deliberation that begins; None of anything else, whose flow sees to that itself."""
+        if request.flow != DELIBERATE or _tries(status) or _is_to_end(request, status):
+            return None
+        if request.run is not None:  # whose message may name somebody else's
+            await work.begins.wait()
+        asked = asked_in(await self._flow_runs.parameters(request, flow))
+        return await convene(self.record, request.id, DeliberationRequest.read(asked))
 
     async def _without_run(self, request: Request, lease: Lease) -> None:
         """End a deliberation whose flow run is not in Prefect; that of a second run of it ends only that request."""
@@ -209,27 +222,29 @@ class Runs:
     async def _ended_without_run(self, work: Work, request: Request, run: FlowRun, lease: Lease, status: Body) -> bool:
         """End what is to be run no more: a second run, a deliberation that is to stop, one that ran too often."""
         stops = wants_end(run.state)
+        if not stops and not _is_to_end(request, status):
+            return False
+        await cancel_and_wait([work.convening] if work.convening else [])  # nothing is planned any more
         if stops and not await runs_under(self.record, request.id, run):
             await tell_prefect(work.run, Cancelled(message=f"A second run of {request.id}, which goes on."))
             return True
         if stops or status.get("cancel_requested"):
             await self._cancelled(request, run, lease)
             return True
-        if not _tries(status) and request.has_expired(datetime.now(UTC)):
+        if _has_expired(request, status):
             reason = f"{EXPIRED}: it had not begun by {request.expires_at:%Y-%m-%d %H:%M:%S %Z}"
             await end_without_plan(self.record, request.id, lease, reason, Status.CANCELLED)
             await tell_prefect(work.run, Cancelled(message=reason))
             return True
-        if _tries(status) >= MAX_TRIES:
-            await self._end(request, lease, f"given up after {MAX_TRIES} runs that did not end it")
-            await tell_prefect(work.run, Crashed(message=f"Given up after {MAX_TRIES} runs."))
-            return True
-        return False
+        await self._end(request, lease, f"given up after {MAX_TRIES} runs that did not end it")
+        await tell_prefect(work.run, Crashed(message=f"Given up after {MAX_TRIES} runs."))
+        return True
 
     async def _run_deliberation(
         self, work: Work, request: Request, flow: Announcing, run: FlowRun, lease: Lease, status: Body
     ) -> None:
         """Run its flow once more, which counts as a try. Raises NotDecided, and what the flow raises."""
+        work.begins.set()
         work.tries = _tries(status) + 1
         began = {"tries": work.tries, "run": str(run.id)}
         if not await self.record.statuses.merge(request.id, began):
@@ -261,11 +276,12 @@ class Runs:
         self, work: Work, flow: Flow[Any, Any], run: FlowRun, request: Request, lease: Lease | None
     ) -> State[Any]:
         """The flow under Prefect's own engine, in a task of its own, which a cancel can reach."""
-        parameters = {**run.parameters}
+        parameters, convening = {**run.parameters}, None
         if request.flow == DELIBERATE:
             parameters["deliberation_id"] = request.id
+            convening = Convening(request.id, work.convening)
         async with self._start_slots.starting(request.lane) as started:
-            work.flow = asyncio.create_task(run_flow(flow, run, parameters, lease, started))
+            work.flow = asyncio.create_task(run_flow(flow, run, parameters, lease, convening, started))
             try:
                 return await asyncio.shield(work.flow)
             except asyncio.CancelledError as error:
@@ -291,6 +307,16 @@ class Runs:
 def _tries(status: Body) -> int:
     """Runs of a deliberation that have begun."""
     return int(status.get("tries") or 0)
+
+
+def _has_expired(request: Request, status: Body) -> bool:
+    """Whether a deliberation had not begun in time."""
+    return not _tries(status) and request.has_expired(datetime.now(UTC))
+
+
+def _is_to_end(request: Request, status: Body) -> bool:
+    """Whether the record says that a deliberation is to be run no more."""
+    return bool(status.get("cancel_requested")) or _tries(status) >= MAX_TRIES or _has_expired(request, status)
 
 
 def _new_status(request: Request) -> Body:

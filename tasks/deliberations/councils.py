@@ -6,7 +6,6 @@ begin.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -14,6 +13,7 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from blocks.record.events import Record
+from blocks.refreshed import Refreshed
 from tasks.council.council import CouncilSpec
 from tasks.council.exceptions import InvalidRequest
 from tasks.council.models import Deliberation, DeliberationRequest
@@ -65,15 +65,11 @@ class Councils:
     """The mirror, read again where what is kept of it is old."""
 
     def __init__(self, record: Record) -> None:
-        self._record = record
-        self._kept: tuple[float, Mirror] | None = None
+        self._mirror = Refreshed(lambda: read_mirror(record), KEPT_S)
 
     async def mirror(self) -> Mirror:
         """The mirror of the last two seconds. Raises RecordError."""
-        now = time.monotonic()
-        if self._kept is None or now - self._kept[0] > KEPT_S:
-            self._kept = now, await read_mirror(self._record)
-        return self._kept[1]
+        return await self._mirror.get()
 
     async def check(self, asked: DeliberationRequest) -> None:
         """Raise InvalidRequest where the council is not known, or cannot be asked this."""

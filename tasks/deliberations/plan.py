@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from blocks.background import background
 from blocks.council import Council
 from blocks.dialect import Dialect
 from blocks.documents import council_names, fresh, versioned
 from blocks.exceptions import BlockMissing, ModelServerError
 from blocks.record import subjects
 from blocks.record.dialects import Dialects, noted_dialects
-from blocks.record.envelope import Event
+from blocks.record.envelope import Body, Event
 from blocks.record.events import Fence, Record
 from blocks.record.leases import Lease
 from blocks.vllm_server import VLLM, ServerInfo
@@ -31,6 +33,8 @@ from tasks.deliberations.read import keep_plan, taken
 from tasks.deliberations.submit import MAX_REQUEST_IN_STATUS
 
 PROBE_S = 2.0
+KEPT = ("counts", "started_at")
+"""What an earlier run said of a deliberation that stays."""
 
 
 class Server(NamedTuple):
@@ -50,6 +54,8 @@ class Session:
     """A deliberation that has begun: its plan, its model servers by name, and how far an earlier run came."""
 
     plan: Deliberation
+    request: DeliberationRequest
+    """What was asked."""
     servers: dict[str, Server]
     started: float
     """Reading of the event loop's clock, seconds."""
@@ -75,6 +81,18 @@ class Session:
         return () if self.finished else self.plan.posts
 
 
+class Convening(NamedTuple):
+    """A session that is being convened for a flow before that begins."""
+
+    deliberation_id: str
+    session: asyncio.Task[Session | None] | None
+    """None of one that its flow is to convene itself."""
+
+
+carried: ContextVar[Convening | None] = ContextVar("carried_session", default=None)
+"""What a worker has begun for the flow that it runs, while Prefect makes the run and shows it as Running."""
+
+
 async def council_spec(name: str) -> CouncilSpec:
     """The council as its block stands now. Raises InvalidRequest that lists the known ones."""
     try:
@@ -84,9 +102,17 @@ async def council_spec(name: str) -> CouncilSpec:
         raise InvalidRequest("council", f"{name!r} is unknown; known are {known}") from error
 
 
-async def convene(
-    record: Record, deliberation_id: str, request: DeliberationRequest, run_url: str | None = None
-) -> Session:
+async def convened(record: Record, deliberation_id: str, request: DeliberationRequest) -> Session:
+    """The session that is carried here for this request, or one that is convened now. Raises InvalidRequest."""
+    begun = carried.get()
+    if begun is not None and begun.session is not None and begun.deliberation_id == deliberation_id:
+        session = await begun.session
+        if session is not None and session.request == request:
+            return session
+    return await convene(record, deliberation_id, request)
+
+
+async def convene(record: Record, deliberation_id: str, request: DeliberationRequest) -> Session:
     """Put the plan on the record, or take the one that stands there. Raises InvalidRequest."""
     started = asyncio.get_running_loop().time()
     check_id(deliberation_id, "deliberation_id")
@@ -98,15 +124,14 @@ async def convene(
         first = await record.publish_final(
             subjects.plan(deliberation_id), f"{deliberation_id}:plan", "deliberation.plan", body, version=plan.version
         )
-        session = Session(plan, servers, started)
+        session = Session(plan, request, servers, started)
         if first is not None:
             session = replace(session, plan=_same(first, deliberation_id, request))
     elif await record.last(subjects.finished(deliberation_id), direct=False) is not None:
-        return Session(plan, {}, started, finished=True)
+        return Session(plan, request, {}, started, finished=True)
     else:
-        session = Session(plan, await servers_of(record, plan, must_exist=False), started)
+        session = Session(plan, request, await servers_of(record, plan, must_exist=False), started)
     keep_plan(session.plan)
-    await _announce_start(record, session, request, run_url)
     return session
 
 
@@ -117,21 +142,22 @@ async def resume(record: Record, deliberation_id: str) -> Session | None:
     if event is None:
         return None
     plan = Deliberation.from_record(event.body["plan"])
+    request = DeliberationRequest.from_record(event.body["request"])
     if await record.last(subjects.finished(deliberation_id), direct=False) is not None:
-        return Session(plan, {}, started, finished=True)
-    session = Session(plan, await servers_of(record, plan, must_exist=False), started)
-    await _announce_start(record, session, DeliberationRequest.from_record(event.body["request"]), None)
-    return session
+        return Session(plan, request, {}, started, finished=True)
+    return Session(plan, request, await servers_of(record, plan, must_exist=False), started)
 
 
-async def begin(record: Record, session: Session, lease: Lease, run: str | None) -> Session:
+async def begin(record: Record, session: Session, lease: Lease, run: str | None, run_url: str | None = None) -> Session:
     """The session under its lease: from here on an earlier run of the deliberation decides nothing any more.
 
     `run` names the flow run. What an earlier run left counts, so it is looked for again. Raises Superseded.
     """
     if await record.last(subjects.finished(session.plan.id), direct=False) is not None:
         return replace(session, lease=lease, finished=True)
-    fence = await begin_epoch(record, session.plan.id, lease, run)
+    async with background(_announce_start(record, session, run_url)) as (announced,):
+        fence = await begin_epoch(record, session.plan.id, lease, run)
+        await announced
     started = asyncio.get_running_loop().time() if lease.waited else session.started
     return replace(session, lease=lease, fence=fence, started=started)
 
@@ -223,7 +249,7 @@ async def _noted(record: Record) -> Dialects:
         return {}
 
 
-async def _announce_start(record: Record, session: Session, request: DeliberationRequest, run_url: str | None) -> None:
+async def _announce_start(record: Record, session: Session, run_url: str | None) -> None:
     plan, now = session.plan, datetime.now(UTC).isoformat()
     told = {
         "status": Status.IN_PROGRESS.value,
@@ -233,15 +259,13 @@ async def _announce_start(record: Record, session: Session, request: Deliberatio
         "counts": {"items": len(plan.agenda), "decided": 0},
         "started_at": now,
     }
-    await _set_status(record, session, request, told, run_url)
+    await _set_status(record, session, told, run_url)
     body = {"task_id": plan.id, "total_agents": len(plan.council.members), "flow_run_url": run_url, **told}
     await record.publish_final(subjects.started(plan.id), f"{plan.id}:started", "deliberation.started", body)
     await record.announce("deliberation.started", body)
 
 
-async def _set_status(
-    record: Record, session: Session, request: DeliberationRequest, told: dict[str, Any], run_url: str | None
-) -> None:
+async def _set_status(record: Record, session: Session, told: dict[str, Any], run_url: str | None) -> None:
     """The key of the deliberation: made here, or completed where somebody else or an earlier run made it."""
     plan = session.plan
     status: dict[str, Any] = {
@@ -252,10 +276,12 @@ async def _set_status(
         "unattended_since": None,
         **told,
     }
-    asked = request.model_dump(mode="json", exclude_defaults=True)
+    asked = session.request.model_dump(mode="json", exclude_defaults=True)
     if len(str(asked)) <= MAX_REQUEST_IN_STATUS:
         status["request"] = asked
-    if not await record.statuses.create(plan.id, status):
-        present = await record.statuses.read(plan.id) or {}
-        kept = {name: present[name] for name in ("counts", "started_at") if name in present}
-        await record.statuses.merge(plan.id, {**status, **kept})
+
+    def completed(standing: Body | None) -> Body:
+        present = standing or {}
+        return {**present, **status, **{name: present[name] for name in KEPT if name in present}}
+
+    await record.statuses.change(plan.id, completed)

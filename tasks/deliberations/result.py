@@ -9,7 +9,7 @@ from itertools import chain
 from typing import Any
 
 from blocks.record import subjects
-from blocks.record.envelope import Body
+from blocks.record.envelope import Body, Event
 from blocks.record.events import Record
 from tasks.council.base import NAME_PATTERN
 from tasks.council.engines import UNKNOWN
@@ -30,21 +30,36 @@ STATUS_FIELDS = (
 async def result_of(record: Record, deliberation_id: str) -> Body | None:
     """The result so far, None if the id is unknown; the item's own fields where the agenda has one."""
     status = await status_of(record, deliberation_id)
-    if status is None:
-        return None
-    finished = await record.last(subjects.finished(deliberation_id))
+    return None if status is None else await result_with(record, deliberation_id, status)
+
+
+async def result_with(record: Record, deliberation_id: str, status: Body) -> Body:
+    """The result so far of a deliberation whose status was read just now."""
+    finished, decision = await asyncio.gather(
+        record.last(subjects.finished(deliberation_id)), _sole_decision(record, deliberation_id, status)
+    )
+    if finished is not None and decision is None:  # both may have been stored between the two answers
+        decision = await _sole_decision(record, deliberation_id, status)
     ended = {} if finished is None else finished.body
     told = {**status, **ended}  # the key says a moment later that it has ended
     known = {name: told[name] for name in STATUS_FIELDS if name in told}
     result: Body = {"id": deliberation_id, "degraded": False, "engine": UNKNOWN, "counts": {}, **known}
-    if (status.get("counts") or {}).get("items") == 1:
-        decision = await record.next(subjects.decision(deliberation_id, "*"), 0)
+    if _has_one_item(status):
         body = decision.body if decision else await _so_far(record, deliberation_id, status)
         result |= body | {"counts": result["counts"]}
     else:
         result["items"] = await _items(record, deliberation_id)
         result |= {"usage": ended.get("usage"), "error_message": ended.get("error")}
     return result | {"links": links_of(deliberation_id, status)}
+
+
+async def _sole_decision(record: Record, deliberation_id: str, status: Body) -> Event | None:
+    """The decision of the only item, where there is one item and it is decided."""
+    return await record.next(subjects.decision(deliberation_id, "*"), 0) if _has_one_item(status) else None
+
+
+def _has_one_item(status: Body) -> bool:
+    return (status.get("counts") or {}).get("items") == 1
 
 
 async def retallied(record: Record, deliberation_id: str, rule: str) -> dict[str, Tally]:

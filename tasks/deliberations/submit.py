@@ -117,10 +117,11 @@ class Submitted(NamedTuple):
     queued: bool
 
 
-async def enqueue(record: Record, request: Request, again: bool = False) -> Submitted:
+async def enqueue(record: Record, request: Request, again: bool = False, drawn: bool = False) -> Submitted:
     """Put a request into the queue, unless its deliberation has ended, or waits there already.
 
-    `again`: it was accepted before, and its run was lost.
+    `again`: it was accepted before, and its run was lost. `drawn`: its id was drawn at random for it just now, so that
+    nothing can stand under it yet, and nobody need look.
 
     First its key of the status bucket is made, which says what was asked, then the message is published: what is left
     between the two, housekeeping finds. Raises InvalidRequest where the id was asked with another request, RecordFull
@@ -128,7 +129,7 @@ async def enqueue(record: Record, request: Request, again: bool = False) -> Subm
     """
     accepted = Submitted(new=False, queued=True)
     if request.flow == DELIBERATE and not again:
-        accepted = await _accepted(record, request)
+        accepted = await _accepted(record, request, drawn)
     if accepted.queued:
         await _publish(record, request, accepted.new, again)
     return accepted
@@ -202,15 +203,14 @@ REQUEST_BODY = "request_body"
 """Name in the object store of a request that is too large for its key."""
 
 
-async def _accepted(record: Record, request: Request) -> Submitted:
+async def _accepted(record: Record, request: Request, drawn: bool) -> Submitted:
     """Whether a request is new and is to go into the queue, once its key says what was asked.
 
     Raises InvalidRequest where the id was asked with another request, and RecordError.
     """
     asked = _without_nulls(request.asked)
     digest = _digest_to_accept(request, asked)
-    # Asked together, since almost every request is new and its sender waits.
-    standing, planned = await asyncio.gather(status_of(record, request.id), planned_digest(record, request.id))
+    standing, planned = (None, None) if drawn else await _standing(record, request.id)
     if standing is None:
         _require(request, planned, digest)
         if await record.statuses.create(request.id, await _new_key(record, request, asked, digest)):
@@ -221,6 +221,20 @@ async def _accepted(record: Record, request: Request) -> Submitted:
         key = await _new_key(record, request, asked, digest)
         await record.statuses.merge(request.id, {name: key[name] for name in key if name not in standing})
     return Submitted(new=_was_made_by_a_cancel(standing), queued=await _is_to_wait(record, request, standing))
+
+
+async def _standing(record: Record, deliberation_id: str) -> tuple[Body | None, str | None]:
+    """The status of an id and the digest of its plan, as far as there are any.
+
+    All are asked for at once, since almost every request is new and its sender waits.
+    """
+    key, finished, planned = await asyncio.gather(
+        record.statuses.read(deliberation_id),
+        record.exists(subjects.finished(deliberation_id)),
+        planned_digest(record, deliberation_id),
+    )
+    is_new = key is None and not finished
+    return None if is_new else await status_of(record, deliberation_id), planned
 
 
 def _require(request: Request, standing: str | None, digest: str | None) -> None:

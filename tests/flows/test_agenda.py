@@ -129,7 +129,7 @@ async def test_an_agent_task_that_dies_is_missing_from_later_items_too(
     from blocks.council import Council
     from blocks.vllm_server import VLLM
     from flows import deliberate as module
-    from tasks.deliberations.plan import convene
+    from tasks.deliberations.plan import convened
 
     await VLLM(base_url=stack.llm, api_key=os.environ["CONCLAVE_LLM_API_KEY"], model=stack.model).save(f"s-{new_id}")
     servers = {"m1": "default", "m2": "default", "m3": f"s-{new_id}"}
@@ -137,11 +137,11 @@ async def test_an_agent_task_that_dies_is_missing_from_later_items_too(
     await Council(members=seats).save(f"c-{new_id}")
 
     async def convene_and_lose_a_server(*arguments: Any) -> Any:
-        session = await convene(*arguments)
+        session = await convened(*arguments)
         await VLLM.adelete(f"s-{new_id}")
         return session
 
-    monkeypatch.setattr(module, "convene", convene_and_lose_a_server)
+    monkeypatch.setattr(module, "convened", convene_and_lose_a_server)
     monkeypatch.setattr("tasks.collect.collector.WINDOW", 2)
     state, result = await deliberate(items=ITEMS, council=f"c-{new_id}", deadline_s=120)
     decisions = await decided(recorded, new_id)

@@ -185,7 +185,7 @@ async def test_an_agent_task_that_dies_gets_its_final_answer_from_the_flow(
     from blocks.council import Council
     from blocks.vllm_server import VLLM
     from flows import deliberate as module
-    from tasks.deliberations.plan import convene
+    from tasks.deliberations.plan import convened
 
     server, council = f"s-{new_id}", f"c-{new_id}"
     await VLLM(base_url=stack.llm, api_key=os.environ["CONCLAVE_LLM_API_KEY"], model=stack.model).save(server)
@@ -193,11 +193,11 @@ async def test_an_agent_task_that_dies_gets_its_final_answer_from_the_flow(
     await Council(members=members).save(council)
 
     async def convene_and_lose_a_server(*arguments: Any) -> Any:
-        session = await convene(*arguments)
+        session = await convened(*arguments)
         await VLLM.adelete(server)
         return session
 
-    monkeypatch.setattr(module, "convene", convene_and_lose_a_server)
+    monkeypatch.setattr(module, "convened", convene_and_lose_a_server)
     state, result = await deliberate(task=TASK, council=council, deadline_s=120)
     answer = (await recorded.answers(new_id))["task.m3"]
     assert (state.name, result["status"]) == ("Degraded", "COMPLETED")

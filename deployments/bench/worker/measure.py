@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 
 from deployments.bench.figures import FLOOR_SHARE, summary
-from deployments.bench.options import DOORS
+from deployments.bench.options import WORKER_DOORS, rotated
 from deployments.bench.peers.plain import Floor
 from deployments.bench.quiet import Watch
 from deployments.bench.worker.scene import PATIENCE_S, Scene
@@ -32,12 +32,14 @@ class Door:
 
     name: str
     over_slowest: list[float] = field(default_factory=list)
+    first_call: list[float] = field(default_factory=list)
+    """Of these the ones before the model server's first request."""
     wall: list[float] = field(default_factory=list)
 
 
 async def doors(scene: Scene, floor: Floor, rounds: int, latency_s: float, say: Say) -> dict[str, Any]:
     """Every door in rotating turns, with the plain client in each round."""
-    measured = {name: Door(name) for name in DOORS}
+    measured = {name: Door(name) for name in WORKER_DOORS}
     floors: list[float] = []
     watch = Watch(Path(scene.found.home), scene.found.parts["prefect"].pid)
     async with scene.decisions() as decided:
@@ -46,7 +48,7 @@ async def doors(scene: Scene, floor: Floor, rounds: int, latency_s: float, say: 
         for number in range(-1, rounds):
             await watch.settle(SETTLE_S)
             plain = await floor.sample(MEMBERS)
-            for name in DOORS[number % 3 :] + DOORS[: number % 3]:
+            for name in rotated(WORKER_DOORS, number):
                 await watch.settle(SETTLE_S)
                 await scene.server.forget()
                 run = await getattr(scene, name)()
@@ -55,7 +57,11 @@ async def doors(scene: Scene, floor: Floor, rounds: int, latency_s: float, say: 
                 if number >= 0:
                     measured[name].wall.append(sample.wall_s)
                     measured[name].over_slowest.append(sample.wall_s - sample.server_s)
-                say(f"  {name:9} {sample.wall_s:.3f} s, slowest member {sample.server_s:.3f} s")
+                    measured[name].first_call.append(sample.wall_s - sample.server_s - sample.tail_s)
+                over_s = sample.wall_s - sample.server_s
+                say(
+                    f"  {name:9} {over_s:.3f} s over the slowest member, {over_s - sample.tail_s:.3f} to the first call"
+                )
             if number >= 0:
                 floors.append(plain.wall_s)
     share = latency_s / statistics.median(floors)
@@ -64,7 +70,11 @@ async def doors(scene: Scene, floor: Floor, rounds: int, latency_s: float, say: 
         "floor_share": round(share, 4),
         "floor_counts": share >= FLOOR_SHARE,
         "doors": {
-            name: {"wall_s": asdict(summary(door.wall)), "over_slowest_s": asdict(summary(door.over_slowest))}
+            name: {
+                "wall_s": asdict(summary(door.wall)),
+                "over_slowest_s": asdict(summary(door.over_slowest)),
+                "first_call_s": asdict(summary(door.first_call)),
+            }
             for name, door in measured.items()
         },
     }

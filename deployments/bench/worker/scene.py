@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 import time
 import uuid
@@ -11,12 +12,14 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import nats
 from nats.aio.client import Client
 
+from blocks.background import background
 from deployments.bench.program import BenchError
 from deployments.bench.workload import REQUIREMENTS, TASK, ModelServer
 from deployments.stack import StackStatus, authorization, environment
@@ -52,6 +55,25 @@ class Scene:
             "strategy": "propose",
         }
 
+    async def api(self) -> Run:
+        """As somebody else's program does: from the call on."""
+        called = time.time()
+        url, token = os.environ["CONCLAVE_URL"], os.environ["CONCLAVE_TOKEN"]
+        headers = {"Authorization": f"Bearer {token}"}
+        async with self._http.post(f"{url}/v1/deliberations", json=self.parameters, headers=headers) as answer:
+            if answer.status != 202:
+                raise BenchError(f"the gateway: {answer.status} {await answer.text()}")
+            return Run((await answer.json())["id"], called)
+
+    async def command(self) -> Run:
+        """As `conclave deliberate` does: from when it is typed on."""
+        one = str(uuid.uuid4())
+        requirements = [f"--requirement={requirement}" for requirement in REQUIREMENTS]
+        options = ("--council=dev", "--strategy=propose", f"--id={one}", *requirements)
+        called = time.time()
+        await _ended(Path(sys.executable).with_name("conclave"), "deliberate", TASK, *options)
+        return Run(one, called)
+
     async def ui(self) -> Run:
         """As the form in Prefect's UI does: from the call on."""
         called = time.time()
@@ -77,13 +99,11 @@ class Scene:
             f"--tag={mark}",
             *given,
         )
-        null = asyncio.subprocess.DEVNULL
-        process = await asyncio.create_subprocess_exec(*command, stdout=null, stderr=null)
-        async with asyncio.timeout(PATIENCE_S):
+        async with background(_ended(*command)) as (ending,), asyncio.timeout(PATIENCE_S):
             wanted = {"flow_runs": {"tags": {"all_": [mark]}}}
             while not (runs := await self._ask("flow_runs/filter", wanted)):  # noqa: ASYNC110  # Prefect is asked
                 await asyncio.sleep(0.02)
-            await process.wait()
+            await ending
         return Run(runs[0]["id"], datetime.fromisoformat(runs[0]["created"]).timestamp())
 
     @asynccontextmanager
@@ -147,6 +167,18 @@ class Scene:
                     if answer.status != 503:
                         raise BenchError(f"{path}: {answer.status} {await answer.text()}")
                 await asyncio.sleep(0.2)
+
+
+async def _ended(*command: str | Path) -> None:
+    """Run a command, whatever it says, to its end. Raises TimeoutError."""
+    null = asyncio.subprocess.DEVNULL
+    process = await asyncio.create_subprocess_exec(*command, stdin=null, stdout=null, stderr=null)
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            await process.wait()
+    finally:
+        if process.returncode is None:
+            process.kill()
 
 
 @asynccontextmanager

@@ -7,6 +7,7 @@ import logging
 import re
 import uuid
 from datetime import UTC, datetime
+from typing import Literal
 
 from aiohttp import web
 
@@ -21,7 +22,7 @@ from tasks.council.exceptions import InvalidRequest
 from tasks.council.models import DeliberationRequest, Status
 from tasks.deliberations.cancel import stop
 from tasks.deliberations.read import OtherRequest, has_ended, status_of
-from tasks.deliberations.result import item_of, links_of, result_of
+from tasks.deliberations.result import item_of, links_of, result_of, result_with
 from tasks.deliberations.submission import id_for, key_in, read_submission, request_of
 from tasks.deliberations.submit import Request, Submitted, enqueue
 
@@ -31,6 +32,8 @@ AT_ONCE = 32
 """Cancels under way at a time."""
 CATCH_UP_S = 5.0
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,6})(?![0-9])", re.IGNORECASE)
+IdBy = Literal["body", "key", "chance"]
+"""Where the id of a deliberation comes from: the body names it, a key stands for it, or it was drawn."""
 _audit = logging.getLogger("conclave.audit")
 
 
@@ -39,13 +42,13 @@ async def submit(call: Call) -> web.StreamResponse:
     only(call)
     body, size = await json_of(call.request)
     terms, asked = await beside(size, lambda: read_submission(body))
-    deliberation_id, by_key = _id(call, terms.id)
+    deliberation_id, by = _id(call, terms.id)
     if not call.token.may_ask(asked.council):
         raise forbidden(f"council: this token may not ask {asked.council!r}", "council")
     now = datetime.now(UTC)
     request = await beside(size, lambda: request_of(terms, asked, deliberation_id, "gateway", now, call.token.owner))
     place = await _admit(call, asked, deliberation_id)
-    submitted = await _enqueued(call, request, by_key, place)
+    submitted = await _enqueued(call, request, by, place)
     _audit.info("%s submit %s new=%s", call.token.id, deliberation_id, submitted.new)
     return await _receipt(call, request, submitted)
 
@@ -53,8 +56,8 @@ async def submit(call: Call) -> web.StreamResponse:
 async def read(call: Call) -> web.StreamResponse:
     """A deliberation so far."""
     only(call)
-    deliberation_id, _ = await asked_about(call)
-    return document(call, await _result(call, deliberation_id))
+    deliberation_id, status = await asked_about(call)
+    return document(call, await result_with(call.service.record, deliberation_id, status))
 
 
 async def wait(call: Call) -> web.StreamResponse:
@@ -122,16 +125,16 @@ async def cancel_many(call: Call) -> web.StreamResponse:
 # --- asking ---------------------------------------------------------------------------------------
 
 
-def _id(call: Call, given: str | None) -> tuple[str, bool]:
-    """The id of what is asked for, and whether a key stands for it. Raises Problem."""
+def _id(call: Call, given: str | None) -> tuple[str, IdBy]:
+    """The id of what is asked for, and where it comes from. Raises Problem."""
     keys = call.request.headers.getall("Idempotency-Key", [])
     if len(keys) > 1:
         raise invalid("Idempotency-Key", "Idempotency-Key: it stands there twice")
     if given is not None:
-        return given, False
+        return given, "body"
     if keys:
-        return id_for(call.token.owner, key_in(keys[0])), True
-    return str(uuid.uuid4()), False
+        return id_for(call.token.owner, key_in(keys[0])), "key"
+    return str(uuid.uuid4()), "chance"
 
 
 async def _admit(call: Call, asked: DeliberationRequest, deliberation_id: str) -> bool:
@@ -148,10 +151,11 @@ async def _admit(call: Call, asked: DeliberationRequest, deliberation_id: str) -
     return False
 
 
-async def _enqueued(call: Call, request: Request, by_key: bool, place: bool) -> Submitted:
+async def _enqueued(call: Call, request: Request, by: IdBy, place: bool) -> Submitted:
     """What became of it. Raises Problem, which says whether it may run all the same."""
+    by_key = by == "key"
     try:
-        submitted = await enqueue(call.service.record, request)
+        submitted = await enqueue(call.service.record, request, drawn=by == "chance")
         if submitted.new or by_key or may_see(call.token, await status_of(call.service.record, request.id) or {}):
             return submitted
         problem = _reused(request.id, by_key)

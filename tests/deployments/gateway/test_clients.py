@@ -121,8 +121,8 @@ async def test_what_is_worth_it_is_tried_again_with_the_same_key(
     monkeypatch.setattr(answers, "MAX_AGAIN_S", 0.001)
     told, enqueue = [503, 429], deliberations.enqueue
 
-    async def sometimes(*arguments: Any) -> Any:
-        accepted = await enqueue(*arguments)
+    async def sometimes(*arguments: Any, **options: Any) -> Any:
+        accepted = await enqueue(*arguments, **options)
         if told:
             raise problems.later(told.pop(), "later", "later")
         return accepted

@@ -255,7 +255,7 @@ async def test_a_list_that_is_behind_stops_nothing(gateway: Gateway, monkeypatch
 
 async def test_councils_are_those_that_were_mirrored(either: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before anybody has mirrored them every name is taken; later those that are not there are refused."""
-    monkeypatch.setattr(councils, "KEPT_S", -1.0)
+    monkeypatch.setattr(either.service.councils._mirror, "_kept_s", -1.0)
     assert (await either.get("/v1/councils")).body == {"councils": {}, "mirrored_at": None}
     assert (await either.post(council="anything")).status == 202
     await councils.write_mirror(either.record, {"dev": council("dev"), "qa": council("qa")})

@@ -180,7 +180,8 @@ class World:
         seats = tuple(Member(agent_id=f"m{number}", role="DEV") for number in range(1, members + 1))
         council = CouncilSpec(name="dev", members=seats, deadline_s=DEADLINE_S)
         asked = {"items": [{"id": f"i{number}", "task": "Choose one"} for number in range(items)], **request}
-        return Deliberation.plan(self.id, DeliberationRequest.read(asked), council)
+        self.request = DeliberationRequest.read(asked)
+        return Deliberation.plan(self.id, self.request, council)
 
     async def _accept(self) -> None:
         from blocks.record import subjects
@@ -213,7 +214,7 @@ class World:
         record = await JetStream(servers=[URL], user=f"run-{number}", password="x", patience_s=5).record()
         fence = None if finished else await record.fence(self.id, number, f"run-{number}")
         servers = {"default": Server(None, "vllm")}
-        session = Session(self.plan, servers, self.loop.time(), finished=finished, fence=fence)
+        session = Session(self.plan, self.request, servers, self.loop.time(), finished=finished, fence=fence)
         inbox: asyncio.Queue[Any] = asyncio.Queue(INBOX)
         agents = {(m.agent_id, stage): self._agent(m, stage, session.epoch, inbox) for m, stage in session.absent}
         collecting = self.loop.create_task(self._collect(Collector(session, record, inbox), record, session))

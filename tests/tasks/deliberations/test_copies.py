@@ -63,6 +63,15 @@ def test_a_long_list_is_cut() -> None:
     assert "agent-data-015 and 113 more are further copies" in copies_in_words(planned("d", 128))
 
 
+class HeldLease:
+    """A lease that nobody else wants."""
+
+    epoch, holder, waited = 1, b"one", False
+
+    async def check(self) -> None:
+        """It is still held."""
+
+
 @pytest.mark.parametrize(("members", "copies"), [(None, []), (5, ["agent-qa-004", "agent-dev-005"])])
 async def test_the_result_names_them(
     record: Any, monkeypatch: pytest.MonkeyPatch, new_id: str, members: int | None, copies: list[str]
@@ -75,7 +84,8 @@ async def test_the_result_names_them(
         return council()
 
     monkeypatch.setattr(plan, "council_spec", spec)
-    await plan.convene(record, new_id, request(members))
+    session = await plan.convene(record, new_id, request(members))
+    await plan.begin(record, session, HeldLease(), None)  # type: ignore[arg-type]
 
     found = await result_of(record, new_id)
     assert found is not None
