@@ -16,15 +16,18 @@ T = TypeVar("T")
 KEYS = "CONCLAVE_TOKEN has it; `conclave env` prints that of a stack of ours"
 
 
-def client() -> Client:
-    """A client of the gateway. Ends with code 6 where none is known, and 2 where CONCLAVE_URL is no URL."""
+def client(timeout_s: float = 30.0, retry: bool = True) -> Client:
+    """A client of the gateway, whose questions take so long at most.
+
+    Ends with code 6 where none is known, and 2 where CONCLAVE_URL is no URL.
+    """
     from deployments.client import Client
 
     url, token = os.environ.get("CONCLAVE_URL"), os.environ.get("CONCLAVE_TOKEN")
     if not url:
         url, token = _of_home()
     try:
-        found = Client(url, token)
+        found = Client(url, token, timeout_s, retry)
     except ValueError as error:
         fail(f"CONCLAVE_URL: {error}", WRONG_USE)
     if token:

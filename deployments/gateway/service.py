@@ -17,7 +17,9 @@ from blocks.record.arrivals import Arrivals
 from blocks.record.ends import ends
 from blocks.record.events import Record
 from blocks.record.leases import Leases
+from blocks.record.queue import workers
 from blocks.record.server import JetStreamServer
+from blocks.refreshed import Refreshed
 from deployments.gateway.authentication import Authentication
 from deployments.gateway.counts import Counts
 from deployments.gateway.projection import Projection
@@ -30,6 +32,7 @@ from tasks.deliberations.feed import Feed
 
 AGAIN_S = 1.0
 CONNECT_AGAIN_S = 0.1
+WORKERS_KEPT_S = 1.0
 USAGE_CONSUMER = "gateway-usage"
 HOME_TOKEN = "home"  # noqa: S105  # a name
 
@@ -47,6 +50,8 @@ class Service:
     projection: Projection
     authentication: Authentication
     quotas: Quotas
+    workers: Refreshed[int]
+    """How many take from the queue, of the last second: anybody may ask whether the gateway is ready."""
     counts: Counts
 
 
@@ -68,6 +73,7 @@ async def serving(settings: GatewaySettings) -> AsyncGenerator[Service, None]:
             projection,
             Authentication(record, settings.rate, settings.hosts, settings.open),
             Quotas(record, settings.queue),
+            Refreshed(lambda: workers(record), WORKERS_KEPT_S),
             Counts(),
         )
         try:

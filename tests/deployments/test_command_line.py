@@ -374,9 +374,7 @@ async def test_the_shell_completes_councils_and_parts(connected: Any) -> None:
     asked = {"_CONCLAVE_COMPLETE": "complete_bash", "COMP_CWORD": "3"}
     named, none = await asyncio.gather(
         conclave(**asked, COMP_WORDS="conclave deliberate --council de"),
-        conclave(
-            **asked, COMP_WORDS="conclave deliberate --council de", CONCLAVE_HOME="/nonexistent", PREFECT_API_URL=""
-        ),
+        conclave(**asked, COMP_WORDS="conclave deliberate --council de", CONCLAVE_HOME="/nonexistent", CONCLAVE_URL=""),
     )
     parts = await conclave(_CONCLAVE_COMPLETE="complete_bash", COMP_CWORD="2", COMP_WORDS="conclave logs pre")
     assert {"dev", "devops"} <= set(named.out.split())

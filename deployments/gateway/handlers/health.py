@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from aiohttp import web
 
 from blocks.exceptions import ConclaveError
-from blocks.record.queue import backlog, workers
+from blocks.record.queue import backlog
 from deployments.gateway.handlers.answers import document, only
 from deployments.gateway.routes import SPEC, Call
 
@@ -32,7 +32,7 @@ async def ready(call: Call) -> web.StreamResponse:
         async with asyncio.timeout(ASK_S):
             mirror = await service.councils.mirror()
             age_s = mirror.age_s(datetime.now(UTC))
-            count = await workers(service.record)
+            count = await service.workers.get()
         parts["workers"] = {"ok": count > 0, "detail": f"{count} take from the queue"}
         parts["councils"] = {"ok": age_s is not None and age_s < STALE_S, "detail": _age(age_s)}
     except (ConclaveError, TimeoutError) as error:
@@ -51,7 +51,7 @@ async def metrics(call: Call) -> web.StreamResponse:
     lines = call.service.counts.lines()
     for name, value in waiting._asdict().items():
         lines += [f"# TYPE conclave_queue_{name} gauge", f"conclave_queue_{name} {value}"]
-    lines += ["# TYPE conclave_workers gauge", f"conclave_workers {await workers(call.service.record)}"]
+    lines += ["# TYPE conclave_workers gauge", f"conclave_workers {await call.service.workers.get()}"]
     lines += ["# TYPE process_start_time_seconds gauge", f"process_start_time_seconds {_STARTED:.3f}"]
     headers = {**call.headers, "Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
     return web.Response(body="\n".join([*lines, ""]).encode(), headers=headers)
