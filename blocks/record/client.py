@@ -87,9 +87,6 @@ class Keys(Protocol):
     async def delete(self, key: str, last: int | None = None) -> bool:
         """Remove a key, where it has this revision."""
 
-    async def keys(self) -> list[str]:
-        """All keys. Raises NoKeysError."""
-
 
 class Objects(Protocol):
     """An object store. Raises ObjectNotFoundError and DigestMismatchError."""

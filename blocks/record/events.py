@@ -77,11 +77,11 @@ class Record:
         patience = Patience(patience_s)
         self.client, self.jetstream = client, jetstream
         self.outlast = patience.outlast
-        self.statuses = Statuses(statuses, jetstream, patience)
+        self.statuses = Statuses(statuses, jetstream, subjects.STATUS_BUCKET, patience)
         self.bodies = Bodies(bodies, jetstream, patience)
-        self.leases = LeaseKeys(leases, patience)
-        self.access = JsonKeys(access, patience)
-        self.councils = JsonKeys(councils, patience)
+        self.leases = LeaseKeys(leases, jetstream, patience)
+        self.access = JsonKeys(access, jetstream, subjects.ACCESS_BUCKET, patience)
+        self.councils = JsonKeys(councils, jetstream, subjects.COUNCILS_BUCKET, patience)
         self.installation = installation
 
     # --- events -----------------------------------------------------------------------------------

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 
 import nats.errors
 from nats.js.api import KeyValueConfig, StorageType
-from nats.js.errors import BucketNotFoundError, KeyNotFoundError, KeyWrongLastSequenceError, NoKeysError
+from nats.js.errors import BucketNotFoundError, KeyNotFoundError, KeyWrongLastSequenceError
 
 from blocks.exceptions import RecordUnavailable
 from blocks.record.client import Streams
+from blocks.record.key_names import key_names
 
 if TYPE_CHECKING:
     from blocks.record.events import Record
@@ -85,11 +86,7 @@ async def note_pool(record: Record, pool: str) -> None:
 async def pools(record: Record) -> set[str]:
     """Work pools that workers of this installation take, or took, from. Raises RecordError."""
     async with _named():
-        bucket = await record.jetstream.key_value(BUCKET)
-        try:
-            keys = [key for key in await bucket.keys() if key.startswith(POOLS)]
-        except NoKeysError:
-            return set()
+        keys = await key_names(record.jetstream, BUCKET, POOLS)
     found = [await read_note(record, key) for key in keys]
     return {pool for pool in found if pool}
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError, NoKeysError
+from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError
 
-from blocks.record.client import Keys
+from blocks.record.client import Keys, Streams
 from blocks.record.envelope import Body, dump, load
+from blocks.record.key_names import key_names
 from blocks.record.patience import Patience
 
 Change = Callable[[Body | None], Body | None]
@@ -17,8 +18,8 @@ Change = Callable[[Body | None], Body | None]
 class JsonKeys:
     """The keys of a bucket. All methods raise RecordError."""
 
-    def __init__(self, keys: Keys, patience: Patience) -> None:
-        self._keys, self._patience = keys, patience
+    def __init__(self, keys: Keys, jetstream: Streams, bucket: str, patience: Patience) -> None:
+        self._keys, self._jetstream, self._bucket, self._patience = keys, jetstream, bucket, patience
 
     async def create(self, key: str, body: Body) -> bool:
         """Write a key that must not exist; False if it does."""
@@ -85,16 +86,9 @@ class JsonKeys:
         """Let a key go, where there is one."""
         await self._patience.outlast(lambda: self._keys.delete(key))
 
-    async def names(self) -> list[str]:
-        """All keys, in order."""
-
-        async def listed() -> list[str]:
-            try:
-                return sorted(await self._keys.keys())
-            except NoKeysError:
-                return []
-
-        return await self._patience.outlast(listed)
+    async def names(self, begin: str = "") -> list[str]:
+        """The keys that begin so, in order; `begin` ends with a dot, or is empty."""
+        return await self._patience.outlast(lambda: key_names(self._jetstream, self._bucket, begin))
 
 
 def readable(data: bytes | None) -> Body:

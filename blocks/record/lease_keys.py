@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 
 import nats.errors
-from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError, NoKeysError
+from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError
 
 from blocks.exceptions import RecordError
-from blocks.record.client import Keys
+from blocks.record.client import Keys, Streams
+from blocks.record.key_names import key_names
 from blocks.record.patience import TRANSIENT, Patience, words
 
 LEASES_BUCKET = "conclave-leases"
@@ -19,8 +20,8 @@ LEASE_S = 6.0
 class LeaseKeys:
     """Who holds which lease, as the server knows it. Methods raise RecordError, those of `bucket` nats-py's errors."""
 
-    def __init__(self, bucket: Keys, patience: Patience) -> None:
-        self.bucket, self._patience = bucket, patience
+    def __init__(self, bucket: Keys, jetstream: Streams, patience: Patience) -> None:
+        self.bucket, self._jetstream, self._patience = bucket, jetstream, patience
 
     async def held(self, key: str) -> bool:
         """Whether anybody holds the lease now."""
@@ -57,11 +58,9 @@ class LeaseKeys:
 
         return await self._patience.outlast(create)
 
-    async def names(self) -> list[str]:
-        """The keys that are held now."""
+    async def names(self, begin: str) -> list[str]:
+        """The keys that are held now and begin so; `begin` ends with a dot."""
         try:
-            return await self.bucket.keys()
-        except NoKeysError:
-            return []
+            return await key_names(self._jetstream, LEASES_BUCKET, begin)
         except (nats.errors.Error, *TRANSIENT) as error:
             raise RecordError(f"the leases cannot be listed: {words(error)}") from error

@@ -146,7 +146,7 @@ PRESENCE = "worker."
 
 async def workers(record: Record) -> int:
     """How many workers take from the queue now; one that was killed counts for some seconds. Raises RecordError."""
-    return sum(name.startswith(PRESENCE) for name in await record.leases.names())
+    return len(await record.leases.names(PRESENCE))
 
 
 class Backlog(NamedTuple):

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from blocks.record.client import Keys, Streams
 from blocks.record.envelope import Body, Event, stream_of
 from blocks.record.json_keys import JsonKeys
-from blocks.record.patience import Patience
 
 
 class Statuses(JsonKeys):
     """The bucket of statuses. All methods raise RecordError."""
-
-    def __init__(self, keys: Keys, jetstream: Streams, patience: Patience) -> None:
-        super().__init__(keys, patience)
-        self._jetstream = jetstream
 
     async def merge(self, key: str, change: Body) -> bool:
         """Set some fields of a key.

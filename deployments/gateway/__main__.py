@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import sys
@@ -15,6 +16,8 @@ from deployments.gateway.service import serving
 from deployments.gateway.settings import GatewaySettings, gateway_settings
 from tasks.council.exceptions import WrongUse
 
+SWITCH_S = 0.0005
+"""How long the thread of the list may keep the interpreter from the loop, which asks for it at every read and write."""
 STOP_S = 5.0
 """How long streams of events may take to end."""
 
@@ -33,6 +36,7 @@ async def serve(settings: GatewaySettings) -> None:
             await web.TCPSite(runner, settings.host, settings.port, reuse_port=None).start()
             if settings.open:
                 _log.warning("OPEN: whoever reaches %s may ask, read and cancel everything", settings.listen)
+            gc.freeze()  # what was imported is looked through no more, which would hold every answer up for a while
             _log.info("listening at %s", settings.listen)
             await stopped.wait()
         finally:
@@ -41,6 +45,7 @@ async def serve(settings: GatewaySettings) -> None:
 
 def main() -> int:
     """Entry point; the exit code."""
+    sys.setswitchinterval(SWITCH_S)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
     try:
         asyncio.run(serve(gateway_settings()))

@@ -255,7 +255,7 @@ def _ray(settings: Settings, paths: StackPaths) -> Part:
         "--disable-usage-stats",
     )
     options = tuple(f"--{name}={value}" for name, value in flags.items())
-    return Part("ray", f"{_HOST}:{port}", command + options, nice=1, steady_s=10, stop_s=20)
+    return Part("ray", f"{_HOST}:{port}", command + options, nice=8, steady_s=10, stop_s=20)
 
 
 def _worker(settings: Settings) -> Part:
@@ -264,7 +264,7 @@ def _worker(settings: Settings) -> Part:
     pool = carrying(settings.prefix or "", POOL)
     command = (*_PYTHON, "prefect", "worker", "start", "--pool", pool, "--type", POOL, "--name", name)
     url = f"http://{_HOST}:{free_port(8090)}"
-    return Part(WORKER, url, command, nice=1, steady_s=5, stop_s=int(settings.worker_drain_s) + WORKER_STOP_S)
+    return Part(WORKER, url, command, nice=8, steady_s=5, stop_s=int(settings.worker_drain_s) + WORKER_STOP_S)
 
 
 def _llm(settings: Settings, options: UpOptions) -> Part:

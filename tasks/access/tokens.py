@@ -141,7 +141,7 @@ async def read(record: Record, token_id: str) -> Token | None:
 
 async def listed(record: Record) -> list[Token]:
     """All tokens, the oldest first. Raises RecordError."""
-    names = [name.removeprefix(KEY) for name in await record.access.names() if name.startswith(KEY)]
+    names = [name.removeprefix(KEY) for name in await record.access.names(KEY)]
     found = [token for name in names if (token := await read(record, name)) is not None]
     return sorted(found, key=lambda token: token.created_at)
 

@@ -50,9 +50,7 @@ async def write_mirror(record: Record, councils: Mapping[str, CouncilSpec]) -> N
 async def read_mirror(record: Record) -> Mirror:
     """The mirror as it stands; what a later version wrote there is left out. Raises RecordError."""
     found = {}
-    for key in await record.councils.names():
-        if not key.startswith(KEY):
-            continue
+    for key in await record.councils.names(KEY):
         try:
             found[key.removeprefix(KEY)] = CouncilSpec.from_record(await record.councils.read(key))
         except ValidationError:

@@ -35,7 +35,7 @@ from nats.js.api import (
     StreamInfo,
     StreamState,
 )
-from nats.js.errors import APIError, BucketNotFoundError, NoKeysError, NoStreamResponseError, NotFoundError
+from nats.js.errors import APIError, BucketNotFoundError, NoStreamResponseError, NotFoundError
 from nats.js.kv import KeyValue
 from nats.js.object_store import ObjectStore
 from nats.nuid import NUID
@@ -405,24 +405,6 @@ class MemoryClient:
         return Subscription(self.server, subject, queue, cb)
 
 
-class Keys(KeyValue):
-    """nats-py's bucket on a stream here; it lists its keys by a watcher, which needs more of a server."""
-
-    async def keys(self, filters: Any = None, **_options: Any) -> list[str]:
-        """All that have a value. Raises NoKeysError."""
-        js: MemoryJetStream = self._js
-        await js.client.reach()
-        stored = js.server.streams[self._stream].messages()
-        found = [
-            message.subject.removeprefix(self._pre)
-            for message in stored
-            if "KV-Operation" not in (message.headers or {})
-        ]
-        if not found:
-            raise NoKeysError
-        return found
-
-
 class MemoryJetStream:
     """JetStream through a connection, in place of nats-py's `JetStreamContext`."""
 
@@ -590,7 +572,7 @@ class MemoryJetStream:
             await self._stream(f"KV_{bucket}")
         except NotFoundError:
             raise BucketNotFoundError from None
-        return Keys(bucket, f"KV_{bucket}", f"$KV.{bucket}.", self, False)
+        return KeyValue(bucket, f"KV_{bucket}", f"$KV.{bucket}.", self, False)
 
     async def create_key_value(self, config: KeyValueConfig) -> KeyValue:
         """Make a bucket."""

@@ -38,7 +38,7 @@ def gateway(
         _say(f"conclave: {error}")
         raise typer.Exit(NOT_UP) from error
     if draining:
-        figures = {"draining_post_p99_ms": figures["post_p99_ms"], "posts_refused": figures["posts_refused"]}
+        figures = {f"draining_{name}": value for name, value in figures.items()}
     verdicts = judged(figures)
     for name, value in figures.items():
         told = verdicts.get(name, {})

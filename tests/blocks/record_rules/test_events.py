@@ -452,3 +452,18 @@ async def test_the_newest_of_a_pattern_is_none_of_another(record: Any, new_id: s
     delivered = await anext(following)
     await following.aclose()
     assert abs((read.time - delivered.time).total_seconds()) < 0.001
+
+
+async def test_the_keys_of_a_bucket_are_listed_without_those_that_were_deleted(record: Any, new_id: str) -> None:
+    """By how they begin; one that was written again is there once."""
+    begin = f"{new_id}."
+    assert await record.councils.names(begin) == []
+    for name in ("c", "a", "b"):
+        await record.councils.put(f"{begin}{name}", {"first": True})
+    await record.councils.put(f"{begin}a", {"first": False})
+    await record.councils.put(f"other{begin}a", {})
+    await record.councils.delete(f"{begin}b")
+    assert await record.councils.names(begin) == [f"{begin}a", f"{begin}c"]
+    await record.councils.put(f"{begin}b", {})
+    assert await record.councils.names(begin) == [f"{begin}a", f"{begin}b", f"{begin}c"]
+    assert f"other{begin}a" in await record.councils.names()
