@@ -14,11 +14,11 @@ from prefect.futures import PrefectFuture
 from prefect.task_runners import TaskRunner
 from prefect_ray import RayTaskRunner
 
-from blocks.documents import fresh, fresh_default
+from blocks.documents import AtHand, fresh, fresh_default
 from blocks.ray_agents import RayAgents
 
 
-async def with_agents(flow: Flow[Any, Any]) -> Flow[Any, Any]:
+async def with_agents(flow: Flow[Any, Any], at_hand: AtHand = None) -> Flow[Any, Any]:
     """The flow on the block's task runner, where many run on one loop: the block is awaited, and holds up nobody.
 
     It is a copy of the object: Prefect's `with_options` makes the schema of the parameters anew, which takes our nested
@@ -29,7 +29,7 @@ async def with_agents(flow: Flow[Any, Any]) -> Flow[Any, Any]:
     if not isinstance(flow.task_runner, BlockTaskRunner):
         return flow
     chosen = copy(flow)
-    chosen.task_runner = (await fresh(RayAgents)).task_runner()
+    chosen.task_runner = (await fresh(RayAgents, at_hand=at_hand)).task_runner()
     return chosen
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
 from copy import copy
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -21,11 +22,13 @@ from prefect.states import Pending, to_state_create
 from prefect.utilities.schema_tools.hydration import HydrationContext, HydrationError, hydrate
 from prefect.utilities.schema_tools.validation import CircularSchemaRefError, ValidationError, validate
 
+from blocks.documents import AtHand
 from blocks.names import stored, tag_of
 from blocks.record import leases
 from blocks.record.envelope import Body
 from blocks.record.events import Record
 from blocks.record.leases import Lease
+from blocks.refreshed import Refreshed
 from blocks.task_runner import with_agents
 from tasks.council.exceptions import InvalidRequest, WrongUse
 from tasks.council.models import DeliberationRequest
@@ -51,7 +54,7 @@ class FlowRuns:
 
     def __init__(self, record: Record) -> None:
         self._record = record
-        self._deployments: dict[str, tuple[float, DeploymentResponse]] = {}
+        self._deployments: dict[str, Refreshed[DeploymentResponse]] = {}
         self._flow_names: dict[UUID, str] = {}
 
     async def of(self, request: Request, flow: Flow[Any, Any]) -> FlowRun:
@@ -67,7 +70,7 @@ class FlowRuns:
                 return await client.read_flow_run(UUID(run))
             if request.flow == DELIBERATE:
                 DeliberationRequest.read(request.asked)
-            deployment = await self._deployment(client, flow)
+            deployment = await self._deployment(flow)
             parameters = await self._parameters(client, request, flow, deployment)
             if deployment is not None and request.flow != DELIBERATE:
                 await asyncio.to_thread(_check, parameters, deployment)
@@ -81,7 +84,7 @@ class FlowRuns:
         if request.run is not None:  # Prefect made its run, and resolved them
             return request.parameters
         async with get_client() as client:
-            return await self._parameters(client, request, flow, await self._deployment(client, flow))
+            return await self._parameters(client, request, flow, await self._deployment(flow))
 
     async def _parameters(
         self, client: PrefectClient, request: Request, flow: Flow[Any, Any], deployment: DeploymentResponse | None
@@ -150,9 +153,9 @@ class FlowRuns:
             raise
         return FlowRun.model_validate(made.json())
 
-    async def announcing(self, flow: Flow[Any, Any]) -> Flow[Any, Any]:
+    async def announcing(self, flow: Flow[Any, Any], at_hand: AtHand = None) -> Flow[Any, Any]:
         """The flow on the agents that their block names now, which says when it has started."""
-        announcing = copy(await with_agents(flow))  # with_options is slow, as told there
+        announcing = copy(await with_agents(flow, at_hand))  # with_options is slow, as told there
         announcing.on_running_hooks = [_running]
         return announcing
 
@@ -161,17 +164,19 @@ class FlowRuns:
         run = (await self._record.statuses.read(request.id) or {}).get("run")
         return run if isinstance(run, str) else None
 
-    async def _deployment(self, client: PrefectClient, flow: Flow[Any, Any]) -> DeploymentResponse | None:
+    async def _deployment(self, flow: Flow[Any, Any]) -> DeploymentResponse | None:
         """The deployment of the flow's own name, which its runs are shown under."""
-        name, now = f"{flow.name}/{stored(flow.name)}", asyncio.get_running_loop().time()
-        read, found = self._deployments.get(name, (None, None))
-        if read is None or now - read > DEPLOYMENT_KEPT_S:
-            try:
-                found = await client.read_deployment_by_name(name)
-            except ObjectNotFound:
-                return None
-            self._deployments[name] = now, found
-        return found
+        name = f"{flow.name}/{stored(flow.name)}"
+        kept = self._deployments.setdefault(name, Refreshed(partial(_deployment_named, name), DEPLOYMENT_KEPT_S))
+        try:
+            return await kept.get()
+        except ObjectNotFound:
+            return None
+
+
+async def _deployment_named(name: str) -> DeploymentResponse:
+    async with get_client() as client:
+        return await client.read_deployment_by_name(name)
 
 
 async def _defaults(client: PrefectClient, deployment: DeploymentResponse, given: Body) -> Body:
@@ -236,7 +241,11 @@ async def run_flow(
     leases.carried.set(lease)
     plan.carried.set(convening)
     _started.set(started)
-    state: State[Any] | None = await run_flow_async(flow, flow_run=run, parameters=parameters, return_type="state")
+    # Prefect's engine gives a run of a deployment a thread that listens whether somebody suspends it, and holds this
+    # loop up until the thread has connected, however long that takes, and again until it has ended
+    # (`prefect/_flow_run_suspension.py`). Suspending stops no deliberation: one is cancelled, or goes on.
+    alone = run.model_copy(update={"deployment_id": None})
+    state: State[Any] | None = await run_flow_async(flow, flow_run=alone, parameters=parameters, return_type="state")
     assert state is not None
     return state
 

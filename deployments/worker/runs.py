@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import suppress
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,6 +21,8 @@ from prefect.exceptions import Abort, ObjectNotFound
 from prefect.states import Cancelled, Crashed
 
 from blocks.background import background, cancel_and_wait
+from blocks.council import Council
+from blocks.documents import DEFAULT, Documents, together
 from blocks.exceptions import (
     AgentsUnavailable,
     BlockMissing,
@@ -34,12 +37,14 @@ from blocks.exceptions import (
     RecordUnreadable,
     Superseded,
 )
+from blocks.ray_agents import RayAgents
 from blocks.record import subjects
 from blocks.record.envelope import Body
 from blocks.record.events import Record
 from blocks.record.lease_keys import LEASE_S
 from blocks.record.leases import Lease, Leases
 from blocks.record.queue import Delivery
+from blocks.vllm_server import VLLM
 from deployments.worker.cluster import Cluster
 from deployments.worker.failures import Failures
 from deployments.worker.flow_runs import FlowRuns, OtherRun, run_flow, tell_prefect
@@ -142,10 +147,7 @@ class Runs:
         """Run it; None once it is finished, else the seconds until the next try."""
         try:
             status = await self._status_of(request)
-            # The flow and its plan are asked for beside the run, which Prefect takes longest to make and to show.
-            convening = self._convened(work, request, flow, status)
-            async with background(self._flow_runs.announcing(flow), convening) as (announcing, convening_task):
-                work.convening = convening_task
+            async with self._beside(work, request, flow, status) as announcing:
                 run = await self._flow_runs.of(request, flow)
                 work.run = str(run.id)
                 if request.flow == DELIBERATE:
@@ -171,14 +173,38 @@ class Runs:
             return await self.failures.retry_delay_s(work, error)
         return None
 
-    async def _convened(self, work: Work, request: Request, flow: Flow[Any, Any], status: Body) -> Session | None:
+    @asynccontextmanager
+    async def _beside(
+        self, work: Work, request: Request, flow: Flow[Any, Any], status: Body
+    ) -> AsyncGenerator[Announcing, None]:
+        """What a run needs is read and planned beside it, which Prefect takes longest to make and to show."""
+        async with background(self._blocks(request, flow)) as (at_hand,):
+            convening = self._convened(work, request, flow, status, at_hand)
+            async with background(self._flow_runs.announcing(flow, at_hand), convening) as (announcing, planned):
+                work.convening = planned
+                yield announcing
+
+    async def _blocks(self, request: Request, flow: Flow[Any, Any]) -> Documents:
+        """The blocks that a deliberation needs in most cases; what it needs besides is read when it is known."""
+        if request.flow != DELIBERATE:
+            return {}
+        try:
+            asked = asked_in(await self._flow_runs.parameters(request, flow))
+            council = DeliberationRequest.read(asked).council
+        except InvalidRequest:  # its run, or its flow, ends with that
+            return {}
+        return await together((RayAgents, DEFAULT), (Council, council), (VLLM, DEFAULT))
+
+    async def _convened(
+        self, work: Work, request: Request, flow: Flow[Any, Any], status: Body, at_hand: asyncio.Task[Documents]
+    ) -> Session | None:
         """The session of a deliberation that begins; None of anything else, whose flow sees to that itself."""
         if request.flow != DELIBERATE or _tries(status) or _is_to_end(request, status):
             return None
         if request.run is not None:  # whose message may name somebody else's
             await work.begins.wait()
         asked = asked_in(await self._flow_runs.parameters(request, flow))
-        return await convene(self.record, request.id, DeliberationRequest.read(asked))
+        return await convene(self.record, request.id, DeliberationRequest.read(asked), at_hand)
 
     async def _without_run(self, request: Request, lease: Lease) -> None:
         """End a deliberation whose flow run is not in Prefect; that of a second run of it ends only that request."""

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from blocks.background import background
 from blocks.council import Council
 from blocks.dialect import Dialect
-from blocks.documents import council_names, fresh, versioned
+from blocks.documents import AtHand, council_names, fresh, versioned
 from blocks.exceptions import BlockMissing, ModelServerError
 from blocks.record import subjects
 from blocks.record.dialects import Dialects, noted_dialects
@@ -93,10 +93,10 @@ carried: ContextVar[Convening | None] = ContextVar("carried_session", default=No
 """What a worker has begun for the flow that it runs, while Prefect makes the run and shows it as Running."""
 
 
-async def council_spec(name: str) -> CouncilSpec:
+async def council_spec(name: str, at_hand: AtHand = None) -> CouncilSpec:
     """The council as its block stands now. Raises InvalidRequest that lists the known ones."""
     try:
-        return (await fresh(Council, name)).spec(name)
+        return (await fresh(Council, name, at_hand)).spec(name)
     except BlockMissing as error:
         known = ", ".join(await council_names()) or "none; `conclave up` applies the defaults"
         raise InvalidRequest("council", f"{name!r} is unknown; known are {known}") from error
@@ -112,14 +112,16 @@ async def convened(record: Record, deliberation_id: str, request: DeliberationRe
     return await convene(record, deliberation_id, request)
 
 
-async def convene(record: Record, deliberation_id: str, request: DeliberationRequest) -> Session:
+async def convene(
+    record: Record, deliberation_id: str, request: DeliberationRequest, at_hand: AtHand = None
+) -> Session:
     """Put the plan on the record, or take the one that stands there. Raises InvalidRequest."""
     started = asyncio.get_running_loop().time()
     check_id(deliberation_id, "deliberation_id")
     plan, owner = await _standing(record, deliberation_id, request)
     if plan is None:
-        plan = Deliberation.plan(deliberation_id, request, await council_spec(request.council))
-        servers = await servers_of(record, plan)
+        plan = Deliberation.plan(deliberation_id, request, await council_spec(request.council, at_hand))
+        servers = await servers_of(record, plan, at_hand=at_hand)
         body = {"plan": plan.model_dump(mode="json"), "request": request.model_dump(mode="json"), "owner": owner}
         first = await record.publish_final(
             subjects.plan(deliberation_id), f"{deliberation_id}:plan", "deliberation.plan", body, version=plan.version
@@ -213,7 +215,9 @@ def _not_served(wanted: set[str | None], info: ServerInfo) -> list[str]:
     return sorted(str(model) for model in wanted - {None, *info.models}) if info.lists else []
 
 
-async def servers_of(record: Record, plan: Deliberation, must_exist: bool = True) -> dict[str, Server]:
+async def servers_of(
+    record: Record, plan: Deliberation, must_exist: bool = True, at_hand: AtHand = None
+) -> dict[str, Server]:
     """The council's model servers, each asked what it is: `unknown` where one does not answer yet.
 
     What is noted of their dialects is read meanwhile.
@@ -224,7 +228,7 @@ async def servers_of(record: Record, plan: Deliberation, must_exist: bool = True
     async def ask(name: str) -> Server:
         version = url = None
         try:
-            version, server = await versioned(VLLM, name)
+            version, server = await versioned(VLLM, name, at_hand)
             url = server.base_url
             async with asyncio.timeout(PROBE_S):
                 return Server(version, (await server.info()).engine, url)
