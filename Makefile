@@ -92,8 +92,8 @@ $(VENV)/.ready-bench: $(VENV)/.ready requirements-bench.lock
 	@$(INSTALL) requirements-bench.lock
 	@touch $@
 
-bench: $(VENV)/.ready-bench ## measure beside floor, stock runner and LangGraph; bench-results/: OPTIONS="--latency 2"
-	$(CONCLAVE) bench --json bench-results/bench.json --plot bench-results/bench.svg $(OPTIONS)
+bench: $(VENV)/.ready-bench ## measure beside floor, stock runner and LangGraph, then worker and gateway; bench-results/: OPTIONS="--latency 2"
+	@bash infra/bench.sh $(CONCLAVE) $(OPTIONS)
 
 up: $(VENV)/.ready ## bring the stack up
 	@$(CONCLAVE) up --detach $(UP)

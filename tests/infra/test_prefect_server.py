@@ -89,3 +89,26 @@ async def test_a_write_is_not_given_up(tmp_path: Path, trouble: str) -> None:
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
     said, _ = await asyncio.wait_for(process.communicate(), 60)
     assert (process.returncode, said.decode().split()) == (0, ["locked", "written"])
+
+
+def test_a_sound_schema_is_checked_once_and_another_every_time(importable_prefect: None) -> None:
+    """What Prefect's server says of a run's parameters stays the same."""
+    import jsonschema
+    from jsonschema.validators import Draft202012Validator, extend
+
+    from infra.prefect_server import check_schemas_once
+
+    kind, checked = extend(Draft202012Validator), []
+    check = kind.check_schema
+    kind.check_schema = staticmethod(lambda schema, **options: (checked.append(schema), check(schema, **options)))
+    check_schemas_once(kind)
+    sound, unsound = {"properties": {"a": {"type": "number"}}}, {"properties": {"a": {"type": "no such"}}}
+    for _ in range(3):
+        jsonschema.validate({"a": 1}, sound, kind)
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({"a": "x"}, {**sound}, kind)
+        with pytest.raises(jsonschema.SchemaError):
+            jsonschema.validate({"a": 1}, unsound, kind)
+    assert checked == [sound, unsound, unsound, unsound]
+    with pytest.raises(jsonschema.SchemaError):
+        kind.check_schema(unsound, format_checker=None)

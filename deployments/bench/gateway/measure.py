@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ TARGETS = {
 """At most so much."""
 WARM = 200
 READS = 2_000
+KEYED_S = 10.0
 SETTLE_S = 3.0
 EVENTS = ("finished",)
 """What a cancelled deliberation that never began has to tell."""
@@ -60,6 +62,9 @@ async def measured(found: StackStatus, asked: Asked, say: Say) -> dict[str, floa
         figures = {"post_p50_ms": _percentile(posts, 50), "post_p99_ms": _percentile(posts, 99)}
         figures["posts_refused"] = float(refusals.total())
         if asked.listeners:
+            say(f"the same for {KEYED_S:g} s, each with an Idempotency-Key")
+            keyed, _ = await _posts(session, asked.rate, KEYED_S, keyed=True)
+            figures |= {"post_keyed_p50_ms": _percentile(keyed, 50), "post_keyed_p99_ms": _percentile(keyed, 99)}
             await asyncio.sleep(SETTLE_S)
             figures["result_p99_ms"] = _percentile(await _reads(session), 99)
             say(f"{asked.listeners} listeners at once")
@@ -80,14 +85,17 @@ def judged(figures: dict[str, float]) -> dict[str, dict[str, Any]]:
     return verdicts
 
 
-async def _posts(session: aiohttp.ClientSession, rate: float, seconds: float) -> tuple[list[float], Counter[str]]:
+async def _posts(
+    session: aiohttp.ClientSession, rate: float, seconds: float, keyed: bool = False
+) -> tuple[list[float], Counter[str]]:
     """Seconds that each POST took from the time it was due, and what was said to those that were not taken."""
     took: list[float] = []
     refusals: Counter[str] = Counter()
 
     async def post(due: float, number: int) -> None:
         body = {"task": f"Name the service {number}", "metadata": {"bench": "gateway"}}
-        async with session.post("/v1/deliberations", json=body) as answer:
+        headers = {"Idempotency-Key": uuid.uuid4().hex} if keyed else {}
+        async with session.post("/v1/deliberations", json=body, headers=headers) as answer:
             told = await answer.json()
             if answer.status != 202:
                 refusals[f"{answer.status} {told.get('type')}"] += 1
