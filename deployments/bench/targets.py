@@ -64,11 +64,11 @@ class Judged:
 
 TARGETS = (
     Target("floor: share of latency / wall, 3 members", (3,), lambda found: found.floors[3].share, FLOOR_SHARE, True),
-    Target("3 members, wall over the floor (s)", (3,), lambda found: found.over("floor", 3), 0.25),
+    Target("3 members, wall over the floor (s)", (3,), lambda found: found.over("floor", 3), 0.08),
     Target("3 members, spread of first requests (s)", (3,), lambda found: found.ours(3, "spread_s"), 0.05),
     Target("3 members, last answer sent to decision (s)", (3,), lambda found: found.ours(3, "tail_s"), 0.1),
     Target("5 members over 1", (1, 5), lambda found: found.ours(5) / found.ours(1), 1.1),
-    Target("64 members, wall over its floor (s)", (64,), lambda found: found.over("floor", 64), 1.2),
+    Target("64 members, wall over its floor (s)", (64,), lambda found: found.over("floor", 64), 0.3),
     Target("3 members, rank, wall over 2 floors (s)", (3,), lambda found: found.beyond("rank", 2), 0.35),
     Target("3 members, synthesize, wall over 3 floors (s)", (3,), lambda found: found.beyond("synthesize", 3), 0.35),
     Target("15 members, wall over the floor (s)", (15,), lambda found: found.over("floor", 15)),
