@@ -39,7 +39,7 @@ async def cancel_and_wait(tasks: Collection[asyncio.Task[Any]]) -> None:
 async def batches(source: AsyncIterator[T], size: int, gather_s: float) -> AsyncGenerator[list[T], None]:
     """What comes from a source, in lists of at most so many: what came within a while of the first is in one list.
 
-    No more than that is taken from the source meanwhile. Raises what the source raises.
+    At most two lists' worth is taken from the source ahead. To be closed before the source is. Raises what that raises.
     """
     waiting: asyncio.Queue[T] = asyncio.Queue(size)
 

@@ -11,7 +11,10 @@ T = TypeVar("T")
 
 
 class Refreshed(Generic[T]):
-    """A value that is at most `kept_s` seconds old; who asks in the second half of that has it read again meanwhile."""
+    """A value that began to be read at most `kept_s` seconds before it was asked for.
+
+    Who asks in the second half of that has it read again meanwhile; who has to wait, waits for a reading under way.
+    """
 
     def __init__(self, read: Callable[[], Awaitable[T]], kept_s: float) -> None:
         self._read, self._kept_s = read, kept_s

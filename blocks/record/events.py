@@ -162,6 +162,10 @@ class Record:
         check_tokens(subject)
         await self.outlast(lambda: self.jetstream.publish(subject, data, headers=headers))
 
+    async def purge(self, subject: str) -> None:
+        """Let whatever stands on a subject go for good."""
+        await self.outlast(lambda: self.jetstream.purge_stream(stream_of(subject), subject=subject))
+
     async def messages(self, stream: str) -> int:
         """How many messages a stream keeps."""
 

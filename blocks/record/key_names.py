@@ -8,6 +8,8 @@ from nats.js.errors import NotFoundError
 
 from blocks.record.client import Streams
 
+NO_MESSAGE = 10037
+"""JetStream's error code where a stream has no such message (nats-server `errors.json`)."""
 DELETED = ("DEL", "PURGE")
 
 
@@ -22,9 +24,11 @@ async def key_names(jetstream: Streams, bucket: str, begin: str = "") -> list[st
     while True:
         try:
             message = await jetstream.get_msg(f"KV_{bucket}", seq=after + 1, subject=f"{prefix}{begin}>", next=True)
-        except NotFoundError:
+        except NotFoundError as error:
+            if error.err_code != NO_MESSAGE:  # the bucket itself is not there
+                raise
             return sorted(found)
-        after, name = message.seq or 0, (message.subject or "").removeprefix(prefix)
+        after, name = max(after + 1, message.seq or 0), (message.subject or "").removeprefix(prefix)
         if _is_deleted(message.headers or {}):
             found.discard(name)
         else:

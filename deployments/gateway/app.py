@@ -74,20 +74,28 @@ def _guarding(service: Service) -> Middleware:
 
 def _handling(service: Service, route: Route) -> Handle:
     async def handle(request: web.Request) -> web.StreamResponse:
+        headers: dict[str, str] = {}
         try:
             token, headers = await _let_in(service, route, request)
             return await route.handler(Call(request, service, token, headers))
-        except Problem:
-            raise
-        except InvalidRequest as error:
-            raise invalid(error.field, str(error)) from None
-        except RecordError as error:
-            _log.warning("%s %s: %s", request.method, route.path, error)
-            raise later(503, "record-unavailable", "the record does not answer; try again later", RETRY_S) from None
         except ConclaveError as error:
-            raise later(503, "unavailable", str(error), RETRY_S) from None
+            problem = _problem(request, route, error)
+            problem.headers = headers | problem.headers
+            raise problem from None
 
     return handle
+
+
+def _problem(request: web.Request, route: Route, error: ConclaveError) -> Problem:
+    """What is told of an error."""
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, InvalidRequest):
+        return invalid(error.field, str(error))
+    if isinstance(error, RecordError):
+        _log.warning("%s %s: %s", request.method, route.path, error)
+        return later(503, "record-unavailable", "the record does not answer; try again later", RETRY_S)
+    return later(503, "unavailable", str(error), RETRY_S)
 
 
 async def _let_in(service: Service, route: Route, request: web.Request) -> tuple[Token, dict[str, str]]:

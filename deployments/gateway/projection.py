@@ -180,8 +180,11 @@ class Projection:
             if after < last:
                 await self._take_stored(pattern, after, last)
                 continue
-            async with aclosing(self._record.follow(pattern, after, lenient=True)) as events:
-                async for batch in batches(events, BATCH, GATHER_S):
+            async with (
+                aclosing(self._record.follow(pattern, after, lenient=True)) as events,
+                aclosing(batches(events, BATCH, GATHER_S)) as gathered,
+            ):
+                async for batch in gathered:
                     await self._take(pattern, batch, batch[-1].sequence)
 
     async def _take_stored(self, pattern: str, after: int, last: int) -> None:

@@ -156,20 +156,28 @@ class ConclaveWorker(BaseWorker[WarmJobConfiguration, BaseVariables, BaseWorkerR
         the other; each takes 10 to 40 ms. A run that can never be run is marked Crashed with the reason, as there.
         """
         try:
-            entrypoint = await self._entrypoint(flow_run)
-            if await self._propose_pending_state(flow_run):
-                await self._hand_over(flow_run, entrypoint)
-        except ObjectNotFound:
-            gone = f"Deployment {flow_run.deployment_id} no longer exists, cancelled run."
-            await self._mark_flow_run_as_cancelled(flow_run, {"message": gone})
-        except Exception as error:  # noqa: BLE001  # whatever one run brings up must not end the worker
-            self.get_flow_run_logger(flow_run).exception("flow run %s cannot be handed over", flow_run.id)
-            reason = f"Failed to submit flow run to infrastructure: {type(error).__name__}: {error}"
-            await self._propose_crashed_state(flow_run, reason)
+            await self._submit(flow_run)
+        except Exception:  # noqa: BLE001  # it is found again: as due by a poll, as Pending by `pending.py`
+            self.get_flow_run_logger(flow_run).exception("flow run %s cannot be handed over now", flow_run.id)
         finally:
             self._submitting_flow_run_ids.discard(flow_run.id)
             if self._cancelling_observer is not None:
                 self._cancelling_observer.remove_in_flight_flow_run_id(flow_run.id)
+
+    async def _submit(self, flow_run: FlowRun) -> None:
+        try:
+            entrypoint = await self._entrypoint(flow_run)
+        except ObjectNotFound:
+            gone = f"Deployment {flow_run.deployment_id} no longer exists, cancelled run."
+            await self._mark_flow_run_as_cancelled(flow_run, {"message": gone})
+            return
+        if not await self._propose_pending_state(flow_run):
+            return
+        try:
+            await self._hand_over(flow_run, entrypoint)
+        except Exception as error:  # noqa: BLE001  # the record's absence is outlasted: this one can never be run
+            reason = f"Failed to submit flow run to infrastructure: {type(error).__name__}: {error}"
+            await self._propose_crashed_state(flow_run, reason)
 
     async def _entrypoint(self, flow_run: FlowRun) -> str | None:
         """Where the flow of a run is defined, as its deployment says. Raises ObjectNotFound."""

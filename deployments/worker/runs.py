@@ -20,7 +20,7 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.exceptions import Abort, ObjectNotFound
 from prefect.states import Cancelled, Crashed
 
-from blocks.background import background, cancel_and_wait
+from blocks.background import background
 from blocks.council import Council
 from blocks.documents import DEFAULT, Documents, together
 from blocks.exceptions import (
@@ -146,14 +146,7 @@ class Runs:
     async def _under_lease(self, work: Work, request: Request, flow: Flow[Any, Any], lease: Lease) -> float | None:
         """Run it; None once it is finished, else the seconds until the next try."""
         try:
-            status = await self._status_of(request)
-            async with self._beside(work, request, flow, status) as announcing:
-                run = await self._flow_runs.of(request, flow)
-                work.run = str(run.id)
-                if request.flow == DELIBERATE:
-                    await self._deliberation(work, request, announcing, run, lease, status)
-                else:
-                    await self._other(work, request, announcing, run)
+            await self._try(work, request, flow, lease)
         except OtherRun as error:
             await self.failures.refuse(work, str(error))
         except ObjectNotFound:
@@ -173,38 +166,40 @@ class Runs:
             return await self.failures.retry_delay_s(work, error)
         return None
 
+    async def _try(self, work: Work, request: Request, flow: Flow[Any, Any], lease: Lease) -> None:
+        """Run it, unless it ended before it began, and no flow run has to show that."""
+        status = await self._status_of(request)
+        if has_ended(status) and request.run is None and not status.get("run"):
+            return
+        async with self._beside(request, flow) as (at_hand, announcing):
+            run = await self._flow_runs.of(request, flow)
+            work.run = str(run.id)
+            if request.flow == DELIBERATE:
+                await self._deliberation(work, request, announcing, run, lease, status, at_hand)
+            else:
+                await self._other(work, request, announcing, run)
+
     @asynccontextmanager
     async def _beside(
-        self, work: Work, request: Request, flow: Flow[Any, Any], status: Body
-    ) -> AsyncGenerator[Announcing, None]:
-        """What a run needs is read and planned beside it, which Prefect takes longest to make and to show."""
-        async with background(self._blocks(request, flow)) as (at_hand,):
-            convening = self._convened(work, request, flow, status, at_hand)
-            async with background(self._flow_runs.announcing(flow, at_hand), convening) as (announcing, planned):
-                work.convening = planned
-                yield announcing
+        self, request: Request, flow: Flow[Any, Any]
+    ) -> AsyncGenerator[tuple[asyncio.Task[Documents], Announcing], None]:
+        """What a run needs is read beside it, which Prefect takes longest to make."""
+        async with (
+            background(self._blocks(request, flow)) as (at_hand,),
+            background(self._flow_runs.announcing(flow, at_hand)) as (announcing,),
+        ):
+            yield at_hand, announcing
 
     async def _blocks(self, request: Request, flow: Flow[Any, Any]) -> Documents:
         """The blocks that a deliberation needs in most cases; what it needs besides is read when it is known."""
         if request.flow != DELIBERATE:
             return {}
         try:
-            asked = asked_in(await self._flow_runs.parameters(request, flow))
-            council = DeliberationRequest.read(asked).council
-        except InvalidRequest:  # its run, or its flow, ends with that
-            return {}
+            named = (await self._flow_runs.parameters(request, flow)).get("council")
+        except InvalidRequest:  # making its run says so
+            named = None
+        council = named if isinstance(named, str) else DeliberationRequest.model_fields["council"].default
         return await together((RayAgents, DEFAULT), (Council, council), (VLLM, DEFAULT))
-
-    async def _convened(
-        self, work: Work, request: Request, flow: Flow[Any, Any], status: Body, at_hand: asyncio.Task[Documents]
-    ) -> Session | None:
-        """The session of a deliberation that begins; None of anything else, whose flow sees to that itself."""
-        if request.flow != DELIBERATE or _tries(status) or _is_to_end(request, status):
-            return None
-        if request.run is not None:  # whose message may name somebody else's
-            await work.begins.wait()
-        asked = asked_in(await self._flow_runs.parameters(request, flow))
-        return await convene(self.record, request.id, DeliberationRequest.read(asked), at_hand)
 
     async def _without_run(self, request: Request, lease: Lease) -> None:
         """End a deliberation whose flow run is not in Prefect; that of a second run of it ends only that request."""
@@ -223,7 +218,14 @@ class Runs:
         return status
 
     async def _deliberation(
-        self, work: Work, request: Request, flow: Announcing, run: FlowRun, lease: Lease, status: Body
+        self,
+        work: Work,
+        request: Request,
+        flow: Announcing,
+        run: FlowRun,
+        lease: Lease,
+        status: Body,
+        at_hand: asyncio.Task[Documents],
     ) -> None:
         """Run a deliberation to its end, unless that was reached already or is to be set without a run.
 
@@ -234,7 +236,7 @@ class Runs:
         else:
             needs_no_run = await self._ended_without_run(work, request, run, lease, status)
         if not needs_no_run:
-            await self._run_deliberation(work, request, flow, run, lease, status)
+            await self._run_deliberation(work, request, flow, run, lease, status, at_hand)
 
     async def _shows_end(self, work: Work, run: FlowRun, status: Body) -> bool:
         """Whether Prefect shows that a deliberation has ended; where no run is to show it any more, it is told here."""
@@ -248,38 +250,49 @@ class Runs:
     async def _ended_without_run(self, work: Work, request: Request, run: FlowRun, lease: Lease, status: Body) -> bool:
         """End what is to be run no more: a second run, a deliberation that is to stop, one that ran too often."""
         stops = wants_end(run.state)
-        if not stops and not _is_to_end(request, status):
-            return False
-        await cancel_and_wait([work.convening] if work.convening else [])  # nothing is planned any more
         if stops and not await runs_under(self.record, request.id, run):
             await tell_prefect(work.run, Cancelled(message=f"A second run of {request.id}, which goes on."))
             return True
         if stops or status.get("cancel_requested"):
             await self._cancelled(request, run, lease)
             return True
-        if _has_expired(request, status):
+        if not _tries(status) and request.has_expired(datetime.now(UTC)):
             reason = f"{EXPIRED}: it had not begun by {request.expires_at:%Y-%m-%d %H:%M:%S %Z}"
             await end_without_plan(self.record, request.id, lease, reason, Status.CANCELLED)
             await tell_prefect(work.run, Cancelled(message=reason))
             return True
-        await self._end(request, lease, f"given up after {MAX_TRIES} runs that did not end it")
-        await tell_prefect(work.run, Crashed(message=f"Given up after {MAX_TRIES} runs."))
-        return True
+        if _tries(status) >= MAX_TRIES:
+            await self._end(request, lease, f"given up after {MAX_TRIES} runs that did not end it")
+            await tell_prefect(work.run, Crashed(message=f"Given up after {MAX_TRIES} runs."))
+            return True
+        return False
 
     async def _run_deliberation(
-        self, work: Work, request: Request, flow: Announcing, run: FlowRun, lease: Lease, status: Body
+        self,
+        work: Work,
+        request: Request,
+        flow: Announcing,
+        run: FlowRun,
+        lease: Lease,
+        status: Body,
+        at_hand: asyncio.Task[Documents],
     ) -> None:
         """Run its flow once more, which counts as a try. Raises NotDecided, and what the flow raises."""
-        work.begins.set()
         work.tries = _tries(status) + 1
         began = {"tries": work.tries, "run": str(run.id)}
         if not await self.record.statuses.merge(request.id, began):
             await self.record.statuses.merge(request.id, _new_status(request) | began)
-        state = await self._execute(work, await flow, run, request, lease)
+        # Its plan is made while Prefect shows the run as Running, which takes longer.
+        async with background(self._convened(request, run, at_hand)) as (session,):
+            state = await self._execute(work, await flow, run, request, lease, Convening(request.id, session))
         if await self.record.last(subjects.finished(request.id)) is None:
             failure = await state.aresult(raise_on_failure=False)
             known = isinstance(failure, ConclaveError)
             raise failure if known else NotDecided(state.message or state.name)
+
+    async def _convened(self, request: Request, run: FlowRun, at_hand: asyncio.Task[Documents]) -> Session:
+        asked = DeliberationRequest.read(asked_in(run.parameters))
+        return await convene(self.record, request.id, asked, at_hand)
 
     async def _other(self, work: Work, request: Request, flow: Announcing, run: FlowRun) -> None:
         """Run a flow that is no deliberation, unless it has ended or was given up too often."""
@@ -299,13 +312,18 @@ class Runs:
             raise failure
 
     async def _execute(
-        self, work: Work, flow: Flow[Any, Any], run: FlowRun, request: Request, lease: Lease | None
+        self,
+        work: Work,
+        flow: Flow[Any, Any],
+        run: FlowRun,
+        request: Request,
+        lease: Lease | None,
+        convening: Convening | None = None,
     ) -> State[Any]:
         """The flow under Prefect's own engine, in a task of its own, which a cancel can reach."""
-        parameters, convening = {**run.parameters}, None
+        parameters = {**run.parameters}
         if request.flow == DELIBERATE:
             parameters["deliberation_id"] = request.id
-            convening = Convening(request.id, work.convening)
         async with self._start_slots.starting(request.lane) as started:
             work.flow = asyncio.create_task(run_flow(flow, run, parameters, lease, convening, started))
             try:
@@ -333,16 +351,6 @@ class Runs:
 def _tries(status: Body) -> int:
     """Runs of a deliberation that have begun."""
     return int(status.get("tries") or 0)
-
-
-def _has_expired(request: Request, status: Body) -> bool:
-    """Whether a deliberation had not begun in time."""
-    return not _tries(status) and request.has_expired(datetime.now(UTC))
-
-
-def _is_to_end(request: Request, status: Body) -> bool:
-    """Whether the record says that a deliberation is to be run no more."""
-    return bool(status.get("cancel_requested")) or _tries(status) >= MAX_TRIES or _has_expired(request, status)
 
 
 def _new_status(request: Request) -> Body:

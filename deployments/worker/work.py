@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from prefect.client.schemas.objects import State
@@ -11,7 +11,6 @@ from prefect.client.schemas.objects import State
 from blocks.record.events import Record
 from blocks.record.leases import Lease
 from blocks.record.queue import Delivery
-from tasks.deliberations.plan import Session
 from tasks.deliberations.submit import Request
 
 MAX_TRIES = 5
@@ -27,10 +26,6 @@ class Work:
     lease: Lease | None = None
     run: str | None = None
     flow: asyncio.Task[State[Any]] | None = None
-    convening: asyncio.Task[Session | None] | None = None
-    """Its plan, which is made beside its flow run."""
-    begins: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set once its flow run is known to be its own, and is to begin."""
     cancelled: bool = False
     tries: int = 0
     """Runs of the deliberation with this one; 0 where none has begun."""

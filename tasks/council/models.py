@@ -186,6 +186,11 @@ class DeliberationRequest(Brief):
             raise InvalidRequest(problem.field, _in_words(problem, beside)) from error
 
     @property
+    def given(self) -> dict[str, Any]:
+        """The fields that were given, as JSON from which `read` makes the same request."""
+        return self.model_dump(mode="json", include=self.model_fields_set)
+
+    @property
     def digest(self) -> str:
         """Identity of the request: the same body gives the same digest."""
         return digest(self.model_dump(mode="json"))

@@ -8,7 +8,7 @@ from blocks.record.leases import Leases
 from tasks.council.models import Status
 from tasks.deliberations.finish import end_without_plan
 from tasks.deliberations.read import has_ended, status_of
-from tasks.deliberations.submit import ask_to_cancel
+from tasks.deliberations.submit import ask_to_cancel, withdraw
 
 REASON = "cancelled before it began"
 
@@ -30,6 +30,7 @@ async def stop(record: Record, leases: Leases, deliberation_id: str) -> str:
         if await record.exists(subjects.plan(deliberation_id)):  # it has begun: whoever takes it up ends it
             return str(status.get("status", Status.PENDING.value))
         finished = await end_without_plan(record, deliberation_id, lease, REASON, Status.CANCELLED)
+        await withdraw(record, deliberation_id)
         return finished.status.value
     finally:
         await leases.release(lease)

@@ -29,7 +29,7 @@ from tasks.council.engines import UNKNOWN, engine_of
 from tasks.council.exceptions import InvalidRequest
 from tasks.council.models import Deliberation, DeliberationRequest, Status, check_id
 from tasks.deliberations.finish import begin_epoch
-from tasks.deliberations.read import keep_plan, taken
+from tasks.deliberations.read import has_ended, keep_plan, taken
 from tasks.deliberations.submit import MAX_REQUEST_IN_STATUS
 
 PROBE_S = 2.0
@@ -85,12 +85,11 @@ class Convening(NamedTuple):
     """A session that is being convened for a flow before that begins."""
 
     deliberation_id: str
-    session: asyncio.Task[Session | None] | None
-    """None of one that its flow is to convene itself."""
+    session: asyncio.Task[Session]
 
 
-carried: ContextVar[Convening | None] = ContextVar("carried_session", default=None)
-"""What a worker has begun for the flow that it runs, while Prefect makes the run and shows it as Running."""
+carried: ContextVar[Convening | None] = ContextVar("carried_convening", default=None)
+"""What a worker has begun for the flow that it runs, while Prefect shows the run as Running."""
 
 
 async def council_spec(name: str, at_hand: AtHand = None) -> CouncilSpec:
@@ -103,12 +102,15 @@ async def council_spec(name: str, at_hand: AtHand = None) -> CouncilSpec:
 
 
 async def convened(record: Record, deliberation_id: str, request: DeliberationRequest) -> Session:
-    """The session that is carried here for this request, or one that is convened now. Raises InvalidRequest."""
+    """The session that is carried here for this request, or one that is convened now; it starts now.
+
+    Raises InvalidRequest.
+    """
     begun = carried.get()
-    if begun is not None and begun.session is not None and begun.deliberation_id == deliberation_id:
+    if begun is not None and begun.deliberation_id == deliberation_id:
         session = await begun.session
-        if session is not None and session.request == request:
-            return session
+        if session.request == request:
+            return replace(session, started=asyncio.get_running_loop().time())
     return await convene(record, deliberation_id, request)
 
 
@@ -157,9 +159,8 @@ async def begin(record: Record, session: Session, lease: Lease, run: str | None,
     """
     if await record.last(subjects.finished(session.plan.id), direct=False) is not None:
         return replace(session, lease=lease, finished=True)
-    async with background(_announce_start(record, session, run_url)) as (announced,):
-        fence = await begin_epoch(record, session.plan.id, lease, run)
-        await announced
+    await _announce_start(record, session, run_url)
+    fence = await begin_epoch(record, session.plan.id, lease, run)
     started = asyncio.get_running_loop().time() if lease.waited else session.started
     return replace(session, lease=lease, fence=fence, started=started)
 
@@ -263,9 +264,10 @@ async def _announce_start(record: Record, session: Session, run_url: str | None)
         "counts": {"items": len(plan.agenda), "decided": 0},
         "started_at": now,
     }
-    await _set_status(record, session, told, run_url)
     body = {"task_id": plan.id, "total_agents": len(plan.council.members), "flow_run_url": run_url, **told}
-    await record.publish_final(subjects.started(plan.id), f"{plan.id}:started", "deliberation.started", body)
+    async with background(_set_status(record, session, told, run_url)) as (status_set,):
+        await record.publish_final(subjects.started(plan.id), f"{plan.id}:started", "deliberation.started", body)
+        await status_set
     await record.announce("deliberation.started", body)
 
 
@@ -280,12 +282,14 @@ async def _set_status(record: Record, session: Session, told: dict[str, Any], ru
         "unattended_since": None,
         **told,
     }
-    asked = session.request.model_dump(mode="json", exclude_defaults=True)
+    asked = session.request.given
     if len(str(asked)) <= MAX_REQUEST_IN_STATUS:
         status["request"] = asked
 
-    def completed(standing: Body | None) -> Body:
+    def completed(standing: Body | None) -> Body | None:
         present = standing or {}
+        if has_ended(present):  # another run was faster
+            return None
         return {**present, **status, **{name: present[name] for name in KEPT if name in present}}
 
     await record.statuses.change(plan.id, completed)

@@ -60,7 +60,7 @@ def request_of(
     """The request that goes into the queue."""
     return Request(
         id=deliberation_id,
-        parameters=asked.model_dump(mode="json", exclude_defaults=True),
+        parameters=asked.given,
         door=door,
         lane=terms.priority,
         owner=owner,

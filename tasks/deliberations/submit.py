@@ -169,6 +169,16 @@ async def queued_request(record: Record, deliberation_id: str) -> Request | None
     return None
 
 
+async def withdraw(record: Record, deliberation_id: str) -> None:
+    """Take a request out of the queue whose deliberation has ended, unless a flow run is to be told of the end.
+
+    Raises RecordError.
+    """
+    request = await queued_request(record, deliberation_id)
+    if request is not None and request.run is None:
+        await record.purge(subjects.request(deliberation_id, request.lane))
+
+
 async def queued(record: Record, deliberation_id: str, lane: Lane = "interactive") -> bool:
     """Whether a request waits in the queue, or is being worked on. Raises RecordError."""
     try:

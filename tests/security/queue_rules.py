@@ -34,7 +34,7 @@ from tasks.council.council import CouncilSpec, Member
 from tasks.council.exceptions import InvalidRequest
 from tasks.council.models import DeliberationRequest, MemberStatus
 from tasks.deliberations import plan as plans
-from tasks.deliberations.plan import Server, begin, convene
+from tasks.deliberations.plan import Server, begin, convened
 from tasks.deliberations.submit import Request
 from tasks.stages.member_stage import final_answer
 from tests.fakes.short_leases import shorten_leases
@@ -79,7 +79,7 @@ class Prefect:
             raise ObjectNotFound(http_exc=Exception(run))
         return SimpleNamespace(id=run, state=self.states[run], parameters=self.parameters[run])
 
-    async def announcing(self, flow: Any) -> Any:
+    async def announcing(self, flow: Any, _at_hand: Any = None) -> Any:
         """As it is."""
         return flow
 
@@ -110,10 +110,13 @@ class Machine:
         async def nobody(_record: Record) -> None:
             """Nobody is asked."""
 
-        async def spec(_name: str) -> CouncilSpec:
+        async def spec(_name: str, _at_hand: Any = None) -> CouncilSpec:
             return COUNCIL
 
-        async def servers(_record: Any, plan: Any, must_exist: bool = True) -> dict[str, Server]:
+        async def blocks(*_asked: Any) -> dict[Any, Any]:
+            return {}
+
+        async def servers(_record: Any, plan: Any, must_exist: bool = True, at_hand: Any = None) -> dict[str, Server]:
             return {name: Server(None, "simulator") for name in plan.servers}
 
         shorten_leases(patch, LEASE_S)
@@ -122,6 +125,7 @@ class Machine:
             patch.setattr(module, "tell_prefect", self.prefect.tell)
         patch.setattr(failures, "AGAIN_S", 0.05)
         patch.setattr(worker_runs, "run_flow", self._flow)
+        patch.setattr(worker_runs.Runs, "_blocks", blocks)
         patch.setattr(worker_runs, "FlowRuns", lambda _record: self.prefect)
         patch.setattr(loading, "_read_jetstream", block)
         patch.setattr(loading, "check", nobody)  # there is no Prefect whose mark could be compared
@@ -152,10 +156,11 @@ class Machine:
 
     # --- the flow ---------------------------------------------------------------------------------
 
-    async def _flow(self, _flow: Any, run: Any, parameters: Any, lease: Any, started: Any) -> Any:
+    async def _flow(self, _flow: Any, run: Any, parameters: Any, lease: Any, convening: Any, started: Any) -> Any:
         from prefect.states import Completed, Running
 
         carried.set(lease)
+        plans.carried.set(convening)
         started()
         self.prefect.states[str(run.id)] = Running()
         try:
@@ -167,7 +172,7 @@ class Machine:
 
     async def _deliberation(self, run: str, parameters: dict[str, Any]) -> None:
         one = parameters.pop("deliberation_id")
-        session = await convene(self.record, one, DeliberationRequest.read(parameters))
+        session = await convened(self.record, one, DeliberationRequest.read(parameters))
         async with (await loading.open_leases()).hold(one) as lease:
             session = await begin(self.record, session, lease, run)
             inbox: asyncio.Queue[Any] = asyncio.Queue(INBOX)

@@ -63,7 +63,8 @@ async def measured(found: StackStatus, asked: Asked, say: Say) -> dict[str, floa
         figures["posts_refused"] = float(refusals.total())
         if asked.listeners:
             say(f"the same for {KEYED_S:g} s, each with an Idempotency-Key")
-            keyed, _ = await _posts(session, asked.rate, KEYED_S, keyed=True)
+            keyed, refused = await _posts(session, asked.rate, KEYED_S, keyed=True)
+            figures["posts_refused"] += float(refused.total())
             figures |= {"post_keyed_p50_ms": _percentile(keyed, 50), "post_keyed_p99_ms": _percentile(keyed, 99)}
             await asyncio.sleep(SETTLE_S)
             figures["result_p99_ms"] = _percentile(await _reads(session), 99)

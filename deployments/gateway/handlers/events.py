@@ -69,7 +69,7 @@ async def _send(call: Call, events: AsyncGenerator[FeedEvent, None]) -> web.Stre
 
     Where the record can be read no more the stream ends, so that the client comes back with its last cursor.
     """
-    response = EventSourceResponse(headers=call.headers, ping_interval=HEARTBEAT_S, send_timeout=SEND_S)
+    response = EventSourceResponse(headers=call.headers, sep="\n", ping_interval=HEARTBEAT_S, send_timeout=SEND_S)
 
     async def send() -> None:
         async with aclosing(events):

@@ -303,3 +303,43 @@ async def test_a_full_queue_of_ours_says_later(serve: Any) -> None:
         told = await gateway.post()
         assert (told.problem["type"], int(told.headers["Retry-After"]) <= 120) == ("queue-full", True)
         assert len(await gateway.queued()) == 2
+
+
+FORMATS: tuple[dict[str, Any], ...] = (
+    {"type": "number"},
+    {"type": "text-exact"},
+    {"type": "choice", "options": ["yes", "no"]},
+)
+
+
+@pytest.mark.parametrize("form", FORMATS, ids=lambda form: str(form["type"]))
+async def test_a_closed_answer_is_asked_for_as_it_was_sent(gateway: Gateway, form: dict[str, Any]) -> None:
+    """Key and message have its whole form, of a task and of an item: whoever reads them asks the same."""
+    from tasks.council.models import DeliberationRequest
+    from tasks.deliberations.submit import asked_of, queued_request
+
+    for fields in (
+        {"task": TASK, "answer_format": form},
+        {"task": None, "items": [{"task": TASK, "answer_format": form}]},
+    ):
+        told = await gateway.post(**fields)
+        assert told.status == 202, told.text
+        wanted = DeliberationRequest.read(fields)
+        waiting = await queued_request(gateway.record, told.body["id"])
+        assert waiting is not None
+        assert DeliberationRequest.read(waiting.asked) == wanted
+        status = await gateway.record.statuses.read(told.body["id"])
+        assert DeliberationRequest.read(await asked_of(gateway.record, status or {}) or {}) == wanted
+
+
+async def test_what_is_cancelled_before_its_time_leaves_the_queue(either: Gateway) -> None:
+    told = await either.post(delay_s=3600)
+    kept = await either.post(delay_s=3600)
+    assert (await either.ask("DELETE", f"{PATH}/{told.body['id']}")).status == 200
+    assert await either.queued() == [f"requests.{kept.body['id']}"]
+
+
+async def test_refusals_say_how_much_may_be_asked_for(gateway: Gateway) -> None:
+    for told in (await gateway.post(council="a b"), await gateway.post(nothing=1)):
+        assert told.status == 422
+        assert "r=" in told.headers["RateLimit"]

@@ -31,10 +31,10 @@ async def record(importable_prefect: None, monkeypatch: pytest.MonkeyPatch) -> A
     async def of_this_installation(_record: Any) -> None:
         """There is no Prefect whose mark could be compared."""
 
-    async def spec(_name: str) -> CouncilSpec:
+    async def spec(_name: str, _at_hand: Any = None) -> CouncilSpec:
         return CouncilSpec(name="dev", members=tuple(Member(agent_id=f"m{n}", role="DEV") for n in (1, 2, 3)))
 
-    async def servers(_record: Any, of: Any, must_exist: bool = True) -> dict[str, Any]:
+    async def servers(_record: Any, of: Any, must_exist: bool = True, at_hand: Any = None) -> dict[str, Any]:
         return {name: plan.Server(None, "vllm") for name in of.servers}
 
     monkeypatch.setattr(blocks.connections, "_pools", WeakKeyDictionary())

@@ -80,7 +80,7 @@ async def test_the_result_names_them(
     from tasks.deliberations import plan
     from tasks.deliberations.result import result_of
 
-    async def spec(_name: str) -> Any:
+    async def spec(_name: str, _at_hand: Any = None) -> Any:
         return council()
 
     monkeypatch.setattr(plan, "council_spec", spec)
