@@ -242,7 +242,8 @@ class Runs:
         """Whether Prefect shows that a deliberation has ended; where no run is to show it any more, it is told here."""
         if run.state is not None and run.state.is_final():
             return True
-        if not wants_end(run.state) and work.delivery.deliveries <= MAX_TRIES:
+        has_items = bool(status.get("counts"))  # one that ended before it began has none that its flow could show
+        if has_items and not wants_end(run.state) and work.delivery.deliveries <= MAX_TRIES:
             return False
         await tell_prefect(work.run, ended_state(status))
         return True
@@ -292,7 +293,7 @@ class Runs:
 
     async def _convened(self, request: Request, run: FlowRun, at_hand: asyncio.Task[Documents]) -> Session:
         asked = DeliberationRequest.read(asked_in(run.parameters))
-        return await convene(self.record, request.id, asked, at_hand)
+        return await convene(self.record, request.id, asked, at_hand, request.digest)
 
     async def _other(self, work: Work, request: Request, flow: Announcing, run: FlowRun) -> None:
         """Run a flow that is no deliberation, unless it has ended or was given up too often."""

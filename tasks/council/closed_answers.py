@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from decimal import Context, Decimal, InvalidOperation
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
-from tasks.council.base import Frozen, digest
+from tasks.council.base import Frozen, digest, without_nul
 from tasks.council.exceptions import WrongUse
 
 MAX_ANSWER = 1000
@@ -54,7 +54,11 @@ SHORT_TEXT = 200
 FRAME = 40
 """Tokens of a structured answer beside its reason and the answer; of these, a character may take one."""
 
-AnswerText = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_ANSWER)]
+AnswerText = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_ANSWER),
+    AfterValidator(without_nul),
+]
 
 
 class Choice(Frozen):

@@ -17,7 +17,7 @@ from blocks.background import background
 from blocks.council import Council
 from blocks.dialect import Dialect
 from blocks.documents import AtHand, council_names, fresh, versioned
-from blocks.exceptions import BlockMissing, ModelServerError
+from blocks.exceptions import BlockMissing, ModelServerError, Superseded
 from blocks.record import subjects
 from blocks.record.dialects import Dialects, noted_dialects
 from blocks.record.envelope import Body, Event
@@ -33,8 +33,8 @@ from tasks.deliberations.read import has_ended, keep_plan, taken
 from tasks.deliberations.submit import MAX_REQUEST_IN_STATUS
 
 PROBE_S = 2.0
-KEPT = ("counts", "started_at")
-"""What an earlier run said of a deliberation that stays."""
+KEPT = ("counts", "started_at", "request")
+"""What was asked, and what an earlier run said of a deliberation, stays."""
 
 
 class Server(NamedTuple):
@@ -115,28 +115,41 @@ async def convened(record: Record, deliberation_id: str, request: DeliberationRe
 
 
 async def convene(
-    record: Record, deliberation_id: str, request: DeliberationRequest, at_hand: AtHand = None
+    record: Record,
+    deliberation_id: str,
+    request: DeliberationRequest,
+    at_hand: AtHand = None,
+    identity: str | None = None,
 ) -> Session:
-    """Put the plan on the record, or take the one that stands there. Raises InvalidRequest."""
+    """Put the plan on the record, or take the one that stands there.
+
+    `identity` is the digest of what was asked, where that is not the request's: a deployment has defaults of its own
+    for what is left open. Raises InvalidRequest, and Superseded where it has ended without a plan.
+    """
     started = asyncio.get_running_loop().time()
     check_id(deliberation_id, "deliberation_id")
-    plan, owner = await _standing(record, deliberation_id, request)
+    digest = identity or request.digest
+    plan, owner = await _standing(record, deliberation_id, digest)
     if plan is None:
         plan = Deliberation.plan(deliberation_id, request, await council_spec(request.council, at_hand))
+        plan = plan.model_copy(update={"request_digest": digest})
         servers = await servers_of(record, plan, at_hand=at_hand)
-        body = {"plan": plan.model_dump(mode="json"), "request": request.model_dump(mode="json"), "owner": owner}
-        first = await record.publish_final(
-            subjects.plan(deliberation_id), f"{deliberation_id}:plan", "deliberation.plan", body, version=plan.version
-        )
-        session = Session(plan, request, servers, started)
-        if first is not None:
-            session = replace(session, plan=_same(first, deliberation_id, request))
+        plan = await _put(record, plan, request, owner)
     elif await record.last(subjects.finished(deliberation_id), direct=False) is not None:
         return Session(plan, request, {}, started, finished=True)
     else:
-        session = Session(plan, request, await servers_of(record, plan, must_exist=False), started)
-    keep_plan(session.plan)
-    return session
+        servers = await servers_of(record, plan, must_exist=False)
+    keep_plan(plan)
+    return Session(plan, request, servers, started)
+
+
+async def _put(record: Record, plan: Deliberation, request: DeliberationRequest, owner: str | None) -> Deliberation:
+    """The plan that stands, this one or one that somebody else has put there just now. Raises InvalidRequest."""
+    body = {"plan": plan.model_dump(mode="json"), "request": request.model_dump(mode="json"), "owner": owner}
+    first = await record.publish_final(
+        subjects.plan(plan.id), f"{plan.id}:plan", "deliberation.plan", body, version=plan.version
+    )
+    return plan if first is None else _same(first, plan.id, plan.request_digest)
 
 
 async def resume(record: Record, deliberation_id: str) -> Session | None:
@@ -158,6 +171,7 @@ async def begin(record: Record, session: Session, lease: Lease, run: str | None,
     `run` names the flow run. What an earlier run left counts, so it is looked for again. Raises Superseded.
     """
     if await record.last(subjects.finished(session.plan.id), direct=False) is not None:
+        await lease.check()  # who ended it may have taken the lease over, and nothing is decided after that
         return replace(session, lease=lease, finished=True)
     await _announce_start(record, session, run_url)
     fence = await begin_epoch(record, session.plan.id, lease, run)
@@ -170,26 +184,27 @@ async def standing_plan(record: Record, deliberation_id: str, request: Deliberat
 
     Raises InvalidRequest where another request has the id: it has a plan, or was accepted and waits for one.
     """
-    return (await _standing(record, deliberation_id, request))[0]
+    return (await _standing(record, deliberation_id, request.digest))[0]
 
 
-async def _standing(
-    record: Record, deliberation_id: str, request: DeliberationRequest
-) -> tuple[Deliberation | None, str | None]:
-    """The plan on the record, and whose token asked for it. Raises InvalidRequest."""
-    event, status = await asyncio.gather(
+async def _standing(record: Record, deliberation_id: str, digest: str) -> tuple[Deliberation | None, str | None]:
+    """The plan on the record, and whose token asked for it. Raises InvalidRequest and Superseded."""
+    event, key = await asyncio.gather(
         record.last(subjects.plan(deliberation_id), direct=False), record.statuses.read(deliberation_id)
     )
     if event is not None:
-        return _same(event, deliberation_id, request), event.body.get("owner")
-    if (status or {}).get("request_digest") not in (None, request.digest):
+        return _same(event, deliberation_id, digest), event.body.get("owner")
+    status = key or {}
+    if status.get("request_digest") not in (None, digest):
         raise taken(deliberation_id, "deliberation_id")
-    return None, (status or {}).get("owner")
+    if has_ended(status):
+        raise Superseded(f"{deliberation_id} has ended before it began")
+    return None, status.get("owner")
 
 
-def _same(event: Event, deliberation_id: str, request: DeliberationRequest) -> Deliberation:
+def _same(event: Event, deliberation_id: str, digest: str) -> Deliberation:
     plan = Deliberation.from_record(event.body["plan"])
-    if plan.request_digest != request.digest:
+    if plan.request_digest != digest:
         raise taken(deliberation_id, "deliberation_id")
     return plan
 

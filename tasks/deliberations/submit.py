@@ -174,8 +174,8 @@ async def withdraw(record: Record, deliberation_id: str) -> None:
 
     Raises RecordError.
     """
-    request = await queued_request(record, deliberation_id)
-    if request is not None and request.run is None:
+    request, status = await queued_request(record, deliberation_id), await record.statuses.read(deliberation_id) or {}
+    if request is not None and request.run is None and not status.get("run"):
         await record.purge(subjects.request(deliberation_id, request.lane))
 
 

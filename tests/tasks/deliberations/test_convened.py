@@ -52,3 +52,44 @@ async def test_what_went_wrong_is_told_to_the_flow(record: Any, new_id: str, mon
     plan.carried.set(plan.Convening(new_id, convening))
     with pytest.raises(InvalidRequest, match="is unknown"):
         await plan.convened(record, new_id, asked())
+
+
+async def test_a_default_of_the_deployment_makes_no_other_request(record: Any, new_id: str) -> None:
+    """What was asked leaves a field open: plan and key stand for that, whatever is put in its place, and whenever."""
+    from tasks.deliberations import plan
+    from tasks.deliberations.submit import Request, enqueue
+
+    request = Request(id=new_id, parameters={"task": "Choose a queue"}, door="gateway")
+    assert (await enqueue(record, request)).new
+    merged = asked().model_copy(update={"deadline_s": 5.0})
+    made = await plan.convene(record, new_id, merged, identity=request.digest)
+    assert (made.plan.deadline_s, made.plan.request_digest) == (5.0, request.digest)
+    again = await plan.convene(record, new_id, merged, identity=request.digest)
+    assert again.plan == made.plan
+    assert not (await enqueue(record, request)).new
+
+
+async def test_what_has_ended_before_it_began_gets_no_plan(record: Any, new_id: str) -> None:
+    from blocks.documents import open_leases
+    from blocks.exceptions import Superseded
+    from tasks.deliberations import plan
+    from tasks.deliberations.cancel import stop
+    from tasks.deliberations.submit import Request, enqueue
+
+    await enqueue(record, Request(id=new_id, parameters={"task": "Choose a queue"}, door="gateway"))
+    assert await stop(record, await open_leases(), new_id) == "CANCELLED"
+    with pytest.raises(Superseded, match="has ended"):
+        await plan.convene(record, new_id, asked())
+    assert not await record.exists(f"deliberations.{new_id}.plan")
+
+
+async def test_a_cancel_leaves_what_a_flow_run_is_to_be_told_of(record: Any, new_id: str) -> None:
+    """Its worker has died: whoever takes the request up shows the end in Prefect."""
+    from blocks.documents import open_leases
+    from tasks.deliberations.cancel import stop
+    from tasks.deliberations.submit import Request, enqueue, queued
+
+    await enqueue(record, Request(id=new_id, parameters={"task": "Choose a queue"}, door="gateway"))
+    await record.statuses.merge(new_id, {"run": "5e0c7a9e-7a3c-4d55-9f53-0d4f2c7f6f55"})
+    assert await stop(record, await open_leases(), new_id) == "CANCELLED"
+    assert await queued(record, new_id)
