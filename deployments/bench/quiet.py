@@ -63,7 +63,7 @@ class Watch:
         self._rest_cores = 0.0
 
     async def rest(self) -> None:
-        """Learn what the server uses while nothing runs: a worker asks it for runs six times a second."""
+        """Learn what the server uses while nothing runs: a worker asks it for runs five times a second."""
         used, began = self._server_s(), time.monotonic()
         await asyncio.sleep(REST_S)
         self._rest_cores = (self._server_s() - used) / (time.monotonic() - began)

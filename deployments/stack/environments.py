@@ -167,7 +167,7 @@ def _worker(settings: Settings, record: StackRecord) -> dict[str, str]:
     told = environment(status(settings, ask=False))
     mine = Names(("CONCLAVE_HOME", names.VARIABLE, "NATS_URL", "PREFECT_*", "RAY_*", "NO_PROXY", "no_proxy")).of(told)
     mine["CONCLAVE_WORKER_HEALTH"] = record.parts[WORKER].url.rpartition("/")[2]
-    mine["PREFECT_WORKER_QUERY_SECONDS"] = os.environ.get("PREFECT_WORKER_QUERY_SECONDS") or "0.15"
+    mine["PREFECT_WORKER_QUERY_SECONDS"] = os.environ.get("PREFECT_WORKER_QUERY_SECONDS") or "0.2"
     mine["PREFECT_CLI_PROMPT"] = "false"
     if settings.listeners:  # absolute: parts run in the home
         mine["CONCLAVE_LISTENERS"] = str(settings.listeners)

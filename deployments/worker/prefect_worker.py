@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from deployments.worker.flows_thread import FlowsThread
 
-QUERY_S = 0.15
+QUERY_S = 0.2
 """How often Prefect is asked for flow runs, unless PREFECT_WORKER_QUERY_SECONDS says something else."""
 KEPT_S = 30.0
 """How long the entrypoint of a deployment counts as read."""
@@ -85,7 +85,7 @@ class ConclaveWorker(BaseWorker[WarmJobConfiguration, BaseVariables, BaseWorkerR
         }
 
     async def start(self, *args: Any, **kwargs: Any) -> None:
-        """Start polling, six times a second where nobody says otherwise."""
+        """Start polling, five times a second where nobody says otherwise."""
         if SIGINT_IS_IGNORED and (work := asyncio.current_task()) is not None:
             _end_at_sigterm(work)
         asked = PREFECT_WORKER_QUERY_SECONDS.value() != PREFECT_WORKER_QUERY_SECONDS.default()
