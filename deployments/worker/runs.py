@@ -12,7 +12,7 @@ import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 from prefect import Flow
@@ -61,8 +61,7 @@ from tasks.deliberations.plan import Convening, Session, convene
 from tasks.deliberations.read import has_ended, require_same, status_of
 from tasks.deliberations.submit import DELIBERATE, EXPIRED, Request, ask_to_cancel, asked_in
 
-Announcing = asyncio.Task[Flow[Any, Any]]
-"""The flow that says when it has started, on the agents that their block names now; its block is being read."""
+
 Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
 TRIED_AGAIN = (
@@ -70,6 +69,14 @@ TRIED_AGAIN = (
     *(PrefectUnavailable, PrefectRefused, httpx.HTTPError),
 )
 """What a run may raise that another one, later, need not."""
+
+
+class Beside(NamedTuple):
+    """What is read for a run while Prefect makes it."""
+
+    flow: asyncio.Task[Flow[Any, Any]]
+    """The flow that says when it has started, on the agents that their block names now."""
+    blocks: asyncio.Task[Documents]
 
 
 class Runs:
@@ -171,24 +178,21 @@ class Runs:
         status = await self._status_of(request)
         if has_ended(status) and request.run is None and not status.get("run"):
             return
-        async with self._beside(request, flow) as (at_hand, announcing):
+        async with self._beside(request, flow) as beside:
             run = await self._flow_runs.of(request, flow)
             work.run = str(run.id)
             if request.flow == DELIBERATE:
-                await self._deliberation(work, request, announcing, run, lease, status, at_hand)
+                await self._deliberation(work, request, beside, run, lease, status)
             else:
-                await self._other(work, request, announcing, run)
+                await self._other(work, request, beside, run)
 
     @asynccontextmanager
-    async def _beside(
-        self, request: Request, flow: Flow[Any, Any]
-    ) -> AsyncGenerator[tuple[asyncio.Task[Documents], Announcing], None]:
-        """What a run needs is read beside it, which Prefect takes longest to make."""
+    async def _beside(self, request: Request, flow: Flow[Any, Any]) -> AsyncGenerator[Beside, None]:
         async with (
-            background(self._blocks(request, flow)) as (at_hand,),
-            background(self._flow_runs.announcing(flow, at_hand)) as (announcing,),
+            background(self._blocks(request, flow)) as (blocks,),
+            background(self._flow_runs.announcing(flow, blocks)) as (announcing,),
         ):
-            yield at_hand, announcing
+            yield Beside(announcing, blocks)
 
     async def _blocks(self, request: Request, flow: Flow[Any, Any]) -> Documents:
         """The blocks that a deliberation needs in most cases; what it needs besides is read when it is known."""
@@ -218,14 +222,7 @@ class Runs:
         return status
 
     async def _deliberation(
-        self,
-        work: Work,
-        request: Request,
-        flow: Announcing,
-        run: FlowRun,
-        lease: Lease,
-        status: Body,
-        at_hand: asyncio.Task[Documents],
+        self, work: Work, request: Request, beside: Beside, run: FlowRun, lease: Lease, status: Body
     ) -> None:
         """Run a deliberation to its end, unless that was reached already or is to be set without a run.
 
@@ -236,7 +233,7 @@ class Runs:
         else:
             needs_no_run = await self._ended_without_run(work, request, run, lease, status)
         if not needs_no_run:
-            await self._run_deliberation(work, request, flow, run, lease, status, at_hand)
+            await self._run_deliberation(work, request, beside, run, lease, status)
 
     async def _shows_end(self, work: Work, run: FlowRun, status: Body) -> bool:
         """Whether Prefect shows that a deliberation has ended; where no run is to show it any more, it is told here."""
@@ -269,14 +266,7 @@ class Runs:
         return False
 
     async def _run_deliberation(
-        self,
-        work: Work,
-        request: Request,
-        flow: Announcing,
-        run: FlowRun,
-        lease: Lease,
-        status: Body,
-        at_hand: asyncio.Task[Documents],
+        self, work: Work, request: Request, beside: Beside, run: FlowRun, lease: Lease, status: Body
     ) -> None:
         """Run its flow once more, which counts as a try. Raises NotDecided, and what the flow raises."""
         work.tries = _tries(status) + 1
@@ -284,18 +274,18 @@ class Runs:
         if not await self.record.statuses.merge(request.id, began):
             await self.record.statuses.merge(request.id, _new_status(request) | began)
         # Its plan is made while Prefect shows the run as Running, which takes longer.
-        async with background(self._convened(request, run, at_hand)) as (session,):
-            state = await self._execute(work, await flow, run, request, lease, Convening(request.id, session))
+        async with background(self._convened(request, run, beside)) as (session,):
+            state = await self._execute(work, await beside.flow, run, request, lease, Convening(request.id, session))
         if await self.record.last(subjects.finished(request.id)) is None:
             failure = await state.aresult(raise_on_failure=False)
             known = isinstance(failure, ConclaveError)
             raise failure if known else NotDecided(state.message or state.name)
 
-    async def _convened(self, request: Request, run: FlowRun, at_hand: asyncio.Task[Documents]) -> Session:
+    async def _convened(self, request: Request, run: FlowRun, beside: Beside) -> Session:
         asked = DeliberationRequest.read(asked_in(run.parameters))
-        return await convene(self.record, request.id, asked, at_hand, request.digest)
+        return await convene(self.record, request.id, asked, beside.blocks, request.digest)
 
-    async def _other(self, work: Work, request: Request, flow: Announcing, run: FlowRun) -> None:
+    async def _other(self, work: Work, request: Request, beside: Beside, run: FlowRun) -> None:
         """Run a flow that is no deliberation, unless it has ended or was given up too often."""
         if run.state is not None and (run.state.is_final() or wants_end(run.state)):
             if not run.state.is_final():
@@ -304,7 +294,7 @@ class Runs:
         if work.delivery.deliveries > MAX_TRIES:
             await tell_prefect(work.run, Crashed(message=f"Given up after {MAX_TRIES} deliveries."))
             return
-        state = await self._execute(work, await flow, run, request, work.lease)
+        state = await self._execute(work, await beside.flow, run, request, work.lease)
         if state.is_cancelled():  # Prefect's engine calls that a crash
             await tell_prefect(work.run, state)
             return
