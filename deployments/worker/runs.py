@@ -61,7 +61,6 @@ from tasks.deliberations.plan import Convening, Session, convene
 from tasks.deliberations.read import has_ended, require_same, status_of
 from tasks.deliberations.submit import DELIBERATE, EXPIRED, Request, ask_to_cancel, asked_in
 
-
 Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
 TRIED_AGAIN = (
