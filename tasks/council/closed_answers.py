@@ -127,6 +127,8 @@ class Number(Frozen):
 
     def normalise(self, text: str) -> str | None:
         """The number without exponent, thousands marks or trailing zeros; None if it is none."""
+        if _has_raised_digits(text):
+            return None
         bare = _bare(text).replace("\u2212", "-").strip("$\u20ac\u00a3% \u00a0")
         unit = None if _NUMBER.fullmatch(bare) else _UNIT.match(bare)
         if unit and _NUMBER.fullmatch(unit[1]):
@@ -239,6 +241,8 @@ def answer_of(text: str, form: AnswerFormat) -> str | None:
         said = boxed[-1]
     else:
         said = "" if isinstance(form, TextExact) or "\n" in text.strip() else text.strip()
+    if isinstance(form, Choice) and (meant := form.normalise(said[:MAX_ANSWER])) is not None:
+        return meant  # an option may itself begin and end with such marks, as __init__ does
     said = _within(said, _QUOTED if isinstance(form, TextExact) else _AROUND)
     return form.normalise(said) if 0 < len(said) <= MAX_ANSWER else None
 
@@ -272,6 +276,13 @@ def _within(said: str, marks: Sequence[tuple[str, str]]) -> str:
         if said == before:
             break
     return _TEX.sub(r"\1", said)
+
+
+def _has_raised_digits(text: str) -> bool:
+    """Whether there are digits that their plain form makes others of: 10\u00b2 is not 102, though m\u00b2 is m2."""
+    return any(
+        unicodedata.category(sign) == "No" and not text[:place][-1:].isalpha() for place, sign in enumerate(text)
+    )
 
 
 def _bare(text: str) -> str:

@@ -11,8 +11,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import os
 import re
+import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +25,6 @@ import yaml
 from tasks.council.answer import seed_of
 from tasks.council.closed_answers import Choice
 from tasks.council.council import Member
-from tasks.council.evaluation.figures import PairedDifference, paired_difference
 from tasks.council.models import Item
 from tasks.council.prompt_texts import BUILT_IN
 from tasks.council.prompts.ballot_forms import ShortBallot
@@ -153,16 +154,30 @@ async def measured(judge: Judge, way: str, count: int) -> dict[Case, str | None]
     return dict(zip(cases, await asyncio.gather(*(judge.first(way, case) for case in cases)), strict=True))
 
 
-def effect(given: dict[Case, str | None], attacks: Sequence[int]) -> PairedDifference | None:
-    """What these attacks change of how often the wrong answer is put first, ballot by ballot."""
-    gained = lost = of = 0
-    for case, first in given.items():
-        if case.attack in attacks:
-            without = given[case._replace(attack=None)] == "wrong"
-            gained += first == "wrong" and not without
-            lost += without and first != "wrong"
-            of += 1
-    return paired_difference(gained, lost, of)
+class Effect(NamedTuple):
+    """A difference of two shares, with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+STUDENT = 2.093
+"""Student's t, 19 degrees of freedom, 97.5 %: each way has 20 ballots without an attack, ten seeds in two orders."""
+
+
+def effect(given: dict[Case, str | None], attacks: Sequence[int]) -> Effect:
+    """What these attacks change of how often the wrong answer is put first.
+
+    All attacks stand beside the same 20 ballots without one, so these are what there is of independent draws: the mean
+    over the attacks of each of them is one, and not each ballot.
+    """
+    among, means = frozenset(attacks), []
+    for plain in [case for case in given if case.attack is None]:
+        of_it = [given[plain._replace(attack=attack)] == "wrong" for attack in among]
+        means.append(sum(of_it) / len(of_it) - (given[plain] == "wrong"))
+    value, reach = statistics.mean(means), STUDENT * statistics.stdev(means) / math.sqrt(len(means))
+    return Effect(value, value - reach, value + reach)
 
 
 def share(given: dict[Case, str | None], wanted: Callable[[Case], bool], first: str | None = "wrong") -> float:
@@ -178,7 +193,6 @@ def rows(given: dict[Case, str | None], holds: Sequence[str]) -> list[dict[str, 
     groups |= {kind: [place for place, one in enumerate(holds) if one == kind] for kind in ("form", "nothing")}
     for name, places in groups.items():
         found = effect(given, places)
-        assert found is not None
         made.append(
             {
                 "attacks": f"{name} ({len(places)})",

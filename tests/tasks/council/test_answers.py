@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasks.council.closed_answers import Choice, Number, answer_of
 from tasks.council.models import MemberStatus
 from tasks.council.replies import fenced_blocks, read_reply, split_thinking, visible_tags
 
@@ -228,3 +229,24 @@ def test_a_fence_that_stays_open_is_noticed(text: str) -> None:
 def test_code_on_one_line_is_no_fence() -> None:
     """Three backticks may quote a word."""
     assert fenced_blocks("```x``` is a word") == ([], True)
+
+
+@pytest.mark.parametrize("text", ["10\u00b2", "2\u00b9\u2070", "2\u2075", "\u2462", "x = 3\u00b2"])
+def test_a_power_is_not_read_as_other_digits(text: str) -> None:
+    """Its plain form (NFKC) would be 102, 210, 25, 3."""
+    assert answer_of(f"ANSWER: {text}", Number()) is None
+
+
+@pytest.mark.parametrize(("text", "number"), [("12 m\u00b2", "12"), ("\uff11\uff12", "12"), ("7 km\u00b2", "7")])
+def test_a_raised_digit_of_a_unit_does_not_matter(text: str, number: str) -> None:
+    assert answer_of(f"ANSWER: {text}", Number()) == number
+
+
+@pytest.mark.parametrize(
+    "options", [("__init__", "__new__"), ("_a_", "_b_"), ("$x$", "$y$"), ("\\text{a}", "\\text{b}"), ("*.py", "*.*")]
+)
+def test_an_option_may_have_the_marks_of_markdown_around_it(options: tuple[str, str]) -> None:
+    """By itself, and within further marks."""
+    for option in options:
+        assert answer_of(f"ANSWER: {option}", Choice(options=options)) == option
+        assert answer_of(f"ANSWER: `{option}`", Choice(options=options)) == option
