@@ -220,7 +220,7 @@ async def _accepted(record: Record, request: Request, drawn: bool) -> Submitted:
     """
     asked = _without_nulls(request.asked)
     digest = _digest_to_accept(request, asked)
-    standing, planned = (None, None) if drawn else await _standing(record, request.id)
+    standing, planned = (None, None) if drawn else await _known_of(record, request.id)
     if standing is None:
         _require(request, planned, digest)
         if await record.statuses.create(request.id, await _new_key(record, request, asked, digest)):
@@ -233,7 +233,7 @@ async def _accepted(record: Record, request: Request, drawn: bool) -> Submitted:
     return Submitted(new=_was_made_by_a_cancel(standing), queued=await _is_to_wait(record, request, standing))
 
 
-async def _standing(record: Record, deliberation_id: str) -> tuple[Body | None, str | None]:
+async def _known_of(record: Record, deliberation_id: str) -> tuple[Body | None, str | None]:
     """The status of an id and the digest of its plan, as far as there are any.
 
     All are asked for at once, since almost every request is new and its sender waits.
