@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,6 +29,8 @@ NEXT: dict[tuple[str, str], str | None] = {
 }
 """By field, and by how it was asked for: how it is asked for next; None: not at all."""
 
+MAX_REFUSAL = 65_536
+"""Characters of a refusal that are looked at."""
 FIELDS = tuple(dict.fromkeys(field for field, _ in NEXT))
 TELL_S = 86_400.0
 """How long what a server's refusals told is believed; then it is asked as any other, and may have learnt."""
@@ -44,8 +46,15 @@ _UNSUPPORTED = re.compile(
     r"|must be (?:one of|'?(?:text|json_object))",
     re.IGNORECASE,
 )
-_TOO_MUCH = re.compile(r"too (?:large|long|many|big)|exceed|greater than|context length|maximum", re.IGNORECASE)
+_OUT_OF_BOUNDS = re.compile(
+    r"too (?:large|long|many|big|small)|exceed|(?:greater|less|more|higher|lower|larger|smaller) than|context length"
+    r"|maximum|minimum|at (?:most|least)|between|\brange\b|[<>]=|[\u2264\u2265]",
+    re.IGNORECASE,
+)
 """A value out of bounds is the caller's, and asking in another way would hide it."""
+_ECHOED = ("input", "body", "request", "messages")
+"""Keys under which a refusal repeats what was sent."""
+_ECHO_IN_WORDS = re.compile(rf"""['"](?:{"|".join(_ECHOED)})\\?['"]\s*:.*""", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -107,8 +116,8 @@ class Dialect:
         """How to ask once this refusal came for what was `sent`; None where it is about no field of it."""
         if status not in REFUSING:
             return None
-        told = body[:65_536].decode(errors="replace")
-        if not _UNSUPPORTED.search(told) or _TOO_MUCH.search(told):
+        told = _own_words(body)
+        if not _UNSUPPORTED.search(told) or _OUT_OF_BOUNDS.search(told):
             return None
         for field in _refused(body, told, sent):
             asked = getattr(self, field)
@@ -143,6 +152,28 @@ def _refused(body: bytes, told: str, sent: dict[str, Any]) -> list[str]:
     if known or not sent.keys().isdisjoint(named):
         return known
     return [field for field in FIELDS if _IN_WORDS[field].search(told.lower())]
+
+
+def _own_words(body: bytes) -> str:
+    """What a refusal says, without what it repeats of the request."""
+    try:
+        texts = list(_texts(json.loads(body)))
+    except (ValueError, RecursionError):
+        texts = [body.decode(errors="replace")]
+    return "\n".join(_ECHO_IN_WORDS.sub("", text[:MAX_REFUSAL]) for text in texts)[:MAX_REFUSAL]
+
+
+def _texts(part: Any) -> Iterator[str]:
+    """The texts of a part of an answer, but for those that it repeats."""
+    if isinstance(part, str):
+        yield part
+    elif isinstance(part, dict):
+        for key, value in part.items():
+            if key not in _ECHOED:
+                yield from _texts(value)
+    elif isinstance(part, list):
+        for one in part:
+            yield from _texts(one)
 
 
 def _named(body: bytes) -> list[str]:

@@ -147,7 +147,7 @@ def write_scores(sheet: Scoresheet, path: Path) -> None:
             "prompt_tokens": score.usage.prompt_tokens,
             "completion_tokens": score.usage.completion_tokens,
             "duration_ms": score.duration_ms,
-            "problem": score.problem,
+            "problem": score.problem and plain(score.problem),
         }
         for score in sheet.scores
     ]

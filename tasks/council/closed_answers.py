@@ -2,8 +2,9 @@
 
 Where a task says what form its answer has (`answer_format`), its members are asked for structured output: a short
 reason, then the answer, which no server that knows such output can leave out or cut off. It is written out as a text
-that ends with a line `ANSWER: ...`, and the last such line of a proposal is its answer, whoever wrote it. Models write
-that line in many ways; each that means one thing is read, and none that could mean two.
+that ends with a line `ANSWER: ...`, and the last such line of a proposal is its answer; one in a quotation or in a code
+fence may be another's, and counts only where there is no other. Models write that line in many ways; each that means
+one thing is read, and none that could mean two.
 """
 
 from __future__ import annotations
@@ -13,20 +14,21 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from decimal import Context, Decimal, InvalidOperation
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from tasks.council.base import Frozen, digest, without_nul
 from tasks.council.exceptions import WrongUse
+from tasks.council.fences import outside_fences
 
 MAX_ANSWER = 1000
 """Characters of an answer; a longer line is none."""
 MAX_DIGITS = 60
 
 _LINE = re.compile(
-    r"^[ \t>#]*(?:(?:[-+\u2022]|\*(?=[ \t])|\d{1,3}[.)])[ \t]*)?"  # a quote, a heading, an entry of a list
-    r"([*_`]*)(?:final[ \t]+)?answer[*_`]*[ \t]*[:\uff1a](.*)$",
+    r"^(?P<before>[ \t>#]*)(?:(?:[-+\u2022]|\*(?=[ \t])|\d{1,3}[.)])[ \t]*)?"  # a quote, a heading, an entry of a list
+    r"(?P<opened>[*_`]*)(?:final[ \t]+)?answer[*_`]*[ \t]*[:\uff1a](?P<said>.*)$",
     re.IGNORECASE | re.MULTILINE,
 )
 _BOXED = re.compile(r"\\(?:boxed|fbox)\{((?:[^{}\n]|\{[^{}\n]{0,200}\}){1,400})\}")
@@ -110,6 +112,10 @@ class Number(Frozen):
 
     type: Literal["number"] = "number"
 
+    LARGEST: ClassVar[Decimal] = Decimal("999999999999999.999999999")
+    STEP: ClassVar[Decimal] = Decimal("0.000000001")
+    """Between two numbers that a structured answer can be."""
+
     @property
     def value_schema(self) -> dict[str, Any]:
         """JSON schema of the answer: a text, since models write digits without end where a number may have any."""
@@ -118,7 +124,7 @@ class Number(Frozen):
     @property
     def longest(self) -> int:
         """Characters of the longest answer of that schema."""
-        return 26
+        return len(f"-{self.LARGEST}")
 
     @property
     def wanted(self) -> str:
@@ -194,6 +200,15 @@ def answer_instruction(form: AnswerFormat) -> str:
     return f"End your text with one line `ANSWER: ` followed by {form.wanted}."
 
 
+def can_be_given(answer: str, form: AnswerFormat) -> bool:
+    """Whether members can give this answer: its line is read as it, and the schema of answers has room for it."""
+    meant = form.normalise(answer)
+    if meant is None or answer_of(f"ANSWER: {answer}", form) != meant:
+        return False
+    schema = form.value_schema
+    return len(meant) <= schema.get("maxLength", MAX_ANSWER) and re.search(schema.get("pattern", ""), meant) is not None
+
+
 def answer_schema(form: AnswerFormat, max_tokens: int) -> dict[str, Any]:
     """JSON schema of a structured answer, a reason first, since a model answers better once it has thought.
 
@@ -232,11 +247,11 @@ def closed_instruction(form: AnswerFormat) -> str:
 def answer_of(text: str, form: AnswerFormat) -> str | None:
     """The normalised answer of a proposal; None without one that can be read.
 
-    It stands on the last line `ANSWER: ...`; without such a line in the last `\\boxed{...}`. A text that is nothing but
-    an option or a number is the answer by itself.
+    It stands on the last line `ANSWER: ...` that is neither quoted nor fenced, else on the last of those; without such
+    a line in the last `\\boxed{...}`. A text that is nothing but an option or a number is the answer by itself.
     """
-    if lines := _LINE.findall(text):
-        said = _without_emphasis(*lines[-1])
+    if line := _answer_line(text):
+        said = _without_emphasis(line["opened"], line["said"])
     elif boxed := _BOXED.findall(text):
         said = boxed[-1]
     else:
@@ -245,6 +260,12 @@ def answer_of(text: str, form: AnswerFormat) -> str | None:
         return meant  # an option may itself begin and end with such marks, as __init__ does
     said = _within(said, _QUOTED if isinstance(form, TextExact) else _AROUND)
     return form.normalise(said) if 0 < len(said) <= MAX_ANSWER else None
+
+
+def _answer_line(text: str) -> re.Match[str] | None:
+    own = [line for line in _LINE.finditer(outside_fences(text)) if ">" not in line["before"]]
+    found = own or list(_LINE.finditer(text))
+    return found[-1] if found else None
 
 
 def without_answer(text: str) -> str:

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from tasks.council.base import Frozen
+from tasks.council.fences import FENCE
 from tasks.council.models import MemberStatus
 
 _TAG = re.compile(r"</?think(?:ing)?>", re.IGNORECASE)
@@ -36,7 +36,7 @@ _CHANNEL = re.compile(
 _HARMONY = ("<|channel|>", "<|start|>")
 _TOKEN = re.compile(
     r"(?P<tag></?think(?:ing)?>)"
-    r"|(?:^|(?<=think>)|(?<=thinking>))[ \t>]*(?P<fence>`{3,}(?=[^`\n]*$)|~{3,})(?=(?P<info>[^\n]*))"
+    rf"|{FENCE}"
     r"|(?P<run>`+)",
     re.IGNORECASE | re.MULTILINE,
 )
@@ -52,14 +52,6 @@ class Reply(Frozen):
     content: str
     reasoning: str | None
     reason: str | None
-
-
-class Block(NamedTuple):
-    """A closed code fence: its language in lower case, its text, and the line that its text starts on."""
-
-    language: str
-    code: str
-    line: int
 
 
 def read_reply(content: str | None, finish_reason: str | None, reasoning: str | None = None) -> Reply:
@@ -93,26 +85,6 @@ def split_thinking(text: str) -> tuple[str, str]:
 def visible_tags(text: str) -> list[str]:
     """The thinking tags in a text that do not stand in code."""
     return [tag[0] for _, tag in _live_tags(text)] if _TAG.search(text) else []
-
-
-def fenced_blocks(text: str) -> tuple[list[Block], bool]:
-    """The closed code fences of a text, and whether each is closed (by the mark that opened it)."""
-    blocks: list[Block] = []
-    opened: re.Match[str] | None = None
-    line = counted = 0
-    for token in _TOKEN.finditer(text):
-        if token["fence"] is None:
-            continue
-        if opened is None:
-            opened = token
-        elif token["fence"] == opened["fence"] and not token["info"].strip():
-            start = opened.end() + len(opened["info"]) + 1
-            line += text.count("\n", counted, start)
-            counted = start
-            words = opened["info"].split()
-            blocks.append(Block(words[0].strip("{.}").lower() if words else "", text[start : token.start()], line + 1))
-            opened = None
-    return blocks, opened is None
 
 
 def _clean(text: str | None) -> str:

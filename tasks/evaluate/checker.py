@@ -18,8 +18,7 @@ import resource
 import signal
 import stat
 import sys
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, Any
 
@@ -35,6 +34,7 @@ MEMORY = 4 << 30
 """Bytes of data that the process may have."""
 LATE_CHECKS = 2
 """Texts on which a question's check may run out of time; then it is given up, or many questions would take for ever."""
+GIVEN_UP = f"the check ran out of time on {LATE_CHECKS} texts, so that no text of the question counts as right"
 STOPPED = "the check ended its own process"
 INHERITED = (
     *("HOME", "LANG", "LANGUAGE", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "LOGNAME", "PATH"),
@@ -53,7 +53,6 @@ class Checker:
         """`folder` is where paths of predicates begin, `below` the one that their files have to lie in."""
         self._folder, self._below = folder, below
         self._process: asyncio.subprocess.Process | None = None
-        self._late: Counter[str] = Counter()
 
     async def __aenter__(self) -> Checker:
         return self
@@ -68,16 +67,28 @@ class Checker:
             return (await self._ask(asked, CHECK_S, "compiling it")).problem
         return (await self._ask({"load": check.function}, LOAD_S, "importing it")).problem
 
+    async def verdicts(self, question: Question, texts: Iterable[str]) -> dict[str, Verdict]:
+        """Whether each text is right; with a problem where the check cannot tell.
+
+        A check that runs out of time on `LATE_CHECKS` of them is given up for all: which arm's text came first must not
+        matter.
+        """
+        told: dict[str, Verdict] = {}
+        asked = list(dict.fromkeys(texts))
+        late = 0
+        for text in asked:
+            told[text] = verdict = await self.verdict(question, text)
+            late += verdict.problem == _out_of_time("the check", CHECK_S)
+            if late == LATE_CHECKS:
+                return dict.fromkeys(asked, Verdict(False, GIVEN_UP))
+        return told
+
     async def verdict(self, question: Question, text: str) -> Verdict:
         """Whether the text is right; with a problem where the check cannot tell."""
         if isinstance(question.check, Predicate) and (problem := await self.unusable(question.check)):
             return Verdict(False, problem)
-        if self._late[question.id] >= LATE_CHECKS:
-            return Verdict(False, f"it ran out of time {LATE_CHECKS} times, and is not tried again")
         asked = {"question": question.model_dump(mode="json"), "text": text}
-        verdict = await self._ask(asked, CHECK_S, "the check")
-        self._late[question.id] += verdict.problem == _out_of_time("the check", CHECK_S)
-        return verdict
+        return await self._ask(asked, CHECK_S, "the check")
 
     async def _ask(self, request: dict[str, Any], patience_s: float, what: str) -> Verdict:
         process = self._process or await self._start()

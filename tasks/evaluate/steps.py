@@ -96,8 +96,7 @@ async def score(deliberation_id: str, questions: QuestionFile, rivals: bool) -> 
                 arms = reached(answered, number)
                 # The same text gets the same verdict in every arm.
                 texts = [*(one.text for one in arms.values()), *texts_of(answered)]
-                wanted = dict.fromkeys(text for text in texts if text is not None)
-                verdicts = {text: await checker.verdict(asked[item.id], text) for text in wanted}
+                verdicts = await checker.verdicts(asked[item.id], [text for text in texts if text is not None])
                 sheet.add(item.id, answered.result, arms, verdicts)
                 sheet.look_at(answered, verdicts)
     return sheet.evaluation(plan), sheet

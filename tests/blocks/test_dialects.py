@@ -201,6 +201,10 @@ async def test_a_block_says_what_its_server_takes_not(answering: Any) -> None:
         openai_error("'max_tokens' or 'max_completion_tokens' is too large: 9000. The maximum context length is 64."),
         openai_error("temperature must be non-negative", param="temperature"),
         openai_error("Grammar error: unsupported keyword"),
+        openai_error("Unsupported value: 'temperature' must be between 0 and 1.", param="temperature"),
+        openai_error("max_tokens 8192 is not supported by this model, at most 4096", param="max_tokens"),
+        openai_error("temperature=1.5 is not allowed: it has to be less than or equal to 1"),
+        {"detail": [{"type": "less_than_equal", "loc": ["body", "seed"], "msg": "unsupported: <= 65535", "input": 7}]},
         "no JSON",
     ],
 )
@@ -214,6 +218,27 @@ async def test_a_value_that_is_refused_is_the_callers(answering: Any, answer: An
             await asker.ask()
 
     assert len(server.seen) == 1
+
+
+ECHO = {"messages": [{"role": "user", "content": "maximum context length, too large: between"}], "seed": 7}
+REFUSED_SEED = {"type": "extra_forbidden", "loc": ["body", "seed"], "msg": "Extra inputs are not permitted"}
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        {"detail": [{**REFUSED_SEED, "input": 7}], "body": ECHO},
+        {"detail": [{**REFUSED_SEED, "input": ECHO}]},
+        openai_error(f"[{ {**REFUSED_SEED, 'input': ECHO} }]"),
+        openai_error("Unsupported parameter: seed", param="seed", request=ECHO),
+    ],
+)
+def test_what_a_refusal_repeats_of_the_request_hides_no_reason(refusal: Any) -> None:
+    """A task may hold every word that tells one refusal from another."""
+    from blocks.dialect import Dialect
+
+    found = Dialect().after(422, json.dumps(refusal).encode(), {"seed": 7, "temperature": 1, **MESSAGE})
+    assert found is not None and found.changes == ("no seed",)
 
 
 async def test_a_refusal_that_repeats_a_task_is_not_learnt_from(answering: Any) -> None:

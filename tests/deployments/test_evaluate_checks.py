@@ -142,6 +142,18 @@ async def test_a_check_that_never_ends_is_ended(
             await asyncio.sleep(0.05)
 
 
+async def test_a_check_that_runs_out_of_time_is_given_up_whatever_came_first(
+    checker: Checker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once on a text it is that text's; from the second on no text of the question is right, in any order."""
+    monkeypatch.setattr(evaluation_checker, "CHECK_S", 1.0)
+    question, slow = asked(type="regex", pattern="(a+)+$"), ["a" * 60 + "b", "a" * 61 + "b"]
+    for texts in ([*slow, "a"], ["a", *slow], [slow[0], "a", slow[1]]):
+        found = await checker.verdicts(question, texts)
+        assert found == dict.fromkeys(texts, Verdict(False, evaluation_checker.GIVEN_UP))
+    assert (await checker.verdicts(question, [slow[0], "a"]))["a"] == Verdict(True)
+
+
 async def test_no_process_is_left(folder: Path) -> None:
     """Once the checks are done."""
     before = set(psutil.Process().children())

@@ -92,6 +92,20 @@ def sign_test(gained: int, lost: int) -> float:
     return min(1.0, 2 * tail / 2**tosses)
 
 
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p-values of several comparisons, in their order, so that one of chance alone passes a level no more often.
+
+    Holm, Scandinavian Journal of Statistics 6 (1979): the least times their number, the next times one less, and so on;
+    none below the one before it.
+    """
+    adjusted = [0.0] * len(p_values)
+    largest = 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        adjusted[place] = largest
+    return adjusted
+
+
 def median(values: Sequence[float]) -> float | None:
     """The median; None of nothing."""
     return statistics.median(values) if values else None

@@ -8,14 +8,23 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from decimal import Decimal
+from decimal import Context, Decimal
 from fractions import Fraction
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from tasks.council.base import MAX_TEXT, NAME_RULE, Frozen, Name, Text
-from tasks.council.closed_answers import AnswerFormat, AnswerText, Choice, Number, TextExact, answer_of
+from tasks.council.closed_answers import (
+    MAX_DIGITS,
+    AnswerFormat,
+    AnswerText,
+    Choice,
+    Number,
+    TextExact,
+    answer_of,
+    can_be_given,
+)
 from tasks.council.exceptions import InvalidRequest
 from tasks.council.models import MAX_ITEMS, Brief
 from tasks.council.problems import first_problem
@@ -35,7 +44,7 @@ _KINDS = {
 }
 """What is wrong, by pydantic's name for it."""
 
-Numeral = Annotated[Decimal, Field(max_digits=60)]
+Numeral = Annotated[Decimal, Field(max_digits=MAX_DIGITS)]
 
 
 class Verdict(NamedTuple):
@@ -77,6 +86,17 @@ class Numeric(Frozen):
     def form(self) -> AnswerFormat:
         """The form that it gives to the answer."""
         return Number()
+
+    @property
+    def can_be_met(self) -> bool:
+        """Whether a number that members can give lies within the tolerance."""
+        places = self.answer.quantize(Number.STEP, context=Context(prec=2 * MAX_DIGITS))
+        nearest = max(-Number.LARGEST, min(places, Number.LARGEST))
+        return self.is_met_by(nearest)
+
+    def is_met_by(self, given: Decimal | str) -> bool:
+        """Whether a number lies within the tolerance."""
+        return abs(Fraction(given) - Fraction(self.answer)) <= Fraction(self.tolerance)
 
 
 class Regex(Frozen):
@@ -150,11 +170,14 @@ class Question(Brief):
         if isinstance(check, Exact):
             if self.answer_format and check.options:
                 raise ValueError("check.options: the question has an answer_format already; give one of both")
-            if form is None or form.normalise(check.answer) is None:
-                wanted = form.wanted if form else "a closed answer"
-                raise ValueError(f"check.answer: {check.answer!r} can never be given; the form wants {wanted}")
-        elif isinstance(check, Numeric) and not isinstance(form, Number):
-            raise ValueError('answer_format: a numeric check needs {"type": "number"}, which it implies')
+            assert form is not None, "the check implies one"
+            if not can_be_given(check.answer, form):
+                raise ValueError(f"check.answer: {check.answer!r} can never be given; {_wanted(form)}")
+        elif isinstance(check, Numeric):
+            if not isinstance(form, Number):
+                raise ValueError('answer_format: a numeric check needs {"type": "number"}, which it implies')
+            if not check.can_be_met:
+                raise ValueError(f"check.answer: no number that can be given is so near to it; {_wanted(form)}")
         return self
 
     @property
@@ -181,7 +204,12 @@ class Question(Brief):
             return False
         if isinstance(check, Exact):
             return given == form.normalise(check.answer)
-        return abs(Fraction(given) - Fraction(check.answer)) <= Fraction(check.tolerance)
+        return check.is_met_by(given)
+
+
+def _wanted(form: AnswerFormat) -> str:
+    room = "" if isinstance(form, Choice) else f" of at most {form.longest} characters"
+    return f"the form wants {form.wanted}{room}"
 
 
 def read_questions(lines: Iterable[str], source: str = "questions") -> dict[int, Question]:

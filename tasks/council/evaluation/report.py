@@ -8,7 +8,7 @@ from typing import Any
 
 from tasks.council.engines import SIMULATOR
 from tasks.council.evaluation.arms import ARMS, VOTES, ArmFigures, Evaluation
-from tasks.council.evaluation.figures import PairedDifference
+from tasks.council.evaluation.figures import CONFIDENCE, PairedDifference, holm
 from tasks.council.report.markup import escape
 
 COLUMNS = ("", "right", "accuracy (95 %)", "points (95 %)", "tokens/right", "median")
@@ -74,6 +74,7 @@ def _numbers(arm: ArmFigures) -> dict[str, Any]:
         "difference": versus.value if versus else None,
         "difference_to_bare": arm.versus_bare.value if arm.versus_bare else None,
         "p_value": versus.p_value if versus else None,
+        "p_value_to_bare": arm.versus_bare.p_value if arm.versus_bare else None,
         "unanswered": arm.unanswered,
         "tokens": arm.usage.prompt_tokens + arm.usage.completion_tokens,
         "tokens_per_right_answer": arm.tokens_per_right_answer,
@@ -109,11 +110,14 @@ def _verdict(evaluation: Evaluation) -> str:
     other = "bare" if _has_bare(evaluation) else "single"
     versus = attrgetter(f"versus_{other}")
     compared = {arm.arm: found for arm in evaluation.arms if (found := versus(arm)) is not None}
+    adjusted = holm([found.p_value for found in compared.values()])
+    differ = [name for name, p_value in zip(compared, adjusted, strict=True) if p_value <= 1 - CONFIDENCE]
     told = [
-        _those("better", other, [name for name, found in compared.items() if found.low > 0]),
-        _those("worse", other, [name for name, found in compared.items() if found.high < 0]),
+        _those("better", other, [name for name in differ if compared[name].value > 0]),
+        _those("worse", other, [name for name in differ if compared[name].value < 0]),
     ]
-    return "; ".join(filter(None, told)) or f"these questions show no difference between {other} and the others"
+    found = "; ".join(filter(None, told)) or f"these questions show no difference between {other} and the others"
+    return f"{found} (McNemar, p corrected for {len(compared)} comparisons by Holm)" if compared else found
 
 
 def _those(how: str, other: str, names: Sequence[str]) -> str:
@@ -127,7 +131,8 @@ def _read_in_words(evaluation: Evaluation) -> list[str]:
         named = {"closed answers of members": readings.proposals, "plain answers": readings.bare}
         named["ballots"] = readings.ballots
         shares = [f"{one.count} of {one.of} {name}" for name, one in named.items() if one]
-        told.append(f"could be read: {', '.join(shares)}")
+        if shares:
+            told.append(f"could be read: {', '.join(shares)}")
     if beside := evaluation.ballots_beside:
         right = beside.ballots
         told.append(
@@ -184,8 +189,7 @@ def _gained_and_lost(arm: ArmFigures) -> str:
     return f"{arm.versus_single.gained} and {arm.versus_single.lost}" if arm.versus_single else "-"
 
 
-def _p_value(arm: ArmFigures) -> str:
-    versus = arm.versus_single
+def _p_value(versus: PairedDifference | None) -> str:
     if versus is None:
         return "-"
     return "< 0.001" if versus.p_value < 0.001 else f"{versus.p_value:.3f}"
@@ -206,10 +210,11 @@ _CELLS: dict[str, Callable[[ArmFigures], str]] = {
     "accuracy, 95 %": _accuracy_interval,
     "points vs bare": lambda arm: _points(arm.versus_bare),
     "points vs bare, 95 %": lambda arm: _points_interval(arm.versus_bare),
+    "p vs bare (McNemar)": lambda arm: _p_value(arm.versus_bare),
     "points vs single": lambda arm: _points(arm.versus_single),
     "points, 95 %": lambda arm: _points_interval(arm.versus_single),
     "gained and lost": _gained_and_lost,
-    "p (McNemar)": _p_value,
+    "p (McNemar)": lambda arm: _p_value(arm.versus_single),
     "tokens per right": _tokens,
     "latency, median": lambda arm: _seconds(arm.latency_median_ms),
     "latency, p95": lambda arm: _seconds(arm.latency_p95_ms),

@@ -1,7 +1,8 @@
 """Paying only for disagreement: who is asked next where members are asked in waves, and when nobody needs to be.
 
 A closed task begins with one member, which is asked twice: a model that gives the same answer to another sample is
-more often right (Wang et al., arXiv 2203.11171). Only where its answers differ others are asked, and ballots are held
+more often right (Wang et al., arXiv 2203.11171); one that samples nothing, at temperature 0, would only say the same
+again, and is not asked to. Only where its answers differ others are asked, and ballots are held
 only where no answer has more than half of those who were asked. An open task begins with two members, and goes on where
 their texts have not most of their words in common. That is told by words alone: texts that say the same in other words
 cost further calls, and texts that differ in a detail may pass for the same, and the checks choose. The second sample
@@ -16,7 +17,9 @@ from typing import Protocol
 
 from tasks.council.answer import Answer
 from tasks.council.closed_answers import answer_of
+from tasks.council.council import Member
 from tasks.council.models import Deliberation, Item, MemberStatus
+from tasks.council.prompts.propose import temperature_of
 from tasks.council.stages import PROPOSE, SECOND_SAMPLE, WAVES
 from tasks.council.voting.checks import alike
 from tasks.council.voting.majority import Majority
@@ -43,10 +46,10 @@ class Progress(Protocol):
 
 def next_wave(progress: Progress, stage: str) -> tuple[tuple[str, ...], str | None]:
     """Who is asked in a wave, and why nobody is."""
-    called = [member.agent_id for member in progress.plan.called_for(stage)]
+    called = progress.plan.called_for(stage)
     if stage == SECOND_SAMPLE:
         return _asked_again(progress, called[0])
-    fresh = tuple(agent_id for agent_id in called if agent_id not in progress.asked)
+    fresh = tuple(member.agent_id for member in called if member.agent_id not in progress.asked)
     return (fresh, None) if fresh else ((), "every member that it could ask was asked before")
 
 
@@ -74,12 +77,14 @@ def consensus(progress: Progress) -> str | None:
     return f"{votes} of {asked} that were asked give the same answer: {vote.answer}" if 2 * votes > asked else None
 
 
-def _asked_again(progress: Progress, agent_id: str) -> tuple[tuple[str, ...], str | None]:
+def _asked_again(progress: Progress, member: Member) -> tuple[tuple[str, ...], str | None]:
     if progress.item.answer_format is None:
         return (), "an open task is not put to one member twice"
-    if _answer_in(progress, PROPOSE, agent_id) is None:
-        return (), f"{agent_id} gave no answer to compare another one with"
-    return (agent_id,), None
+    if temperature_of(member) == 0:
+        return (), f"{member.agent_id} answers at temperature 0, and would say the same again"
+    if _answer_in(progress, PROPOSE, member.agent_id) is None:
+        return (), f"{member.agent_id} gave no answer to compare another one with"
+    return (member.agent_id,), None
 
 
 def _said_twice(progress: Progress, agent_id: str) -> str | None:

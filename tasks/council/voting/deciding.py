@@ -80,7 +80,7 @@ class Case:
         """Why the ballots do not decide a closed task, if so."""
         if self.follows_order:
             return FOLLOW
-        if least_p(len(ballot.shown) for ballot in self.profile.ballots) > LEVEL:
+        if least_p(self.profile.ballots) > LEVEL:
             return TOO_FEW
         return LOTS if agreement_p(self.profile.ballots, self.seed, enough=LEVEL) > LEVEL else None
 
@@ -123,8 +123,7 @@ class Case:
         vote = self.vote
         if vote is None or vote.tied:
             return None
-        counted = [len(ballot.shown) for ballot in self.profile.ballots]
-        if least_p([*counted, *(one for one in places if one > 1)]) <= LEVEL:
+        if least_p(self.profile.ballots, [one for one in places if one > 1]) <= LEVEL:
             return None
         return f"{TOO_FEW}, and the vote of the answers decides"
 

@@ -66,7 +66,7 @@ def worth_of(ballots: Iterable[Ballot], seed: int) -> BallotWorth | None:
         of=len(listed),
         first_shown_p=round(first_shown_p(listed), DIGITS),
         agreement_p=round(agreement_p(listed, seed), DIGITS),
-        least_p=round(least_p(len(ballot.shown) for ballot in listed), DIGITS),
+        least_p=round(least_p(listed), DIGITS),
     )
 
 
@@ -124,7 +124,7 @@ def agreement_p(ballots: Sequence[Ballot], seed: int, enough: float = 1.0) -> fl
     seen = Counter(chain.from_iterable(places))
     observed = _spread(places, shares, seen) - SAME
     draws = max(MIN_DRAWS, min(MAX_DRAWS, MAX_PLACES // seen.total()))
-    least = least_p(map(len, places))
+    least = least_p(listed)
     lots = random.Random(seed)
     as_far = 1
     for _ in range(draws):
@@ -134,12 +134,16 @@ def agreement_p(ballots: Sequence[Ballot], seed: int, enough: float = 1.0) -> fl
     return max(as_far / (1 + draws), least)
 
 
-def least_p(places: Iterable[int]) -> float:
-    """The least `agreement_p` of ballots on so many proposals each, 0 to 1.
+def least_p(ballots: Iterable[Ballot], further: Iterable[int] = ()) -> float:
+    """The least `agreement_p` of these ballots, and of further ones that rank so many proposals each, 0 to 1.
 
-    Of all the ways to fill them in, one and its reverse agree as far.
+    Of all the ways to fill them in, one agrees as far; and its reverse too, where every ballot ranks all but one.
     """
-    return min(1.0, 2 / prod(map(factorial, places)))
+    listed = list(ballots)
+    tied = [max(1, len(ballot.shown) - len(ballot.ranking)) for ballot in listed]
+    ways = prod(map(factorial, [*(len(ballot.shown) for ballot in listed), *further])) // prod(map(factorial, tied))
+    as_far = 1 if any(count > 1 for count in tied) else 2
+    return min(1.0, as_far / ways)
 
 
 def _shares(ballot: Ballot) -> list[float]:

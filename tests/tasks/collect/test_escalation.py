@@ -79,6 +79,16 @@ def test_where_samples_differ_two_more_are_asked(world: Callable[..., World]) ->
     assert found["majority"]["votes"] == {"blue": ["m2", "m3"], "red": ["m1"]}
 
 
+def test_a_member_that_samples_nothing_is_not_asked_twice(world: Callable[..., World]) -> None:
+    """At temperature 0 it would say the same again, which tells nothing of how sure it is."""
+    one = world(closed=True, temperature=0)
+    say(one, "red")
+    assert waiting(one) == ["propose-2:m2", "propose-2:m3"]
+    say(one, "red", "red")
+    skipped = {stage["stage"]: stage["skipped"] for stage in decision(one)["stages"] if stage["skipped"]}
+    assert skipped["propose-1"] == "m1 answers at temperature 0, and would say the same again"
+
+
 def test_where_they_still_differ_all_are_asked_and_ballots_held(world: Callable[..., World]) -> None:
     """Ballots only where no answer has more than half."""
     one = world(closed=True)

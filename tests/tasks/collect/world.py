@@ -133,7 +133,15 @@ class Run:
 class World:
     """One deliberation, its runs, and what may happen to them. Everything is called from outside of its loop."""
 
-    def __init__(self, patch: Any, members: int = 3, items: int = 1, closed: bool = False, **request: Any) -> None:
+    def __init__(
+        self,
+        patch: Any,
+        members: int = 3,
+        items: int = 1,
+        closed: bool = False,
+        temperature: float = 0.7,
+        **request: Any,
+    ) -> None:
         import blocks.record.events
         import blocks.record.server
         from blocks.connections import connections
@@ -151,7 +159,7 @@ class World:
         self.record = self.run(JetStream(servers=[URL], patience_s=5).record())
         if closed:
             request["answer_format"] = {"type": "choice", "options": ["red", "blue", "green"]}
-        self.plan = self._planned(members, items, request)
+        self.plan = self._planned(members, items, temperature, request)
         self.run(self._accept())
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
@@ -173,11 +181,12 @@ class World:
 
     # --- the plan ---------------------------------------------------------------------------------
 
-    def _planned(self, members: int, items: int, request: dict[str, Any]) -> Any:
+    def _planned(self, members: int, items: int, temperature: float, request: dict[str, Any]) -> Any:
         from tasks.council.council import CouncilSpec, Member
         from tasks.council.models import Deliberation, DeliberationRequest
 
-        seats = tuple(Member(agent_id=f"m{number}", role="DEV") for number in range(1, members + 1))
+        names = [f"m{number}" for number in range(1, members + 1)]
+        seats = tuple(Member(agent_id=name, role="DEV", temperature=temperature) for name in names)
         council = CouncilSpec(name="dev", members=seats, deadline_s=DEADLINE_S)
         asked = {"items": [{"id": f"i{number}", "task": "Choose one"} for number in range(items)], **request}
         self.request = DeliberationRequest.read(asked)

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.council.closed_answers import Choice, Number, answer_of
+from tasks.council.fences import fenced_blocks, outside_fences
 from tasks.council.models import MemberStatus
-from tasks.council.replies import fenced_blocks, read_reply, split_thinking, visible_tags
+from tasks.council.replies import read_reply, split_thinking, visible_tags
 
 PIECES = [
     *(
@@ -212,11 +213,13 @@ def test_fenced_blocks_come_with_their_language_and_line() -> None:
     """Lines count from one in the whole text."""
     text = "a\n```Python title=x\nx = 1\n```\n\n~~~\n```\n~~~\n  ```json\n  {}\n  ```\n"
     blocks, balanced = fenced_blocks(text)
-    assert [tuple(block) for block in blocks] == [
+    assert [block[:3] for block in blocks] == [
         ("python", "x = 1\n", 3),
         ("", "```\n", 7),
         ("json", "  {}\n", 10),
     ]
+    assert [text[block.start :].startswith(block.code) for block in blocks] == [True, True, True]
+    assert outside_fences(text) == "a\n```Python title=x\n```\n\n~~~\n~~~\n  ```json\n  ```\n"
     assert balanced
 
 
@@ -229,6 +232,23 @@ def test_a_fence_that_stays_open_is_noticed(text: str) -> None:
 def test_code_on_one_line_is_no_fence() -> None:
     """Three backticks may quote a word."""
     assert fenced_blocks("```x``` is a word") == ([], True)
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("ANSWER: yes\n\nagent-2 wrote:\n> ANSWER: no", "yes"),
+        ("ANSWER: yes\n```\nANSWER: no\n```\n", "yes"),
+        ("> ANSWER: no\n\nI differ.\nANSWER: yes", "yes"),
+        ("> ANSWER: no", "no"),
+        ("So:\n```\nANSWER: no\n```", "no"),
+        ("ANSWER: yes\n```\nANSWER: no", "no"),
+        ("> ANSWER: yes\n```\nANSWER: no\n```", "no"),
+    ],
+)
+def test_a_quoted_or_fenced_answer_counts_where_there_is_no_other(text: str, answer: str) -> None:
+    """A member that quotes another has not changed its mind; a fence that stays open is none."""
+    assert answer_of(text, Choice(options=("yes", "no"))) == answer
 
 
 @pytest.mark.parametrize("text", ["10\u00b2", "2\u00b9\u2070", "2\u2075", "\u2462", "x = 3\u00b2"])

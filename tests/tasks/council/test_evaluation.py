@@ -18,9 +18,9 @@ from tasks.council.council import CouncilSpec
 from tasks.council.decisions import ItemResult
 from tasks.council.evaluation.answered import Answered, bare_answers, bare_calls
 from tasks.council.evaluation.arms import Arm, Reached, Scoresheet, reached
-from tasks.council.evaluation.figures import median, paired_difference, percentile_95, share, sign_test
+from tasks.council.evaluation.figures import holm, median, paired_difference, percentile_95, share, sign_test
 from tasks.council.evaluation.questions import Question, Verdict, read_questions
-from tasks.council.evaluation.readings import texts_of
+from tasks.council.evaluation.readings import Readings, texts_of
 from tasks.council.evaluation.report import figures, notes, report
 from tasks.council.exceptions import InvalidRequest
 from tasks.council.models import Deliberation, DeliberationRequest, MemberStatus, Status
@@ -31,6 +31,7 @@ from tasks.council.proposal import Proposal, Usage
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 NUMBER = {"type": "number"}
+CHOICE = {"type": "choice", "options": ["__init__", "__new__"]}
 EARLY = {"status": MemberStatus.CANCELLED, "error": "it cannot be overtaken", "error_type": ENDED_EARLY}
 FAILED = {"status": MemberStatus.FAILED, "error": "HTTP 500"}
 
@@ -55,7 +56,7 @@ def question(**check: Any) -> Question:
         ({"type": "numeric", "answer": 42}, "ANSWER: 42.0", "ANSWER: 42.0001"),
         ({"type": "numeric", "answer": "0.3", "tolerance": 0.1}, "ANSWER: 0.4", "ANSWER: 0.40000001"),
         ({"type": "numeric", "answer": -5, "tolerance": 1}, "ANSWER: -6", "ANSWER: 5"),
-        ({"type": "numeric", "answer": 1e30}, "ANSWER: 1e30", "ANSWER: " + "1" + "0" * 29 + "1"),
+        ({"type": "numeric", "answer": 1e14}, "ANSWER: 1e14", "ANSWER: " + "1" + "0" * 13 + "1"),
         ({"type": "numeric", "answer": 42}, "ANSWER: 41\nNo:\nANSWER: 42", "ANSWER: 42\nANSWER: about 42"),
         ({"type": "regex", "pattern": "a.c", "flags": "is"}, "xA\nC", "abbc"),
         ({"type": "regex", "pattern": "^b$", "flags": "m"}, "a\nb\nc", "ab"),
@@ -165,6 +166,27 @@ def test_a_bad_check_is_named_with_its_field(check: str, told: str) -> None:
             {"type": "exact", "answer": "many"},
             "check.answer: 'many' can never be given; the form wants",
         ),
+        (
+            NUMBER,
+            {"type": "exact", "answer": "1e20"},
+            "check.answer: '1e20' can never be given; the form wants a decimal",
+        ),
+        (
+            NUMBER,
+            {"type": "numeric", "answer": 1e20},
+            "check.answer: no number that can be given is so near to it; the",
+        ),
+        (NUMBER, {"type": "numeric", "answer": "1e-10"}, "check.answer: no number that can be given is so near"),
+        (
+            {"type": "text-exact"},
+            {"type": "exact", "answer": "a" * 201},
+            f"check.answer: '{'a' * 201}' can never be given",
+        ),
+        (
+            {"type": "text-exact"},
+            {"type": "exact", "answer": "`a`"},
+            "check.answer: '`a`' can never be given; the form",
+        ),
         (NUMBER, {"type": "exact", "answer": "a", "options": ["a", "b"]}, "check.options: the question has an answer"),
     ],
 )
@@ -173,6 +195,20 @@ def test_a_check_that_does_not_fit_the_form_is_refused(form: Any, check: Any, to
     with pytest.raises(InvalidRequest) as refused:
         read_questions([json.dumps({"task": "a", "answer_format": form, "check": check})])
     assert str(refused.value).startswith(f"questions line 1: {told}")
+
+
+@pytest.mark.parametrize(
+    ("form", "check", "given"),
+    [
+        (NUMBER, {"type": "numeric", "answer": "3.14159265358979", "tolerance": 1e-9}, "3.141592654"),
+        (NUMBER, {"type": "numeric", "answer": 1e15, "tolerance": 1}, "999999999999999.5"),
+        ({"type": "text-exact"}, {"type": "exact", "answer": "a" * 200}, "a" * 200),
+        (CHOICE, {"type": "exact", "answer": "__init__"}, "__init__"),
+    ],
+)
+def test_a_check_that_something_can_pass_is_taken(form: Any, check: Any, given: str) -> None:
+    """At the bounds of what a structured answer can be."""
+    assert question(answer_format=form, **check).is_right(f"ANSWER: {given}")
 
 
 def test_a_file_as_a_whole_is_checked() -> None:
@@ -229,6 +265,15 @@ def test_intervals_hold_their_share(counts: tuple[int, int]) -> None:
     assert 0 <= found.low <= found.value <= found.high <= 1
     assert -1 <= paired.low < paired.high <= 1
     assert 0 <= paired.p_value <= 1
+
+
+@pytest.mark.parametrize(
+    ("p_values", "adjusted"),
+    [([0.01, 0.04, 0.03, 0.005], [0.03, 0.06, 0.06, 0.02]), ([0.6, 0.5], [1, 1]), ([0.03], [0.03]), ([], [])],
+)
+def test_several_comparisons_are_corrected_by_holm(p_values: list[float], adjusted: list[float]) -> None:
+    """As R's `p.adjust(c(0.01, 0.04, 0.03, 0.005), "holm")` does it, and at its bounds."""
+    assert holm(p_values) == pytest.approx(adjusted)
 
 
 def test_nothing_has_no_figures() -> None:
@@ -536,6 +581,20 @@ def test_a_small_p_is_not_told_as_zero() -> None:
     """Eleven gained and none lost; nothing gained is 1."""
     found = sheet(*[said("wrong", "right", "wrong")] * 11).evaluation(agenda(11))
     assert figures(found)["p (McNemar)"] == ["-", "-", "< 0.001", "1.000"]
+
+
+def test_better_is_said_of_what_chance_does_not_explain_among_all_comparisons() -> None:
+    """Six gained of six are 0.031 alone, and 0.063 of the two arms that are compared; seven are 0.016 and 0.031."""
+    for gained, told in ((6, "these questions show no difference between single"), (7, "rank did better than single")):
+        found = sheet(*[said("wrong", None, "right", "wrong")] * gained).evaluation(agenda(gained))
+        assert any(note.startswith(told) for note in notes(found)), notes(found)
+
+
+def test_what_could_be_read_is_told_where_there_was_something() -> None:
+    """Without an answer nothing is."""
+    found = sheet(said("right", None, "right")).evaluation(agenda(1))
+    nothing = found.model_copy(update={"readings": Readings(proposals=None, bare=None, ballots=None)})
+    assert not [note for note in notes(nothing) if note.startswith("could be read")]
 
 
 def test_what_was_not_decided_is_told() -> None:

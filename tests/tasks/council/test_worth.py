@@ -153,9 +153,20 @@ def test_the_worth_of_ballots_does_not_depend_on_who_came_first(
 
 def test_too_few_ballots_cannot_tell() -> None:
     """One, two of three places, and three of two; three of three places can."""
-    assert [least_p(places) <= LEVEL for places in ([9], [3, 3], [2, 2, 2], [3, 3, 3])] == [True, False, False, True]
+    told = [least_p([], places) <= LEVEL for places in ([9], [3, 3], [2, 2, 2], [3, 3, 3])]
+    assert told == [True, False, False, True]
     assert worth([vote("v", "abcdefg")]).agreement_p == 1
-    assert least_p([127] * 128) == 0
+    assert least_p([], [127] * 128) == 0
+
+
+@pytest.mark.parametrize(("shown", "ranked"), [("abc", 1), ("abcd", 1), ("abcd", 2), ("abcde", 1)])
+def test_short_ballots_can_be_filled_in_in_fewer_ways(shown: str, ranked: int) -> None:
+    """What stands in no place is tied: the least of two such ballots is one of all the ways, which chance comes to."""
+    ways = set(permutations(shown, ranked))
+    ballots = [vote(f"v{number}", shown[:ranked], shown) for number in range(2)]
+    assert least_p(ballots) == pytest.approx(1 / len(ways) ** 2)
+    assert least_p(ballots) >= least_p([], [len(shown)] * 2)
+    assert worth(ballots).agreement_p >= least_p(ballots)
 
 
 def test_the_time_of_worth(capsys: pytest.CaptureFixture[str]) -> None:
