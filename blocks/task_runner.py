@@ -7,15 +7,27 @@ when a flow run begins, so that an edit counts for the next run on every kind of
 from __future__ import annotations
 
 from copy import copy
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar, cast
 
 from prefect import Flow
 from prefect.futures import PrefectFuture
 from prefect.task_runners import TaskRunner
+from prefect.utilities.annotations import quote
 from prefect_ray import RayTaskRunner
 
 from blocks.documents import AtHand, fresh, fresh_default
 from blocks.ray_agents import RayAgents
+
+T = TypeVar("T")
+
+
+def untraversed(value: T) -> T:
+    """A task's parameter that Prefect hands over as it is.
+
+    It looks for futures and states in all others, at each of their parts and several times: 0.05 s for the session of a
+    council of 64. (`quote`, https://docs.prefect.io/v3/concepts/tasks)
+    """
+    return cast(T, quote(value))
 
 
 async def with_agents(flow: Flow[Any, Any], at_hand: AtHand = None) -> Flow[Any, Any]:

@@ -19,7 +19,7 @@ from blocks.connections import connections
 from blocks.documents import open_leases, open_record
 from blocks.exceptions import Superseded
 from blocks.ray_agents import waiting_only
-from blocks.task_runner import BlockTaskRunner
+from blocks.task_runner import BlockTaskRunner, untraversed
 from tasks.artifacts.artifacts import record_artifacts
 from tasks.collect.agents import AgentKey, watch_agents
 from tasks.collect.cancel import end_cancelled
@@ -101,7 +101,7 @@ async def deliberate(
                 outcome = await _deliberated(begun, record.installation)
         except Superseded as error:
             raise await left_to(record, session.plan.id, error, run) from error
-        await record_artifacts(session.plan, outcome)
+        await record_artifacts(untraversed(session.plan), untraversed(outcome))
         return final_state(session.plan, outcome)
 
 
@@ -113,6 +113,6 @@ async def _deliberated(session: Session, installation: str) -> Outcome:
         for member, stage in session.absent:
             server = session.servers[member.server]
             assignment = assign(session.plan.id, member, stage, server, session.epoch, installation)
-            agents[AgentKey(member.agent_id, stage)] = AGENT_TASKS[kind_of(stage)].submit(assignment)
+            agents[AgentKey(member.agent_id, stage)] = AGENT_TASKS[kind_of(stage)].submit(untraversed(assignment))
     async with watch_agents(agents, inbox):
-        return await collect(session, inbox)
+        return await collect(untraversed(session), inbox)

@@ -49,6 +49,7 @@ def create(
 ) -> None:
     """Make a token and print it, once: only its digest is kept."""
     from tasks.access import tokens
+    from tasks.deliberations.councils import require_known
 
     scopes = tuple(scope or ["submit"])
     token, text = guarded(
@@ -56,6 +57,7 @@ def create(
     )
 
     async def keep(record: Record) -> None:
+        await require_known(record, token.councils or ())
         await tokens.keep(record, token)
 
     _on_record(keep)

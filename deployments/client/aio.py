@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Self
 
 import aiohttp
@@ -13,6 +13,7 @@ import aiohttp
 from deployments.client.answers import (
     SILENT_S,
     WAIT_S,
+    Cancelled,
     Event,
     EventLines,
     GatewayAway,
@@ -23,6 +24,7 @@ from deployments.client.answers import (
     address,
     error_of,
     path_of,
+    path_of_many,
     pause_s,
     result_in,
     submission,
@@ -75,6 +77,26 @@ class AsyncClient:
     async def cancel(self, deliberation_id: str) -> str:
         """Ask it to stop; its status then."""
         return str((await self._call("DELETE", path_of(deliberation_id)))[1]["status"])
+
+    async def deliberations(
+        self, *, council: str | None = None, status: str | None = None, metadata: Mapping[str, str] | None = None
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """Those that match; as `Client.deliberations`."""
+        cursor: str | None = None
+        while True:
+            _, page = await self._call("GET", path_of_many(council, status, metadata, cursor))
+            for one in page["deliberations"]:
+                yield one
+            cursor = page["cursor"]
+            if cursor is None:
+                return
+
+    async def cancel_many(
+        self, *, council: str | None = None, status: str | None = None, metadata: Mapping[str, str] | None = None
+    ) -> Cancelled:
+        """Ask all to stop that match and have not ended, at most 1 000."""
+        answered = (await self._call("DELETE", path_of_many(council, status, metadata)))[1]
+        return Cancelled(answered["cancelled"], answered["more"])
 
     async def councils(self) -> dict[str, dict[str, Any]]:
         """The councils, by name."""

@@ -48,6 +48,14 @@ class Receipt:
 
 
 @dataclass(frozen=True)
+class Cancelled:
+    """How many were asked to stop; `more` where others matched, too, and have to be asked in another call."""
+
+    count: int
+    more: bool
+
+
+@dataclass(frozen=True)
 class Result:
     """A deliberation as far as it is; `body` has all that the gateway answers."""
 
@@ -124,6 +132,16 @@ def path_of(deliberation_id: str, *more: str, **query: str) -> str:
     """The path of a deliberation, or of something below it."""
     path = "/".join(["/v1/deliberations", quote(deliberation_id, safe=""), *more])
     return f"{path}?{urlencode(query)}" if query else path
+
+
+def path_of_many(
+    council: str | None, status: str | None, metadata: Mapping[str, str] | None, cursor: str | None = None
+) -> str:
+    """The path of the deliberations that match; of the list a page begins at its cursor."""
+    query = {"council": council, "status": status, "cursor": cursor}
+    query |= {f"metadata.{name}": value for name, value in (metadata or {}).items()}
+    given = {name: value for name, value in query.items() if value is not None}
+    return f"/v1/deliberations?{urlencode(given)}"
 
 
 class EventLines:

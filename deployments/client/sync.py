@@ -5,13 +5,14 @@ from __future__ import annotations
 import http.client
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
 from deployments.client.answers import (
     SILENT_S,
     WAIT_S,
+    Cancelled,
     Event,
     EventLines,
     GatewayAway,
@@ -22,6 +23,7 @@ from deployments.client.answers import (
     address,
     error_of,
     path_of,
+    path_of_many,
     pause_s,
     result_in,
     submission,
@@ -70,6 +72,25 @@ class Client:
     def cancel(self, deliberation_id: str) -> str:
         """Ask it to stop; its status then."""
         return str(self._call("DELETE", path_of(deliberation_id))[1]["status"])
+
+    def deliberations(
+        self, *, council: str | None = None, status: str | None = None, metadata: Mapping[str, str] | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """Those that match, the newest first, page by page; several statuses are apart by commas."""
+        cursor: str | None = None
+        while True:
+            page = self._call("GET", path_of_many(council, status, metadata, cursor))[1]
+            yield from page["deliberations"]
+            cursor = page["cursor"]
+            if cursor is None:
+                return
+
+    def cancel_many(
+        self, *, council: str | None = None, status: str | None = None, metadata: Mapping[str, str] | None = None
+    ) -> Cancelled:
+        """Ask all to stop that match and have not ended, at most 1 000."""
+        answered = self._call("DELETE", path_of_many(council, status, metadata))[1]
+        return Cancelled(answered["cancelled"], answered["more"])
 
     def councils(self) -> dict[str, dict[str, Any]]:
         """The councils, by name."""

@@ -61,6 +61,16 @@ class Authentication:
             raise forbidden(f"this token has not the scope {' or '.join(scopes)}")
         return token
 
+    async def counts_still(self, request: web.Request) -> bool:
+        """Whether a token that was let in has neither been revoked nor expired since. Raises RecordError."""
+        if self._open and "Authorization" not in request.headers:
+            return True
+        try:
+            await self._carried(request)
+        except Problem:
+            return False
+        return True
+
     async def limit(self, token: Token) -> dict[str, str]:
         """The RateLimit headers of an answer. Raises Problem where it asked too often."""
         allowed = await self._limiter.hit(self._limit, token.id)
@@ -83,8 +93,10 @@ class Authentication:
             raise bad_request("Authorization: it stands there twice", "Authorization")
         kind, _, text = (given[0] if given else "").partition(" ")
         parts = parts_of(text.strip())
-        if kind.lower() != "bearer" or parts is None:
+        if kind.lower() != "bearer":
             raise unauthorized("Authorization: `Bearer cnc_...` is wanted; `conclave tokens create` makes one")
+        if parts is None:
+            raise unauthorized("Authorization: this is no token, which is cnc_, 12 characters, _ and 43; is it whole?")
         token_id, secret = parts
         token = await self._read(token_id)
         if token is None or not tokens.opens(token, secret):

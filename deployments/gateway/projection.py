@@ -27,7 +27,7 @@ from tasks.deliberations.read import status_in
 
 T = TypeVar("T")
 
-VERSION = 1
+VERSION = 2
 """Of the tables; another one's are thrown away."""
 KEYS, COURSE = subjects.status("*"), "deliberations.>"
 BATCH = 500
@@ -37,7 +37,7 @@ GATHER_S = 0.05
 BUSY_S = 5.0
 SHOWN = (
     *("id", "status", "degraded", "council", "engine", "counts"),
-    *("created_at", "started_at", "completed_at", "winner_id"),
+    *("created_at", "started_at", "completed_at", "winner_id", "error"),
 )
 _HAS_METADATA = (
     "EXISTS (SELECT 1 FROM json_each(metadata) AS one WHERE one.key = ? AND"
@@ -350,9 +350,11 @@ def _merge(database: sqlite3.Connection, deliberation_id: str, change: Body) -> 
 
 
 def _shown(row: sqlite3.Row) -> Body:
-    """A row as it is told."""
+    """A row as it is told; `error_message` says why one has failed, as its result does."""
     same = {name: row[name] for name in ("id", "status", "council", "created_at")}
-    return {**json.loads(row["shown"]), **same, "metadata": json.loads(row["metadata"])}
+    shown = json.loads(row["shown"])
+    reason = {"error_message": shown.pop("error")} if "error" in shown else {}
+    return {**shown, **reason, **same, "metadata": json.loads(row["metadata"])}
 
 
 def _cursor(created_at: str, last: str) -> str:

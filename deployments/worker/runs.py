@@ -21,8 +21,7 @@ from prefect.exceptions import Abort, ObjectNotFound
 from prefect.states import Cancelled, Crashed
 
 from blocks.background import background
-from blocks.council import Council
-from blocks.documents import DEFAULT, Documents, together
+from blocks.documents import DEFAULT, Documents
 from blocks.exceptions import (
     AgentsUnavailable,
     BlockMissing,
@@ -44,7 +43,6 @@ from blocks.record.events import Record
 from blocks.record.lease_keys import LEASE_S
 from blocks.record.leases import Lease, Leases
 from blocks.record.queue import Delivery
-from blocks.vllm_server import VLLM
 from deployments.worker.cluster import Cluster
 from deployments.worker.failures import Failures
 from deployments.worker.flow_runs import FlowRuns, OtherRun, run_flow, tell_prefect
@@ -57,7 +55,7 @@ from tasks.council.exceptions import InvalidRequest
 from tasks.council.models import DeliberationRequest, Status
 from tasks.deliberations.finish import end_without_plan
 from tasks.deliberations.ownership import is_second_run, runs_under
-from tasks.deliberations.plan import Convening, Session, convene
+from tasks.deliberations.plan import Convening, Session, blocks_of, convene
 from tasks.deliberations.read import has_ended, require_same, status_of
 from tasks.deliberations.submit import DELIBERATE, EXPIRED, Request, ask_to_cancel, asked_in
 
@@ -202,7 +200,7 @@ class Runs:
         except InvalidRequest:  # making its run says so
             named = None
         council = named if isinstance(named, str) else DeliberationRequest.model_fields["council"].default
-        return await together((RayAgents, DEFAULT), (Council, council), (VLLM, DEFAULT))
+        return await blocks_of(council, (RayAgents, DEFAULT))
 
     async def _without_run(self, request: Request, lease: Lease) -> None:
         """End a deliberation whose flow run is not in Prefect; that of a second run of it ends only that request."""

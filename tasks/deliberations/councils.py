@@ -6,7 +6,7 @@ begin.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -30,6 +30,13 @@ class Mirror(NamedTuple):
 
     councils: dict[str, CouncilSpec]
     at: datetime | None
+
+    def require(self, name: str) -> CouncilSpec | None:
+        """The council of that name, None where nobody has said yet which there are. Raises InvalidRequest."""
+        if self.at is not None and name not in self.councils:
+            known = ", ".join(sorted(self.councils)) or "none"
+            raise InvalidRequest("council", f"{name!r} is unknown; known are {known}")
+        return self.councils.get(name)
 
     def age_s(self, now: datetime) -> float | None:
         """Seconds since it was written."""
@@ -59,6 +66,13 @@ async def read_mirror(record: Record) -> Mirror:
     return Mirror(found, datetime.fromisoformat(at) if isinstance(at, str) else None)
 
 
+async def require_known(record: Record, names: Iterable[str]) -> None:
+    """Raise InvalidRequest where one of the councils is not known; RecordError. Where none was mirrored yet all are."""
+    mirror = await read_mirror(record)
+    for name in names:
+        mirror.require(name)
+
+
 class Councils:
     """The mirror, read again where what is kept of it is old."""
 
@@ -71,11 +85,6 @@ class Councils:
 
     async def check(self, asked: DeliberationRequest) -> None:
         """Raise InvalidRequest where the council is not known, or cannot be asked this."""
-        mirror = await self.mirror()
-        if mirror.at is None:
-            return  # nobody has said yet which there are; the run itself will tell
-        spec = mirror.councils.get(asked.council)
-        if spec is None:
-            known = ", ".join(sorted(mirror.councils)) or "none"
-            raise InvalidRequest("council", f"{asked.council!r} is unknown; known are {known}")
-        Deliberation.plan("checked", asked, spec)
+        spec = (await self.mirror()).require(asked.council)
+        if spec is not None:  # else the run itself will tell
+            Deliberation.plan("checked", asked, spec)

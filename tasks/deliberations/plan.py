@@ -13,10 +13,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from prefect.blocks.core import Block
+
 from blocks.background import background
 from blocks.council import Council
 from blocks.dialect import Dialect
-from blocks.documents import AtHand, council_names, fresh, versioned
+from blocks.documents import DEFAULT, AtHand, Documents, council_names, fresh, together, versioned
 from blocks.exceptions import BlockMissing, ModelServerError, Superseded
 from blocks.record import subjects
 from blocks.record.dialects import Dialects, noted_dialects
@@ -111,7 +113,13 @@ async def convened(record: Record, deliberation_id: str, request: DeliberationRe
         session = await begun.session
         if session.request == request:
             return replace(session, started=asyncio.get_running_loop().time())
-    return await convene(record, deliberation_id, request)
+    async with background(blocks_of(request.council)) as (blocks,):
+        return await convene(record, deliberation_id, request, blocks)
+
+
+async def blocks_of(council: str, *further: tuple[type[Block], str]) -> Documents:
+    """The blocks that a deliberation of this council needs in most cases; others are read once they are known."""
+    return await together((Council, council), (VLLM, DEFAULT), *further)
 
 
 async def convene(

@@ -113,6 +113,8 @@ async def test_the_command_line_is_a_client_of_the_gateway_here_and_elsewhere(
     await mirror_councils(worker.record)  # as the worker does every few seconds
     here = await conclave("deliberate", TASK, "--council", council, "--id", new_id)
     made = await conclave("tokens", "create", "somebody", "--council", council)
+    mistyped = await conclave("tokens", "create", "somebody", "--council", f"{council}x")
+    assert (mistyped.code, mistyped.out) == (2, "") and f"council: '{council}x' is unknown; known are " in mistyped.err
     elsewhere = {**dict.fromkeys(OF_THE_STACK, ""), "CONCLAVE_HOME": str(tmp_path), "CONCLAVE_URL": stack.gateway}
     elsewhere["CONCLAVE_TOKEN"] = made.out.strip()
     asked = await conclave("deliberate", TASK, "--council", council, "--id", f"{new_id}-b", "--json", **elsewhere)

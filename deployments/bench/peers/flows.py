@@ -10,6 +10,7 @@ from typing import Any
 
 from prefect.client.orchestration import get_client
 
+from blocks.background import background
 from blocks.documents import fresh, open_record
 from blocks.ray_agents import RayAgents
 from blocks.record import subjects
@@ -18,7 +19,9 @@ from deployments.bench.peers.peer import Bench
 from deployments.bench.samples import Sample, now
 from deployments.bench.workload import REQUIREMENTS, TASK
 from flows.deliberate import deliberate
+from tasks.council.models import DeliberationRequest
 from tasks.council.stages import Strategy
+from tasks.deliberations.plan import Convening, Session, blocks_of, carried, convene
 
 PACKAGES = ("prefect", "prefect-ray", "ray", "nats-py", "aiohttp", "pydantic")
 
@@ -52,20 +55,22 @@ class Flow:
         await self._bench.server.forget()
         listening = await self._record.listen(subjects.decision(deliberation_id, "*"), heard)
         flow = deliberate.with_options(task_runner=self._runner())
+        asked = {"task": TASK, "requirements": list(REQUIREMENTS), "strategy": self._strategy, "members": size}
         called = now()
-        state = await flow(
-            task=TASK,
-            requirements=list(REQUIREMENTS),
-            strategy=self._strategy,
-            members=size,
-            deliberation_id=deliberation_id,
-            return_state=True,
-        )
+        async with background(self._convened(deliberation_id, asked)) as (session,):
+            carried.set(Convening(deliberation_id, session))
+            state = await flow(**asked, deliberation_id=deliberation_id, return_state=True)
         await listening.unsubscribe()
         if not state.is_completed() or not decided.done():
             raise RuntimeError(f"the deliberation ended {state.name}: {state.message}")
         started = await _start_time(state.state_details.flow_run_id)
         return await self._bench.server.sample(deliberation_id, called, started, decided.result())
+
+    async def _convened(self, deliberation_id: str, asked: dict[str, Any]) -> Session:
+        """The session, convened while Prefect makes the run, as the worker does it."""
+        request = DeliberationRequest.read(asked)
+        async with background(blocks_of(request.council)) as (blocks,):
+            return await convene(self._record, deliberation_id, request, blocks)
 
 
 def conclave(bench: Bench) -> AbstractAsyncContextManager[Flow]:
@@ -90,7 +95,7 @@ async def _warm(bench: Bench, title: str, strategy: Strategy) -> AsyncGenerator[
     runner.warm()  # type: ignore[attr-defined]  # the default block's runner is the warm one
     options = {
         "task_runner": f"WarmRayTaskRunner, {agents.hosts} agent hosts, concurrency {agents.concurrency}",
-        "flow": f"deliberate, strategy {strategy}, in a process that is warm; council `dev`, sized",
+        "flow": f"deliberate, strategy {strategy}, in a process that is warm, convened as a worker does; `dev`, sized",
         "prefect_server": "on SQLite, on this machine",
         "record": "nats-server with JetStream on files, sync_interval by default",
     }

@@ -15,7 +15,7 @@ from deployments.bench.samples import Sample, now
 from deployments.bench.workload import item
 from tasks.council.council import Member
 from tasks.council.proposal import Proposal
-from tasks.council.voting.checks import rank_proposals
+from tasks.council.voting.checks import Checks, rank_proposals
 
 
 class Council(TypedDict):
@@ -100,7 +100,7 @@ async def langgraph(bench: Bench) -> AsyncGenerator[LangGraph, None]:
 
     async def decide(state: Council) -> dict[str, Any]:
         proposals = [Proposal.model_validate(proposal) for proposal in state["proposals"]]
-        return {"winner": rank_proposals(proposals, item(), state["run_id"])[0].proposal.author_id}
+        return {"winner": rank_proposals(proposals, Checks(item()), state["run_id"])[0].proposal.author_id}
 
     builder = StateGraph(Council)
     builder.add_node("propose", propose)

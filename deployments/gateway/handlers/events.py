@@ -67,7 +67,8 @@ async def _cursor(call: Call) -> Cursor:
 async def _send(call: Call, events: AsyncGenerator[FeedEvent, None]) -> web.StreamResponse:
     """Send events until they end, the client leaves, or does not read.
 
-    Where the record can be read no more the stream ends, so that the client comes back with its last cursor.
+    Where the record can be read no more, or the token counts no more, the stream ends, so that the client comes back
+    with its last cursor, and is told why.
     """
     response = EventSourceResponse(headers=call.headers, sep="\n", ping_interval=HEARTBEAT_S, send_timeout=SEND_S)
 
@@ -79,7 +80,7 @@ async def _send(call: Call, events: AsyncGenerator[FeedEvent, None]) -> web.Stre
     call.service.counts.listeners += 1
     try:
         await response.prepare(call.request)
-        async with response, background(send(), response.wait()) as work:
+        async with response, background(send(), response.wait(), _until_revoked(call)) as work:
             done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
             for one in done:
                 one.result()
@@ -90,6 +91,12 @@ async def _send(call: Call, events: AsyncGenerator[FeedEvent, None]) -> web.Stre
     finally:
         call.service.counts.listeners -= 1
     return response
+
+
+async def _until_revoked(call: Call) -> None:
+    """Return once the token counts no more."""
+    while await call.service.authentication.counts_still(call.request):  # noqa: ASYNC110  # NATS is asked
+        await asyncio.sleep(HEARTBEAT_S)
 
 
 async def _matching(call: Call, wanted: Filter, cursor: Cursor) -> AsyncGenerator[FeedEvent, None]:

@@ -21,7 +21,7 @@ from tasks.council.progress.stage_end import Closing, salt_of
 from tasks.council.proposal import Proposal, RankedProposal
 from tasks.council.stages import PROPOSAL, REVIEW, REVISE, SECOND_SAMPLE, SYNTHESIZE, kind_of
 from tasks.council.voting.ballots import Review
-from tasks.council.voting.checks import rank_proposals
+from tasks.council.voting.checks import Checks, rank_proposals
 from tasks.council.voting.deciding import Case
 from tasks.council.voting.early_end import decided_early
 from tasks.council.voting.election import Candidate
@@ -64,8 +64,12 @@ class ItemProgress:
     called: dict[str, tuple[str, ...]] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     early: dict[str, str] = field(default_factory=dict)
+    _checks: Checks = field(init=False)
     _ranked: tuple[RankedProposal, ...] | None = None
     _read: dict[str, str | None] | None = None
+
+    def __post_init__(self) -> None:
+        self._checks = Checks(self.item)
 
     @classmethod
     def read(
@@ -75,7 +79,9 @@ class ItemProgress:
         answers: Mapping[str, Mapping[str, Answer]],
         closings: Mapping[str, Closing] | None = None,
     ) -> ItemProgress:
-        """The progress that the answers of a record tell, by stage and member; a stage without an answer is not held.
+        """The progress that the answers of a record tell, by stage and member.
+
+        A stage without an answer is not held, but for proposals that members were called for and have not given yet.
 
         `closings` are the record's, by the stage that each one ends: they name who was called for the next one, and
         nobody else's answer counts. Without them everybody's does.
@@ -85,7 +91,7 @@ class ItemProgress:
             if closings is None:
                 called = tuple(answers.get(stage, ()))
             given = [answer for agent_id, answer in answers.get(stage, {}).items() if agent_id in called]
-            if given:
+            if given or (closings is not None and called and kind_of(stage) == PROPOSAL):
                 progress.enter(stage, NextStage(called))
             for answer in given:
                 progress.take(answer)
@@ -115,6 +121,7 @@ class ItemProgress:
             self.early[answer.stage] = answer.error
         if answer.proposal and answer.stage != SYNTHESIZE:
             self._ranked = self._read = None
+            self._checks.of(answer.proposal)  # while others are awaited: after the last answer nobody has time for it
         return True
 
     # --- what stands ------------------------------------------------------------------------------
@@ -158,7 +165,7 @@ class ItemProgress:
     def _by_checks(self, proposals: Iterable[Proposal | None]) -> tuple[RankedProposal, ...]:
         """Those of the proposals that have a text, in the order of the checks."""
         texts = [proposal for proposal in proposals if proposal and proposal.content]
-        return rank_proposals(texts, self.item, self.plan.id)
+        return rank_proposals(texts, self._checks, self.plan.id)
 
     def candidates(self) -> tuple[Candidate, ...]:
         """The proposals that can win, in the order of the checks, which breaks every tie."""

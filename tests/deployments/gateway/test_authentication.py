@@ -68,6 +68,7 @@ async def test_who_has_no_token_that_is_known_is_told_how_to_get_one(gateway: Ga
     told = await gateway.get(PATH, None, headers=headers)
     assert (told.status, told.problem["type"]) == (401, "unauthorized")
     assert told.headers["WWW-Authenticate"].startswith("Bearer")
+    assert ("is it whole?" in told.problem["detail"]) == (value in ("Bearer", "Bearer ", "Bearer cnc_x"))
 
 
 async def test_another_secret_of_a_known_token_lets_nobody_in(gateway: Gateway) -> None:

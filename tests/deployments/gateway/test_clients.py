@@ -12,7 +12,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from deployments.client import AsyncClient, Client, GatewayAway, GatewayError, answers
-from deployments.client.answers import Event, EventLines
+from deployments.client.answers import Cancelled, Event, EventLines
 from deployments.gateway.handlers import events
 from tasks.deliberations import councils
 from tests.deployments.gateway.parts import TASK, Gateway, Run, council, heard_whole
@@ -36,6 +36,10 @@ class Threaded:
         found = self._client.events(*arguments, **fields)
         while (event := await asyncio.to_thread(next, found, None)) is not None:
             yield event
+
+    async def deliberations(self, **fields: Any) -> AsyncIterator[dict[str, Any]]:
+        for one in await asyncio.to_thread(lambda: list(self._client.deliberations(**fields))):
+            yield one
 
 
 @pytest.fixture(params=["sync", "async"])
@@ -87,6 +91,19 @@ async def test_stop_councils_and_readiness(client: Any, gateway: Gateway) -> Non
         assert set(await talking.councils()) == {"dev"}
         one = (await talking.submit(task=TASK)).id
         assert await talking.cancel(one) == "CANCELLED"
+
+
+async def test_many_are_listed_page_by_page_and_stopped(client: Any, gateway: Gateway) -> None:
+    async with client() as talking:
+        meant = {(await talking.submit(task=TASK, metadata={"batch": "a&b"})).id for _ in range(60)}
+        other = (await talking.submit(task=TASK)).id
+        await gateway.service.projection.catch_up(5)
+        listed = [one["id"] async for one in talking.deliberations(metadata={"batch": "a&b"})]
+        assert (len(listed), set(listed)) == (60, meant)
+        assert await talking.cancel_many(council="dev", metadata={"batch": "a&b"}) == Cancelled(60, more=False)
+        assert not {(await talking.result(one)).status for one in meant} - {"CANCELLED"}
+        await gateway.service.projection.catch_up(5)
+        assert [one["id"] async for one in talking.deliberations(status="PENDING,IN_PROGRESS")] == [other]
 
 
 async def test_an_error_names_the_field(client: Any) -> None:

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from deployments.gateway import authentication
 from deployments.gateway.handlers import events
+from tasks.access import tokens
 from tests.deployments.gateway.parts import KINDS, MEMBERS, PATH, Gateway, Run, heard_whole
 
 pytestmark = pytest.mark.servers
@@ -136,6 +138,18 @@ async def test_who_leaves_is_forgotten(gateway: Gateway, monkeypatch: pytest.Mon
     async with asyncio.timeout(10):
         while left := {task for task in asyncio.all_tasks() - before if re.search(STREAMING, repr(task))}:
             await asyncio.wait(left, timeout=0.05)
+
+
+async def test_a_stream_ends_once_its_token_counts_no_more(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the next heartbeat; another listener hears on."""
+    monkeypatch.setattr(events, "HEARTBEAT_S", 0.02)
+    monkeypatch.setattr(authentication, "KEPT_S", 0.0)
+    text = await gateway.new_token()
+    async with gateway.events("/v1/events", text) as revoked, gateway.events("/v1/events"):
+        await listened(gateway, 2)
+        await tokens.revoke(gateway.record, (tokens.parts_of(text) or ("",))[0])
+        await listened(gateway, 1)
+        assert await revoked.all() == []
 
 
 async def test_where_the_record_is_away_the_stream_ends_and_goes_on_later(serve: Any, memory: Any) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tasks.council.closed_answers import Choice
 from tasks.council.models import Item
 from tasks.council.proposal import Check, Proposal
-from tasks.council.voting.checks import MAX_CODE, alike, rank_proposals, score_proposal, total
+from tasks.council.voting.checks import MAX_CODE, Checks, alike, rank_proposals, total
 
 ITEM = Item(
     id="i",
@@ -37,17 +37,17 @@ def proposal(content: str, author: str = "a", finish_reason: str = "stop") -> Pr
 
 def check(name: str, content: str, item: Item = ITEM, finish_reason: str = "stop") -> Check:
     """One check of a text."""
-    return next(one for one in score_proposal(proposal(content, finish_reason=finish_reason), item) if one.name == name)
+    return next(one for one in Checks(item).of(proposal(content, finish_reason=finish_reason)) if one.name == name)
 
 
 def names(content: str, item: Item = ITEM) -> list[str]:
     """The checks that are listed for a text."""
-    return [one.name for one in score_proposal(proposal(content), item)]
+    return [one.name for one in Checks(item).of(proposal(content))]
 
 
 def test_a_good_proposal_passes_everything() -> None:
     """In other forms of the same words."""
-    checks = score_proposal(proposal(GOOD), ITEM)
+    checks = Checks(ITEM).of(proposal(GOOD))
     assert [one.name for one in checks if not one.passed] == []
     assert total(checks) == 1.0
 
@@ -140,7 +140,7 @@ def test_an_alias_bomb_is_just_syntax() -> None:
 def test_hostile_nesting_does_not_parse_and_does_not_fail(piece: str, language: str) -> None:
     """Recursion and memory errors of a parser are a finding, not a crash."""
     code = piece * ((MAX_CODE - 200) // len(piece))
-    assert 0 <= total(score_proposal(proposal(f"```{language}\n{code}\n```"), ITEM)) <= 1
+    assert 0 <= total(Checks(ITEM).of(proposal(f"```{language}\n{code}\n```"))) <= 1
 
 
 @pytest.mark.parametrize("piece", ["word ", "`<think>", "```py\nx\n```\n", "```yaml\n- ? x\n```\n", "x=1;", "\n"])
@@ -148,7 +148,7 @@ def test_a_megabyte_is_scored_soon(piece: str) -> None:
     """The work is bounded, whatever is in it."""
     text = piece * (1_000_000 // len(piece))
     start = time.process_time()
-    score_proposal(proposal(text), ITEM)
+    Checks(ITEM).of(proposal(text))
     assert time.process_time() - start < 3
 
 
@@ -199,7 +199,7 @@ def test_the_total_is_the_weighted_mean() -> None:
 def test_proposals_are_ranked_by_wholeness_and_then_by_score() -> None:
     """A cut one comes last, however good."""
     ranked = rank_proposals(
-        [proposal(GOOD, "cut", "length"), proposal("word", "weak"), proposal(GOOD, "good")], ITEM, "salt"
+        [proposal(GOOD, "cut", "length"), proposal("word", "weak"), proposal(GOOD, "good")], Checks(ITEM), "salt"
     )
     assert [(one.rank, one.proposal.author_id) for one in ranked] == [(1, "good"), (2, "weak"), (3, "cut")]
 
@@ -208,7 +208,7 @@ def test_equal_proposals_are_drawn_without_favour() -> None:
     """Over many items everybody wins about as often."""
     equal = [proposal(GOOD, author) for author in ("a", "b", "c")]
     short = Item(id="i", task="x")
-    winners = Counter(rank_proposals(equal, short, f"salt-{n}")[0].proposal.author_id for n in range(300))
+    winners = Counter(rank_proposals(equal, Checks(short), f"salt-{n}")[0].proposal.author_id for n in range(300))
     assert min(winners[author] for author in "abc") > 60
 
 
@@ -223,8 +223,8 @@ def test_the_ranking_does_not_depend_on_the_order_of_the_proposals(
     """Ranks are 1 to n, and scores are 0 to 1."""
     proposals = [proposal(text, f"agent-{n}", finish) for n, (text, finish) in enumerate(texts)]
     shuffled = sorted(proposals, key=lambda _: random.random())  # type: ignore[attr-defined]
-    ranked = rank_proposals(proposals, ITEM, "salt")
-    assert rank_proposals(shuffled, ITEM, "salt") == ranked
+    ranked = rank_proposals(proposals, Checks(ITEM), "salt")
+    assert rank_proposals(shuffled, Checks(ITEM), "salt") == ranked
     assert [one.rank for one in ranked] == list(range(1, len(proposals) + 1))
     assert all(0 <= one.score <= 1 and all(0 <= found.score <= 1 for found in one.checks) for one in ranked)
 
@@ -237,7 +237,7 @@ def test_which_closed_answer_is_given_changes_no_score() -> None:
         Proposal(author_id="a", author_role="DEV", content=text, model="m", tokens=1, finish_reason="stop")
         for text in texts
     ]
-    assert len({total(score_proposal(proposal, item)) for proposal in proposals}) == 1
+    assert len({total(Checks(item).of(proposal)) for proposal in proposals}) == 1
 
 
 def test_a_word_that_turns_a_sentence_counts_also_where_the_task_has_it() -> None:
