@@ -113,6 +113,6 @@ async def _deliberated(session: Session, installation: str) -> Outcome:
         for member, stage in session.absent:
             server = session.servers[member.server]
             assignment = assign(session.plan.id, member, stage, server, session.epoch, installation)
-            agents[AgentKey(member.agent_id, stage)] = AGENT_TASKS[kind_of(stage)].submit(untraversed(assignment))
+            agents[AgentKey(member.agent_id, stage)] = AGENT_TASKS[kind_of(stage)].submit(assignment)
     async with watch_agents(agents, inbox):
         return await collect(untraversed(session), inbox)

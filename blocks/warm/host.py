@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 from blocks.warm.cancellation import Cancellation, TaskExit
+from blocks.warm.garbage import spare_what_is_loaded
 
 if TYPE_CHECKING:
     from prefect import Task
@@ -341,6 +342,7 @@ def _load_what_a_task_run_needs(preload: Iterable[str]) -> None:
         importlib.import_module(module)
     ensure_logging_setup()
     load_prefect_collections()
+    spare_what_is_loaded()
 
 
 def _send_what_prefect_holds() -> None:

@@ -61,6 +61,7 @@ async def _measure(found: StackStatus, settings: Settings, options: Options, say
 
     from blocks.connections import connections
     from blocks.prefect_api import prefect_clients
+    from blocks.warm.garbage import spare_what_is_loaded
     from deployments.bench.peers.peer import Bench
     from deployments.bench.workload import ModelServer
     from deployments.provisioning.blocks import provision
@@ -77,6 +78,7 @@ async def _measure(found: StackStatus, settings: Settings, options: Options, say
         server = ModelServer(session, found.llm or "", found.model or "", authorization(found, "llm"))
         bench = Bench(server, await council_spec("dev"), Path(found.home))
         peers, left_out = await _open_peers(scope, bench, options, say)
+        spare_what_is_loaded()  # as a worker does
         at_first = await _first_look(watch, options, say)
         measured = await _rounds(peers, watch, options, say)
         nats = await nats_version(environment(found)["NATS_URL"])

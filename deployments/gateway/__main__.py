@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import signal
 import sys
@@ -11,6 +10,7 @@ import sys
 from aiohttp import web
 
 from blocks.exceptions import ConclaveError
+from blocks.warm.garbage import spare_what_is_loaded
 from deployments.gateway.app import application
 from deployments.gateway.service import serving
 from deployments.gateway.settings import GatewaySettings, gateway_settings
@@ -36,7 +36,7 @@ async def serve(settings: GatewaySettings) -> None:
             await web.TCPSite(runner, settings.host, settings.port, reuse_port=None).start()
             if settings.open:
                 _log.warning("OPEN: whoever reaches %s may ask, read and cancel everything", settings.listen)
-            gc.freeze()  # what was imported is looked through no more, which would hold every answer up for a while
+            spare_what_is_loaded()
             _log.info("listening at %s", settings.listen)
             await stopped.wait()
         finally:

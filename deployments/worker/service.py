@@ -26,6 +26,7 @@ from blocks.record.events import Record
 from blocks.record.installation import note_pool
 from blocks.record.queue import LANES, PRESENCE, Delivery, WorkQueue
 from blocks.record.subjects import Lane
+from blocks.warm.garbage import spare_what_is_loaded
 from deployments.listeners import listen, read_listeners
 from deployments.ownership import own_record
 from deployments.settings import Settings
@@ -127,6 +128,7 @@ class WorkerService:
             runs = self._runs = Runs(self._record, leases, self._cluster, start_slots, self._log)
             async with leases.hold(f"{PRESENCE}{uuid.uuid4().hex}"):
                 self._waiting = None
+                spare_what_is_loaded()
                 async with background(
                     self._kept("the connection to Ray", lambda: self._cluster.keep(self._idle, runs.in_work)),
                     self._kept("the watch for cancels", lambda: watch_cancels(runs, self._log)),

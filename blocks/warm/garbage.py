@@ -1,0 +1,15 @@
+"""Garbage collection in a process that has loaded a lot and then works for long."""
+
+from __future__ import annotations
+
+import gc
+
+YOUNG = 50_000
+"""New objects after which the youngest are looked through; Python's own 700 take a twentieth of our work's time."""
+
+
+def spare_what_is_loaded() -> None:
+    """Look through what is loaded by now no more: it stays, and each time would hold up all work for 0.1 s."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(YOUNG)
