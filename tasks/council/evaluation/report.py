@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
 from tasks.council.engines import SIMULATOR
-from tasks.council.evaluation.arms import ARMS, VOTES, ArmFigures, Evaluation
+from tasks.council.evaluation.arms import ARMS, VOTES, Arm, ArmFigures, Evaluation
 from tasks.council.evaluation.figures import CONFIDENCE, PairedDifference, holm
 from tasks.council.report.markup import escape
 
@@ -110,14 +110,18 @@ def _verdict(evaluation: Evaluation) -> str:
     other = "bare" if _has_bare(evaluation) else "single"
     versus = attrgetter(f"versus_{other}")
     compared = {arm.arm: found for arm in evaluation.arms if (found := versus(arm)) is not None}
+    differ = _told_apart(compared)
+    better = [name for name in differ if compared[name].value > 0]
+    worse = [name for name in differ if compared[name].value < 0]
+    told = "; ".join(filter(None, (_those("better", other, better), _those("worse", other, worse))))
+    corrected = f"(McNemar, p corrected for {len(compared)} comparisons by Holm)"
+    return f"{told or f'these questions show no difference between {other} and the others'} {corrected}"
+
+
+def _told_apart(compared: Mapping[Arm, PairedDifference]) -> list[Arm]:
+    """Those that differ beyond what chance explains in so many comparisons."""
     adjusted = holm([found.p_value for found in compared.values()])
-    differ = [name for name, p_value in zip(compared, adjusted, strict=True) if p_value <= 1 - CONFIDENCE]
-    told = [
-        _those("better", other, [name for name in differ if compared[name].value > 0]),
-        _those("worse", other, [name for name in differ if compared[name].value < 0]),
-    ]
-    found = "; ".join(filter(None, told)) or f"these questions show no difference between {other} and the others"
-    return f"{found} (McNemar, p corrected for {len(compared)} comparisons by Holm)" if compared else found
+    return [name for name, p_value in zip(compared, adjusted, strict=True) if p_value <= 1 - CONFIDENCE]
 
 
 def _those(how: str, other: str, names: Sequence[str]) -> str:

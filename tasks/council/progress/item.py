@@ -91,7 +91,7 @@ class ItemProgress:
             if closings is None:
                 called = tuple(answers.get(stage, ()))
             given = [answer for agent_id, answer in answers.get(stage, {}).items() if agent_id in called]
-            if given or (closings is not None and called and kind_of(stage) == PROPOSAL):
+            if given or (closings is not None and _is_awaited(stage, called)):
                 progress.enter(stage, NextStage(called))
             for answer in given:
                 progress.take(answer)
@@ -338,3 +338,8 @@ def _placed(ranked: Sequence[RankedProposal], order: Sequence[str]) -> tuple[Ran
     place = {author: number for number, author in enumerate(order)}
     ordered = sorted(ranked, key=lambda one: place.get(one.proposal.author_id, len(place)))
     return tuple(one.model_copy(update={"rank": rank}) for rank, one in enumerate(ordered, 1))
+
+
+def _is_awaited(stage: str, called: Sequence[str]) -> bool:
+    """Whether members were called for proposals, which may be on their way."""
+    return bool(called) and kind_of(stage) == PROPOSAL
