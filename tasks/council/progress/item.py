@@ -91,7 +91,7 @@ class ItemProgress:
             if closings is None:
                 called = tuple(answers.get(stage, ()))
             given = [answer for agent_id, answer in answers.get(stage, {}).items() if agent_id in called]
-            if given or (closings is not None and _is_awaited(stage, called)):
+            if given or _is_awaited(stage, called, closings):
                 progress.enter(stage, NextStage(called))
             for answer in given:
                 progress.take(answer)
@@ -340,6 +340,6 @@ def _placed(ranked: Sequence[RankedProposal], order: Sequence[str]) -> tuple[Ran
     return tuple(one.model_copy(update={"rank": rank}) for rank, one in enumerate(ordered, 1))
 
 
-def _is_awaited(stage: str, called: Sequence[str]) -> bool:
-    """Whether members were called for proposals, which may be on their way."""
-    return bool(called) and kind_of(stage) == PROPOSAL
+def _is_awaited(stage: str, called: Sequence[str], closings: Mapping[str, Closing] | None) -> bool:
+    """Whether the record tells that members were called for proposals, which may be on their way."""
+    return closings is not None and bool(called) and kind_of(stage) == PROPOSAL
