@@ -130,13 +130,15 @@ async def test_the_command_line_is_a_client_of_the_gateway_here_and_elsewhere(
 
 
 async def test_the_examples_of_the_docs_run(worker: Worker, stack: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    """As they stand there: the client that waits, its events, and the one for an event loop."""
-    first, events, on_a_loop = re.findall(r"^```python\n(.*?)^```", API.read_text(), re.DOTALL | re.MULTILINE)
+    """As they stand there: the client that waits, its events, the one for an event loop, and many at once."""
+    first, events, on_a_loop, many = re.findall(r"^```python\n(.*?)^```", API.read_text(), re.DOTALL | re.MULTILINE)
     given = {"url": stack.gateway, "token": os.environ["CONCLAVE_TOKEN"], "tasks": [f"{TASK} once", f"{TASK} twice"]}
     await asyncio.to_thread(exec, f"{first}\n{events}", given)
     shown = capsys.readouterr().out.splitlines()
     assert shown[0].startswith("Simulated proposal")
     assert [line.split()[1] for line in shown if line.startswith("agent-dev-")] == ["ok"] * 6
+    await asyncio.to_thread(exec, many, given)
+    assert given["stopped"].count == 0
     work = "async def work():\n" + textwrap.indent(f"{on_a_loop}\nreturn results", "    ")
     exec(work, given)
     assert [result.status for result in await given["work"]()] == ["COMPLETED", "COMPLETED"]

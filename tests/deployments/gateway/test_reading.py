@@ -21,6 +21,7 @@ async def test_one_that_waits_runs_and_ends_is_told_as_it_is(either: Gateway) ->
     await run.answer("m1")
     told = await either.get(f"{PATH}/{one}")
     assert (told.body["status"], told.body["failed_count"]) == ("IN_PROGRESS", 1)
+    assert (told.body["total_agents"], told.body["not_asked"]) == (3, 0)
     assert told.body["task"] == TASK
     item = await either.get(f"{PATH}/{one}/items/task")
     assert (item.status, item.body["status"]) == (200, "IN_PROGRESS")
