@@ -31,6 +31,16 @@ class Refreshed(Generic[T]):
             return self._kept[1]
         return await asyncio.shield(reading)  # others may wait for it, too
 
+    async def anew(self) -> T:
+        """A value that began to be read after this was called; all who wait for one share a reading.
+
+        Raises what reading it raises.
+        """
+        asked = time.monotonic()
+        while self._kept is None or self._kept[0] < asked:
+            await asyncio.shield(self._reading_again())
+        return self._kept[1]
+
     def _reading_again(self) -> asyncio.Task[T]:
         if self._reading is None:
             self._reading = asyncio.create_task(self._again())

@@ -83,8 +83,19 @@ class Councils:
         """The mirror of the last two seconds. Raises RecordError."""
         return await self._mirror.get()
 
+    async def newest(self) -> Mirror:
+        """The mirror as it is now. Raises RecordError."""
+        return await self._mirror.anew()
+
     async def check(self, asked: DeliberationRequest) -> None:
-        """Raise InvalidRequest where the council is not known, or cannot be asked this."""
-        spec = (await self.mirror()).require(asked.council)
-        if spec is not None:  # else the run itself will tell
-            Deliberation.plan("checked", asked, spec)
+        """Raise InvalidRequest where the council is not known, or cannot be asked this, also as it is now."""
+        try:
+            _check(await self.mirror(), asked)
+        except InvalidRequest:
+            _check(await self.newest(), asked)
+
+
+def _check(mirror: Mirror, asked: DeliberationRequest) -> None:
+    spec = mirror.require(asked.council)
+    if spec is not None:  # else the run itself will tell
+        Deliberation.plan("checked", asked, spec)

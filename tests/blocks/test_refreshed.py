@@ -49,6 +49,25 @@ async def test_many_who_ask_at_once_read_once(source: Source) -> None:
     assert source.reads == 1
 
 
+async def test_who_wants_it_anew_gets_what_began_to_be_read_later(source: Source, clock: list[float]) -> None:
+    """Not what is being read already; all who want that share the next reading."""
+    kept = Refreshed(source.read, 10)
+    source.open.clear()
+    before = asyncio.create_task(kept.get())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    clock[0] += 1
+    anew = [asyncio.create_task(kept.anew()) for _ in range(20)]
+    await asyncio.sleep(0)
+    source.open.set()
+    assert await before == 1
+    assert await asyncio.gather(*anew) == [2] * 20
+    source.fails = True
+    clock[0] += 1
+    with pytest.raises(OSError, match="away"):
+        await kept.anew()
+
+
 async def test_who_asks_in_the_second_half_waits_for_nobody(source: Source, clock: list[float]) -> None:
     kept = Refreshed(source.read, 10)
     await kept.get()

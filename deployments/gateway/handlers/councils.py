@@ -12,7 +12,7 @@ from deployments.gateway.routes import Call
 async def listed(call: Call) -> web.StreamResponse:
     """All that the token may ask."""
     only(call)
-    mirror = await call.service.councils.mirror()
+    mirror = await call.service.councils.newest()
     councils = {
         name: spec.model_dump(mode="json") for name, spec in mirror.councils.items() if call.token.may_ask(name)
     }
@@ -23,7 +23,7 @@ async def show(call: Call) -> web.StreamResponse:
     """One council."""
     only(call)
     name = call.request.match_info["name"]
-    spec = (await call.service.councils.mirror()).councils.get(name)
+    spec = (await call.service.councils.newest()).councils.get(name)
     if spec is None or not call.token.may_ask(name):
         raise Problem(404, "unknown-council", f"no council {name!r}")
     return document(call, spec.model_dump(mode="json"))

@@ -276,6 +276,18 @@ async def test_councils_are_those_that_were_mirrored(either: Gateway, monkeypatc
     assert (await either.get("/v1/councils/dev", token)).status == 404
 
 
+async def test_a_council_is_known_as_soon_as_it_was_applied(gateway: Gateway) -> None:
+    """What is kept of the mirror says yes, and never no."""
+    await councils.write_mirror(gateway.record, {"dev": council("dev")})
+    assert (await gateway.post(council="fresh")).status == 422
+    await councils.write_mirror(gateway.record, {"dev": council("dev"), "fresh": council("fresh")})
+    assert (await gateway.post(council="fresh")).status == 202
+    await councils.write_mirror(gateway.record, {"dev": council("dev")})
+    assert (await gateway.get("/v1/councils/fresh")).status == 404
+    await councils.write_mirror(gateway.record, {"dev": council("dev"), "fresh": council("fresh")})
+    assert (await gateway.get("/v1/councils/fresh")).status == 200
+
+
 async def test_a_council_that_cannot_be_asked_this_refuses_it(gateway: Gateway) -> None:
     await councils.write_mirror(gateway.record, {"dev": council("dev")})
     told = await gateway.post(members=2, quorum=3)
