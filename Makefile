@@ -40,7 +40,7 @@ test-stacks: $(VENV)/.ready-dev ## run those that start a stack, a database, a R
 	$(PYTEST) -n 3 -m stack
 
 test-unit: $(VENV)/.ready-dev ## run the tests that need no server: rules, prompts, tallies, collector, queue and leases on a fake NATS
-	$(PYTEST) -n 2 -m unit
+	$(PYTEST) -n 3 -m unit
 
 acceptance: $(VENV)/.ready-dev ## let councils decide end to end on the simulator, or on CONCLAVE_LLM_URL=... CONCLAVE_LLM_MODEL=...
 	@echo "acceptance $(if $(CONCLAVE_LLM_URL),on the model server $(CONCLAVE_LLM_URL),on the SIMULATOR: CONCLAVE_LLM_URL=http://host:8000 asks a live model)"

@@ -46,9 +46,11 @@ _UNSUPPORTED = re.compile(
     r"|must be (?:one of|'?(?:text|json_object))",
     re.IGNORECASE,
 )
+_NO_PARAMETER = re.compile(r"\b(?:unsupported_parameter|unknown_parameter|extra_forbidden)\b")
+"""Codes that leave nothing open."""
 _OUT_OF_BOUNDS = re.compile(
     r"too (?:large|long|many|big|small)|exceed|(?:greater|less|more|higher|lower|larger|smaller) than|context length"
-    r"|maximum|minimum|at (?:most|least)|between|\brange\b|[<>]=|[\u2264\u2265]",
+    r"|maximum(?! number of)|minimum|at (?:most|least)|between|\brange\b|[<>]=|[\u2264\u2265]",
     re.IGNORECASE,
 )
 """A value out of bounds is the caller's, and asking in another way would hide it."""
@@ -116,8 +118,8 @@ class Dialect:
         """How to ask once this refusal came for what was `sent`; None where it is about no field of it."""
         if status not in REFUSING:
             return None
-        told = _own_words(body)
-        if not _UNSUPPORTED.search(told) or _OUT_OF_BOUNDS.search(told):
+        told = _without_name(_own_words(body), str(sent.get("model") or ""))
+        if not _NO_PARAMETER.search(told) and (not _UNSUPPORTED.search(told) or _OUT_OF_BOUNDS.search(told)):
             return None
         for field in _refused(body, told, sent):
             asked = getattr(self, field)
@@ -161,6 +163,11 @@ def _own_words(body: bytes) -> str:
     except (ValueError, RecursionError):
         texts = [body.decode(errors="replace")]
     return "\n".join(_ECHO_IN_WORDS.sub("", text[:MAX_REFUSAL]) for text in texts)[:MAX_REFUSAL]
+
+
+def _without_name(told: str, model: str) -> str:
+    """The words without a model's name, which may have a field's in it."""
+    return re.sub(rf"(?<![\w-]){re.escape(model)}(?![\w-])", "", told) if model else told
 
 
 def _texts(part: Any) -> Iterator[str]:

@@ -72,6 +72,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_collection_finish() -> None:
     """What has been imported and collected stays until the end: the garbage collector need not visit it again."""
     gc.freeze()
+    gc.set_threshold(50_000)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:

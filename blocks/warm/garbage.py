@@ -9,7 +9,12 @@ YOUNG = 50_000
 
 
 def spare_what_is_loaded() -> None:
-    """Look through what is loaded by now no more: it stays, and each time would hold up all work for 0.1 s."""
+    """Look through what is loaded by now no more: it stays, and each time would hold up all work for 0.1 s.
+
+    Once in a process: what is under way later is no part of what is loaded.
+    """
+    if gc.get_freeze_count():
+        return
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG)

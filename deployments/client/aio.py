@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Self
@@ -13,6 +12,7 @@ import aiohttp
 from deployments.client.answers import (
     SILENT_S,
     WAIT_S,
+    BrokenOff,
     Cancelled,
     Event,
     EventLines,
@@ -22,6 +22,8 @@ from deployments.client.answers import (
     Receipt,
     Result,
     address,
+    broken_off,
+    document_in,
     error_of,
     path_of,
     path_of_many,
@@ -30,7 +32,7 @@ from deployments.client.answers import (
     submission,
 )
 
-AWAY = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError)
+AWAY = (aiohttp.ClientError, TimeoutError)
 
 
 class AsyncClient:
@@ -67,8 +69,8 @@ class AsyncClient:
         until = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
             left = WAIT_S if until is None else min(WAIT_S, max(0.0, until - time.monotonic()))
-            answered = await self._call("GET", path_of(deliberation_id, "wait", timeout_s=f"{left:.3f}"))
-            result = result_in(answered[1])
+            path = path_of(deliberation_id, "wait", timeout_s=f"{left:.3f}")
+            result = result_in((await self._call("GET", path, until=until, waits_s=left))[1])
             if result.final:
                 return result
             if until is not None and time.monotonic() >= until:
@@ -79,7 +81,7 @@ class AsyncClient:
         return str((await self._call("DELETE", path_of(deliberation_id)))[1]["status"])
 
     async def deliberations(
-        self, *, council: str | None = None, status: str | None = None, metadata: Mapping[str, str] | None = None
+        self, *, council: str | None = None, status: str | None = None, metadata: Mapping[str, Any] | None = None
     ) -> AsyncGenerator[dict[str, Any], None]:
         """Those that match; as `Client.deliberations`."""
         cursor: str | None = None
@@ -92,7 +94,7 @@ class AsyncClient:
                 return
 
     async def cancel_many(
-        self, *, council: str | None = None, status: str | None = None, metadata: Mapping[str, str] | None = None
+        self, *, council: str | None = None, status: str | None = None, metadata: Mapping[str, Any] | None = None
     ) -> Cancelled:
         """Ask all to stop that match and have not ended, at most 1 000."""
         answered = (await self._call("DELETE", path_of_many(council, status, metadata)))[1]
@@ -101,6 +103,13 @@ class AsyncClient:
     async def councils(self) -> dict[str, dict[str, Any]]:
         """The councils, by name."""
         return dict((await self._call("GET", "/v1/councils"))[1]["councils"])
+
+    async def ready(self) -> dict[str, Any]:
+        """Whether requests are taken, and each part by name."""
+        try:
+            return dict((await self._call("GET", "/readyz"))[1])
+        except GatewayError as error:
+            return error.document
 
     async def events(self, deliberation_id: str, after: str | None = None) -> AsyncGenerator[Event, None]:
         """What happens in it, up to its end; as `Client.events`."""
@@ -112,11 +121,10 @@ class AsyncClient:
                     yield event
                     if event.kind == "finished":
                         return
-                raise GatewayAway(f"the gateway at {self.url} has ended the events before their end")
             except NothingFollows:
                 return
             except (GatewayAway, GatewayError) as error:
-                tries += 1
+                tries = 1 if isinstance(error, BrokenOff) else tries + 1
                 pause = pause_s(error, tries) if self._retry else None
                 if pause is None:
                     raise
@@ -131,50 +139,60 @@ class AsyncClient:
         return self._session
 
     async def _call(
-        self, method: str, path: str, data: bytes | None = None, headers: dict[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        data: bytes | None = None,
+        headers: dict[str, str] | None = None,
+        until: float | None = None,
+        waits_s: float = 0.0,
     ) -> tuple[Any, Any]:
+        """A call that is tried again until a time; the gateway may take `waits_s` longer for its answer."""
         tries = 0
         while True:
             tries += 1
             try:
-                return await self._once(method, path, data, headers)
+                return await self._once(method, path, data, headers, self._timeout_s + waits_s)
             except (GatewayError, GatewayAway) as error:
                 pause = pause_s(error, tries) if self._retry else None
                 if pause is None:
                     raise
+                if until is not None and time.monotonic() + pause > until:
+                    raise TimeoutError(f"{path.partition('?')[0]}: no answer in time: {error}") from error
                 await asyncio.sleep(pause)
 
     async def _once(
-        self, method: str, path: str, data: bytes | None, headers: dict[str, str] | None
+        self, method: str, path: str, data: bytes | None, headers: dict[str, str] | None, patience_s: float
     ) -> tuple[Any, Any]:
-        limit = aiohttp.ClientTimeout(total=self._timeout_s + WAIT_S)
+        limit = aiohttp.ClientTimeout(total=patience_s)
         try:
             async with self._there.request(
-                method, self.url + path, data=data, headers=headers, timeout=limit
+                method, self.url + path, data=data, headers=headers, timeout=limit, allow_redirects=False
             ) as answer:
                 body = await answer.read()
         except AWAY as error:
             raise GatewayAway(f"no gateway answers at {self.url}: {error}") from error
         if answer.status >= 400:
             raise error_of(answer.status, body, answer.headers.get("Retry-After"))
-        return answer.headers, json.loads(body) if body else None
+        return answer.headers, document_in(self.url, answer.status, body)
 
     async def _events(self, deliberation_id: str, after: str | None) -> AsyncGenerator[Event, None]:
         headers = {"Last-Event-ID": after} if after else {}
-        limit, lines = aiohttp.ClientTimeout(total=None, sock_read=SILENT_S), EventLines()
+        limit, lines, heard = aiohttp.ClientTimeout(total=None, sock_read=SILENT_S), EventLines(), False
+        url = self.url + path_of(deliberation_id, "events")
         try:
-            async with self._there.get(
-                self.url + path_of(deliberation_id, "events"), headers=headers, timeout=limit
-            ) as answer:
+            async with self._there.get(url, headers=headers, timeout=limit, allow_redirects=False) as answer:
                 if answer.status == 204:
                     raise NothingFollows
-                if answer.status >= 400:
+                if answer.status != 200:
                     raise error_of(answer.status, await answer.read(), answer.headers.get("Retry-After"))
                 rest = b""
                 async for chunk in answer.content.iter_any():
+                    heard = True
                     *whole, rest = (rest + chunk).split(b"\n")
                     for line in whole:
                         for event in lines.take(line):
                             yield event
+            raise broken_off(self.url, heard)
         except AWAY as error:
-            raise GatewayAway(f"the gateway at {self.url} has broken off: {error}") from error
+            raise broken_off(self.url, heard, error) from error

@@ -34,6 +34,10 @@ class GatewayAway(ConclaveError):
     """No gateway answers there."""
 
 
+class BrokenOff(GatewayAway):
+    """A stream of events that had brought something ended before its end."""
+
+
 class NothingFollows(ConclaveError):
     """The gateway says that no event follows a cursor any more."""
 
@@ -103,7 +107,7 @@ def error_of(status: int, data: bytes, retry_after: str | None) -> GatewayError:
         document = json.loads(data)
     except ValueError:
         document = {}
-    seconds = float(retry_after) if retry_after and retry_after.isdigit() else None
+    seconds = float(retry_after) if retry_after and retry_after.isascii() and retry_after.isdigit() else None
     return GatewayError(status, document if isinstance(document, dict) else {}, seconds)
 
 
@@ -134,14 +138,35 @@ def path_of(deliberation_id: str, *more: str, **query: str) -> str:
     return f"{path}?{urlencode(query)}" if query else path
 
 
+def broken_off(url: str, heard: bool, error: Exception | None = None) -> GatewayAway:
+    """A stream of events that ended before its end, and whether it had brought anything, be it a heartbeat."""
+    kind = BrokenOff if heard else GatewayAway
+    return kind(f"the gateway at {url} has broken off the events" + (f": {error}" if error else ""))
+
+
+def document_in(url: str, status: int, body: bytes) -> Any:
+    """The document of an answer that is no error. Raises GatewayAway where it is none of a gateway."""
+    if not 300 <= status < 400:
+        try:
+            return json.loads(body) if body else None
+        except ValueError:
+            pass
+    raise GatewayAway(f"what answers at {url} is no gateway: status {status}, and no JSON; is the address right?")
+
+
 def path_of_many(
-    council: str | None, status: str | None, metadata: Mapping[str, str] | None, cursor: str | None = None
+    council: str | None, status: str | None, metadata: Mapping[str, Any] | None, cursor: str | None = None
 ) -> str:
     """The path of the deliberations that match; of the list a page begins at its cursor."""
     query = {"council": council, "status": status, "cursor": cursor}
-    query |= {f"metadata.{name}": value for name, value in (metadata or {}).items()}
+    query |= {f"metadata.{name}": _as_text(value) for name, value in (metadata or {}).items()}
     given = {name: value for name, value in query.items() if value is not None}
     return f"/v1/deliberations?{urlencode(given)}"
+
+
+def _as_text(value: Any) -> str:
+    """A value of metadata as the gateway compares it."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 class EventLines:

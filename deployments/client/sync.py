@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -12,6 +11,7 @@ from typing import Any
 from deployments.client.answers import (
     SILENT_S,
     WAIT_S,
+    BrokenOff,
     Cancelled,
     Event,
     EventLines,
@@ -21,6 +21,8 @@ from deployments.client.answers import (
     Receipt,
     Result,
     address,
+    broken_off,
+    document_in,
     error_of,
     path_of,
     path_of_many,
@@ -30,6 +32,8 @@ from deployments.client.answers import (
 )
 
 AWAY = (OSError, http.client.HTTPException)
+CLOSED = (ConnectionError, http.client.RemoteDisconnected)
+"""How a connection shows that it was closed before a request came through."""
 
 
 class Client:
@@ -63,7 +67,8 @@ class Client:
         until = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
             left = WAIT_S if until is None else min(WAIT_S, max(0.0, until - time.monotonic()))
-            result = result_in(self._call("GET", path_of(deliberation_id, "wait", timeout_s=f"{left:.3f}"))[1])
+            path = path_of(deliberation_id, "wait", timeout_s=f"{left:.3f}")
+            result = result_in(self._call("GET", path, until=until, waits_s=left)[1])
             if result.final:
                 return result
             if until is not None and time.monotonic() >= until:
@@ -74,7 +79,7 @@ class Client:
         return str(self._call("DELETE", path_of(deliberation_id))[1]["status"])
 
     def deliberations(
-        self, *, council: str | None = None, status: str | None = None, metadata: Mapping[str, str] | None = None
+        self, *, council: str | None = None, status: str | None = None, metadata: Mapping[str, Any] | None = None
     ) -> Iterator[dict[str, Any]]:
         """Those that match, the newest first, page by page; several statuses are apart by commas."""
         cursor: str | None = None
@@ -86,7 +91,7 @@ class Client:
                 return
 
     def cancel_many(
-        self, *, council: str | None = None, status: str | None = None, metadata: Mapping[str, str] | None = None
+        self, *, council: str | None = None, status: str | None = None, metadata: Mapping[str, Any] | None = None
     ) -> Cancelled:
         """Ask all to stop that match and have not ended, at most 1 000."""
         answered = self._call("DELETE", path_of_many(council, status, metadata))[1]
@@ -116,11 +121,10 @@ class Client:
                     yield event
                     if event.kind == "finished":
                         return
-                raise GatewayAway(f"the gateway at {self.url} has ended the events before their end")
             except NothingFollows:
                 return
             except (GatewayAway, GatewayError) as error:
-                tries += 1
+                tries = 1 if isinstance(error, BrokenOff) else tries + 1
                 pause = pause_s(error, tries) if self._retry else None
                 if pause is None:
                     raise
@@ -139,35 +143,43 @@ class Client:
         return kind(self._host, self._port, timeout=timeout_s)
 
     def _call(
-        self, method: str, path: str, data: bytes | None = None, headers: dict[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        data: bytes | None = None,
+        headers: dict[str, str] | None = None,
+        until: float | None = None,
+        waits_s: float = 0.0,
     ) -> tuple[http.client.HTTPResponse, Any]:
+        """A call that is tried again until a time; the gateway may take `waits_s` longer for its answer."""
         tries = 0
         while True:
             tries += 1
             try:
-                return self._once(method, path, data, {**self._headers, **(headers or {})})
+                return self._once(method, path, data, {**self._headers, **(headers or {})}, self._timeout_s + waits_s)
             except (GatewayError, GatewayAway) as error:
                 pause = pause_s(error, tries) if self._retry else None
                 if pause is None:
                     raise
+                if until is not None and time.monotonic() + pause > until:
+                    raise TimeoutError(f"{path.partition('?')[0]}: no answer in time: {error}") from error
                 time.sleep(pause)
 
     def _once(
-        self, method: str, path: str, data: bytes | None, headers: dict[str, str]
+        self, method: str, path: str, data: bytes | None, headers: dict[str, str], patience_s: float
     ) -> tuple[http.client.HTTPResponse, Any]:
         kept, self._connection = self._connection, None
-        connection = kept or self._connect(self._timeout_s + WAIT_S)
+        connection = kept or self._connect(patience_s)
+        connection.timeout = patience_s
         try:
             try:
-                connection.request(method, self._below + path, data, headers)
-                answer = connection.getresponse()
-            except AWAY:
+                answer = self._asked(connection, method, path, data, headers)
+            except CLOSED:
                 if kept is None:
                     raise
                 connection.close()  # a kept connection may have been closed meanwhile
-                connection = self._connect(self._timeout_s + WAIT_S)
-                connection.request(method, self._below + path, data, headers)
-                answer = connection.getresponse()
+                connection = self._connect(patience_s)
+                answer = self._asked(connection, method, path, data, headers)
             body = answer.read()
         except AWAY as error:
             connection.close()
@@ -175,22 +187,37 @@ class Client:
         self._connection = connection
         if answer.status >= 400:
             raise error_of(answer.status, body, answer.getheader("Retry-After"))
-        return answer, json.loads(body) if body else None
+        return answer, document_in(self.url, answer.status, body)
+
+    def _asked(
+        self,
+        connection: http.client.HTTPConnection,
+        method: str,
+        path: str,
+        data: bytes | None,
+        headers: dict[str, str],
+    ) -> http.client.HTTPResponse:
+        if connection.sock is not None:
+            connection.sock.settimeout(connection.timeout)
+        connection.request(method, self._below + path, data, headers)
+        return connection.getresponse()
 
     def _events(self, deliberation_id: str, after: str | None) -> Iterator[Event]:
         headers = {**self._headers, **({"Last-Event-ID": after} if after else {})}
-        connection, lines = self._connect(SILENT_S), EventLines()
+        connection, lines, heard = self._connect(SILENT_S), EventLines(), False
         try:
             connection.request("GET", self._below + path_of(deliberation_id, "events"), headers=headers)
             answer = connection.getresponse()
             if answer.status == 204:
                 raise NothingFollows
-            if answer.status >= 400:
+            if answer.status != 200:
                 raise error_of(answer.status, answer.read(), answer.getheader("Retry-After"))
             while line := answer.readline():
+                heard = True
                 yield from lines.take(line)
+            raise broken_off(self.url, heard)
         except AWAY as error:
-            raise GatewayAway(f"the gateway at {self.url} has broken off: {error}") from error
+            raise broken_off(self.url, heard, error) from error
         finally:
             with suppress(OSError):
                 connection.close()

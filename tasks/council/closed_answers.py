@@ -102,9 +102,10 @@ class Choice(Frozen):
         if (meant := known.get(_folded(text))) is not None:
             return meant
         lettered = _LETTERED.match(_bare(text))
-        if lettered is None or lettered[1].casefold() in known:  # with a letter for an option it would name two
+        if lettered is None:
             return None
-        return known.get(_folded(lettered[2]))
+        named = {known.get(lettered[1].casefold()), known.get(_folded(lettered[2]))} - {None}
+        return named.pop() if len(named) == 1 else None  # with a letter for an option it may name two
 
 
 class Number(Frozen):

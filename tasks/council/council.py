@@ -14,7 +14,7 @@ from tasks.council.base import MAX_TEXT, Frozen, Name, digest
 from tasks.council.exceptions import InvalidRequest
 from tasks.council.prompt_texts import ROLES, Prompts
 from tasks.council.stages import MAX_ROUNDS, Strategy
-from tasks.council.tally_names import DEFAULT_TALLY, TallyName
+from tasks.council.tally_names import DEFAULT_TALLY, SCORES, TallyName
 
 MAX_MEMBERS = 128
 
@@ -70,8 +70,7 @@ class CouncilRules(BaseModel):
     rounds: Rounds = Field(0, description="How often each author revises its proposal from the others' critiques.")
     tally: TallyName = Field(
         DEFAULT_TALLY,
-        description="How ballots are tallied; borda: mean share of others ranked below; copeland: pairs won; "
-        "schulze: strongest paths.",
+        description=f"How ballots are tallied; {'; '.join(f'{name}: {score}' for name, score in SCORES.items())}.",
     )
     chairman: Member | None = Field(
         None,

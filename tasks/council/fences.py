@@ -20,14 +20,14 @@ class Block(NamedTuple):
 
 
 def fenced_blocks(text: str) -> tuple[list[Block], bool]:
-    """The closed code fences of a text, and whether each is closed (by the mark that opened it)."""
+    """The closed code fences of a text, and whether each is closed: by its own mark, or more of it."""
     blocks: list[Block] = []
     opened: re.Match[str] | None = None
     line = counted = 0
     for token in _FENCE.finditer(text):
         if opened is None:
             opened = token
-        elif token["fence"] == opened["fence"] and not token["info"].strip():
+        elif token["fence"].startswith(opened["fence"]) and not token["info"].strip():
             start = opened.end() + len(opened["info"]) + 1
             line += text.count("\n", counted, start)
             counted = start

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Literal, get_args
 
 TallyName = Literal["borda", "copeland", "schulze"]
 DEFAULT_TALLY: TallyName = "borda"
+SCORES: Mapping[TallyName, str] = {
+    "borda": "mean share of others ranked below",
+    "copeland": "pairs won",
+    "schulze": "strongest paths",
+}
+"""What each gives a proposal, as a form says it."""
+assert tuple(SCORES) == get_args(TallyName)

@@ -18,8 +18,11 @@ import resource
 import signal
 import stat
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
+from functools import partial
+from importlib.machinery import SOURCE_SUFFIXES, FileFinder, SourceFileLoader
 from pathlib import Path
+from types import CodeType
 from typing import IO, Any
 
 from tasks.council.evaluation.questions import Predicate, Question, Regex, Verdict
@@ -91,7 +94,10 @@ class Checker:
         return await self._ask(asked, CHECK_S, "the check")
 
     async def _ask(self, request: dict[str, Any], patience_s: float, what: str) -> Verdict:
-        process = self._process or await self._start()
+        try:
+            process = self._process or await self._start()
+        except TimeoutError:
+            return Verdict(False, f"the process for checks did not start within {LOAD_S:g} s")
         assert process.stdin and process.stdout
         try:
             async with asyncio.timeout(patience_s):
@@ -144,32 +150,89 @@ def _out_of_time(what: str, patience_s: float) -> str:
 
 
 class _Predicates:
-    """The user's functions, each file imported once."""
+    """The user's functions, each file imported once, with the modules that lie beside it."""
 
     def __init__(self, folder: Path, below: Path | None) -> None:
         self._folder, self._below = folder, below
         self._modules: dict[str, Any] = {}
+        self._neighbours: dict[Path, dict[str, Any]] = {}
+        if below is not None:
+            sys.path_hooks.insert(0, partial(_trusted_finder, below))
 
     def __getitem__(self, predicate: Predicate) -> Callable[[str, dict[str, Any]], object]:
+        path = self._folder / predicate.file
         if predicate.file not in self._modules:
-            self._modules[predicate.file] = self._imported(self._folder / predicate.file)
+            with self._beside(path.parent):
+                self._modules[predicate.file] = self._imported(path)
         function = getattr(self._modules[predicate.file], predicate.name, None)
         if not callable(function):
             raise LookupError(f"{predicate.file} has no function {predicate.name}")
-        return function  # type: ignore[no-any-return]  # whatever it returns is looked at
+
+        def call(text: str, question: dict[str, Any]) -> object:
+            with self._beside(path.parent):
+                return function(text, question)
+
+        return call
 
     def _imported(self, path: Path) -> Any:
-        """The module of a file, which finds its neighbours."""
+        """The module of a file."""
         if not path.is_file():
             raise LookupError(f"there is no file {path}")
         if self._below is not None:
             _require_trusted(path.resolve(), self._below)
-        sys.path.append(str(path.parent.resolve()))
         spec = importlib.util.spec_from_file_location(f"evaluation_predicates_{len(self._modules)}", path)
         assert spec and spec.loader
         module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         return module
+
+    @contextlib.contextmanager
+    def _beside(self, folder: Path) -> Generator[None, None, None]:
+        """Let what is imported in the block be found in this folder, and not in that of another file of predicates."""
+        folder = folder.resolve()
+        known = dict(sys.modules)
+        sys.modules.update(self._neighbours.get(folder, {}))
+        sys.path.append(str(folder))
+        try:
+            yield
+        finally:
+            sys.path.remove(str(folder))
+            loaded = {name: module for name, module in sys.modules.items() if name not in known}
+            own = {name: module for name, module in loaded.items() if _lies_in(module, folder)}
+            self._neighbours[folder] = own
+            for name in own:
+                del sys.modules[name]
+
+
+def _lies_in(module: Any, folder: Path) -> bool:
+    file = getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), None)
+    return file is not None and Path(file).resolve().is_relative_to(folder)
+
+
+class _TrustedLoader(SourceFileLoader):
+    """Loads the source of a module that only its operator can have written."""
+
+    def __init__(self, fullname: str, path: str, below: Path) -> None:
+        super().__init__(fullname, path)
+        self._below = below
+
+    def get_code(self, fullname: str) -> CodeType | None:
+        """The code, which may have been compiled before. Raises LookupError where its source is not trusted."""
+        _require_trusted(Path(self.path).resolve(), self._below)
+        return super().get_code(fullname)
+
+    def get_data(self, path: str) -> bytes:
+        """What stands in a file, be it source or what was compiled of it. Raises LookupError."""
+        if Path(path).exists():
+            _require_trusted(Path(path).resolve(), self._below)
+        return super().get_data(path)
+
+
+def _trusted_finder(below: Path, entry: str) -> FileFinder:
+    """Finds modules in a folder below `below`; raises ImportError for any other, which Python's own finds."""
+    if not Path(entry).resolve().is_relative_to(below):
+        raise ImportError(f"{entry} does not lie in {below}")
+    return FileFinder(entry, (partial(_TrustedLoader, below=below), SOURCE_SUFFIXES))  # type: ignore[arg-type]
 
 
 def _require_trusted(path: Path, below: Path) -> None:

@@ -231,6 +231,8 @@ REFUSED_SEED = {"type": "extra_forbidden", "loc": ["body", "seed"], "msg": "Extr
         {"detail": [{**REFUSED_SEED, "input": ECHO}]},
         openai_error(f"[{ {**REFUSED_SEED, 'input': ECHO} }]"),
         openai_error("Unsupported parameter: seed", param="seed", request=ECHO),
+        openai_error("seed: at most ten calls are made without it", param="seed", code="unsupported_parameter"),
+        openai_error("'seed' is not supported. Use 'prompt_seed' to set the maximum number of seeds.", param="seed"),
     ],
 )
 def test_what_a_refusal_repeats_of_the_request_hides_no_reason(refusal: Any) -> None:
@@ -239,6 +241,15 @@ def test_what_a_refusal_repeats_of_the_request_hides_no_reason(refusal: Any) -> 
 
     found = Dialect().after(422, json.dumps(refusal).encode(), {"seed": 7, "temperature": 1, **MESSAGE})
     assert found is not None and found.changes == ("no seed",)
+
+
+def test_the_name_of_a_model_is_no_field() -> None:
+    """Though it is called after one."""
+    from blocks.dialect import Dialect
+
+    told = json.dumps(openai_error("The model seed-oss-36b is not supported")).encode()
+    assert Dialect().after(400, told, {"seed": 7, "model": "seed-oss-36b", **MESSAGE}) is None
+    assert Dialect().after(400, told, {"seed": 7, "model": "another", **MESSAGE}) is not None
 
 
 async def test_a_refusal_that_repeats_a_task_is_not_learnt_from(answering: Any) -> None:

@@ -154,6 +154,41 @@ async def test_a_check_that_runs_out_of_time_is_given_up_whatever_came_first(
     assert (await checker.verdicts(question, [slow[0], "a"]))["a"] == Verdict(True)
 
 
+async def test_each_file_has_the_modules_that_lie_beside_it(folder: Path, checker: Checker) -> None:
+    """Also where they have the same names, and where they are imported by a call."""
+    for name in ("a", "b"):
+        (folder / name).mkdir()
+        (folder / name / "checks.py").write_text("""
+from helper import WANT
+
+def right(text, question):
+    import later
+    return text == WANT == later.WANT
+""")
+        for module in ("helper", "later"):
+            (folder / name / f"{module}.py").write_text(f"WANT = {name!r}")
+    for name in ("a", "b", "a"):
+        question = asked(type="predicate", function=f"{name}/checks.py:right")
+        assert await checker.verdicts(question, ["a", "b"]) == {one: Verdict(one == name) for one in "ab"}
+
+
+async def test_what_everybody_can_write_is_not_imported(folder: Path) -> None:
+    """Neither the file itself nor what lies beside it, nor what a link brings in."""
+    outside = folder.parent / "outside.py"
+    outside.write_text("WORD = 'word'")
+    async with Checker(folder, folder) as trusting:
+        assert await trusting.verdict(predicate("has_word"), "word") == Verdict(True)
+    (folder / "neighbour.py").chmod(0o666)
+    async with Checker(folder, folder) as trusting:
+        told = await trusting.verdict(predicate("has_word"), "word")
+        assert not told.right and "neighbour.py can be written by everybody" in (told.problem or "")
+    (folder / "neighbour.py").unlink()
+    (folder / "neighbour.py").symlink_to(outside)
+    async with Checker(folder, folder) as trusting:
+        told = await trusting.verdict(predicate("has_word"), "word")
+        assert not told.right and "outside.py does not lie in" in (told.problem or "")
+
+
 async def test_no_process_is_left(folder: Path) -> None:
     """Once the checks are done."""
     before = set(psutil.Process().children())

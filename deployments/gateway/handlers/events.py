@@ -19,6 +19,7 @@ from aiohttp_sse import EventSourceResponse
 
 from blocks.background import background
 from blocks.exceptions import RecordError
+from blocks.record import subjects
 from blocks.record.envelope import Body
 from deployments.gateway.handlers.answers import asked_about, filter_of, may_see, only
 from deployments.gateway.projection import Filter
@@ -32,6 +33,7 @@ HEARTBEAT_S = 15.0
 SEND_S = 60.0
 """How long a listener may not read before it is dropped."""
 LATEST = "latest"
+METADATA = "metadata"
 KNOWN = 10_000
 """Deliberations whose council and metadata are remembered while many are followed."""
 
@@ -104,19 +106,28 @@ async def _matching(call: Call, wanted: Filter, cursor: Cursor) -> AsyncGenerato
     known: OrderedDict[str, Body] = OrderedDict()
     async with aclosing(call.service.feed.of(None, cursor)) as events:
         async for told in events:
-            if told.deliberation not in known:
-                known[told.deliberation] = await _about(call, told.deliberation)
+            about = known.get(told.deliberation) or await _about(call, told.deliberation)
+            if METADATA in about:  # else its plan has still to come
+                known[told.deliberation] = about
                 if len(known) > KNOWN:
                     known.popitem(last=False)
-            if _fits(call, wanted, known[told.deliberation], told):
+            if _fits(call, wanted, about, told):
                 yield told
 
 
 async def _about(call: Call, deliberation_id: str) -> Body:
-    """Council, owner and metadata of a deliberation: from its key, or from the list where that was let go."""
-    status = await status_of(call.service.record, deliberation_id) or {}
+    """Council, owner and metadata of a deliberation: from its key, its plan, or from the list where both were let go.
+
+    The key of a long request does not have it, and one that no queue took gets its key after its plan.
+    """
+    record = call.service.record
+    status = await status_of(record, deliberation_id) or {}
     if isinstance(request := status.get("request"), dict):
-        return {**status, "metadata": request.get("metadata") or {}}
+        return {**status, METADATA: request.get("metadata") or {}}
+    plan = await record.last(subjects.plan(deliberation_id), direct=False)
+    if plan is not None and isinstance(request := plan.body.get("request"), dict):
+        council, owner = request.get("council"), plan.body.get("owner")
+        return {**status, "council": council, "owner": owner, METADATA: request.get("metadata") or {}}
     listed = await call.service.projection.about(deliberation_id) or {}
     return {**listed, **{name: value for name, value in status.items() if value is not None}}
 
@@ -128,7 +139,7 @@ def _fits(call: Call, wanted: Filter, about: Body, told: FeedEvent) -> bool:
         return False
     if wanted.statuses and json.loads(told.data).get("status") not in wanted.statuses:
         return False
-    metadata = about.get("metadata") or {}
+    metadata = about.get(METADATA) or {}
     return all(name in metadata and _as_text(metadata[name]) == value for name, value in wanted.metadata.items())
 
 

@@ -106,8 +106,7 @@ def _texts_alike(progress: Progress) -> str | None:
     texts = _whole_texts(progress)
     if len(texts) < 2 or len(texts) < len(progress.asked):
         return None
-    same = all(alike(texts[0], other, progress.item.task) for other in texts[1:])
-    return f"the {len(texts)} texts say much the same" if same else None
+    return f"the {len(texts)} texts say much the same" if alike(texts, progress.item.task) else None
 
 
 def _whole_texts(progress: Progress) -> Sequence[str]:

@@ -13,6 +13,7 @@ import json
 import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import combinations
 from textwrap import dedent
 
 import yaml
@@ -93,20 +94,22 @@ def _made(proposal: Proposal, item: Item, wanted: Words) -> tuple[Check, ...]:
     return tuple(check for check in checks if check is not None)
 
 
-def alike(one: str, other: str, task: str) -> bool:
-    """Whether two answers share three quarters of their tokens (Jaccard), and all words that turn a sentence round.
+def alike(texts: Sequence[str], task: str) -> bool:
+    """Whether each two share three quarters of their tokens (Jaccard), and all words that turn a sentence round.
 
     The task's own words tell nothing, and are left out; texts without others are not alike. Signs count as words do:
     in code one of them may be the difference.
     """
-    first, second = (_tokens(text[:MAX_COMPARED]) for text in (one, other))
-    if first & TURNING != second & TURNING:
-        return False
     known = _tokens(task)
-    first, second = first - known, second - known
-    if not first or not second:
+    found = [_tokens(text[:MAX_COMPARED]) for text in texts]
+    if any(tokens & TURNING != found[0] & TURNING for tokens in found):
         return False
-    return 4 * len(first & second) >= 3 * len(first | second)
+    own = [tokens - known for tokens in found]
+    return all(own) and all(_share_most(one, other) for one, other in combinations(own, 2))
+
+
+def _share_most(one: set[str], other: set[str]) -> bool:
+    return 4 * len(one & other) >= 3 * len(one | other)
 
 
 def _tokens(text: str) -> set[str]:

@@ -106,6 +106,87 @@ async def test_many_are_listed_page_by_page_and_stopped(client: Any, gateway: Ga
         assert [one["id"] async for one in talking.deliberations(status="PENDING,IN_PROGRESS")] == [other]
 
 
+async def served(answer: Any) -> TestServer:
+    """Something that answers every request in one way."""
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    server = TestServer(app)
+    await server.start_server()
+    return server
+
+
+@pytest.mark.parametrize("status", [200, 301, 307])
+async def test_what_is_no_gateway_is_told_as_that(client: Any, status: int) -> None:
+    """A page, or a redirect, which would take a POST for a GET."""
+
+    async def page(_request: web.Request) -> web.Response:
+        return web.Response(status=status, text="<html>", headers={"Location": "http://127.0.0.1:9/"})
+
+    server = await served(page)
+    async with client(url=str(server.make_url("")).rstrip("/"), retry=False) as talking:
+        for call in (talking.submit(task=TASK), talking.result("x"), talking.councils()):
+            with pytest.raises(GatewayAway, match=f"no gateway: status {status}"):
+                await call
+    await server.close()
+
+
+async def test_a_silent_gateway_is_waited_for_as_long_as_was_said(client: Any) -> None:
+    """Only a question that waits for a result is given longer."""
+    asked: list[str] = []
+
+    async def silent(request: web.Request) -> web.Response:
+        asked.append(request.method)
+        await asyncio.sleep(30)
+        return web.Response()
+
+    server = await served(silent)
+    began = asyncio.get_running_loop().time()
+    async with client(url=str(server.make_url("")).rstrip("/"), retry=False, timeout_s=0.2) as talking:
+        with pytest.raises(GatewayAway):
+            await talking.cancel("x")
+        with pytest.raises(GatewayAway):
+            await talking.wait("x", timeout_s=0.1)
+    assert asyncio.get_running_loop().time() - began < 15
+    assert asked == ["DELETE", "GET"]
+    await server.close()
+
+
+async def test_who_waits_waits_no_longer_than_was_said(client: Any) -> None:
+    """However long the gateway asks to be left alone."""
+
+    async def later(_request: web.Request) -> web.Response:
+        return web.json_response({"type": "rate-limit", "detail": "later"}, status=429, headers={"Retry-After": "100"})
+
+    server = await served(later)
+    async with client(url=str(server.make_url("")).rstrip("/")) as talking:
+        with pytest.raises(TimeoutError, match="later"):
+            await asyncio.wait_for(talking.wait("x", timeout_s=0.5), 20)
+    await server.close()
+
+
+async def test_events_are_followed_over_any_number_of_connections_that_work(client: Any) -> None:
+    """A proxy cuts each after a while; what brings nothing at all is given up after some tries."""
+    cuts = 0
+
+    async def cut(request: web.Request) -> web.StreamResponse:
+        nonlocal cuts
+        cuts += 1
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        if cuts <= 3 * answers.TRIES:
+            await response.write(b": heartbeat\n\n")
+        elif cuts == 3 * answers.TRIES + 1:
+            await response.write(b'id: 1\nevent: finished\ndata: {"status": "COMPLETED"}\n\n')
+        return response
+
+    server = await served(cut)
+    async with client(url=str(server.make_url("")).rstrip("/")) as talking:
+        assert [event.kind async for event in talking.events("x")] == ["finished"]
+        with pytest.raises(GatewayAway):
+            [event async for event in talking.events("x")]
+    await server.close()
+
+
 async def test_an_error_names_the_field(client: Any) -> None:
     async with client() as talking:
         with pytest.raises(GatewayError) as caught:

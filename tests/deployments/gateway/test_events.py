@@ -197,6 +197,19 @@ async def test_all_deliberations_are_heard_by_council_status_and_metadata(gatewa
         assert [(await stream.next()).kind for _ in range(2)] == ["decision", "finished"]
 
 
+async def test_a_live_stream_of_many_knows_what_no_key_tells(gateway: Gateway) -> None:
+    """One that no queue took has its plan before its key, and a long request is in no key."""
+    query = "council=qa&metadata.team=a"
+    long = await accepted(gateway, council="qa", task="x " * 40_000, metadata={"team": "a"})
+    await gateway.service.projection.catch_up(5)
+    direct = Run(gateway.record, "direct", council="qa", metadata={"team": "a"})
+    async with gateway.events(f"/v1/events?{query}") as stream:
+        await listened(gateway, 1)
+        for run in (direct, long):
+            await run.whole()
+            assert [(await stream.next()).kind for _ in KINDS] == KINDS
+
+
 async def test_of_others_only_what_the_token_may_see_is_heard(gateway: Gateway) -> None:
     a, b, reader = (
         await gateway.new_token(owner="a"),

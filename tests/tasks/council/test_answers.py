@@ -244,6 +244,7 @@ def test_code_on_one_line_is_no_fence() -> None:
         ("So:\n```\nANSWER: no\n```", "no"),
         ("ANSWER: yes\n```\nANSWER: no", "no"),
         ("> ANSWER: yes\n```\nANSWER: no\n```", "no"),
+        ("ANSWER: yes\n```\ncode\n`````\nANSWER: no\n```\nz\n```", "no"),
     ],
 )
 def test_a_quoted_or_fenced_answer_counts_where_there_is_no_other(text: str, answer: str) -> None:

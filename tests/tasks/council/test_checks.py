@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from itertools import permutations
 
 import pytest
 from hypothesis import given, settings
@@ -243,7 +244,7 @@ def test_which_closed_answer_is_given_changes_no_score() -> None:
 def test_a_word_that_turns_a_sentence_counts_also_where_the_task_has_it() -> None:
     """Whoever asks "or not?" is answered with or without it."""
     yes, no = "Use Redis here, since it is fast.", "Do not use Redis here, since it is fast."
-    assert not alike(yes, no, "Do we use Redis or not?")
+    assert not alike([yes, no], "Do we use Redis or not?")
 
 
 @pytest.mark.parametrize(
@@ -265,5 +266,14 @@ def test_a_word_that_turns_a_sentence_counts_also_where_the_task_has_it() -> Non
 )
 def test_two_texts_are_alike_where_most_words_are_in_both(one: str, other: str, same: bool) -> None:
     """The task's own words tell nothing, and one "not" turns everything round."""
-    assert alike(one, other, "Choose a store for the sessions of a shop.") is same
-    assert alike(other, one, "Choose a store for the sessions of a shop.") is same
+    assert alike([one, other], "Choose a store for the sessions of a shop.") is same
+    assert alike([other, one], "Choose a store for the sessions of a shop.") is same
+
+
+def test_texts_are_alike_where_each_two_are() -> None:
+    """Also where the first is like both others; so it does not matter who answered first."""
+    words = [f"word{number}" for number in range(24)]
+    middle, left, right = words[2:22], words[:20], words[4:]
+    texts = [" ".join(one) for one in (middle, left, right)]
+    assert alike(texts[:2], "") and alike([texts[0], texts[2]], "")
+    assert not any(alike(some, "") for some in permutations(texts))
