@@ -107,7 +107,8 @@ def _missing_named(kind: type[Block], name: str) -> Generator[None, None, None]:
         yield
     except ObjectNotFound as error:
         slug = kind.get_block_type_slug()
-        raise BlockMissing(f"no block {slug}/{names.stored(name)}; `conclave up` makes the defaults") from error
+        told = "it is made in Prefect's UI, under Blocks; `conclave up` makes the defaults"
+        raise BlockMissing(f"no block {slug}/{names.stored(name)}: {told}") from error
 
 
 def _validated(kind: type[B], name: str, document: BlockDocument) -> B:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -80,10 +81,9 @@ def evaluate(
     fields["rivals"] = rivals
     found = run(run_evaluation(asked, fields, id_ or str(uuid.uuid4()), AnswersWatcher(), starts))
     if found is None:
-        fail("the evaluation was cancelled; what was answered is on the record", CANCELLED)
+        told = "what was answered is on the record, and a cancelled one stays so: another --id evaluates anew"
+        fail(f"the evaluation was cancelled; {told}", CANCELLED)
     evaluation, sheet, run_url = found
-    if output is not None:
-        _write(sheet, output)
     if as_json:
         typer.echo(plain_json(evaluation.model_dump(mode="json")))
     else:
@@ -91,14 +91,21 @@ def evaluate(
         if run_url:
             say(f"Report in Prefect's UI, artifact {artifact_key('evaluation', evaluation.id)}: {run_url}")
         say(f"Again, without a call: the same command with --id {evaluation.id}")
+    if output is not None:
+        _write(sheet, output)
     if evaluation.undecided:
         raise typer.Exit(UNDECIDED)
 
 
 def _require_folder(output: Path | None) -> None:
     """Fail before anything is asked where the file could not be written at the end."""
-    if output is not None and not output.absolute().parent.is_dir():
-        fail(f"output: there is no folder {output.absolute().parent}", WRONG_USE)
+    if output is None:
+        return
+    folder = output.absolute().parent
+    if not folder.is_dir():
+        fail(f"output: there is no folder {folder}", WRONG_USE)
+    if output.is_dir() or not os.access(output if output.exists() else folder, os.W_OK):
+        fail(f"output: {output} is a folder, or cannot be written", WRONG_USE)
 
 
 def _write(sheet: Scoresheet, output: Path) -> None:

@@ -73,8 +73,10 @@ def asked(call: Callable[[], T]) -> T:
 
 def refused(error: GatewayError) -> NoReturn:
     """End with what the gateway says, and the code that it stands for."""
-    if error.status in (401, 403):
+    if error.status == 401:
         fail(f"{error}; {KEYS}", NOT_UP)
+    if error.status == 403:
+        fail(str(error), NOT_UP)
     if error.status in (429, 503):
         fail(str(error), NOT_UP)
     fail(str(error), FAILED if error.status >= 500 else WRONG_USE)

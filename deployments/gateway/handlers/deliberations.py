@@ -6,6 +6,7 @@ import asyncio
 import logging
 import re
 import uuid
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -31,6 +32,8 @@ MAX_CANCELLED = 1_000
 AT_ONCE = 32
 """Cancels under way at a time."""
 CATCH_UP_S = 5.0
+LIST_S = 0.5
+"""How long a page of the list waits for what was stored just before; then it shows what is known."""
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,6})(?![0-9])", re.IGNORECASE)
 IdBy = Literal["body", "key", "chance"]
 """Where the id of a deliberation comes from: the body names it, a key stands for it, or it was drawn."""
@@ -79,9 +82,11 @@ async def item(call: Call) -> web.StreamResponse:
 
 
 async def listed(call: Call) -> web.StreamResponse:
-    """A page of the list."""
+    """A page of the list, which a moment is given to come up to now."""
     only(call, "status", "council", "limit", "cursor", "metadata.")
     limit = whole_number(call, "limit", 50, 1, 200)
+    with suppress(TimeoutError):
+        await call.service.projection.catch_up(LIST_S)
     page = await call.service.projection.page(filter_of(call), limit, call.request.query.get("cursor"))
     return document(call, {"deliberations": page.deliberations, "cursor": page.cursor})
 
