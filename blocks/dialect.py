@@ -30,7 +30,7 @@ NEXT: dict[tuple[str, str], str | None] = {
 """By field, and by how it was asked for: how it is asked for next; None: not at all."""
 
 MAX_REFUSAL = 65_536
-"""Characters of a refusal that are looked at."""
+"""Bytes of a refusal that are looked at; a longer one is no JSON then, and read as words."""
 FIELDS = tuple(dict.fromkeys(field for field, _ in NEXT))
 TELL_S = 86_400.0
 """How long what a server's refusals told is believed; then it is asked as any other, and may have learnt."""
@@ -46,11 +46,13 @@ _UNSUPPORTED = re.compile(
     r"|must be (?:one of|'?(?:text|json_object))",
     re.IGNORECASE,
 )
+_OF_CONTENT = re.compile(r"\b(?:content|prompt|polic(?:y|ies)|moderation|flagged|safety|api key)\b", re.IGNORECASE)
+"""What was asked, or who asked, is refused: its words may quote that, and name a field by chance."""
 _NO_PARAMETER = re.compile(r"\b(?:unsupported_parameter|unknown_parameter|extra_forbidden)\b")
 """Codes that leave nothing open."""
 _OUT_OF_BOUNDS = re.compile(
     r"too (?:large|long|many|big|small)|exceed|(?:greater|less|more|higher|lower|larger|smaller) than|context length"
-    r"|maximum(?! number of)|minimum|at (?:most|least)|between|\brange\b|[<>]=|[\u2264\u2265]",
+    r"|maximum(?! number of)|minimum|at (?:most|least)|up to|\.\.|between|\brange\b|[<>]=|[\u2264\u2265]",
     re.IGNORECASE,
 )
 """A value out of bounds is the caller's, and asking in another way would hide it."""
@@ -151,7 +153,7 @@ def _refused(body: bytes, told: str, sent: dict[str, Any]) -> list[str]:
     """
     named = [name.replace("max_completion_tokens", "max_tokens") for name in _named(body)]
     known = [name for name in named if name in FIELDS]
-    if known or not sent.keys().isdisjoint(named):
+    if known or not sent.keys().isdisjoint(named) or _OF_CONTENT.search(told):
         return known
     return [field for field in FIELDS if _IN_WORDS[field].search(told.lower())]
 
@@ -159,7 +161,7 @@ def _refused(body: bytes, told: str, sent: dict[str, Any]) -> list[str]:
 def _own_words(body: bytes) -> str:
     """What a refusal says, without what it repeats of the request."""
     try:
-        texts = list(_texts(json.loads(body)))
+        texts = list(_texts(json.loads(body[:MAX_REFUSAL])))
     except (ValueError, RecursionError):
         texts = [body.decode(errors="replace")]
     return "\n".join(_ECHO_IN_WORDS.sub("", text[:MAX_REFUSAL]) for text in texts)[:MAX_REFUSAL]
@@ -186,7 +188,7 @@ def _texts(part: Any) -> Iterator[str]:
 def _named(body: bytes) -> list[str]:
     """The parameters that a refusal names as such: in `param`, as OpenAI's API, or in pydantic's `loc`."""
     try:
-        answer = json.loads(body)
+        answer = json.loads(body[:MAX_REFUSAL])
     except (ValueError, RecursionError):
         return []
     error, details = _part(answer, "error"), _part(answer, "detail")

@@ -367,9 +367,9 @@ def _is_ascii(value: object) -> bool:
 
 def _read_cursor(text: str) -> tuple[str, str]:
     try:
-        created_at, last = json.loads(base64.urlsafe_b64decode(text.encode() + b"=" * (-len(text) % 4)))
-    except (ValueError, TypeError, RecursionError):
-        raise InvalidRequest("cursor", "is no cursor; it is the one of the page before") from None
-    if not _is_ascii(created_at) or not _is_ascii(last):
+        found = json.loads(base64.urlsafe_b64decode(text.encode() + b"=" * (-len(text) % 4)))
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, list) or len(found) != 2 or not all(map(_is_ascii, found)):
         raise InvalidRequest("cursor", "is no cursor; it is the one of the page before")
-    return created_at, last
+    return found[0], found[1]

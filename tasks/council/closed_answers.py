@@ -14,21 +14,22 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from decimal import Context, Decimal, InvalidOperation
+from math import isfinite
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from tasks.council.base import Frozen, digest, without_nul
 from tasks.council.exceptions import WrongUse
-from tasks.council.fences import outside_fences
+from tasks.council.fences import outside_fences, outside_quotes
 
 MAX_ANSWER = 1000
 """Characters of an answer; a longer line is none."""
 MAX_DIGITS = 60
 
 _LINE = re.compile(
-    r"^(?P<before>[ \t>#]*)(?:(?:[-+\u2022]|\*(?=[ \t])|\d{1,3}[.)])[ \t]*)?"  # a quote, a heading, an entry of a list
-    r"(?P<opened>[*_`]*)(?:final[ \t]+)?answer[*_`]*[ \t]*[:\uff1a](?P<said>.*)$",
+    r"^[ \t>#]*(?:(?:[-+\u2022]|\*(?=[ \t])|\d{1,3}[.)])[ \t]*)?"  # a quote, a heading, an entry of a list
+    r"([*_`]*)(?:final[ \t]+)?answer[*_`]*[ \t]*[:\uff1a](.*)$",
     re.IGNORECASE | re.MULTILINE,
 )
 _BOXED = re.compile(r"\\(?:boxed|fbox)\{((?:[^{}\n]|\{[^{}\n]{0,200}\}){1,400})\}")
@@ -44,9 +45,14 @@ _UNITS = (
     *("m2", "m3", "cm2", "cm3", "km2", "m/s", "m/s2", "km/h", "mph", "\u00b0", "\u00b0C", "\u00b0F", "degrees"),
     *("J", "kJ", "W", "kW", "V", "A", "Hz", "N", "Pa", "USD", "EUR", "dollars", "euros", "pounds", "percent"),
 )
+_RAISED_AFTER = ("m", "s")
+"""Letters that a unit's power stands behind."""
 _UNIT = re.compile(rf"^(\S+?)\s?(?:{'|'.join(map(re.escape, _UNITS))})$")
 """A number with a unit that does not change it; `5 m` may be metres or millions, and `1/2` is a half."""
-_NUMBER = re.compile(r"[+-]?(?:\d{1,3}(?:,\d{3})+|\d+|(?=\.\d))(?:\.\d*)?(?:e[+-]?\d{1,3})?", re.IGNORECASE | re.ASCII)
+_NUMBER = re.compile(
+    r"[+-]?(?:[1-9]\d{0,2}(?:,\d{3})+|\d+|(?=\.\d))(?:\.\d*)?(?:e[+-]?\d{1,3})?", re.IGNORECASE | re.ASCII
+)
+_SIGNED_CURRENCY = re.compile(r"^([+-])[$\u20ac\u00a3] ?(?=[\d.])")
 _EXACT = Context(prec=4 * MAX_DIGITS)
 REASON = 300
 """Characters of the reason before a structured answer."""
@@ -137,6 +143,7 @@ class Number(Frozen):
         if _has_raised_digits(text):
             return None
         bare = _bare(text).replace("\u2212", "-").strip("$\u20ac\u00a3% \u00a0")
+        bare = _SIGNED_CURRENCY.sub(r"\1", bare)
         unit = None if _NUMBER.fullmatch(bare) else _UNIT.match(bare)
         if unit and _NUMBER.fullmatch(unit[1]):
             bare = unit[1]
@@ -232,6 +239,8 @@ def written_out(text: str, form: AnswerFormat) -> str:
         answer = found["answer"]
     except (ValueError, LookupError, TypeError, RecursionError):
         return text
+    if isinstance(answer, float) and not isfinite(answer):
+        return text
     said = str(answer) if isinstance(answer, int | float) and not isinstance(answer, bool) else answer
     if not isinstance(said, str) or form.normalise(said) is None:
         return text
@@ -248,14 +257,13 @@ def closed_instruction(form: AnswerFormat) -> str:
 def answer_of(text: str, form: AnswerFormat) -> str | None:
     """The normalised answer of a proposal; None without one that can be read.
 
-    It stands on the last line `ANSWER: ...` that is neither quoted nor fenced, else on the last of those; without such
-    a line in the last `\\boxed{...}`. A text that is nothing but an option or a number is the answer by itself.
+    It stands on the last line `ANSWER: ...`, without one in the last `\\boxed{...}`; one that is quoted or fenced
+    counts where there is no other. A text that is nothing but an option or a number is the answer by itself.
     """
-    if line := _answer_line(text):
-        said = _without_emphasis(line["opened"], line["said"])
-    elif boxed := _BOXED.findall(text):
-        said = boxed[-1]
-    else:
+    said = _said_in(outside_fences(outside_quotes(text)))
+    if said is None:
+        said = _said_in(text)
+    if said is None:
         said = "" if isinstance(form, TextExact) or "\n" in text.strip() else text.strip()
     if isinstance(form, Choice) and (meant := form.normalise(said[:MAX_ANSWER])) is not None:
         return meant  # an option may itself begin and end with such marks, as __init__ does
@@ -263,10 +271,12 @@ def answer_of(text: str, form: AnswerFormat) -> str | None:
     return form.normalise(said) if 0 < len(said) <= MAX_ANSWER else None
 
 
-def _answer_line(text: str) -> re.Match[str] | None:
-    own = [line for line in _LINE.finditer(outside_fences(text)) if ">" not in line["before"]]
-    found = own or list(_LINE.finditer(text))
-    return found[-1] if found else None
+def _said_in(text: str) -> str | None:
+    """What stands in the place of an answer; None where there is no such place."""
+    if lines := _LINE.findall(text):
+        return _without_emphasis(*lines[-1])
+    boxed: list[str] = _BOXED.findall(text)
+    return boxed[-1] if boxed else None
 
 
 def without_answer(text: str) -> str:
@@ -303,7 +313,8 @@ def _within(said: str, marks: Sequence[tuple[str, str]]) -> str:
 def _has_raised_digits(text: str) -> bool:
     """Whether there are digits that their plain form makes others of: 10\u00b2 is not 102, though m\u00b2 is m2."""
     return any(
-        unicodedata.category(sign) == "No" and not text[:place][-1:].isalpha() for place, sign in enumerate(text)
+        unicodedata.category(sign) == "No" and text[max(0, place - 1) : place] not in _RAISED_AFTER
+        for place, sign in enumerate(text)
     )
 
 

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator
 
 from tasks.council.base import Frozen
-from tasks.council.fences import FENCE
+from tasks.council.fences import FENCE, can_close
 from tasks.council.models import MemberStatus
 
 _TAG = re.compile(r"</?think(?:ing)?>", re.IGNORECASE)
@@ -166,19 +166,36 @@ def _live_tags(text: str) -> Iterator[tuple[int, re.Match[str]]]:
 
 def _code_ends(text: str, tokens: list[re.Match[str]]) -> dict[int, int]:
     """For every token that opens code, the one that closes it; without a closing one it opens nothing."""
+    return _fence_ends(text, tokens) | _run_ends(text, tokens)
+
+
+def _fence_ends(text: str, tokens: list[re.Match[str]]) -> dict[int, int]:
     ends: dict[int, int] = {}
-    fences: dict[str, int] = {}
+    closing: list[tuple[str, int]] = []  # fences that can close one, the nearest last
+    for index in range(len(tokens) - 1, -1, -1):
+        fence = tokens[index]["fence"]
+        if not fence:
+            continue
+        closes = next((at for mark, at in reversed(closing) if mark.startswith(fence)), None)
+        if closes is not None:
+            ends[index] = closes
+        if can_close(text, tokens[index]):
+            while closing and fence.startswith(closing[-1][0]):
+                closing.pop()
+            closing.append((fence, index))
+    return ends
+
+
+def _run_ends(text: str, tokens: list[re.Match[str]]) -> dict[int, int]:
+    """Of code in a line, which a run of as many backticks closes."""
+    ends: dict[int, int] = {}
     runs: dict[str, int] = {}
     for index in range(len(tokens) - 1, -1, -1):
         token = tokens[index]
-        if fence := token["fence"]:
-            if fence in fences:
-                ends[index] = fences[fence]
-            if not token["info"].strip():
-                fences[fence] = index
-        elif run := token["run"]:
-            other = runs.get(run)
-            if other is not None and text.find("\n", token.end(), tokens[other].start()) < 0:
-                ends[index] = other
-            runs[run] = index
+        if not (run := token["run"]):
+            continue
+        other = runs.get(run)
+        if other is not None and text.find("\n", token.end(), tokens[other].start()) < 0:
+            ends[index] = other
+        runs[run] = index
     return ends

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -204,6 +205,11 @@ async def test_a_block_says_what_its_server_takes_not(answering: Any) -> None:
         openai_error("Unsupported value: 'temperature' must be between 0 and 1.", param="temperature"),
         openai_error("max_tokens 8192 is not supported by this model, at most 4096", param="max_tokens"),
         openai_error("temperature=1.5 is not allowed: it has to be less than or equal to 1"),
+        openai_error("'temperature' does not support 2.5. Only values up to 2 are supported.", param="temperature"),
+        openai_error("unsupported value 0.7 of temperature, pick 0..2"),
+        openai_error("The content 'is the seed unknown to botany?' was flagged by our policy"),
+        openai_error("Your prompt is not allowed: what is the temperature of the sun?"),
+        openai_error("API key not allowed to use this model. See docs on temperature"),
         {"detail": [{"type": "less_than_equal", "loc": ["body", "seed"], "msg": "unsupported: <= 65535", "input": 7}]},
         "no JSON",
     ],
@@ -241,6 +247,16 @@ def test_what_a_refusal_repeats_of_the_request_hides_no_reason(refusal: Any) -> 
 
     found = Dialect().after(422, json.dumps(refusal).encode(), {"seed": 7, "temperature": 1, **MESSAGE})
     assert found is not None and found.changes == ("no seed",)
+
+
+def test_a_long_refusal_is_read_no_further_than_it_matters() -> None:
+    """Whatever it is made of, a host has other work."""
+    from blocks.dialect import Dialect
+
+    long = {"detail": [{"loc": ["body"] * 10, "msg": "unsupported"}] * 100_000}
+    body, start = json.dumps(long).encode(), time.process_time()
+    assert Dialect().after(400, body, {"seed": 7, **MESSAGE}) is None
+    assert time.process_time() - start < 1
 
 
 def test_the_name_of_a_model_is_no_field() -> None:

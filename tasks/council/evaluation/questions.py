@@ -240,12 +240,14 @@ def _read(line: str, number: int, where: str) -> Question:
     try:
         fields = json.loads(line)
         json.dumps(fields, ensure_ascii=False).encode()
+        exact = json.loads(line, parse_float=Decimal)  # a check's numbers have the digits that they are written with
     except (ValueError, RecursionError) as error:
         raise InvalidRequest(where, f"is no JSON; a question is one JSON object on one line ({error})") from error
     if not isinstance(fields, dict):
         raise InvalidRequest(where, 'is no JSON object; a question is {"task": ..., "check": {"type": ...}}')
     try:
-        return Question.model_validate({"id": f"line-{number}", **fields})
+        given = {"check": exact["check"]} if "check" in exact else {}
+        return Question.model_validate({"id": f"line-{number}", **fields, **given})
     except ValidationError as error:
         raise InvalidRequest(*_in_words(error, where)) from error
 

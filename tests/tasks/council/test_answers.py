@@ -188,7 +188,10 @@ def test_reading_an_answer_again_changes_nothing(text: str) -> None:
     assert read_reply(once, "stop").content == once
 
 
-@pytest.mark.parametrize("piece", ["<think>", "</think>", "`<think>", "```x\n</think>\n", "<th<think></think>ink>"])
+PIECES = ["<think>", "</think>", "`<think>", "```x\n</think>\n", "<th<think></think>ink>"]
+
+
+@pytest.mark.parametrize("piece", [*PIECES, "think>~~~", "<think>~~~", "think>```", "think>~~~ \t", "~~~\n````\n"])
 def test_a_megabyte_is_read_in_linear_time(piece: str) -> None:
     """Eight times the text takes about eight times as long, and not the square of it.
 
@@ -199,6 +202,7 @@ def test_a_megabyte_is_read_in_linear_time(piece: str) -> None:
         text = piece * (size // len(piece))
         start = time.process_time()
         read_reply(text, "stop")
+        answer_of(text, Choice(options=("yes", "no")))
         return time.process_time() - start
 
     gc.disable()
@@ -244,6 +248,11 @@ def test_code_on_one_line_is_no_fence() -> None:
         ("So:\n```\nANSWER: no\n```", "no"),
         ("ANSWER: yes\n```\nANSWER: no", "no"),
         ("> ANSWER: yes\n```\nANSWER: no\n```", "no"),
+        ("> ANSWER: no\n\nI disagree: \\boxed{yes}", "yes"),
+        ("They wrote\n```\nANSWER: no\n```\nwrong: $\\boxed{yes}$", "yes"),
+        ("\\boxed{yes}\n> they: \\boxed{no}", "yes"),
+        ("> ```\n> q\n\nANSWER: yes\n\n```\nANSWER: no\n```", "yes"),
+        ("```\nq\n````\nANSWER: yes\n```\nANSWER: no\n```", "yes"),
         ("ANSWER: yes\n```\ncode\n`````\nANSWER: no\n```\nz\n```", "no"),
     ],
 )
@@ -252,13 +261,18 @@ def test_a_quoted_or_fenced_answer_counts_where_there_is_no_other(text: str, ans
     assert answer_of(text, Choice(options=("yes", "no"))) == answer
 
 
-@pytest.mark.parametrize("text", ["10\u00b2", "2\u00b9\u2070", "2\u2075", "\u2462", "x = 3\u00b2"])
+@pytest.mark.parametrize(
+    "text", ["10\u00b2", "2\u00b9\u2070", "2\u2075", "\u2462", "x = 3\u00b2", "5e\u00b2", "0,500", "00,123"]
+)
 def test_a_power_is_not_read_as_other_digits(text: str) -> None:
-    """Its plain form (NFKC) would be 102, 210, 25, 3."""
+    """Its plain form (NFKC) would be 102, 210, 25, 3, 500; and a decimal comma is none between thousands."""
     assert answer_of(f"ANSWER: {text}", Number()) is None
 
 
-@pytest.mark.parametrize(("text", "number"), [("12 m\u00b2", "12"), ("\uff11\uff12", "12"), ("7 km\u00b2", "7")])
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("12 m\u00b2", "12"), ("-$5", "-5"), ("1,500", "1500"), ("\uff11\uff12", "12"), ("7 km\u00b2", "7")],
+)
 def test_a_raised_digit_of_a_unit_does_not_matter(text: str, number: str) -> None:
     assert answer_of(f"ANSWER: {text}", Number()) == number
 

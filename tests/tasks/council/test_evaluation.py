@@ -211,6 +211,16 @@ def test_a_check_that_something_can_pass_is_taken(form: Any, check: Any, given: 
     assert question(answer_format=form, **check).is_right(f"ANSWER: {given}")
 
 
+@pytest.mark.parametrize("number", ["123456789.123456789", "12345678901234.56789", "0.1"])
+def test_a_number_has_the_digits_that_it_is_written_with(number: str) -> None:
+    """No float stands between the file and the check."""
+    line = f'{{"task": "a", "check": {{"type": "numeric", "answer": {number}}}, "context": {{"x": 0.1}}}}'
+    (found,) = read_questions([line]).values()
+    assert found.is_right(f"ANSWER: {number}")
+    assert not found.is_right(f"ANSWER: {number}1")
+    assert found.as_item()["context"] == {"x": 0.1}
+
+
 def test_a_file_as_a_whole_is_checked() -> None:
     """Ids are there once, something is asked, and not too much."""
     line = '{"id": "line-2", "task": "a", ' + REGEX + "}"
