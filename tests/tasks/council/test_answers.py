@@ -188,11 +188,12 @@ def test_reading_an_answer_again_changes_nothing(text: str) -> None:
     assert read_reply(once, "stop").content == once
 
 
-PIECES = ["<think>", "</think>", "`<think>", "```x\n</think>\n", "<th<think></think>ink>"]
+TAGS = ["<think>", "</think>", "`<think>", "```x\n</think>\n", "<th<think></think>ink>"]
+FENCES = ["think>~~~", "<think>~~~", "think>```", "think>~~~ \t", "~~~\n````\n"]
 
 
-@pytest.mark.parametrize("piece", [*PIECES, "think>~~~", "<think>~~~", "think>```", "think>~~~ \t", "~~~\n````\n"])
-def test_a_megabyte_is_read_in_linear_time(piece: str) -> None:
+@pytest.mark.parametrize("piece", [*TAGS, *FENCES])
+def test_a_long_text_is_read_in_linear_time(piece: str) -> None:
     """Eight times the text takes about eight times as long, and not the square of it.
 
     The least of three tries, without the collector of garbage, which looks through whatever the other tests hold.
@@ -207,7 +208,7 @@ def test_a_megabyte_is_read_in_linear_time(piece: str) -> None:
 
     gc.disable()
     try:
-        small, large = (min(seconds(size) for _ in range(3)) for size in (125_000, 1_000_000))
+        small, large = (min(seconds(size) for _ in range(3)) for size in (40_000, 320_000))
     finally:
         gc.enable()
     assert large < 32 * small
