@@ -92,6 +92,15 @@ LONGEST = (
     "test_council.py",
     "test_ownership.py",
     "test_worker_failures.py",
+    "test_question_files.py",
+    "test_question_sets.py",
+    "test_worth.py",
+    "test_tally_rules.py",
+    "test_queue.py",
+    "test_events.py",
+    "test_imports.py",
+    "test_stack.py",
+    "test_collector_states.py",
 )
 """Files that take longest, which come first, so that none is left to one process at the end."""
 
