@@ -45,8 +45,8 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from infra.origins import OwnOrigins
 from infra.parameter_bounds import bound_bodies
 
-YOUNG = 50_000
-"""New objects after which the youngest are looked through."""
+THRESHOLDS = (20_000, 5, 5)
+"""As those of `blocks/warm/garbage.py`, which is no part of what stands alone."""
 METHODS = ("execute", "executemany", "fetchall")
 """What SQLAlchemy calls."""
 HOSTS = ("127.0.0.1", "localhost", "[::1]", "prefect-in-memory")
@@ -99,9 +99,10 @@ def guard_its_doors() -> None:
         if not getattr(app.state, "guarded", False):  # Prefect keeps it and gives it again
             guard(app)
             app.state.guarded = True
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(YOUNG)
+        if not gc.get_freeze_count():
+            gc.collect()
+            gc.freeze()
+            gc.set_threshold(*THRESHOLDS)
         return app
 
     setattr(api, make.__name__, create_app)
