@@ -7,8 +7,8 @@ import gc
 THRESHOLDS = (20_000, 5, 5)
 """New objects after which the youngest are looked through, and how often that is done before the older ones are.
 
-Python's own are 700, 10 and 10. The first takes a twentieth of the time of our work; with the others as they are, garbage
-among a hundred times as many objects would wait.
+Python's own are 700, 10 and 10. The first takes a twentieth of our work's time; with the others as they are, garbage
+among many times as many objects would wait.
 """
 
 
