@@ -102,6 +102,16 @@ async def test_of_fifty_at_once_with_one_key_one_is_new(either: Gateway) -> None
     assert len(await either.queued()) == 1
 
 
+async def test_of_a_thousand_at_once_each_is_taken_or_told_to_come_again(gateway: Gateway) -> None:
+    """What was accepted waits in the queue, once; what was not has left nothing."""
+    told = await asyncio.gather(*(gateway.post(task=f"{TASK} {number}") for number in range(1_000)))
+    taken = [one.body["id"] for one in told if one.status == 202]
+    assert {one.status for one in told} <= {202, 429}
+    assert all("Retry-After" in one.headers for one in told if one.status == 429)
+    assert len(set(taken)) == len(taken) > 0
+    assert sorted(await gateway.queued()) == sorted(f"requests.{one}" for one in taken)
+
+
 async def test_another_priority_under_the_key_is_no_second_message(gateway: Gateway) -> None:
     first = await gateway.post("k")
     again = await gateway.post("k", priority="batch", delay_s=5)
