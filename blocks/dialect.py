@@ -29,8 +29,10 @@ NEXT: dict[tuple[str, str], str | None] = {
 }
 """By field, and by how it was asked for: how it is asked for next; None: not at all."""
 
-MAX_REFUSAL = 65_536
-"""Bytes of a refusal that are looked at; a longer one is no JSON then, and read as words."""
+MAX_PARSED = 1 << 20
+"""Bytes of a refusal that is read as JSON; a longer one is read as words."""
+MAX_WORDS = 65_536
+"""Characters of a refusal that are searched."""
 FIELDS = tuple(dict.fromkeys(field for field, _ in NEXT))
 TELL_S = 86_400.0
 """How long what a server's refusals told is believed; then it is asked as any other, and may have learnt."""
@@ -120,10 +122,11 @@ class Dialect:
         """How to ask once this refusal came for what was `sent`; None where it is about no field of it."""
         if status not in REFUSING:
             return None
-        told = _without_name(_own_words(body), str(sent.get("model") or ""))
+        answer = _document(body)
+        told = _without_name(_own_words(answer, body), str(sent.get("model") or ""))
         if not _NO_PARAMETER.search(told) and (not _UNSUPPORTED.search(told) or _OUT_OF_BOUNDS.search(told)):
             return None
-        for field in _refused(body, told, sent):
+        for field in _refused(answer, told, sent):
             asked = getattr(self, field)
             present = _form(sent) == asked if field == "response_format" else asked in sent
             if asked is not None and present:
@@ -146,25 +149,32 @@ def _form(payload: dict[str, Any]) -> str | None:
     return str(form.get("type")) if isinstance(form, dict) else None
 
 
-def _refused(body: bytes, told: str, sent: dict[str, Any]) -> list[str]:
+def _refused(answer: Any, told: str, sent: dict[str, Any]) -> list[str]:
     """The fields that a refusal may be about: those that it names as such, else those in its words.
 
     None where it names another field of what was `sent`: its words may quote that one's value, or give advice.
     """
-    named = [name.replace("max_completion_tokens", "max_tokens") for name in _named(body)]
+    named = [name.replace("max_completion_tokens", "max_tokens") for name in _named(answer)]
     known = [name for name in named if name in FIELDS]
     if known or not sent.keys().isdisjoint(named) or _OF_CONTENT.search(told):
         return known
     return [field for field in FIELDS if _IN_WORDS[field].search(told.lower())]
 
 
-def _own_words(body: bytes) -> str:
-    """What a refusal says, without what it repeats of the request."""
+def _document(body: bytes) -> Any:
+    """The JSON of a refusal; None of one that is none, or too long."""
+    if len(body) > MAX_PARSED:
+        return None
     try:
-        texts = list(_texts(json.loads(body[:MAX_REFUSAL])))
+        return json.loads(body)
     except (ValueError, RecursionError):
-        texts = [body.decode(errors="replace")]
-    return "\n".join(_ECHO_IN_WORDS.sub("", text[:MAX_REFUSAL]) for text in texts)[:MAX_REFUSAL]
+        return None
+
+
+def _own_words(answer: Any, body: bytes) -> str:
+    """What a refusal says, without what it repeats of the request."""
+    texts = [body[:MAX_WORDS].decode(errors="replace")] if answer is None else _texts(answer)
+    return "\n".join(_ECHO_IN_WORDS.sub("", text[:MAX_WORDS]) for text in texts)[:MAX_WORDS]
 
 
 def _without_name(told: str, model: str) -> str:
@@ -185,12 +195,8 @@ def _texts(part: Any) -> Iterator[str]:
             yield from _texts(one)
 
 
-def _named(body: bytes) -> list[str]:
+def _named(answer: Any) -> list[str]:
     """The parameters that a refusal names as such: in `param`, as OpenAI's API, or in pydantic's `loc`."""
-    try:
-        answer = json.loads(body[:MAX_REFUSAL])
-    except (ValueError, RecursionError):
-        return []
     error, details = _part(answer, "error"), _part(answer, "detail")
     places = [_part(error, "param"), _part(answer, "param")]
     for detail in details if isinstance(details, list) else ():

@@ -25,7 +25,7 @@ def untraversed(value: T) -> T:
     """A task's parameter that Prefect hands over as it is.
 
     It looks for futures and states in all others, at each of their parts and several times: 0.05 s for the session of a
-    council of 64. (`quote`, https://docs.prefect.io/v3/concepts/tasks)
+    council of 64. (`quote`, in `prefect/utilities/annotations.py`)
     """
     return cast(T, quote(value))
 

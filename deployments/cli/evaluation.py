@@ -68,7 +68,7 @@ def evaluate(
 
     fields: dict[str, Any] = {"council": council, "members": members, "rounds": rounds, "deadline_s": deadline}
     guarded(lambda: (DeliberationRequest.read({**fields, "task": "read first"}), check_id(id_ or "new")))
-    _require_folder(output)
+    _require_writable(output)
     asked = guarded(lambda: QuestionFile(questions))
     run(asked.try_checks())
     stack = running_stack()
@@ -97,7 +97,7 @@ def evaluate(
         raise typer.Exit(UNDECIDED)
 
 
-def _require_folder(output: Path | None) -> None:
+def _require_writable(output: Path | None) -> None:
     """Fail before anything is asked where the file could not be written at the end."""
     if output is None:
         return

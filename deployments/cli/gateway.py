@@ -75,9 +75,7 @@ def refused(error: GatewayError) -> NoReturn:
     """End with what the gateway says, and the code that it stands for."""
     if error.status == 401:
         fail(f"{error}; {KEYS}", NOT_UP)
-    if error.status == 403:
-        fail(str(error), NOT_UP)
-    if error.status in (429, 503):
+    if error.status in (403, 429, 503):
         fail(str(error), NOT_UP)
     fail(str(error), FAILED if error.status >= 500 else WRONG_USE)
 

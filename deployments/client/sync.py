@@ -32,8 +32,6 @@ from deployments.client.answers import (
 )
 
 AWAY = (OSError, http.client.HTTPException)
-CLOSED = (ConnectionError, http.client.RemoteDisconnected)
-"""How a connection shows that it was closed before a request came through."""
 
 
 class Client:
@@ -174,7 +172,7 @@ class Client:
         try:
             try:
                 answer = self._asked(connection, method, path, data, headers)
-            except CLOSED:
+            except ConnectionError:  # a timeout is none: the call may be at work
                 if kept is None:
                     raise
                 connection.close()  # a kept connection may have been closed meanwhile

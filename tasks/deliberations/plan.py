@@ -113,6 +113,11 @@ async def convened(record: Record, deliberation_id: str, request: DeliberationRe
         session = await begun.session
         if session.request == request:
             return replace(session, started=asyncio.get_running_loop().time())
+    return await convene_with_blocks(record, deliberation_id, request)
+
+
+async def convene_with_blocks(record: Record, deliberation_id: str, request: DeliberationRequest) -> Session:
+    """`convene`, the blocks read in one question meanwhile."""
     async with background(blocks_of(request.council)) as (blocks,):
         return await convene(record, deliberation_id, request, blocks)
 

@@ -88,3 +88,24 @@ def test_json_is_one_document(conclave: Any) -> None:
 
     assert json.loads(ended.stdout)["id"] == "eval-1"
     assert "Report" not in ended.stderr
+
+
+def test_an_output_that_cannot_be_written_is_told_before_anything_is_asked(conclave: Any, tmp_path: Path) -> None:
+    """A folder, or one that is not there."""
+    for output in (tmp_path, tmp_path / "none" / "x.csv"):
+        ended = conclave("--id", "eval-1", "--output", str(output))
+        assert ended.exit_code == 2
+        assert "output: " in ended.stderr
+        assert "Report" not in ended.stderr
+
+
+def test_a_problem_in_the_scores_is_plain_text(conclave: Any, tmp_path: Path) -> None:
+    """What a predicate raises may repeat a model's text, and whoever shows the file has a terminal."""
+    from deployments.evaluation import write_scores
+    from tasks.council.evaluation.arms import Score, Scoresheet
+    from tasks.council.proposal import Usage
+
+    sheet = Scoresheet()
+    sheet.scores = [Score("q", "bare", False, True, Usage(), 1, "ValueError: \x1b[31mred")]
+    write_scores(sheet, tmp_path / "scores.csv")
+    assert "\x1b" not in (tmp_path / "scores.csv").read_text()

@@ -21,7 +21,7 @@ from deployments.bench.workload import REQUIREMENTS, TASK
 from flows.deliberate import deliberate
 from tasks.council.models import DeliberationRequest
 from tasks.council.stages import Strategy
-from tasks.deliberations.plan import Convening, Session, blocks_of, carried, convene
+from tasks.deliberations.plan import Convening, carried, convene_with_blocks
 
 PACKAGES = ("prefect", "prefect-ray", "ray", "nats-py", "aiohttp", "pydantic")
 
@@ -57,7 +57,8 @@ class Flow:
         flow = deliberate.with_options(task_runner=self._runner())
         asked = {"task": TASK, "requirements": list(REQUIREMENTS), "strategy": self._strategy, "members": size}
         called = now()
-        async with background(self._convened(deliberation_id, asked)) as (session,):
+        request = DeliberationRequest.read(asked)
+        async with background(convene_with_blocks(self._record, deliberation_id, request)) as (session,):
             carried.set(Convening(deliberation_id, session))
             state = await flow(**asked, deliberation_id=deliberation_id, return_state=True)
         await listening.unsubscribe()
@@ -65,12 +66,6 @@ class Flow:
             raise RuntimeError(f"the deliberation ended {state.name}: {state.message}")
         started = await _start_time(state.state_details.flow_run_id)
         return await self._bench.server.sample(deliberation_id, called, started, decided.result())
-
-    async def _convened(self, deliberation_id: str, asked: dict[str, Any]) -> Session:
-        """The session, convened while Prefect makes the run, as the worker does it."""
-        request = DeliberationRequest.read(asked)
-        async with background(blocks_of(request.council)) as (blocks,):
-            return await convene(self._record, deliberation_id, request, blocks)
 
 
 def conclave(bench: Bench) -> AbstractAsyncContextManager[Flow]:

@@ -110,6 +110,8 @@ def _verdict(evaluation: Evaluation) -> str:
     other = "bare" if _has_bare(evaluation) else "single"
     versus = attrgetter(f"versus_{other}")
     compared = {arm.arm: found for arm in evaluation.arms if (found := versus(arm)) is not None}
+    if not compared:
+        return f"there is nothing to compare with {other}"
     differ = _told_apart(compared)
     better = [name for name in differ if compared[name].value > 0]
     worse = [name for name in differ if compared[name].value < 0]
