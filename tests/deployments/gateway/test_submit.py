@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import suppress
 from typing import Any
 
@@ -11,6 +12,7 @@ from nats.js.api import DiscardPolicy
 
 from blocks.record import subjects
 from tests.deployments.gateway.parts import PATH, TASK, Gateway, Run, gateway_at
+from tests.fakes.memory_nats import MemoryNats
 
 pytestmark = pytest.mark.servers
 
@@ -143,6 +145,30 @@ async def test_a_key_that_was_let_go_after_the_end_still_replays(either: Gateway
     assert told.headers["Idempotency-Replayed"] == "true"
     assert (await either.post("k", task="Another")).problem["type"] == "idempotency-key-reused"
     assert await either.queued() == []
+
+
+async def test_an_idempotency_key_holds_for_as_long_as_the_streams_keep(memory: MemoryNats, serve: Any) -> None:
+    """30 days, by the clock of the server, which is moved; its status is let go long before."""
+    days = 0
+    memory.clock = lambda: time.monotonic() + days * 86_400
+    async with serve() as gateway:
+        one = (await gateway.post("k")).body["id"]
+        await Run(gateway.record, one).whole()
+        await gateway.record.statuses.delete(one)
+        await gateway.record.jetstream.purge_stream(subjects.REQUESTS)  # as the worker acknowledges it
+        days = 29
+        replayed = await gateway.post("k")
+        other = await gateway.post("k", task="Another")
+        assert await gateway.queued() == []
+        days = 31
+        anew = await gateway.post("k", task="Another")
+        queued = await gateway.queued()
+    assert (replayed.body["id"], replayed.body["status"]) == (one, "COMPLETED")
+    assert replayed.headers["Idempotency-Replayed"] == "true"
+    assert other.problem["type"] == "idempotency-key-reused"
+    assert (anew.status, anew.body["id"], anew.body["status"]) == (202, one, "PENDING")
+    assert "Idempotency-Replayed" not in anew.headers
+    assert len(queued) == 1
 
 
 async def test_a_replay_is_not_bounded_by_what_came_after_it(gateway: Gateway) -> None:
