@@ -6,7 +6,7 @@ ConclaveError                     (tasks/council/exceptions.py)
 │   │   └── OtherRequest          an id that is another request's
 │   ├── InvalidBallot             a model's answer that is no ballot (tasks/council/voting/ballots.py)
 │   ├── MappingError              a listener's expression, or what it makes of an event
-│   ├── PrefixError, SettingsError, CouncilFileError, ListenersError
+│   ├── PrefixError, SettingsError, CouncilFileError, EventFileError
 │   │                             a setting or a file, by its name
 │   ├── TokenError                a token of the gateway
 │   └── UnknownFlow, OtherRun     a message in the queue that names what it may not

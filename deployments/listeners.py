@@ -16,53 +16,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from blocks.exceptions import RecordError, RecordUnavailable
-from blocks.files import read_regular
 from blocks.record.events import Record
 from blocks.record.subscriptions import Incoming, kept, passing, stream_with
+from deployments.event_files import MAX_BYTES, MappedEntry, asked_by, mapping_of, read_event_file, require_own_names
 from tasks.council.base import Name
-from tasks.council.exceptions import InvalidRequest, WrongUse
+from tasks.council.exceptions import InvalidRequest
 from tasks.council.plain import SHOWN_INPUT, error_line, shortened
-from tasks.council.problems import first_problem
-from tasks.deliberations.event_mapping import Asked, Mapping, MappingError
+from tasks.deliberations.event_mapping import Mapping
 from tasks.deliberations.submit import Request, enqueue
 
 NAMESPACE = uuid.UUID("5c0d2a4e-9a2f-5d0e-8a57-0d2f3b5f6c11")
 """Of ids of deliberations that an event asks for without naming one (UUIDv5 of listener and event)."""
-MAX_BYTES = 1 << 20
-MAX_FILE = 4 << 20
-"""Bytes of a file of listeners."""
 AGAIN_S = 5.0
 WAIT_S = 20.0
 """How long an event is held while JetStream is away, before it goes back to its stream, if it has one."""
-MAPPING_S = 30.0
-"""What an expression may take for an event; it runs beside the loop."""
 
 Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
 Subject = Annotated[str, StringConstraints(pattern=r"^[^\s.]+(\.[^\s.]+)*$", max_length=255)]
 
 
-class ListenersError(WrongUse):
-    """A file of listeners that cannot be used; the text names the file, the key and what would be right."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(shortened(text))
-
-
-class _Entry(BaseModel):
+class _Entry(MappedEntry):
     """One listener as it stands in the file."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    name: Name
     subject: Subject
     stream: Name | None = None
-    when: Any = None
-    id: Any = None
-    request: dict[str, Any]
 
 
 class _File(BaseModel):
@@ -82,32 +62,10 @@ class Listener:
 
 
 def read_listeners(path: Path) -> list[Listener]:
-    """The listeners of a file. Raises ListenersError."""
-    entries = _entries(path)
-    names = [entry.name for entry in entries]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ListenersError(f"{path}: listeners: {twice[0]!r} stands there twice; names are theirs alone")
-    return [_listener(path, entry) for entry in entries]
-
-
-def _entries(path: Path) -> tuple[_Entry, ...]:
-    try:
-        return _File.model_validate(yaml.safe_load(read_regular(path, MAX_FILE))).listeners
-    except OSError as error:
-        raise ListenersError(f"{path}: {error.strerror or error}") from error
-    except yaml.YAMLError as error:
-        raise ListenersError(f"{path} is not YAML: {shortened(str(error))}") from error
-    except ValidationError as error:
-        problem = first_problem(error)
-        raise ListenersError(f"{path}: {problem.field or 'the file'}: {problem.text}") from error
-
-
-def _listener(path: Path, entry: _Entry) -> Listener:
-    try:
-        mapping = Mapping.read(entry.request, entry.when, entry.id)
-    except MappingError as error:
-        raise ListenersError(f"{path}: listener {entry.name!r}: {error}") from error
-    return Listener(entry.name, entry.subject, entry.stream, mapping)
+    """The listeners of a file. Raises EventFileError."""
+    entries = read_event_file(path, _File).listeners
+    require_own_names(path, "listeners", entries)
+    return [Listener(entry.name, entry.subject, entry.stream, mapping_of(path, "listener", entry)) for entry in entries]
 
 
 async def listen(record: Record, listeners: Sequence[Listener], log: Log) -> None:
@@ -148,8 +106,7 @@ async def _take(record: Record, listener: Listener, event: Incoming, log: Log) -
     """Put what an event asks for into the queue; what can never be a request is said, and let go."""
     name, event_id = listener.name, shortened(event.id, SHOWN_INPUT)
     try:
-        async with asyncio.timeout(MAPPING_S):
-            asked = await asyncio.to_thread(_asked, listener, event)
+        asked = await asked_by(listener.mapping, lambda: _body(event))
         if asked is not None:
             one = asked.id or str(uuid.uuid5(NAMESPACE, f"{name}:{event.id}"))
             new = await _enqueued(record, Request(id=one, parameters=asked.fields, door="planning"))
@@ -180,10 +137,6 @@ async def _enqueued(record: Record, request: Request) -> bool:
                 await asyncio.sleep(AGAIN_S)
     except TimeoutError:
         raise away or RecordUnavailable(f"JetStream did not answer for {WAIT_S:g} s") from None
-
-
-def _asked(listener: Listener, event: Incoming) -> Asked | None:
-    return listener.mapping.asked(_body(event))
 
 
 def _body(event: Incoming) -> Any:

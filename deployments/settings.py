@@ -183,6 +183,11 @@ class Settings(BaseModel):
         validation_alias="CONCLAVE_LISTENERS",
         description="a file of listeners such as docs/examples/listeners.yaml",
     )
+    webhooks: Annotated[Path, AfterValidator(_home)] | None = Field(
+        default=None,
+        validation_alias="CONCLAVE_WEBHOOKS",
+        description="a file of webhooks such as docs/examples/webhooks.yaml",
+    )
     evaluations: Annotated[Path, AfterValidator(_home)] | None = Field(
         default=None,
         validation_alias="CONCLAVE_EVALUATIONS",

@@ -35,6 +35,11 @@ def client(timeout_s: float = 30.0, retry: bool = True) -> Client:
     return found
 
 
+def gateway_url() -> str:
+    """Where the gateway is. Ends with code 6 where none is known."""
+    return os.environ.get("CONCLAVE_URL") or _of_home()[0]
+
+
 def _of_home() -> tuple[str, str | None]:
     """Where the gateway of the home's stack is, and the home's token."""
     from deployments.stack.parts import GATEWAY

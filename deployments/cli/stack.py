@@ -93,6 +93,7 @@ def up(
         )
     )
     chosen = settings()
+    guarded(lambda: _check_files(chosen))
     try:
         found = guarded(lambda: bring_up(options, say, chosen, lambda stack: _provision(stack, chosen, take_over)))
     except KeyboardInterrupt:
@@ -223,17 +224,26 @@ def _exports(found: StackStatus) -> Iterator[str]:
         yield f"export {name}={shlex.quote(value)}"
 
 
+def _check_files(chosen: Settings) -> None:
+    """Read the files that worker and gateway would end with where they cannot be used. Raises EventFileError."""
+    if chosen.listeners is not None:
+        from deployments.listeners import read_listeners
+
+        read_listeners(chosen.listeners)
+    if chosen.webhooks is not None:
+        from deployments.webhooks.configuration import read_webhooks, require_secrets
+
+        require_secrets(chosen.webhooks, read_webhooks(chosen.webhooks))
+
+
 def _provision(found: StackStatus, chosen: Settings, take_over: bool) -> None:
     """Blocks, councils and agent hosts of a stack that has just come up."""
     use(found)
     import ray
 
     from blocks.exceptions import ConclaveError
-    from deployments.listeners import read_listeners
     from deployments.provisioning.blocks import provision
 
-    if chosen.listeners is not None:
-        read_listeners(chosen.listeners)  # what the worker would end with
     agents = run(provision(found, chosen, say, take_over))
     started = time.monotonic()
     try:

@@ -11,7 +11,6 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from blocks.exceptions import ConclaveError, RecordError
-from deployments.gateway.bodies import MAX_BYTES
 from deployments.gateway.openapi import spec
 from deployments.gateway.problems import RETRY_S, Problem, invalid, later
 from deployments.gateway.routes import SPEC, Call, Route
@@ -34,7 +33,7 @@ Handle = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 def application(service: Service) -> web.Application:
     """The application of these parts."""
-    app = web.Application(middlewares=[_guarding(service)], client_max_size=MAX_BYTES)
+    app = web.Application(middlewares=[_guarding(service)])
     for route in ROUTES:
         app.router.add_route(route.method, route.path, _handling(service, route))
     app[SPEC] = spec(ROUTES)

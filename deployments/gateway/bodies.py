@@ -25,19 +25,32 @@ async def json_of(request: web.Request) -> tuple[dict[str, Any], int]:
     """The JSON object that was sent, and its bytes. Raises Problem."""
     if request.content_type != "application/json":
         raise Problem(415, "unsupported-media-type", "Content-Type: application/json is wanted")
+    data = await read_body(request, MAX_BYTES)
+    return await beside(len(data), lambda: object_in(data)), len(data)
+
+
+async def read_body(request: web.Request, max_bytes: int) -> bytes:
+    """What was sent, so many bytes at most. Raises Problem."""
+    found = bytearray()
     try:
         async with asyncio.timeout(BODY_S):
-            data = await request.read()
+            while chunk := await request.content.readany():
+                found += chunk
+                if len(found) > max_bytes:
+                    raise Problem(413, "too-large", f"the body has more than {max_bytes:,} bytes")
     except TimeoutError:
         raise Problem(408, "slow-body", f"the body did not come within {BODY_S:g} s") from None
     except (ConnectionError, web.RequestPayloadError):
         raise bad_request("the body broke off, or is not encoded as its headers say") from None
-    except web.HTTPRequestEntityTooLarge:
-        raise Problem(413, "too-large", f"the body has more than {MAX_BYTES:,} bytes") from None
-    body = await beside(len(data), lambda: _parsed(data))
+    return bytes(found)
+
+
+def object_in(data: bytes) -> dict[str, Any]:
+    """The JSON object that bytes are. Raises Problem."""
+    body = _parsed(data)
     if not isinstance(body, dict):
         raise bad_request("the body is no JSON object")
-    return body, len(data)
+    return body
 
 
 async def beside(size: int, work: Callable[[], T]) -> T:

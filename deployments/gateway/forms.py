@@ -108,6 +108,17 @@ class CancelForm(BaseModel):
     status: Status
 
 
+class PayloadForm(_Open):
+    """What a webhook delivers, in whatever form its sender has; the operator's file says what is read of it."""
+
+
+class PassedOverForm(BaseModel):
+    """A delivery that asks for nothing."""
+
+    status: str
+    reason: str
+
+
 class CouncilsForm(BaseModel):
     """The councils, by name."""
 

@@ -25,6 +25,7 @@ from deployments.gateway.counts import Counts
 from deployments.gateway.projection import Projection
 from deployments.gateway.quotas import Quotas
 from deployments.gateway.settings import GatewaySettings
+from deployments.webhooks.configuration import Webhook, read_webhooks, require_secrets
 from tasks.access import tokens
 from tasks.access.usage import add_end
 from tasks.deliberations.councils import Councils
@@ -53,11 +54,16 @@ class Service:
     workers: Refreshed[int]
     """How many take from the queue, of the last second: anybody may ask whether the gateway is ready."""
     counts: Counts
+    webhooks: dict[str, Webhook]
 
 
 @asynccontextmanager
 async def serving(settings: GatewaySettings) -> AsyncGenerator[Service, None]:
-    """The parts, connected and at work while the block runs. Raises RecordError where NATS does not answer."""
+    """The parts, connected and at work while the block runs.
+
+    Raises RecordError where NATS does not answer, and EventFileError for a file of webhooks that cannot be used.
+    """
+    webhooks = _webhooks(settings.webhooks)
     server = JetStreamServer(servers=settings.nats_url.split(","), patience_s=settings.patience_s)
     async with connections():
         record = await _connected(server)
@@ -75,6 +81,7 @@ async def serving(settings: GatewaySettings) -> AsyncGenerator[Service, None]:
             Quotas(record, settings.queue),
             Refreshed(lambda: workers(record), WORKERS_KEPT_S),
             Counts(),
+            webhooks,
         )
         try:
             async with background(
@@ -86,6 +93,15 @@ async def serving(settings: GatewaySettings) -> AsyncGenerator[Service, None]:
         finally:
             await projection.close()
             await leases.close()
+
+
+def _webhooks(path: Path | None) -> dict[str, Webhook]:
+    """Those of the file, whose secrets can be had."""
+    if path is None:
+        return {}
+    found = read_webhooks(path)
+    require_secrets(path, found)
+    return found
 
 
 async def _connected(server: JetStreamServer) -> Record:

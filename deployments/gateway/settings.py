@@ -42,6 +42,7 @@ class GatewaySettings(BaseModel):
     rate: Annotated[str, AfterValidator(_rate)] = Field("1000/second", validation_alias="CONCLAVE_RATE")
     queue: int = Field(10_000, validation_alias="CONCLAVE_QUEUE", ge=1)
     database: Path | None = Field(None, validation_alias="CONCLAVE_GATEWAY_DATABASE")
+    webhooks: Path | None = Field(None, validation_alias="CONCLAVE_WEBHOOKS")
     patience_s: float = Field(5.0, gt=0)
 
     @property

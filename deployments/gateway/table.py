@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from deployments.gateway import forms
-from deployments.gateway.handlers import councils, deliberations, events, health
+from deployments.gateway.handlers import councils, deliberations, events, health, webhooks
 from deployments.gateway.routes import Answer, Parameter, Route
+from deployments.webhooks.signatures import GITHUB_HEADER, STANDARD_HEADERS
 from tasks.access.tokens import Scope
 from tasks.council.council import CouncilSpec
 from tasks.council.models import Status
@@ -51,6 +52,11 @@ CURSOR = Parameter("cursor", "query", "That of the page before.")
 STREAM = Answer("Events, as they come.", content="text/event-stream")
 RESULT = Answer("It has ended.", forms.Result)
 SO_FAR = Answer("It has not ended; what is known so far.", forms.Result)
+
+
+def _signed(name: str) -> Parameter:
+    return Parameter(name, "header", "By the form of the webhook's signature.")
+
 
 ROUTES = (
     Route(
@@ -147,6 +153,19 @@ ROUTES = (
         SEE,
         "Read a council",
         {200: Answer("Its members and rules.", CouncilSpec)},
+    ),
+    Route(
+        "POST",
+        "/v1/webhooks/{name}",
+        webhooks.deliver,
+        (),
+        "Deliver a webhook, signed as Standard Webhooks or GitHub sign",
+        {
+            200: Answer("It asks for nothing: the webhook's condition does not hold.", forms.PassedOverForm),
+            202: Answer("What it asks for is accepted, and will run.", forms.Receipt, headers=("Location",)),
+        },
+        (*map(_signed, STANDARD_HEADERS), _signed(GITHUB_HEADER)),
+        forms.PayloadForm,
     ),
     Route("GET", "/healthz", health.live, (), "Whether it lives", {200: Answer("It does.", forms.LiveForm)}),
     Route(

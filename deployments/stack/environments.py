@@ -22,6 +22,7 @@ from deployments.stack.observation import MAX_PARAMETERS, environment, status
 from deployments.stack.parts import GATEWAY, WORKER, model_key
 from deployments.stack.paths import RUNTIME, StackPaths, read_key, write_private
 from deployments.stack.proxies import without_socks
+from deployments.webhooks.configuration import read_webhooks
 
 STARTS_ON_POSTGRESQL = 16
 """Flow runs that a worker starts at the same moment where Prefect's database is no SQLite."""
@@ -125,7 +126,17 @@ def _gateway(settings: Settings, paths: StackPaths, record: StackRecord) -> dict
         "CONCLAVE_TOKEN_FILE": str(paths.token),
         "CONCLAVE_GATEWAY_DATABASE": str(paths.gateway_list),
         "CONCLAVE_OPEN": "1" if record.open else "",
+        **_webhooks(settings),
     }
+
+
+def _webhooks(settings: Settings) -> dict[str, str]:
+    """Where the file of webhooks is, and the variables that it says their secrets are in."""
+    if settings.webhooks is None:
+        return {}
+    references = [one for webhook in read_webhooks(settings.webhooks).values() for one in webhook.secrets]
+    named = Names(tuple(one.env for one in references if one.env is not None))
+    return {"CONCLAVE_WEBHOOKS": str(settings.webhooks), **named.of(os.environ)}  # absolute: parts run in the home
 
 
 def _llm(settings: Settings, paths: StackPaths) -> dict[str, str]:

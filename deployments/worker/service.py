@@ -51,7 +51,7 @@ AGAIN_S = 2.0
 class WorkerService:
     """The worker on its loop; made on another thread, and told from there only to drain.
 
-    Raises ListenersError for a file of listeners that cannot be used.
+    Raises EventFileError for a file of listeners that cannot be used.
     """
 
     def __init__(

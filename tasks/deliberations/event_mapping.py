@@ -52,8 +52,9 @@ Part = ParsedResult | Constant
 
 @dataclass(frozen=True)
 class Asked:
-    """What an event asks for: the request's fields, and an id if the mapping gives one."""
+    """What an event asks for: the request, its fields, and an id if the mapping gives one."""
 
+    request: DeliberationRequest
     fields: dict[str, Any]
     id: str | None
 
@@ -86,8 +87,9 @@ class Mapping:
         if self._when is not None and not _found("when", self._when, event):
             return None
         fields = {name: _found(name, part, event) for name, part in self._request.items()}
-        DeliberationRequest.read(fields)
-        return Asked({name: value for name, value in fields.items() if value is not None}, self._named(event))
+        request = DeliberationRequest.read(fields)
+        given = {name: value for name, value in fields.items() if value is not None}
+        return Asked(request, given, self._named(event))
 
     def _named(self, event: Any) -> str | None:
         if self._id is None:

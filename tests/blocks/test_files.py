@@ -31,7 +31,8 @@ async def test_a_jetstream_block_names_files(fifo: Path, field: str) -> None:
 
 def test_a_file_of_listeners_is_a_file(fifo: Path) -> None:
     """A worker does not wait for it for ever at its start."""
-    from deployments.listeners import ListenersError, read_listeners
+    from deployments.event_files import EventFileError
+    from deployments.listeners import read_listeners
 
-    with pytest.raises(ListenersError, match="fifo: it is a FIFO and no regular file"):
+    with pytest.raises(EventFileError, match="fifo: it is a FIFO and no regular file"):
         read_listeners(fifo)

@@ -184,11 +184,12 @@ async def test_a_subject_that_no_stream_keeps_is_listened_to_all_the_same(
 )
 def test_a_file_that_cannot_be_used_names_the_key(stack: Any, tmp_path: Path, text: str, refusal: str) -> None:
     """File, listener and key, when the worker starts."""
-    from deployments.listeners import ListenersError, read_listeners
+    from deployments.event_files import EventFileError
+    from deployments.listeners import read_listeners
 
     path = tmp_path / "listeners.yaml"
     path.write_text(text)
-    with pytest.raises(ListenersError) as refused:
+    with pytest.raises(EventFileError) as refused:
         read_listeners(path)
     assert str(refused.value).startswith(str(path))
     assert refusal in str(refused.value)

@@ -41,18 +41,23 @@ _audit = logging.getLogger("conclave.audit")
 
 
 async def submit(call: Call) -> web.StreamResponse:
-    """Take a deliberation: rights and bounds, then its key, then the queue, then the answer."""
+    """Take a deliberation that a client asks for."""
     only(call)
     body, size = await json_of(call.request)
     terms, asked = await beside(size, lambda: read_submission(body))
     deliberation_id, by = _id(call, terms.id)
+    now, owner = datetime.now(UTC), call.token.owner
+    request = await beside(size, lambda: request_of(terms, asked, deliberation_id, "gateway", now, owner))
+    return await accept(call, request, asked, by)
+
+
+async def accept(call: Call, request: Request, asked: DeliberationRequest, by: IdBy) -> web.StreamResponse:
+    """Take what was asked for, whatever door it came in by: rights and bounds, its key, the queue, the answer."""
     if not call.token.may_ask(asked.council):
         raise forbidden(f"council: this token may not ask {asked.council!r}", "council")
-    now = datetime.now(UTC)
-    request = await beside(size, lambda: request_of(terms, asked, deliberation_id, "gateway", now, call.token.owner))
-    place = await _admit(call, asked, deliberation_id)
+    place = await _admit(call, asked, request.id)
     submitted = await _enqueued(call, request, by, place)
-    _audit.info("%s submit %s new=%s", call.token.id, deliberation_id, submitted.new)
+    _audit.info("%s submit %s new=%s", call.token.id, request.id, submitted.new)
     return await _receipt(call, request, submitted)
 
 

@@ -67,9 +67,7 @@ async def test_json_with_parameters_is_json(gateway: Gateway) -> None:
 
 @pytest.mark.parametrize("chunked", [False, True])
 async def test_a_body_over_the_size_is_told(serve: Any, monkeypatch: pytest.MonkeyPatch, chunked: bool) -> None:
-    from deployments.gateway import app
-
-    monkeypatch.setattr(app, "MAX_BYTES", 1_000)
+    monkeypatch.setattr(bodies, "MAX_BYTES", 1_000)
 
     async def parts() -> Any:
         for _ in range(10):
@@ -82,9 +80,7 @@ async def test_a_body_over_the_size_is_told(serve: Any, monkeypatch: pytest.Monk
 
 
 async def test_a_bomb_is_bounded_by_what_comes_out_of_it(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from deployments.gateway import app
-
-    monkeypatch.setattr(app, "MAX_BYTES", 100_000)
+    monkeypatch.setattr(bodies, "MAX_BYTES", 100_000)
     async with serve() as gateway:
         bomb = gzip.compress(b" " * 50_000_000)
         assert (await sent(gateway, bomb, **{"Content-Encoding": "gzip"})).status == 413
