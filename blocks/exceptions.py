@@ -9,6 +9,7 @@ ConclaveError                     (tasks/council/exceptions.py)
 │   ├── PrefixError, SettingsError, CouncilFileError, EventFileError
 │   │                             a setting or a file, by its name
 │   ├── TokenError                a token of the gateway
+│   ├── SecretError               a webhook's secret that cannot be had (deployments/webhooks/configuration.py)
 │   └── UnknownFlow, OtherRun     a message in the queue that names what it may not
 ├── StackError                    the local stack (deployments/stack/exceptions.py)
 ├── BenchError                    the benchmark

@@ -55,7 +55,7 @@ def read_event_file(path: Path, form: type[F]) -> F:
     except OSError as error:
         raise EventFileError(f"{path}: {error.strerror or error}") from error
     except yaml.YAMLError as error:
-        raise EventFileError(f"{path} is not YAML: {shortened(str(error))}") from error
+        raise EventFileError(f"{path} is not YAML: {_where(error)}") from None
     except ValidationError as error:
         problem = first_problem(error)
         raise EventFileError(f"{path}: {problem.field or 'the file'}: {problem.text}") from error
@@ -80,3 +80,9 @@ async def asked_by(mapping: Mapping, read: Callable[[], Any]) -> Asked | None:
     """What an event asks for, read and mapped beside the loop. Raises InvalidRequest and TimeoutError."""
     async with asyncio.timeout(MAPPING_S):
         return await asyncio.to_thread(lambda: mapping.asked(read()))
+
+
+def _where(error: yaml.YAMLError) -> str:
+    """What is wrong with YAML, and where; not what stands there, which may be a secret."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or "it cannot be read"
+    return problem if mark is None else f"line {mark.line + 1}, column {mark.column + 1}: {problem}"

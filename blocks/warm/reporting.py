@@ -13,13 +13,15 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from prefect.events.clients import EventsClient, PrefectEventsClient
+from prefect.events.clients import PrefectEventsClient
 from prefect.events.schemas.events import Event
 
 PAUSE_S = 0.2
-"""An event is sent once for so long no task run has begun or ended here."""
+"""An event is sent once for so long no task run was taken here, or ended."""
 LATEST_S = 1.0
 """So long after it happened an event is sent in any case."""
+REPLACED = "in_pauses"
+"""Marks the method that waits."""
 
 
 def report_in_pauses(moved_at: Callable[[], float]) -> None:
@@ -28,10 +30,10 @@ def report_in_pauses(moved_at: Callable[[], float]) -> None:
     The method is replaced: `emit_event`, in `prefect/events/utilities.py`, sends nothing by a subclass.
 
     Args:
-        moved_at: When a task run last began or ended here, by the clock `time.monotonic`.
+        moved_at: When a task run was last taken here, or ended, by the clock `time.monotonic`.
     """
     send = PrefectEventsClient.emit
-    if send is not EventsClient.emit:  # it is replaced already
+    if hasattr(send, REPLACED):
         return
 
     async def emit(client: PrefectEventsClient, event: Event) -> None:
@@ -40,6 +42,7 @@ def report_in_pauses(moved_at: Callable[[], float]) -> None:
             await asyncio.sleep(left)
         await send(client, event)
 
+    setattr(emit, REPLACED, True)
     PrefectEventsClient.emit = emit  # type: ignore[method-assign, assignment]
 
 

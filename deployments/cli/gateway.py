@@ -78,11 +78,14 @@ def asked(call: Callable[[], T]) -> T:
 
 def refused(error: GatewayError) -> NoReturn:
     """End with what the gateway says, and the code that it stands for."""
-    if error.status == 401:
-        fail(f"{error}; {KEYS}", NOT_UP)
-    if error.status in (403, 429, 503):
-        fail(str(error), NOT_UP)
-    fail(str(error), FAILED if error.status >= 500 else WRONG_USE)
+    fail(f"{error}; {KEYS}" if error.status == 401 else str(error), code_of(error.status))
+
+
+def code_of(status: int) -> int:
+    """The exit code that a refusal of the gateway's stands for, by its HTTP status."""
+    if status in (401, 403, 429, 503):
+        return NOT_UP
+    return FAILED if status >= 500 else WRONG_USE
 
 
 def show_events(events: Any, watcher: Any) -> None:

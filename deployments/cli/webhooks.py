@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deployments.cli.support import FAILED, NOT_UP, WRONG_USE, examples, fail, guarded, put, say, settings
+from deployments.cli.gateway import code_of, gateway_url
+from deployments.cli.support import NOT_UP, WRONG_USE, examples, fail, guarded, put, say, settings
 from tasks.council.plain import plain_json
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ def test(
         Path | None, typer.Option(help="A file with the JSON object to deliver; the `sample` in the file if left out.")
     ] = None,
     delivery: Annotated[
-        str | None, typer.Option("--id", help="The delivery's id; a new one if left out. The same is delivered again.")
+        str | None,
+        typer.Option("--id", help="Of the delivery; new if left out. GitHub's form goes by the payload alone."),
     ] = None,
     url: Annotated[str | None, typer.Option(help="Of the gateway; CONCLAVE_URL, or that of the stack here.")] = None,
     as_json: AsJson = False,
@@ -59,15 +61,15 @@ def test(
 
     webhook = _named(name)
     body = json.dumps(_payload(webhook, payload), ensure_ascii=False).encode()
-    secret = _secrets(webhook)[0]
+    secret = _secret(webhook)
     headers = signed(webhook.signature, secret, delivery or f"test_{uuid.uuid4().hex}", datetime.now(UTC), body)
-    status, answer = _post(url, f"/v1/webhooks/{webhook.name}", body, headers)
+    status, answer, again = _post(url, f"/v1/webhooks/{webhook.name}", body, headers)
     if as_json:
-        typer.echo(plain_json({"status": status, "answer": answer}))
+        typer.echo(plain_json({"status": status, "answer": answer, "replayed": again}))
     else:
-        put(_told(webhook, status, answer))
+        put(_told(webhook, status, answer, again))
     if status >= 300:
-        raise typer.Exit(NOT_UP if status in (401, 403, 429, 503) else FAILED if status >= 500 else WRONG_USE)
+        raise typer.Exit(code_of(status))
 
 
 def _webhooks() -> dict[str, Webhook]:
@@ -86,29 +88,22 @@ def _named(name: str) -> Webhook:
     return found[name]
 
 
-def _secrets(webhook: Webhook) -> list[str]:
-    from deployments.webhooks.configuration import SecretError
-
-    try:
-        return webhook.read_secrets()
-    except SecretError as error:
-        fail(str(error), WRONG_USE)
+def _secret(webhook: Webhook) -> str:
+    """The secret that is signed with: the first that can be had. Ends with code 2 where there is none."""
+    found, problems = webhook.read_secrets()
+    if not found:
+        fail(str(problems[0]), WRONG_USE)
+    return found[0]
 
 
 def _line(webhook: Webhook) -> dict[str, Any]:
-    from deployments.webhooks.configuration import SecretError
-
-    problem = None
-    try:
-        webhook.read_secrets()
-    except SecretError as error:
-        problem = str(error)
+    problems = webhook.read_secrets()[1]
     return {
         "name": webhook.name,
         "signature": webhook.signature,
         "path": f"/v1/webhooks/{webhook.name}",
         "secrets": [str(one) for one in webhook.secrets],
-        "problem": problem,
+        "problem": str(problems[0]) if problems else None,
     }
 
 
@@ -132,9 +127,11 @@ def _payload(webhook: Webhook, path: Path | None) -> dict[str, Any]:
     return found
 
 
-def _post(url: str | None, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, Any]:
-    """What the gateway answers a delivery. Ends with code 6 where it does not, and 2 where the URL is none."""
-    from deployments.cli.gateway import gateway_url
+def _post(url: str | None, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, dict[str, Any], bool]:
+    """What the gateway answers a delivery, and whether it had come before.
+
+    Ends with code 6 where it does not answer, and 2 where the URL is none.
+    """
     from deployments.client.answers import address
 
     try:
@@ -146,7 +143,10 @@ def _post(url: str | None, path: str, body: bytes, headers: dict[str, str]) -> t
     try:
         connection.request("POST", below + path, body, {"Content-Type": "application/json", **headers})
         answer = connection.getresponse()
-        return answer.status, json.loads(answer.read())
+        document = json.loads(answer.read())
+        if not isinstance(document, dict):
+            raise ValueError(document)
+        return answer.status, document, answer.getheader("Idempotency-Replayed") == "true"
     except (OSError, http.client.HTTPException) as error:
         fail(f"the gateway at {host}:{port} does not answer: {error}", NOT_UP)
     except ValueError:
@@ -155,13 +155,12 @@ def _post(url: str | None, path: str, body: bytes, headers: dict[str, str]) -> t
         connection.close()
 
 
-def _told(webhook: Webhook, status: int, answer: Any) -> str:
+def _told(webhook: Webhook, status: int, answer: dict[str, Any], again: bool) -> str:
     """What became of a delivery, in a line."""
     if status == 202:
-        return f"{answer['id']}  {answer['status']}; `conclave watch {answer['id']}` follows it"
-    if status == 200 and answer.get("status") == "passed over":
-        return f"passed over: {answer['reason']}"
+        before = ", as this delivery came before" if again else ""
+        return f"{answer['id']}  {answer['status']}{before}; `conclave watch {answer['id']}` follows it"
     if status < 300:
-        return f"{answer['id']}  {answer['status']}"
+        return f"passed over: {answer.get('reason', '')}"
     say(f"webhook {webhook.name!r} was refused:")
     return f"{status} {answer.get('type', '')}: {answer.get('detail', '')}"

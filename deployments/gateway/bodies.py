@@ -31,13 +31,16 @@ async def json_of(request: web.Request) -> tuple[dict[str, Any], int]:
 
 async def read_body(request: web.Request, max_bytes: int) -> bytes:
     """What was sent, so many bytes at most. Raises Problem."""
+    too_large = Problem(413, "too-large", f"the body has more than {max_bytes:,} bytes")
+    if (request.content_length or 0) > max_bytes:
+        raise too_large
     found = bytearray()
     try:
         async with asyncio.timeout(BODY_S):
             while chunk := await request.content.readany():
                 found += chunk
                 if len(found) > max_bytes:
-                    raise Problem(413, "too-large", f"the body has more than {max_bytes:,} bytes")
+                    raise too_large
     except TimeoutError:
         raise Problem(408, "slow-body", f"the body did not come within {BODY_S:g} s") from None
     except (ConnectionError, web.RequestPayloadError):

@@ -25,7 +25,7 @@ from deployments.gateway.counts import Counts
 from deployments.gateway.projection import Projection
 from deployments.gateway.quotas import Quotas
 from deployments.gateway.settings import GatewaySettings
-from deployments.webhooks.configuration import Webhook, read_webhooks, require_secrets
+from deployments.webhooks.configuration import Webhook, problems_of, read_webhooks
 from tasks.access import tokens
 from tasks.access.usage import add_end
 from tasks.deliberations.councils import Councils
@@ -96,11 +96,10 @@ async def serving(settings: GatewaySettings) -> AsyncGenerator[Service, None]:
 
 
 def _webhooks(path: Path | None) -> dict[str, Webhook]:
-    """Those of the file, whose secrets can be had."""
-    if path is None:
-        return {}
-    found = read_webhooks(path)
-    require_secrets(path, found)
+    """Those of the file. A secret that cannot be had closes its webhook's door alone."""
+    found = {} if path is None else read_webhooks(path.expanduser())
+    for problem in problems_of(found):
+        _log.error("%s", problem)
     return found
 
 

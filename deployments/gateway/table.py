@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 from deployments.gateway import forms
 from deployments.gateway.handlers import councils, deliberations, events, health, webhooks
 from deployments.gateway.routes import Answer, Parameter, Route
-from deployments.webhooks.signatures import GITHUB_HEADER, STANDARD_HEADERS
+from deployments.webhooks.signatures import FORMS
 from tasks.access.tokens import Scope
 from tasks.council.council import CouncilSpec
 from tasks.council.models import Status
@@ -159,12 +161,12 @@ ROUTES = (
         "/v1/webhooks/{name}",
         webhooks.deliver,
         (),
-        "Deliver a webhook, signed as Standard Webhooks or GitHub sign",
+        "Deliver a webhook, signed in the form that its file says",
         {
             200: Answer("It asks for nothing: the webhook's condition does not hold.", forms.PassedOverForm),
             202: Answer("What it asks for is accepted, and will run.", forms.Receipt, headers=("Location",)),
         },
-        (*map(_signed, STANDARD_HEADERS), _signed(GITHUB_HEADER)),
+        tuple(map(_signed, chain.from_iterable(form.headers for form in FORMS.values()))),
         forms.PayloadForm,
     ),
     Route("GET", "/healthz", health.live, (), "Whether it lives", {200: Answer("It does.", forms.LiveForm)}),

@@ -10,6 +10,7 @@ import re
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -22,7 +23,6 @@ from deployments.stack.observation import MAX_PARAMETERS, environment, status
 from deployments.stack.parts import GATEWAY, WORKER, model_key
 from deployments.stack.paths import RUNTIME, StackPaths, read_key, write_private
 from deployments.stack.proxies import without_socks
-from deployments.webhooks.configuration import read_webhooks
 
 STARTS_ON_POSTGRESQL = 16
 """Flow runs that a worker starts at the same moment where Prefect's database is no SQLite."""
@@ -109,10 +109,12 @@ def write_environments(settings: Settings, paths: StackPaths, record: StackRecor
         "ray": lambda: _ray(settings),
         WORKER: lambda: _worker(settings, record),
     }
+    secrets = _webhooks(settings)
     for name, part in record.parts.items():
         if not part.external:
             names_of = INHERITED["simulator" if name == "llm" and record.simulated else name]
             inherited = names_of.of(without_socks(os.environ))
+            inherited = {key: value for key, value in inherited.items() if key not in secrets}
             if not record.parts["prefect"].external:
                 inherited.pop("PREFECT_API_KEY", None)  # it is for another Prefect
             lines = [f"{key}={shlex.quote(value)}\n" for key, value in (inherited | own[name]()).items()]
@@ -121,22 +123,24 @@ def write_environments(settings: Settings, paths: StackPaths, record: StackRecor
 
 def _gateway(settings: Settings, paths: StackPaths, record: StackRecord) -> dict[str, str]:
     return {
+        **_webhooks(settings).of(os.environ),
+        "CONCLAVE_WEBHOOKS": str(settings.webhooks or ""),  # absolute: parts run in the home
         "NATS_URL": record.parts["nats"].url,
         "CONCLAVE_GATEWAY": settings.gateway or urlsplit(record.parts[GATEWAY].url).netloc,
         "CONCLAVE_TOKEN_FILE": str(paths.token),
         "CONCLAVE_GATEWAY_DATABASE": str(paths.gateway_list),
         "CONCLAVE_OPEN": "1" if record.open else "",
-        **_webhooks(settings),
     }
 
 
-def _webhooks(settings: Settings) -> dict[str, str]:
-    """Where the file of webhooks is, and the variables that it says their secrets are in."""
+def _webhooks(settings: Settings) -> Names:
+    """The variables that the file of webhooks says secrets are in: no other part gets them."""
     if settings.webhooks is None:
-        return {}
-    references = [one for webhook in read_webhooks(settings.webhooks).values() for one in webhook.secrets]
-    named = Names(tuple(one.env for one in references if one.env is not None))
-    return {"CONCLAVE_WEBHOOKS": str(settings.webhooks), **named.of(os.environ)}  # absolute: parts run in the home
+        return Names(())
+    from deployments.webhooks.configuration import read_webhooks  # every command imports this module
+
+    references = chain.from_iterable(webhook.secrets for webhook in read_webhooks(settings.webhooks).values())
+    return Names(tuple(one.env for one in references if one.env is not None))
 
 
 def _llm(settings: Settings, paths: StackPaths) -> dict[str, str]:

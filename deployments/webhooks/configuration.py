@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from blocks.files import read_regular
 from deployments.event_files import EventFileError, MappedEntry, mapping_of, read_event_file, require_own_names
 from deployments.webhooks.signatures import Signature, check_secret
 from tasks.access.tokens import Token
+from tasks.council.exceptions import WrongUse
 from tasks.deliberations.event_mapping import Mapping
 
 MAX_SECRET = 4096
@@ -21,7 +24,7 @@ OWNER = "webhook."
 """Before the name of a webhook: the owner of what its deliveries ask for, which no token can be made for."""
 
 
-class SecretError(Exception):
+class SecretError(WrongUse):
     """A secret cannot be had; the text names where it should be, and never the secret."""
 
 
@@ -33,17 +36,18 @@ class SecretReference(BaseModel):
     env: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
     file: Path | None = None
 
-    @model_validator(mode="after")
-    def _one_of_both(self) -> Self:
-        if (self.env is None) == (self.file is None):
+    @model_validator(mode="before")
+    @classmethod
+    def _one_of_both(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or set(given) not in ({"env"}, {"file"}):  # what stands there may be the secret
             raise ValueError("must be one of {env: NAME} and {file: PATH}")
-        return self
+        return given
 
     def __str__(self) -> str:
         return f"variable {self.env}" if self.env is not None else f"file {self.file}"
 
     def beside(self, folder: Path) -> Self:
-        """The same, where a path that is not whole begins in this folder."""
+        """The same, where a path that is not whole begins in this folder. Raises RuntimeError for a `~` of nobody."""
         return self if self.file is None else self.model_copy(update={"file": folder / self.file.expanduser()})
 
     def read(self) -> str:
@@ -68,6 +72,15 @@ class _Entry(MappedEntry):
     secrets: tuple[SecretReference, ...] = Field(min_length=1, max_length=2)
     sample: dict[str, Any] | None = None
 
+    @field_validator("sample")
+    @classmethod
+    def _is_json(cls, sample: Any) -> Any:
+        try:
+            json.dumps(sample, ensure_ascii=False, allow_nan=False).encode()
+        except (TypeError, ValueError, RecursionError):
+            raise ValueError("is no JSON: dates and the like have to stand in quotes") from None
+        return sample
+
 
 class _File(BaseModel):
     model_config = ConfigDict(extra="forbid")
@@ -88,18 +101,21 @@ class Webhook:
     mapping: Mapping
     sample: dict[str, Any] | None
 
-    def read_secrets(self) -> list[str]:
-        """The secrets as they are now. Raises SecretError that names the webhook."""
-        found = []
+    def read_secrets(self) -> tuple[list[str], list[SecretError]]:
+        """The secrets that can be had now, and why others cannot."""
+        found: list[str] = []
+        problems: list[SecretError] = []
         for reference in self.secrets:
             try:
                 secret = reference.read()
                 check_secret(self.signature, secret)
-            except (SecretError, ValueError) as error:
-                told = str(error) if isinstance(error, SecretError) else f"{reference} {error}"
-                raise SecretError(f"webhook {self.name!r}: secrets: {told}") from None
-            found.append(secret)
-        return found
+            except SecretError as error:
+                problems.append(SecretError(f"webhook {self.name!r}: secrets: {error}"))
+            except ValueError as error:
+                problems.append(SecretError(f"webhook {self.name!r}: secrets: {reference} {error}"))
+            else:
+                found.append(secret)
+        return found, problems
 
     @property
     def token(self) -> Token:
@@ -117,14 +133,19 @@ def read_webhooks(path: Path) -> dict[str, Webhook]:
 
 def require_secrets(path: Path, webhooks: dict[str, Webhook]) -> None:
     """Raise EventFileError where a secret cannot be had, so that nobody learns of it by refused deliveries."""
-    for webhook in webhooks.values():
-        try:
-            webhook.read_secrets()
-        except SecretError as error:
-            raise EventFileError(f"{path}: {error}") from None
+    for problem in problems_of(webhooks):
+        raise EventFileError(f"{path}: {problem}")
+
+
+def problems_of(webhooks: dict[str, Webhook]) -> list[SecretError]:
+    """Why secrets cannot be had, of all webhooks."""
+    return list(chain.from_iterable(webhook.read_secrets()[1] for webhook in webhooks.values()))
 
 
 def _webhook(path: Path, entry: _Entry) -> Webhook:
     mapping = mapping_of(path, "webhook", entry)
-    secrets = tuple(reference.beside(path.absolute().parent) for reference in entry.secrets)
+    try:
+        secrets = tuple(reference.beside(path.resolve().parent) for reference in entry.secrets)
+    except RuntimeError as error:
+        raise EventFileError(f"{path}: webhook {entry.name!r}: secrets: {error}") from None
     return Webhook(entry.name, entry.signature, secrets, mapping, entry.sample)

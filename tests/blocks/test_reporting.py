@@ -24,7 +24,6 @@ class Telling:
         async def keep(_client: Any, event: Any) -> None:
             self.sent.append(event)
 
-        monkeypatch.setattr(reporting.EventsClient, "emit", keep)
         monkeypatch.setattr(reporting.PrefectEventsClient, "emit", keep)
         monkeypatch.setattr(reporting, "PAUSE_S", 0.02)
         reporting.report_in_pauses(self._moved_at)

@@ -47,8 +47,13 @@ def gateway(
     if json_ is not None:
         json_.parent.mkdir(parents=True, exist_ok=True)
         json_.write_text(json.dumps({"figures": figures, "targets": verdicts}, indent=2) + "\n")
-    told = {each["verdict"] for each in verdicts.values()}
-    raise typer.Exit(MISSED if "missed" in told else NOT_JUDGED if "not judged" in told else REACHED)
+    raise typer.Exit(_code({each["verdict"] for each in verdicts.values()}))
+
+
+def _code(verdicts: set[str]) -> int:
+    if "missed" in verdicts:
+        return MISSED
+    return NOT_JUDGED if "not judged" in verdicts else REACHED
 
 
 def _say(text: str) -> None:

@@ -35,8 +35,8 @@ CATCH_UP_S = 5.0
 LIST_S = 0.5
 """How long a page of the list waits for what was stored just before; then it shows what is known."""
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,6})(?![0-9])", re.IGNORECASE)
-IdBy = Literal["body", "key", "chance"]
-"""Where the id of a deliberation comes from: the body names it, a key stands for it, or it was drawn."""
+IdBy = Literal["body", "key", "delivery", "chance"]
+"""Where the id of a deliberation comes from: the body names it, a key or a delivery stands for it, or it was drawn."""
 _audit = logging.getLogger("conclave.audit")
 
 
@@ -48,17 +48,32 @@ async def submit(call: Call) -> web.StreamResponse:
     deliberation_id, by = _id(call, terms.id)
     now, owner = datetime.now(UTC), call.token.owner
     request = await beside(size, lambda: request_of(terms, asked, deliberation_id, "gateway", now, owner))
-    return await accept(call, request, asked, by)
+    submitted = await accept(call, request, asked, by)
+    preferred = _WAIT.search(call.request.headers.get("Prefer", ""))
+    if preferred is None:
+        return await receipt(call, request, submitted)
+    seconds = min(float(preferred[1]), MAX_WAIT_S)
+    headers = {**_about(request, submitted), "Preference-Applied": f"wait={seconds:g}"}
+    return await _waited(call, request.id, seconds, **headers)
 
 
-async def accept(call: Call, request: Request, asked: DeliberationRequest, by: IdBy) -> web.StreamResponse:
-    """Take what was asked for, whatever door it came in by: rights and bounds, its key, the queue, the answer."""
+async def accept(call: Call, request: Request, asked: DeliberationRequest, by: IdBy) -> Submitted:
+    """Take what was asked for, whatever door it came in by: rights and bounds, its key, the queue. Raises Problem."""
     if not call.token.may_ask(asked.council):
         raise forbidden(f"council: this token may not ask {asked.council!r}", "council")
     place = await _admit(call, asked, request.id)
     submitted = await _enqueued(call, request, by, place)
     _audit.info("%s submit %s new=%s", call.token.id, request.id, submitted.new)
-    return await _receipt(call, request, submitted)
+    return submitted
+
+
+async def receipt(call: Call, request: Request, submitted: Submitted) -> web.StreamResponse:
+    """What is told of it at once: its id, and where to go on."""
+    status = Status.PENDING.value
+    if not submitted.new:
+        status = (await status_of(call.service.record, request.id) or {}).get("status", status)
+    told = {"id": request.id, "status": status, "links": links_of(request.id)}
+    return document(call, told, 202, **_about(request, submitted))
 
 
 async def read(call: Call) -> web.StreamResponse:
@@ -163,14 +178,18 @@ async def _admit(call: Call, asked: DeliberationRequest, deliberation_id: str) -
 
 async def _enqueued(call: Call, request: Request, by: IdBy, place: bool) -> Submitted:
     """What became of it. Raises Problem, which says whether it may run all the same."""
-    by_key = by == "key"
+    stands_for_it = by in ("key", "delivery")
     try:
         submitted = await enqueue(call.service.record, request, drawn=by == "chance")
-        if submitted.new or by_key or may_see(call.token, await status_of(call.service.record, request.id) or {}):
+        if (
+            submitted.new
+            or stands_for_it
+            or may_see(call.token, await status_of(call.service.record, request.id) or {})
+        ):
             return submitted
-        problem = _reused(request.id, by_key)
+        problem = _reused(request.id, by)
     except OtherRequest:
-        problem = _reused(request.id, by_key)
+        problem = _reused(request.id, by)
     except RecordFull:
         told = "the queue takes no more; the same key or id attaches if it was accepted"
         problem = later(429, "queue-full", told, FULL_S, id=request.id, accepted="unknown")
@@ -182,28 +201,22 @@ async def _enqueued(call: Call, request: Request, by: IdBy, place: bool) -> Subm
     raise problem
 
 
-def _reused(deliberation_id: str, by_key: bool) -> Problem:
+def _reused(deliberation_id: str, by: IdBy) -> Problem:
     """An id that stands for something else; whose that is, is not told."""
-    if by_key:
+    if by == "key":
         told = "Idempotency-Key: it was used with another request"
         return Problem(422, "idempotency-key-reused", told, field="Idempotency-Key", id=deliberation_id)
+    if by == "delivery":
+        told = "webhook-id: this delivery came before, and asked for something else"
+        return Problem(422, "idempotency-key-reused", told, field="webhook-id", id=deliberation_id)
     told = "id: it was used already, with another request or by somebody else"
     return Problem(422, "id-reused", told, field="id", id=deliberation_id)
 
 
-async def _receipt(call: Call, request: Request, submitted: Submitted) -> web.StreamResponse:
-    headers = {"Location": f"/v1/deliberations/{request.id}"}
-    if not submitted.new:
-        headers["Idempotency-Replayed"] = "true"
-    preferred = _WAIT.search(call.request.headers.get("Prefer", ""))
-    if preferred is not None:
-        seconds = min(float(preferred[1]), MAX_WAIT_S)
-        headers["Preference-Applied"] = f"wait={seconds:g}"
-        return await _waited(call, request.id, seconds, **headers)
-    status = Status.PENDING.value
-    if not submitted.new:
-        status = (await status_of(call.service.record, request.id) or {}).get("status", status)
-    return document(call, {"id": request.id, "status": status, "links": links_of(request.id)}, 202, **headers)
+def _about(request: Request, submitted: Submitted) -> dict[str, str]:
+    """The header fields of an answer to whoever asked."""
+    replayed = {} if submitted.new else {"Idempotency-Replayed": "true"}
+    return {"Location": f"/v1/deliberations/{request.id}", **replayed}
 
 
 # --- reading --------------------------------------------------------------------------------------

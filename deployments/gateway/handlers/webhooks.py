@@ -1,4 +1,8 @@
-"""Webhooks: a signed delivery of somebody else's becomes a deliberation."""
+"""Webhooks: a signed delivery of somebody else's becomes a deliberation.
+
+Who sends has no token, and a delivery may be overheard: so nothing is told of what became of it but its id and status,
+and what is not signed costs as little as can be.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +13,17 @@ from datetime import UTC, datetime
 from aiohttp import web
 
 from deployments.event_files import MAX_BYTES, asked_by
-from deployments.gateway.bodies import object_in, read_body
+from deployments.gateway.bodies import beside, object_in, read_body
 from deployments.gateway.handlers.answers import document, only
-from deployments.gateway.handlers.deliberations import IdBy, accept
+from deployments.gateway.handlers.deliberations import IdBy, accept, receipt
 from deployments.gateway.problems import RETRY_S, Problem, invalid, later
 from deployments.gateway.routes import Call
-from deployments.webhooks.configuration import SecretError, Webhook
-from deployments.webhooks.signatures import HEADERS, Headers, delivery_key
+from deployments.webhooks.configuration import Webhook
+from deployments.webhooks.signatures import Headers, delivery_key, missing_header
 from tasks.deliberations.event_mapping import Asked
 from tasks.deliberations.submission import Terms, id_for, request_of
 
 _audit = logging.getLogger("conclave.audit")
-_log = logging.getLogger("conclave.gateway")
 
 
 async def deliver(call: Call) -> web.StreamResponse:
@@ -30,34 +33,37 @@ async def deliver(call: Call) -> web.StreamResponse:
     webhook = call.service.webhooks.get(name)
     if webhook is None:
         raise Problem(404, "unknown-webhook", f"name: there is no webhook {name!r}; CONCLAVE_WEBHOOKS names the file")
+    headers = _headers(call.request)
+    if (missing := missing_header(webhook.signature, headers)) is not None:
+        raise _unsigned(f"{missing} has to be there, once")
     body = await read_body(call.request, MAX_BYTES)
-    key = _key(call, webhook, body)
+    key = await _key(webhook, headers, body)
     token = webhook.token
     call = replace(call, token=token, headers=await call.service.authentication.limit(token))
     asked = await _asked(webhook, body)
     if asked is None:
         _audit.info("%s passes over %s", token.id, key)
         return document(call, {"status": "passed over", "reason": "when: it does not hold for this payload"})
-    by: IdBy = "key" if asked.id is None else "body"
+    by: IdBy = "delivery" if asked.id is None else "body"
     one = asked.id or id_for(token.owner, key)
     request = request_of(Terms(), asked.request, one, "webhook", datetime.now(UTC), token.owner)
-    return await accept(call, request, asked.request, by)
+    return await receipt(call, request, await accept(call, request, asked.request, by))
 
 
-def _key(call: Call, webhook: Webhook, body: bytes) -> str:
+async def _key(webhook: Webhook, headers: Headers, body: bytes) -> str:
     """What tells the delivery from others. Raises Problem where nobody who may send has signed it."""
-    try:
-        secrets = webhook.read_secrets()
-    except SecretError as error:
-        _log.error("%s", error)
-        raise later(
-            503, "secret-unavailable", "this webhook's secret cannot be had; try again later", RETRY_S
-        ) from None
-    key = delivery_key(webhook.signature, secrets, _headers(call.request), body)
+    secrets, _ = webhook.read_secrets()
+    if not secrets:
+        told = "this webhook's secret cannot be had; try again later"
+        raise later(503, "secret-unavailable", told, RETRY_S)
+    key = await beside(len(body), lambda: delivery_key(webhook.signature, secrets, headers, body))
     if key is None:
-        names = ", ".join(HEADERS[webhook.signature])
-        raise Problem(401, "bad-signature", f"the signature is not good: {names} have to be there, signed a moment ago")
+        raise _unsigned("another secret, body or id was signed, or it is too old")
     return key
+
+
+def _unsigned(detail: str) -> Problem:
+    return Problem(401, "bad-signature", f"the signature is not good: {detail}")
 
 
 def _headers(request: web.Request) -> Headers:

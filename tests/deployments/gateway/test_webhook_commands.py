@@ -38,7 +38,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("CONCLAVE_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("CONCLAVE_WEBHOOKS", str(path))
     monkeypatch.setenv("TEST_PLANS_SECRET", SECRET)
-    monkeypatch.setenv("TEST_ISSUES_SECRET", "secret")
+    monkeypatch.setenv("TEST_ISSUES_SECRET", "a secret of its own")
     return path
 
 
@@ -103,7 +103,7 @@ async def test_another_secret_than_the_gateways_is_told(gateway: Any) -> None:
         (("list",), {"CONCLAVE_WEBHOOKS": ""}, "CONCLAVE_WEBHOOKS: names no file"),
         (("list",), {"CONCLAVE_WEBHOOKS": "/no/such/file"}, "/no/such/file: No such file"),
         (("test", "nope"), {}, "name: there is no webhook 'nope'; there are plans, issues"),
-        (("test", "issues"), {}, "no-such-file"),
+        (("test", "issues"), {"TEST_ISSUES_SECRET": "short"}, "TEST_ISSUES_SECRET has fewer than 16 characters"),
         (("test", "plans"), {"TEST_PLANS_SECRET": ""}, "variable TEST_PLANS_SECRET is not set"),
         (("test", "plans", "--payload", "/no/such/file"), {}, "--payload: /no/such/file: No such file"),
         (("test", "plans", "--payload", "/dev/zero"), {}, "--payload: /dev/zero: it is a device"),

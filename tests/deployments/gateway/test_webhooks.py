@@ -127,6 +127,19 @@ async def test_two_secrets_count_while_one_takes_the_place_of_the_other(gateway:
     assert (await sent(gateway, "plans", standard(secret=secret))).status == 202
 
 
+async def test_secrets_change_hands_without_a_restart_and_without_a_delivery_refused(
+    gateway: Gateway, file: Path
+) -> None:
+    """The old one is taken away once the sender has the next; then the next takes its place."""
+    old, new = file.parent / "secret", file.parent / "next"
+    old.unlink()
+    assert (await sent(gateway, "plans", standard(secret=NEXT))).status == 202
+    assert (await sent(gateway, "plans", standard(delivery="msg_2"))).status == 401
+    old.write_text(NEXT)
+    new.write_text("")
+    assert (await sent(gateway, "plans", standard(delivery="msg_3", secret=NEXT))).status == 202
+
+
 async def test_a_secret_in_a_file_is_changed_without_a_restart(gateway: Gateway, file: Path) -> None:
     assert (await sent(gateway, "named", standard(secret=NEXT))).status == 401
     (file.parent / "secret").write_text(NEXT)
@@ -159,15 +172,10 @@ async def test_the_mapping_may_name_the_deliberation(gateway: Gateway) -> None:
     assert (told.status, told.problem["type"], told.problem["field"]) == (422, "id-reused", "id")
 
 
-@pytest.mark.parametrize(
-    ("payload", "field"), [({"plan": "1"}, "title"), ({"plan": "1", "title": ["x"]}, "task"), ({"title": ""}, "task")]
-)
-async def test_a_signed_delivery_that_is_no_request_is_told_by_its_field(
-    gateway: Gateway, payload: Any, field: str
-) -> None:
+@pytest.mark.parametrize("payload", [{"plan": "1"}, {"plan": "1", "title": ["x"]}, {"title": ""}])
+async def test_a_signed_delivery_that_is_no_request_is_told_by_its_field(gateway: Gateway, payload: Any) -> None:
     told = await sent(gateway, "plans", standard(payload), payload)
-    assert (told.status, told.problem["type"]) == (422, "invalid-field")
-    assert told.problem["field"] in (field, "task")
+    assert (told.status, told.problem["type"], told.problem["field"]) == (422, "invalid-field", "task")
     assert await gateway.queued() == []
 
 
@@ -176,6 +184,19 @@ async def test_a_signed_body_that_is_no_json_object_is_told(gateway: Gateway, da
     digest = hmac.new(GITHUB.encode(), data, hashlib.sha256).hexdigest()
     told = await sent(gateway, "issues", {"X-Hub-Signature-256": f"sha256={digest}"}, data=data)
     assert (told.status, told.problem["type"]) == (400, "bad-request")
+
+
+@pytest.mark.parametrize("name", ["plans", "issues"])
+async def test_nothing_is_told_of_what_became_of_it_but_its_status(gateway: Gateway, name: str) -> None:
+    """Whoever has overheard a delivery of GitHub's could send it again, and wait for the decision."""
+    headers, payload = (standard(), PLAN) if name == "plans" else (github(), ISSUE)
+    one = (await sent(gateway, name, {**headers, "Prefer": "wait=60"}, payload)).body["id"]
+    asked: Any = {"task": "Queue or cache?"} if name == "issues" else {"context": {"plan": "1"}}
+    await Run(gateway.record, one, owner=f"webhook.{name}", **asked).whole()
+    told = await sent(gateway, name, {**headers, "Prefer": "wait=60"}, payload)
+    assert (told.status, told.body["status"]) == (202, "COMPLETED")
+    assert set(told.body) == {"id", "status", "links"}
+    assert "Preference-Applied" not in told.headers
 
 
 # --- once -----------------------------------------------------------------------------------------
@@ -215,6 +236,7 @@ async def test_another_payload_under_a_delivery_id_is_refused(gateway: Gateway) 
     other = {**PLAN, "title": "Another"}
     told = await sent(gateway, "plans", standard(other), other)
     assert (told.status, told.problem["type"]) == (422, "idempotency-key-reused")
+    assert told.problem["field"] == "webhook-id"
 
 
 async def test_a_delivery_id_is_one_webhooks_own(gateway: Gateway) -> None:
@@ -252,6 +274,7 @@ HOSTILE: dict[str, Callable[[], Any]] = {
     "a long id": lambda: standard(delivery="m" * 256),
     "an id with spaces": lambda: standard(delivery="m 1"),
     "github's": lambda: github(PLAN),
+    "a bad one before the good one": lambda: standard() | {"webhook-signature": "x " + standard()["webhook-signature"]},
 }
 
 
@@ -293,6 +316,17 @@ async def raw(gateway: Gateway, name: str, lines: list[bytes], body: bytes) -> b
     try:
         async with asyncio.timeout(20):
             return await reader.readline()
+    finally:
+        writer.close()
+
+
+async def test_what_carries_no_signature_is_not_even_read(gateway: Gateway) -> None:
+    """Whoever is not a sender could else let the gateway hold as many bodies as they have connections."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    writer.write(b"POST /v1/webhooks/plans HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000000\r\n\r\n")
+    try:
+        async with asyncio.timeout(20):
+            assert b" 401 " in await reader.readline()
     finally:
         writer.close()
 
@@ -380,7 +414,19 @@ def test_a_file_that_cannot_be_used_is_told_by_its_key(tmp_path: Path, text: str
     assert str(path) in str(refused.value)
 
 
-@pytest.mark.parametrize(("signature", "secret"), [("github", ""), ("standard", ""), ("standard", "whsec_%%%")])
+@pytest.mark.parametrize(
+    ("signature", "secret"),
+    [
+        ("github", ""),
+        ("github", "short"),
+        ("standard", ""),
+        ("standard", "whsec_%%%"),
+        ("standard", "changeme"),
+        ("standard", "whsec_" + "A" * 20),
+        ("standard", "whsec_" + "-_" * 20),
+        ("standard", "not base64 at all, but long enough to be some"),
+    ],
+)
 def test_a_secret_that_cannot_be_used_is_told_without_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signature: str, secret: str
 ) -> None:
@@ -390,6 +436,51 @@ def test_a_secret_that_cannot_be_used_is_told_without_it(
     with pytest.raises(EventFileError, match="variable A") as refused:
         require_secrets(path, read_webhooks(path))
     assert not secret or secret not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "secrets",
+    [
+        "[{whsec_MfKQ9r8GKYqr: x}]",
+        "[whsec_MfKQ9r8GKYqr]",
+        "[{env: A, whsec_MfKQ9r8GKYqr: x}]",
+        "%whsec_MfKQ9r8GKYqr",
+        "[whsec_MfKQ9r8GKYqr",
+    ],
+)
+def test_a_secret_that_was_written_into_the_file_itself_is_not_shown(tmp_path: Path, secrets: str) -> None:
+    path = tmp_path / "webhooks.yaml"
+    path.write_text(f"webhooks: [{{name: a, signature: standard, request: {{task: t}}, secrets: {secrets}}}]")
+    with pytest.raises(EventFileError) as refused:
+        read_webhooks(path)
+    assert "whsec_M" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ("secrets: [{file: '~nobody-of-this-name/x'}]", "secrets"),
+        ("secrets: [{env: A}], sample: {at: 2026-01-01}", "sample"),
+        ("secrets: [{env: A}], sample: {a: .nan}", "sample"),
+    ],
+)
+def test_what_would_fail_later_is_told_when_the_file_is_read(tmp_path: Path, more: str, told: str) -> None:
+    path = tmp_path / "webhooks.yaml"
+    path.write_text(f"webhooks: [{{name: a, signature: github, request: {{task: t}}, {more}}}]")
+    with pytest.raises(EventFileError, match=told):
+        read_webhooks(path)
+
+
+async def test_a_secret_that_is_away_at_the_start_closes_its_own_door_alone(
+    file: Path, serve: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    (file.parent / "secret").unlink()
+    async with serve(webhooks=file) as gateway:
+        named = await sent(gateway, "named", standard())
+        issues = await sent(gateway, "issues", github(), ISSUE)
+        asked = await gateway.post()
+    assert (named.status, issues.status, asked.status) == (503, 202, 202)
+    assert "webhook 'named': secrets: file" in caplog.text
 
 
 def test_the_example_is_sound() -> None:
