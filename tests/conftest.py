@@ -350,6 +350,10 @@ async def until(found: Callable[[], Awaitable[Any]], patience_s: float = 60.0) -
         return value
 
 
+HELD_BACK_S = 2.0
+"""Twice the time that a host holds back what it tells Prefect (`blocks/warm/reporting.py`, LATEST_S)."""
+
+
 class Shown:
     """What Prefect shows, asked of its API."""
 
@@ -372,8 +376,13 @@ class Shown:
         """The report's Markdown."""
         return str((await self.artifact("report", deliberation_id))["data"])
 
-    async def agent_runs(self, state: Any) -> dict[str, str]:
-        """State names of the flow run's agent tasks, once every one of them has ended."""
+    async def task_runs(self, flow_run: Any) -> list[dict[str, Any]]:
+        """The task runs of a flow run that has ended, once what its hosts hold back of them has had its time."""
+        await asyncio.sleep(HELD_BACK_S)
+        return await self.found("task_runs", flow_runs={"id": {"any_": [str(flow_run)]}})
+
+    async def agent_runs(self, state: Any, count: int = 3) -> dict[str, str]:
+        """State names of the flow run's agent tasks, so many, once every one of them has ended."""
         wanted = {"id": {"any_": [str(state.state_details.flow_run_id)]}}
 
         async def ended() -> dict[str, str]:
@@ -381,7 +390,7 @@ class Shown:
             named = {run["name"]: run["state"] for run in runs if run["name"].startswith("propose-0 ")}
             agents = {name.removeprefix("propose-0 "): state for name, state in named.items()}
             ends = ("COMPLETED", "FAILED", "CANCELLED")  # a run whose first event is not in yet has no state
-            over = agents and all(one is not None and one["type"] in ends for one in agents.values())
+            over = len(agents) == count and all(one is not None and one["type"] in ends for one in agents.values())
             return {name: one["name"] for name, one in agents.items()} if over else {}
 
         found: dict[str, str] = await until(ended)

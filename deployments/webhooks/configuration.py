@@ -132,9 +132,14 @@ def read_webhooks(path: Path) -> dict[str, Webhook]:
 
 
 def require_secrets(path: Path, webhooks: dict[str, Webhook]) -> None:
-    """Raise EventFileError where a secret cannot be had, so that nobody learns of it by refused deliveries."""
-    for problem in problems_of(webhooks):
-        raise EventFileError(f"{path}: {problem}")
+    """Raise EventFileError where a webhook has no secret, so that nobody learns of it by refused deliveries.
+
+    One of two may be away: it is about to come, or to go.
+    """
+    for webhook in webhooks.values():
+        found, problems = webhook.read_secrets()
+        if not found:
+            raise EventFileError(f"{path}: {problems[0]}")
 
 
 def problems_of(webhooks: dict[str, Webhook]) -> list[SecretError]:

@@ -154,6 +154,38 @@ async def test_the_same_id_with_another_task_is_refused(
     assert f"'{named}-1' was already asked with another request" in caplog.text
 
 
+async def test_a_burst_is_taken_whole_each_once_and_in_its_order(
+    listening: Any, stream: Any, waiting: Any, named: str
+) -> None:
+    """Each event comes twice, and poison between them holds nothing up."""
+    plans = [f"{number:03}" for number in range(200)]
+    async with listening():
+        await _consumer(stream, named)
+        for plan in plans:
+            for data in (json.dumps({**PLAN, "plan": plan}).encode(), b"no json"):
+                await stream.publish(f"{named}.plan.approved", data)
+                await stream.publish(f"{named}.plan.approved", data)
+        found = await waiting(len(plans))
+        await _all_acknowledged(stream, named)
+    assert [one["id"] for one in found] == [f"{named}-{plan}" for plan in plans]
+    queued = [await stream.get_last_msg("CONCLAVE_REQUESTS", f"requests.{one['id']}") for one in found]
+    assert [message.seq for message in queued] == sorted(message.seq for message in queued)
+
+
+async def test_of_two_workers_each_event_comes_to_one(
+    listening: Any, stream: Any, waiting: Any, named: str, caplog: Any
+) -> None:
+    plans = [f"{number:03}" for number in range(50)]
+    async with listening(), listening():
+        await _consumer(stream, named)
+        for plan in plans:
+            await stream.publish(f"{named}.plan.approved", json.dumps({**PLAN, "plan": plan}).encode())
+        found = await waiting(len(plans))
+        await _all_acknowledged(stream, named)
+    assert [one["id"] for one in found] == [f"{named}-{plan}" for plan in plans]
+    assert [line.getMessage() for line in caplog.records if line.levelno >= logging.WARNING] == []
+
+
 async def test_a_subject_that_no_stream_keeps_is_listened_to_all_the_same(
     listening: Any, recorded: Any, waiting: Any, named: str, caplog: Any
 ) -> None:

@@ -30,7 +30,7 @@ async def test_a_run_decides(deployment: Any, make_council: Any, recorded: Any, 
     finished = await recorded.events(f"deliberations.{run}.finished")
     assert (found.state.name, found.run_count) == ("Completed", 1)
     assert [body["status"] for bodies in finished.values() for body in bodies] == ["COMPLETED"]
-    tasks = await shown.found("task_runs", flow_runs={"id": {"any_": [run]}})
+    tasks = await shown.task_runs(run)
     assert {task["name"].partition("-")[0] for task in tasks} >= {"propose", "collect", "record"}
     assert set((await simulator.calls(run)).values()) == {1}
 

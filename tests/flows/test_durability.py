@@ -96,7 +96,7 @@ async def test_a_deliberation_that_has_ended_is_told_again_without_a_call(
     status, before = await record.statuses.read(new_id), await recorded.messages(f"deliberations.{new_id}.>")
     async with recorded.heard("deliberation.>", "agent.>") as heard:
         again, told = await deliberate(task=TASK, council=council)
-    runs = await shown.found("task_runs", flow_runs={"id": {"any_": [str(again.state_details.flow_run_id)]}})
+    runs = await shown.task_runs(again.state_details.flow_run_id)
     assert (again.name, again.message, told) == (state.name, state.message, result)
     assert set((await simulator.calls(new_id)).values()) == {1}
     assert await record.statuses.read(new_id) == status
@@ -135,7 +135,7 @@ async def test_a_replica_that_lags_repeats_nothing(
             patched.setattr(Record, name, lagging(getattr(Record, name)))
         assert await record.last(f"deliberations.{new_id}.plan") is None
         again, _ = await deliberate(task=TASK, council=council)
-    runs = await shown.found("task_runs", flow_runs={"id": {"any_": [str(again.state_details.flow_run_id)]}})
+    runs = await shown.task_runs(again.state_details.flow_run_id)
     assert (again.name, again.message, await result_of(record, new_id)) == (state.name, state.message, result)
     assert (await recorded.events(f"*.{new_id}.>"), await recorded.answers(new_id)) == before
     assert list((await simulator.calls(new_id)).values()) == [1, 1, 1]

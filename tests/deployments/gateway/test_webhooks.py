@@ -471,6 +471,14 @@ def test_what_would_fail_later_is_told_when_the_file_is_read(tmp_path: Path, mor
         read_webhooks(path)
 
 
+def test_one_of_two_secrets_may_be_away_when_the_stack_comes_up(file: Path) -> None:
+    (file.parent / "next").unlink()
+    require_secrets(file, read_webhooks(file))
+    (file.parent / "secret").unlink()
+    with pytest.raises(EventFileError, match="webhook 'plans': secrets: file"):
+        require_secrets(file, read_webhooks(file))
+
+
 async def test_a_secret_that_is_away_at_the_start_closes_its_own_door_alone(
     file: Path, serve: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
