@@ -14,7 +14,7 @@ import importlib
 import os
 import pkgutil
 import time
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable
+from collections.abc import AsyncGenerator, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -156,7 +156,7 @@ class AgentHost:
         self._closing = AsyncExitStack()
         self._scopes: dict[ScopeId, Scope] = {}
         self._accepted = self._running = 0
-        self._moved_at = time.monotonic()
+        self._active_at = time.monotonic()
         self._retiring = False
 
     async def ping(self) -> int:
@@ -195,7 +195,7 @@ class AgentHost:
         if self._retiring:
             return
         self._retiring = True
-        while self._accepted or time.monotonic() - self._moved_at < idle_s:  # noqa: ASYNC110  # time has to pass
+        while self._accepted or time.monotonic() - self._active_at < idle_s:  # noqa: ASYNC110  # time has to pass
             await asyncio.sleep(idle_s / 10)
         await asyncio.to_thread(_send_what_prefect_holds)
         await asyncio.get_running_loop().create_task(self._closing.aclose(), context=self._base)
@@ -206,12 +206,12 @@ class AgentHost:
     @contextmanager
     def _at_work(self) -> Generator[None, None, None]:
         self._accepted += 1
-        self._moved_at = time.monotonic()
+        self._active_at = time.monotonic()
         try:
             yield
         finally:
             self._accepted -= 1
-            self._moved_at = time.monotonic()
+            self._active_at = time.monotonic()
 
     async def _opened(self) -> None:
         """Enter the lifespan, once; whatever runs here runs in its context."""
@@ -221,7 +221,9 @@ class AgentHost:
 
     async def _open(self) -> None:
         _load_what_a_task_run_needs(self._preload)
-        _report_in_pauses(lambda: self._moved_at)
+        from blocks.warm.reporting import report_in_pauses
+
+        report_in_pauses(lambda: self._active_at)
         await self._closing.enter_async_context(pkgutil.resolve_name(self._lifespan)())
 
     def _scope(self, submission: Submission) -> Scope:
@@ -345,12 +347,6 @@ def _load_what_a_task_run_needs(preload: Iterable[str]) -> None:
     ensure_logging_setup()
     load_prefect_collections()
     spare_what_is_loaded()
-
-
-def _report_in_pauses(moved_at: Callable[[], float]) -> None:
-    from blocks.warm.reporting import report_in_pauses
-
-    report_in_pauses(moved_at)
 
 
 def _send_what_prefect_holds() -> None:

@@ -7,7 +7,7 @@ from itertools import chain
 from deployments.gateway import forms
 from deployments.gateway.handlers import councils, deliberations, events, health, webhooks
 from deployments.gateway.routes import Answer, Parameter, Route
-from deployments.webhooks.signatures import FORMS
+from deployments.webhooks.signatures import SCHEMES
 from tasks.access.tokens import Scope
 from tasks.council.council import CouncilSpec
 from tasks.council.models import Status
@@ -166,7 +166,7 @@ ROUTES = (
             200: Answer("It asks for nothing: the webhook's condition does not hold.", forms.PassedOverForm),
             202: Answer("What it asks for is accepted, and will run.", forms.Receipt, headers=("Location",)),
         },
-        tuple(map(_signed, chain.from_iterable(form.headers for form in FORMS.values()))),
+        tuple(map(_signed, chain.from_iterable(scheme.headers for scheme in SCHEMES.values()))),
         forms.PayloadForm,
     ),
     Route("GET", "/healthz", health.live, (), "Whether it lives", {200: Answer("It does.", forms.LiveForm)}),

@@ -4,8 +4,8 @@ Two forms are taken. Standard Webhooks (https://www.standardwebhooks.com): the d
 signed together. GitHub (https://docs.github.com/webhooks/using-webhooks/validating-webhook-deliveries): only the body
 is. So nothing but the body tells two of GitHub's deliveries apart that somebody may have heard and sends again.
 
-A further form is a `Form` in `FORMS`: what a file may name, what a delivery has to carry and the spec of the API are
-made of that. Its key has to be made of what is signed.
+A further one is a name in `Signature` and a `SignatureScheme` in `SCHEMES`, of which the spec of the API is made. Its
+key has to be made of what is signed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Headers = Mapping[str, str]
 
 
 @dataclass(frozen=True)
-class Form:
+class SignatureScheme:
     """One way to sign.
 
     `check(secret)` raises ValueError that says what a secret has to be, and shows none. `key(secret, headers, body)` is
@@ -50,12 +50,12 @@ class Form:
 
 def check_secret(signature: Signature, secret: str) -> None:
     """Raise ValueError that says what a secret has to be, where this one is none."""
-    FORMS[signature].check(secret)
+    SCHEMES[signature].check(secret)
 
 
 def missing_header(signature: Signature, headers: Headers) -> str | None:
     """The first header field that a delivery has to carry and does not; None where it has all."""
-    return next((name for name in FORMS[signature].headers if name not in headers), None)
+    return next((name for name in SCHEMES[signature].headers if name not in headers), None)
 
 
 def delivery_key(signature: Signature, secrets: Sequence[str], headers: Headers, body: bytes) -> str | None:
@@ -63,13 +63,13 @@ def delivery_key(signature: Signature, secrets: Sequence[str], headers: Headers,
 
     A delivery that comes again has the same key.
     """
-    keys = (FORMS[signature].key(secret, headers, body) for secret in secrets)
+    keys = (SCHEMES[signature].key(secret, headers, body) for secret in secrets)
     return next((key for key in keys if key is not None), None)
 
 
 def signed(signature: Signature, secret: str, delivery: str, now: datetime, body: bytes) -> dict[str, str]:
     """The header fields of a delivery; `now` with its zone, and a body that is UTF-8."""
-    return FORMS[signature].sign(secret, delivery, now, body)
+    return SCHEMES[signature].sign(secret, delivery, now, body)
 
 
 # --- Standard Webhooks ----------------------------------------------------------------------------
@@ -99,7 +99,7 @@ def _standard_key(secret: str, headers: Headers, body: bytes) -> str | None:
 def _sign_standard(secret: str, delivery: str, now: datetime, body: bytes) -> dict[str, str]:
     now = now.astimezone(UTC)  # the library takes whatever it is given for UTC
     values = (delivery, str(int(now.timestamp())), StandardWebhook(secret).sign(delivery, now, body.decode()))
-    return dict(zip(FORMS["standard"].headers, values, strict=True))
+    return dict(zip(SCHEMES["standard"].headers, values, strict=True))
 
 
 # --- GitHub ---------------------------------------------------------------------------------------
@@ -125,9 +125,9 @@ def _github_signature(secret: str, body: bytes) -> str:
     return "sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
 
 
-FORMS: dict[Signature, Form] = {
-    "standard": Form(
+SCHEMES: dict[Signature, SignatureScheme] = {
+    "standard": SignatureScheme(
         ("webhook-id", "webhook-timestamp", "webhook-signature"), _check_standard, _standard_key, _sign_standard
     ),
-    "github": Form(("x-hub-signature-256",), _check_github, _github_key, _sign_github),
+    "github": SignatureScheme(("x-hub-signature-256",), _check_github, _github_key, _sign_github),
 }

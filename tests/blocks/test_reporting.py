@@ -26,11 +26,11 @@ class Telling:
 
         monkeypatch.setattr(reporting.PrefectEventsClient, "emit", keep)
         monkeypatch.setattr(reporting, "PAUSE_S", 0.02)
-        reporting.report_in_pauses(self._moved_at)
-        reporting.report_in_pauses(self._moved_at)  # a host that has to open anew
+        reporting.report_in_pauses(self._active_at)
+        reporting.report_in_pauses(self._active_at)  # a host that has to open anew
         self.client = reporting.PrefectEventsClient("http://127.0.0.1:9/api")
 
-    def _moved_at(self) -> float:
+    def _active_at(self) -> float:
         return time.monotonic() if self.busy else 0.0
 
 

@@ -452,8 +452,13 @@ def test_no_part_is_given_a_secret_that_it_has_no_use_for(
     """Nothing of the operator's own, the model server's key to the model server alone, each other key to its door."""
     for name in UNRELATED:
         monkeypatch.setenv(name, OPERATORS)
+    monkeypatch.setenv("CONCLAVE_OF_A_WEBHOOK", "the-webhooks-secret")  # the worker gets others that begin so
     paths = StackPaths.of(settings.home)
     paths.create()
+    webhooks = settings.home / "webhooks.yaml"
+    entry = "{name: a, signature: github, secrets: [{env: CONCLAVE_OF_A_WEBHOOK}], request: {task: t}}"
+    webhooks.write_text(f"webhooks: [{entry}]")
+    settings = settings.model_copy(update={"webhooks": webhooks})
     password = paths.nats_password.read_text()
     urls = {"nats": f"nats://conclave:{password}@127.0.0.1:4222", "prefect": "http://127.0.0.1:4200/api"}
     urls |= {"ray": "127.0.0.1:6379", "llm": "http://127.0.0.1:8000", "worker": "http://127.0.0.1:8090"}
@@ -467,6 +472,7 @@ def test_no_part_is_given_a_secret_that_it_has_no_use_for(
     write_environments(settings, paths, record)
     secrets = {key.name: key.read_text() for key in keys(paths)} | {"the operator's": OPERATORS}
     secrets["llm_key"] = record.llm_key or secrets["llm_key"]
+    secrets["webhook"] = "the-webhooks-secret"
     written = {file.name: file.read_text() for file in paths.environments.iterdir()}
     assert set(written) == set(urls)
     written["supervisord"] = " ".join(supervisors_environment(settings).values())
@@ -479,6 +485,7 @@ def test_no_part_is_given_a_secret_that_it_has_no_use_for(
         "nats_events_password": set(),
         "ray_token": set(),
         "token": set(),
+        "webhook": {"gateway"},
     }
     paths.runtime.rmdir()
 

@@ -119,6 +119,14 @@ async def test_wrong_use_is_one_line_that_names_what_is_wrong(
     assert len(ended.err.splitlines()) == 1
 
 
+async def test_a_stack_does_not_come_up_with_a_webhook_that_has_no_secret(file: Path) -> None:
+    """Nothing is started."""
+    ended = await conclave("up", "--detach", "--simulate", TEST_PLANS_SECRET="")
+    assert (ended.code, ended.out) == (2, "")
+    assert "webhook 'plans': secrets: variable TEST_PLANS_SECRET is not set" in ended.err
+    assert not (file.parent / "home" / "supervisord.pid").exists()
+
+
 async def test_a_gateway_that_is_not_there_is_told(file: Path) -> None:
     ended = await conclave("webhooks", "test", "plans", "--url", "http://127.0.0.1:9")
     assert (ended.code, "does not answer" in ended.err) == (6, True)
