@@ -9,6 +9,7 @@ ConclaveError                     (tasks/council/exceptions.py)
 │   ├── PrefixError, SettingsError, CouncilFileError, EventFileError
 │   │                             a setting or a file, by its name
 │   ├── TokenError                a token of the gateway
+│   ├── SigningError              a secret of callbacks that cannot be made or found (tasks/access/signing.py)
 │   ├── SecretError               a webhook's secret that cannot be had (deployments/webhooks/configuration.py)
 │   └── UnknownFlow, OtherRun     a message in the queue that names what it may not
 ├── StackError                    the local stack (deployments/stack/exceptions.py)
@@ -33,6 +34,8 @@ ConclaveError                     (tasks/council/exceptions.py)
 │   ├── RecordUnreadable          a body that stands there is not what it should be
 │   ├── NewerVersion              what stands there was written by a later version of Conclave
 │   └── Superseded                somebody else runs the deliberation now
+├── AddressRefused                an address of somebody else's that nothing is sent to
+├── GitHubError                   GitHub's API did not do what was asked of it
 ├── AgentsUnavailable             no Ray cluster, or no agent host that answers
 └── Orphaned                      nobody runs the deliberation that an agent task belongs to
 """
@@ -125,6 +128,21 @@ class Superseded(RecordError):
     def __init__(self, message: str, run: str | None = None) -> None:
         super().__init__(message)
         self.run = run
+
+
+class AddressRefused(ConclaveError, OSError):
+    """An address of somebody else's is not one that anything is sent to."""
+
+
+class GitHubError(ConclaveError):
+    """GitHub's API did not do what was asked of it.
+
+    `status` is that of its answer, where there was one; `retry_after_s`: when it wants to be asked again.
+    """
+
+    def __init__(self, message: str, status: int | None = None, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.status, self.retry_after_s = status, retry_after_s
 
 
 class AgentsUnavailable(ConclaveError):

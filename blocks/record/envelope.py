@@ -25,6 +25,7 @@ STREAM_OF = {
     "decisions": subjects.DECISIONS,
     "deliberations": subjects.DECISIONS,
     "dead": subjects.DEAD,
+    "callbacks": subjects.CALLBACKS,
     "$KV": f"KV_{subjects.STATUS_BUCKET}",
 }
 VERSION_HEADER = "ce-schemaversion"

@@ -71,6 +71,7 @@ class Record:
         leases: Keys,
         access: Keys,
         councils: Keys,
+        callbacks: Keys,
         patience_s: float,
         installation: str,
     ) -> None:
@@ -82,6 +83,7 @@ class Record:
         self.leases = LeaseKeys(leases, jetstream, patience)
         self.access = JsonKeys(access, jetstream, subjects.ACCESS_BUCKET, patience)
         self.councils = JsonKeys(councils, jetstream, subjects.COUNCILS_BUCKET, patience)
+        self.callbacks = JsonKeys(callbacks, jetstream, subjects.CALLBACKS_BUCKET, patience)
         self.installation = installation
 
     # --- events -----------------------------------------------------------------------------------

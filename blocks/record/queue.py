@@ -7,8 +7,6 @@ delivered again after `ACK_WAIT_S`. One that cannot be dealt with becomes a dead
 
 from __future__ import annotations
 
-import asyncio
-import time
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -19,11 +17,11 @@ from nats.js.errors import NotFoundError
 
 from blocks.exceptions import RecordError
 from blocks.record import subjects
-from blocks.record.client import Puller
 from blocks.record.dead_letters import bury
 from blocks.record.envelope import Body
 from blocks.record.events import Record
 from blocks.record.patience import TRANSIENT, words
+from blocks.record.pulling import Pulling
 from blocks.record.subjects import Lane
 
 LANES: tuple[Lane, ...] = ("interactive", "batch")
@@ -31,8 +29,6 @@ STREAM = subjects.REQUESTS
 ACK_WAIT_S = 60.0
 """So long a request of a killed worker waits for the next one."""
 MAX_IN_WORK = 10_000
-ANSWER_S = 5.0
-"""How long the server may take to answer, once nothing came."""
 
 
 class Delivery:
@@ -84,60 +80,28 @@ class WorkQueue:
     """One lane of the queue, on the record's connection."""
 
     def __init__(self, record: Record, lane: Lane, ack_wait_s: float = ACK_WAIT_S) -> None:
-        self._record, self._lane, self._ack_wait_s = record, lane, ack_wait_s
-        self._subscription: Puller | None = None
+        config = ConsumerConfig(
+            durable_name=_durable(lane),
+            filter_subject=subjects.request("*", lane),
+            ack_policy=AckPolicy.EXPLICIT,
+            ack_wait=ack_wait_s,
+            max_ack_pending=MAX_IN_WORK,
+        )
+        self._record, self._lane = record, lane
+        self._pulling = Pulling(record, STREAM, config)
 
     async def take(self, wait_s: float) -> Delivery | None:
         """The next request, None where none comes within `wait_s`. Raises RecordError; then ask again later."""
-        started = time.monotonic()
-        try:
-            if self._subscription is None:
-                self._subscription = await self._subscribe()
-            (message,) = await self._subscription.fetch(1, timeout=wait_s)
-        except nats.errors.TimeoutError as error:
-            if time.monotonic() - started > wait_s / 2 and await self._answers():
-                return None
-            await self.close()  # nobody answered: the consumer may be gone
-            raise RecordError(f"no request can be taken: {words(error)}") from error
-        except (NotFoundError, *TRANSIENT) as error:  # a consumer that is gone is made again
-            await self.close()
-            raise RecordError(f"no request can be taken: {words(error)}") from error
-        return Delivery(self._record, self._lane, message)
-
-    async def _answers(self) -> bool:
-        """Whether the server is there: one that stands still brings nothing either.
-
-        nats-py's `flush` would be a ping, but a late answer to one that timed out ends its reading task.
-        """
-        try:
-            async with asyncio.timeout(ANSWER_S):
-                await self._record.jetstream.consumer_info(STREAM, _durable(self._lane))
-        except (nats.errors.Error, *TRANSIENT):
-            return False
-        return True
+        message = await self._pulling.take(wait_s)
+        return None if message is None else Delivery(self._record, self._lane, message)
 
     async def depth(self) -> tuple[int, int]:
         """Requests that wait, and requests that workers are at."""
-        info = await self._record.jetstream.consumer_info(STREAM, _durable(self._lane))
-        return info.num_pending or 0, info.num_ack_pending or 0
+        return await self._pulling.depth()
 
     async def close(self) -> None:
         """Take no more."""
-        subscription, self._subscription = self._subscription, None
-        if subscription is not None:
-            with suppress(nats.errors.Error, *TRANSIENT):
-                await subscription.unsubscribe()
-
-    async def _subscribe(self) -> Puller:
-        config = ConsumerConfig(
-            durable_name=_durable(self._lane),
-            filter_subject=subjects.request("*", self._lane),
-            ack_policy=AckPolicy.EXPLICIT,
-            ack_wait=self._ack_wait_s,
-            max_ack_pending=MAX_IN_WORK,
-        )
-        await self._record.jetstream.add_consumer(STREAM, config)
-        return await self._record.jetstream.pull_subscribe_bind(_durable(self._lane), STREAM)
+        await self._pulling.close()
 
 
 PRESENCE = "worker."

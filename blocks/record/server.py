@@ -39,6 +39,7 @@ STREAMS: dict[str, tuple[RetentionPolicy, tuple[str, ...]]] = {
     subjects.ANSWERS: (RetentionPolicy.LIMITS, ("answers.>", "attempts.>")),
     subjects.DECISIONS: (RetentionPolicy.LIMITS, ("decisions.>", "deliberations.>")),
     subjects.DEAD: (RetentionPolicy.LIMITS, ("dead.>",)),
+    subjects.CALLBACKS: (RetentionPolicy.WORK_QUEUE, ("callbacks.*.*",)),
 }
 _log = logging.getLogger("conclave.jetstream")
 
@@ -123,6 +124,7 @@ class JetStreamServer(BaseModel):
                 await jetstream.key_value(LEASES_BUCKET),
                 await jetstream.key_value(subjects.ACCESS_BUCKET),
                 await jetstream.key_value(subjects.COUNCILS_BUCKET),
+                await jetstream.key_value(subjects.CALLBACKS_BUCKET),
                 self.patience_s,
                 await installation_of(jetstream, self.replicas),
             )
@@ -208,9 +210,8 @@ class JetStreamServer(BaseModel):
             await self._ensure_stream(jetstream, name, retention, kept)
         for bucket in (subjects.STATUS_BUCKET, subjects.ACCESS_BUCKET, subjects.COUNCILS_BUCKET):
             await self._ensure_bucket(jetstream, KeyValueConfig(bucket=bucket, storage=StorageType.FILE))
-        await self._ensure_bucket(
-            jetstream, KeyValueConfig(bucket=LEASES_BUCKET, storage=StorageType.FILE, ttl=LEASE_S)
-        )
+        for bucket, kept_s in ((LEASES_BUCKET, LEASE_S), (subjects.CALLBACKS_BUCKET, self.retention_days * 86_400)):
+            await self._ensure_bucket(jetstream, KeyValueConfig(bucket=bucket, storage=StorageType.FILE, ttl=kept_s))
         try:
             await jetstream.object_store(BODIES_BUCKET)
         except (BucketNotFoundError, NotFoundError):
@@ -231,7 +232,7 @@ class JetStreamServer(BaseModel):
         """
         jetstream, applied = (await self.record()).jetstream, Retention([], [])
         try:
-            for name in (*STREAMS, f"OBJ_{BODIES_BUCKET}"):
+            for name in (*STREAMS, f"OBJ_{BODIES_BUCKET}", f"KV_{subjects.CALLBACKS_BUCKET}"):
                 config = (await jetstream.stream_info(name)).config
                 wanted, present = self._age_of(name), config.max_age or math.inf  # 0: for ever
                 if abs(present - wanted) <= 1:

@@ -13,12 +13,15 @@ REQUESTS = "CONCLAVE_REQUESTS"
 ANSWERS = "CONCLAVE_ANSWERS"
 DECISIONS = "CONCLAVE_DECISIONS"
 DEAD = "CONCLAVE_DEAD"
+CALLBACKS = "CONCLAVE_CALLBACKS"
 """The streams."""
 STATUS_BUCKET = "conclave-deliberations"
 ACCESS_BUCKET = "conclave-access"
 """Tokens of the gateway, and what was used by them."""
 COUNCILS_BUCKET = "conclave-councils"
 """Prefect's councils, mirrored for whoever does without Prefect."""
+CALLBACKS_BUCKET = "conclave-callbacks"
+"""Who is to be told of an end, and what became of each telling."""
 
 
 def plan(deliberation: str) -> str:
@@ -74,6 +77,11 @@ def decision(deliberation: str, item: str) -> str:
 def request(deliberation: str, lane: Lane = "interactive") -> str:
     """Where a request waits for a worker."""
     return f"requests.{deliberation}.batch" if lane == "batch" else f"requests.{deliberation}"
+
+
+def callback(deliberation: str, number: int) -> str:
+    """A delivery of its end that is to be made, to the n-th who asked for it."""
+    return f"callbacks.{deliberation}.{number}"
 
 
 def status(deliberation: str) -> str:

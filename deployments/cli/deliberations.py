@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperCommand, TyperOption
 
 from deployments.cli.completion import council_names, rule_names
-from deployments.cli.support import FAILED, NOT_UP, examples, fail, guarded, run, running_stack, say
+from deployments.cli.support import FAILED, NOT_UP, examples, fail, guarded, put, run, running_stack, say
 from tasks.council.plain import plain_json
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def add_to(app: typer.Typer) -> None:
         (watch, "watch", examples("conclave watch ID")),
         (result, "result", examples("conclave result ID", "conclave result ID --json | jq .members")),
         (cancel, "cancel", examples("conclave cancel ID")),
+        (deliveries, "deliveries", examples("conclave deliveries ID", "conclave deliveries ID --again 1")),
     ):
         app.command(name=name, epilog=epilog, rich_help_panel=PANEL)(verb)
     app.command(
@@ -214,6 +215,30 @@ def cancel(deliberation_id: Id) -> None:
     say(f"{deliberation_id} is cancelled" if after == "CANCELLED" else f"{deliberation_id} ended first: {after}")
     if after != "CANCELLED":
         raise typer.Exit(FAILED)
+
+
+def deliveries(
+    deliberation_id: Id,
+    again: Annotated[int | None, typer.Option(min=1, metavar="N", help="Send the N-th again, now.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, with every try.")] = False,
+) -> None:
+    """Show who is told of the end of a deliberation, and what became of that."""
+    from deployments.cli.gateway import asked, client
+
+    gateway = client()
+    if again is not None:
+        asked(lambda: gateway.deliver_again(deliberation_id, again))
+    found = asked(lambda: gateway.deliveries(deliberation_id))
+    if as_json:
+        typer.echo(plain_json(found))
+        return
+    for one in found:
+        last = one["tries"][-1] if one["tries"] else {}
+        told = last.get("detail") or last.get("status") or ""
+        following = f"next try {one['next_at']}" if one["next_at"] and one["tries"] else ""
+        put("  ".join(filter(None, [f"{one['number']}", f"{one['state']:9}", one["target"], str(told), following])))
+    if not found:
+        say("nobody is told of its end, or it has not ended")
 
 
 class _Retally(TyperCommand):

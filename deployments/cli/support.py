@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import typer
@@ -14,6 +14,7 @@ from tasks.council.plain import plain, shortened
 
 if TYPE_CHECKING:
     from blocks.exceptions import ConclaveError
+    from blocks.record.events import Record
     from deployments.settings import Settings
     from deployments.stack import StackStatus
 
@@ -98,6 +99,25 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         if not isinstance(error.__cause__, httpx.TransportError):
             raise
         fail(shortened(str(error)), NOT_UP)  # Prefect's client, which says that it cannot reach the API
+
+
+def on_record(work: Callable[[Record], Awaitable[T]]) -> T:
+    """Do work on the record of the home's stack, or of NATS_URL. Ends with code 6 where none is known."""
+    from blocks.connections import connections
+    from blocks.record.server import JetStreamServer
+    from deployments.stack import environment, status
+
+    chosen = settings()
+    url = chosen.nats_url or guarded(lambda: environment(status(chosen, ask=False))).get("NATS_URL")
+    if url is None:
+        fail("the stack is not up: `conclave up --detach` starts it, or NATS_URL names a server", NOT_UP)
+    server = JetStreamServer(servers=url.split(","), patience_s=5)
+
+    async def worked() -> T:
+        async with connections():
+            return await work(await server.record())
+
+    return run(worked())
 
 
 def _text_and_code(error: ConclaveError) -> tuple[str, int]:

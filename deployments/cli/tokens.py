@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deployments.cli.support import NOT_UP, examples, fail, guarded, put, run, say, settings
+from deployments.cli.support import examples, guarded, on_record, put, say
 from tasks.council.plain import plain_json
 
 if TYPE_CHECKING:
     from blocks.record.events import Record
     from tasks.access.tokens import Token
-
-T = TypeVar("T")
 
 app = typer.Typer(no_args_is_help=True, help="Who may use the gateway: bearer tokens, their rights and limits.")
 
@@ -60,7 +57,7 @@ def create(
         await require_known(record, token.councils or ())
         await tokens.keep(record, token)
 
-    _on_record(keep)
+    on_record(keep)
     say(f"token {token.id} for {token.name}, owner {token.owner}: {', '.join(token.scopes)}. It is shown this once:")
     put(text)
 
@@ -70,7 +67,7 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="As JSON, without
     """List the tokens; what lets somebody in is not kept, and so not shown."""
     from tasks.access import tokens
 
-    found = _on_record(tokens.listed)
+    found = on_record(tokens.listed)
     if as_json:
         typer.echo(plain_json([token.model_dump(mode="json", exclude={"digest"}) for token in found]))
         return
@@ -85,7 +82,7 @@ def revoke(token_id: Annotated[str, typer.Argument(metavar="ID", help="The token
     """Let a token count no more; gateways hear of it within two seconds."""
     from tasks.access import tokens
 
-    token = _on_record(lambda record: tokens.revoke(record, token_id))
+    token = on_record(lambda record: tokens.revoke(record, token_id))
     say(f"token {token.id} for {token.name} counts no more")
 
 
@@ -100,22 +97,3 @@ def _limits(token: Token) -> list[str]:
     if token.at_once is not None:
         told.append(f"{token.at_once} at once")
     return told
-
-
-def _on_record(work: Callable[[Record], Awaitable[T]]) -> T:
-    """Do work on the record of the home's stack, or of NATS_URL. Ends with code 6 where none is known."""
-    from blocks.connections import connections
-    from blocks.record.server import JetStreamServer
-    from deployments.stack import environment, status
-
-    chosen = settings()
-    url = chosen.nats_url or guarded(lambda: environment(status(chosen, ask=False))).get("NATS_URL")
-    if url is None:
-        fail("the stack is not up: `conclave up --detach` starts it, or NATS_URL names a server", NOT_UP)
-    server = JetStreamServer(servers=url.split(","), patience_s=5)
-
-    async def worked() -> T:
-        async with connections():
-            return await work(await server.record())
-
-    return run(worked())

@@ -95,6 +95,14 @@ class Client:
         answered = self._call("DELETE", path_of_many(council, status, metadata))[1]
         return Cancelled(answered["cancelled"], answered["more"])
 
+    def deliveries(self, deliberation_id: str) -> list[dict[str, Any]]:
+        """Who is told of its end, and what became of that: in the order of their numbers."""
+        return list(self._call("GET", path_of(deliberation_id, "deliveries"))[1]["deliveries"])
+
+    def deliver_again(self, deliberation_id: str, number: int) -> dict[str, Any]:
+        """Let the delivery of that number be made again, now."""
+        return dict(self._call("POST", path_of(deliberation_id, "deliveries", str(number)))[1])
+
     def councils(self) -> dict[str, dict[str, Any]]:
         """The councils, by name."""
         return dict(self._call("GET", "/v1/councils")[1]["councils"])

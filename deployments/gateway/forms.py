@@ -119,6 +119,35 @@ class PassedOverForm(BaseModel):
     reason: str
 
 
+class TryForm(_Open):
+    """One try of a delivery."""
+
+    at: datetime
+    verdict: str = Field(description="delivered, failed, or gone: its target wants no more.")
+    status: int | None = Field(None, description="HTTP status of the answer.")
+    detail: str | None = None
+    duration_ms: int
+
+
+class DeliveryForm(_Open):
+    """What one target is sent of the end, and what became of it."""
+
+    id: str = Field(description="What its receiver knows it by (`webhook-id`), the same at each try.")
+    number: int
+    kind: str
+    target: str
+    state: str = Field(description="pending, delivered or failed.")
+    created_at: datetime
+    next_at: datetime | None = Field(description="When it is tried next.")
+    tries: list[TryForm]
+
+
+class DeliveriesForm(BaseModel):
+    """The deliveries of a deliberation."""
+
+    deliveries: list[DeliveryForm]
+
+
 class CouncilsForm(BaseModel):
     """The councils, by name."""
 

@@ -21,6 +21,7 @@ from blocks.record.queue import workers
 from blocks.record.server import JetStreamServer
 from blocks.refreshed import Refreshed
 from deployments.gateway.authentication import Authentication
+from deployments.gateway.callbacks import Callbacks
 from deployments.gateway.counts import Counts
 from deployments.gateway.projection import Projection
 from deployments.gateway.quotas import Quotas
@@ -28,13 +29,17 @@ from deployments.gateway.settings import GatewaySettings
 from deployments.webhooks.configuration import Webhook, problems_of, read_webhooks
 from tasks.access import tokens
 from tasks.access.usage import add_end
+from tasks.callbacks.deliveries import begin
+from tasks.callbacks.targets import Target, UrlTarget
+from tasks.council.council import CouncilSpec
 from tasks.deliberations.councils import Councils
 from tasks.deliberations.feed import Feed
+from tasks.deliberations.read import status_of
 
 AGAIN_S = 1.0
 CONNECT_AGAIN_S = 0.1
 WORKERS_KEPT_S = 1.0
-USAGE_CONSUMER = "gateway-usage"
+ENDS_CONSUMER = "gateway-ends"
 HOME_TOKEN = "home"  # noqa: S105  # a name
 
 _log = logging.getLogger("conclave.gateway")
@@ -55,6 +60,7 @@ class Service:
     """How many take from the queue, of the last second: anybody may ask whether the gateway is ready."""
     counts: Counts
     webhooks: dict[str, Webhook]
+    callbacks: Callbacks
 
 
 @asynccontextmanager
@@ -70,24 +76,28 @@ async def serving(settings: GatewaySettings) -> AsyncGenerator[Service, None]:
         await _admit_home(record, settings.token_file)
         leases = Leases(server.record)
         await leases.open()
-        arrivals, projection = Arrivals(record), Projection(record, settings.database)
+        arrivals, projection, councils = Arrivals(record), Projection(record, settings.database), Councils(record)
+        github = {name: webhook.github for name, webhook in webhooks.items() if webhook.github is not None}
+        callbacks = Callbacks(record, settings.callbacks, github)
         service = Service(
             record,
             leases,
             Feed(record, arrivals),
-            Councils(record),
+            councils,
             projection,
             Authentication(record, settings.rate, settings.hosts, settings.open),
             Quotas(record, settings.queue),
             Refreshed(lambda: workers(record), WORKERS_KEPT_S),
             Counts(),
             webhooks,
+            callbacks,
         )
         try:
             async with background(
                 _kept("the feed of events", arrivals.run),
                 _kept("the list", projection.run),
-                _kept("the count of tokens", lambda: _count_usage(record)),
+                _kept("what follows an end", lambda: _follow_ends(record, councils)),
+                _kept("callbacks", callbacks.run),
             ):
                 yield service
         finally:
@@ -116,9 +126,21 @@ async def _connected(server: JetStreamServer) -> Record:
         await asyncio.sleep(CONNECT_AGAIN_S)
 
 
-async def _count_usage(record: Record) -> None:
-    async for end in ends(record, USAGE_CONSUMER):
-        await add_end(record, end.subject.split(".")[1], end.body, end.sequence)
+async def _follow_ends(record: Record, councils: Councils) -> None:
+    """Count what each deliberation used, and let those be told of its end who asked for it, or its council."""
+    async for end in ends(record, ENDS_CONSUMER):
+        one = end.subject.split(".")[1]
+        status = await status_of(record, one) or {}
+        await add_end(record, status.get("owner"), end.body, end.sequence)
+        council = (await councils.mirror()).councils.get(str(status.get("council")))
+        await begin(record, one, _told_by(council))
+
+
+def _told_by(council: CouncilSpec | None) -> list[Target]:
+    """The target that a council has of its own; what it is sent is signed by the home's secret."""
+    if council is None or council.callback_url is None:
+        return []
+    return [UrlTarget(url=council.callback_url, by="council", secrets_of=HOME_TOKEN)]
 
 
 async def _admit_home(record: Record, file: Path | None) -> None:

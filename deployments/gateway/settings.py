@@ -11,6 +11,8 @@ from typing import Annotated
 from limits import parse
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from blocks.public_http import Networks, read_networks
+from deployments.gateway.sending import CallbackSettings
 from deployments.settings import SettingsError
 from tasks.council.problems import first_problem
 
@@ -29,6 +31,15 @@ def _names(value: object) -> object:
     return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
 
 
+def _networks(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return read_networks(value)
+    except ValueError as error:
+        raise ValueError(f"must be networks apart by commas, such as 10.1.0.0/16: {error}") from None
+
+
 class GatewaySettings(BaseModel):
     """What the environment says; a description is what a right value looks like."""
 
@@ -43,6 +54,10 @@ class GatewaySettings(BaseModel):
     queue: int = Field(10_000, validation_alias="CONCLAVE_QUEUE", ge=1)
     database: Path | None = Field(None, validation_alias="CONCLAVE_GATEWAY_DATABASE")
     webhooks: Path | None = Field(None, validation_alias="CONCLAVE_WEBHOOKS")
+    public_url: str = Field("", validation_alias="CONCLAVE_PUBLIC_URL", pattern=r"^(https?://[^\s@?#]+)?$")
+    callback_networks: Annotated[Networks, BeforeValidator(_networks)] = Field(
+        (), validation_alias="CONCLAVE_CALLBACK_NETWORKS"
+    )
     patience_s: float = Field(5.0, gt=0)
 
     @property
@@ -54,6 +69,11 @@ class GatewaySettings(BaseModel):
     def port(self) -> int:
         """The port that it listens at."""
         return int(self.listen.rpartition(":")[2])
+
+    @property
+    def callbacks(self) -> CallbackSettings:
+        """What callbacks are sent with."""
+        return CallbackSettings(self.public_url.rstrip("/"), self.callback_networks)
 
     @property
     def on_loopback(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import chain
 
 from deployments.gateway import forms
-from deployments.gateway.handlers import councils, deliberations, events, health, webhooks
+from deployments.gateway.handlers import councils, deliberations, deliveries, events, health, webhooks
 from deployments.gateway.routes import Answer, Parameter, Route
 from deployments.webhooks.signatures import SCHEMES
 from tasks.access.tokens import Scope
@@ -130,6 +130,22 @@ ROUTES = (
         "Follow a deliberation",
         {200: STREAM, 204: Answer("It has ended, and nothing follows this cursor.")},
         (AFTER, LAST),
+    ),
+    Route(
+        "GET",
+        "/v1/deliberations/{id}/deliveries",
+        deliveries.listed,
+        SEE,
+        "List who is told of its end, and what became of that",
+        {200: Answer("In the order of their numbers.", forms.DeliveriesForm)},
+    ),
+    Route(
+        "POST",
+        "/v1/deliberations/{id}/deliveries/{number}",
+        deliveries.again,
+        ASK,
+        "Tell it again, now",
+        {202: Answer("It will be.", forms.DeliveryForm)},
     ),
     Route(
         "GET",

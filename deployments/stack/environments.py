@@ -77,7 +77,7 @@ _NOT_A_WORKERS = (
 INHERITED = {
     "nats": Names(()),
     "simulator": Names(()),
-    GATEWAY: Names(("CONCLAVE_HOSTS", "CONCLAVE_RATE", "CONCLAVE_QUEUE")),
+    GATEWAY: Names(("CONCLAVE_HOSTS", "CONCLAVE_RATE", "CONCLAVE_QUEUE", "CONCLAVE_PUBLIC_URL", "CONCLAVE_CALLBACK_*")),
     "llm": Names(("VLLM_*", *_GPU, *_MODEL, *_GOES_OUT), but=("VLLM_URL", "VLLM_MODEL", "VLLM_API_KEY")),
     "prefect": Names(("PREFECT_*",), but=(*_PREFECTS_SECRETS, "PREFECT_SERVER_API_CORS_*", "PREFECT_SERVER_CORS_*")),
     "ray": Names(("RAY_*", *_GPU, *_GOES_OUT)),
@@ -139,7 +139,7 @@ def _webhooks(settings: Settings) -> Names:
         return Names(())
     from deployments.webhooks.configuration import read_webhooks  # every command imports this module
 
-    references = chain.from_iterable(webhook.secrets for webhook in read_webhooks(settings.webhooks).values())
+    references = chain.from_iterable(webhook.references for webhook in read_webhooks(settings.webhooks).values())
     return Names(tuple(one.env for one in references if one.env is not None))
 
 

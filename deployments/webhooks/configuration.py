@@ -3,66 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from blocks.files import read_regular
 from deployments.event_files import EventFileError, MappedEntry, mapping_of, read_event_file, require_own_names
+from deployments.webhooks.github import Access, GitHubEntry
+from deployments.webhooks.secrets import SecretError, SecretReference
 from deployments.webhooks.signatures import Signature, check_secret
 from tasks.access.tokens import Token
-from tasks.council.exceptions import WrongUse
 from tasks.deliberations.event_mapping import Mapping
 
-MAX_SECRET = 4096
 OWNER = "webhook."
 """Before the name of a webhook: the owner of what its deliveries ask for, which no token can be made for."""
-
-
-class SecretError(WrongUse):
-    """A secret cannot be had; the text names where it should be, and never the secret."""
-
-
-class SecretReference(BaseModel):
-    """Where a secret is: a variable of the gateway's environment, or a file that is read for each delivery."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    env: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
-    file: Path | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _one_of_both(cls, given: Any) -> Any:
-        if not isinstance(given, dict) or set(given) not in ({"env"}, {"file"}):  # what stands there may be the secret
-            raise ValueError("must be one of {env: NAME} and {file: PATH}")
-        return given
-
-    def __str__(self) -> str:
-        return f"variable {self.env}" if self.env is not None else f"file {self.file}"
-
-    def beside(self, folder: Path) -> Self:
-        """The same, where a path that is not whole begins in this folder. Raises RuntimeError for a `~` of nobody."""
-        return self if self.file is None else self.model_copy(update={"file": folder / self.file.expanduser()})
-
-    def read(self) -> str:
-        """The secret, without a line break at its end. Raises SecretError."""
-        if self.file is None:
-            text = os.environ.get(self.env or "", "")
-            if not text:
-                raise SecretError(f"{self} is not set")
-            return text.strip()
-        try:
-            return read_regular(self.file, MAX_SECRET).decode().strip()
-        except OSError as error:
-            raise SecretError(f"{self}: {error.strerror or error}") from error
-        except UnicodeDecodeError:
-            raise SecretError(f"{self}: it is no text") from None
 
 
 class _Entry(MappedEntry):
@@ -70,6 +27,7 @@ class _Entry(MappedEntry):
 
     signature: Signature
     secrets: tuple[SecretReference, ...] = Field(min_length=1, max_length=2)
+    github: GitHubEntry | None = None
     sample: dict[str, Any] | None = None
 
     @field_validator("sample")
@@ -92,13 +50,15 @@ class _File(BaseModel):
 class Webhook:
     """Who may send, and how what is sent becomes a request.
 
-    `secrets`: two while one takes the place of the other. `sample`: a payload to try it with.
+    `secrets`: two while one takes the place of the other. `github`: how its answers go back there, and who may send.
+    `sample`: a payload to try it with.
     """
 
     name: str
     signature: Signature
     secrets: tuple[SecretReference, ...]
     mapping: Mapping
+    github: Access | None
     sample: dict[str, Any] | None
 
     def read_secrets(self) -> tuple[list[str], list[SecretError]]:
@@ -116,6 +76,22 @@ class Webhook:
             else:
                 found.append(secret)
         return found, problems
+
+    def problems(self) -> list[SecretError]:
+        """Why secrets cannot be had, that of GitHub's API among them."""
+        problems = self.read_secrets()[1]
+        try:
+            if self.github is not None:
+                self.github.api()
+        except SecretError as error:
+            problems.append(SecretError(f"webhook {self.name!r}: github.token: {error}"))
+        return problems
+
+    @property
+    def references(self) -> tuple[SecretReference, ...]:
+        """All secrets that the gateway needs for it."""
+        token = self.github.entry.token if self.github is not None else None
+        return self.secrets if token is None else (*self.secrets, token)
 
     @property
     def token(self) -> Token:
@@ -144,13 +120,15 @@ def require_secrets(path: Path, webhooks: dict[str, Webhook]) -> None:
 
 def problems_of(webhooks: dict[str, Webhook]) -> list[SecretError]:
     """Why secrets cannot be had, of all webhooks."""
-    return list(chain.from_iterable(webhook.read_secrets()[1] for webhook in webhooks.values()))
+    return list(chain.from_iterable(webhook.problems() for webhook in webhooks.values()))
 
 
 def _webhook(path: Path, entry: _Entry) -> Webhook:
     mapping = mapping_of(path, "webhook", entry)
+    folder = path.resolve().parent
     try:
-        secrets = tuple(reference.beside(path.resolve().parent) for reference in entry.secrets)
+        secrets = tuple(reference.beside(folder) for reference in entry.secrets)
+        github = None if entry.github is None else Access(entry.name, entry.github.beside(folder))
     except RuntimeError as error:
         raise EventFileError(f"{path}: webhook {entry.name!r}: secrets: {error}") from None
-    return Webhook(entry.name, entry.signature, secrets, mapping, entry.sample)
+    return Webhook(entry.name, entry.signature, secrets, mapping, github, entry.sample)

@@ -10,7 +10,6 @@ from datetime import UTC, datetime, timedelta
 
 from blocks.record.envelope import Body
 from blocks.record.events import Record
-from tasks.deliberations.read import status_of
 
 KEY = "usage."
 
@@ -22,10 +21,9 @@ async def used_today(record: Record, owner: str) -> int:
     return tokens if isinstance(tokens, int) and body.get("day") == _day(datetime.now(UTC)) else 0
 
 
-async def add_end(record: Record, deliberation_id: str, finished: Body, sequence: int) -> None:
-    """Count the end of a deliberation, which stands at this sequence of its stream. Raises RecordError."""
-    status = await status_of(record, deliberation_id) or {}
-    owner, used = status.get("owner"), tokens_in(finished)
+async def add_end(record: Record, owner: object, finished: Body, sequence: int) -> None:
+    """Count the end of an owner's deliberation, which stands at this sequence of its stream. Raises RecordError."""
+    used = tokens_in(finished)
     if not isinstance(owner, str) or not used:
         return
     day = _day(datetime.now(UTC))

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable
 from itertools import chain
 from typing import Annotated, Any, NamedTuple, Self
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, GetPydanticSchema, StringConstraints
 from pydantic_core import core_schema
@@ -108,6 +109,32 @@ Text = Annotated[
 def one_of(names: Iterable[str]) -> GetPydanticSchema:
     """What makes a text one of these names, as a Literal of them would, where they are listed elsewhere."""
     return GetPydanticSchema(lambda _type, _handler: core_schema.literal_schema([*names]))
+
+
+MAX_URL = 2_000
+"""Characters of a callback's URL."""
+
+
+def _callback_url(url: str) -> str:
+    """The URL, if something can be sent to it. Raises ValueError."""
+    if not url.isascii() or not url.isprintable() or " " in url:
+        raise ValueError("must be a URL of printable ASCII characters without blanks")
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise ValueError(f"is no URL: {error}") from None
+    if parts.scheme not in ("http", "https") or not host or port == 0:
+        raise ValueError("must be an http or https URL")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("must have no user and no password in it: what is sent is signed")
+    if parts.fragment:
+        raise ValueError("must have no fragment (#...), which nobody is sent")
+    return url
+
+
+CallbackUrl = Annotated[str, StringConstraints(min_length=1, max_length=MAX_URL), AfterValidator(_callback_url)]
+"""A URL that callbacks may be asked to; whether its address may be connected to shows when that is done."""
 
 
 class Frozen(BaseModel):

@@ -10,7 +10,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, Field, model_validator
 
-from tasks.council.base import MAX_TEXT, Frozen, Name, digest
+from tasks.council.base import MAX_TEXT, CallbackUrl, Frozen, Name, digest
 from tasks.council.exceptions import InvalidRequest
 from tasks.council.prompt_texts import ROLES, Prompts
 from tasks.council.stages import MAX_ROUNDS, Strategy
@@ -85,6 +85,9 @@ class CouncilRules(BaseModel):
         None, title="Prompts", description="Texts of its own, with a version; Conclave's where left out."
     )
     deadline_s: Deadline = Field(300.0, description="Seconds for one item from its start.")
+    callback_url: CallbackUrl | None = Field(
+        None, description="Where the end of each of its deliberations is told to; nobody where left out."
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -125,7 +128,7 @@ class CouncilSpec(CouncilRules, Frozen):
         What a council could not choose at first is left out where it is the default, so that its identity stays what it
         was: a new field belongs to these.
         """
-        content = self.model_dump(mode="json")
+        content = self.model_dump(mode="json", exclude={"callback_url"})  # it decides nothing
         for name in ("tally", "prompts"):
             if getattr(self, name) == type(self).model_fields[name].default:
                 del content[name]

@@ -1,4 +1,4 @@
-"""What somebody sends who asks for a deliberation from outside: a request, and when and under which id it is run."""
+"""What somebody sends who asks for a deliberation from outside: a request, its id and times, who hears of its end."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from tasks.council.base import Frozen, Name
+from tasks.council.base import CallbackUrl, Frozen, Name
 from tasks.council.exceptions import InvalidRequest
 from tasks.council.models import DeliberationRequest
 from tasks.council.problems import first_problem
@@ -24,7 +24,7 @@ _IDS = uuid.UUID("6f0d3b0e-5d0c-5a53-9a0c-8f7a3c1e2b44")
 
 
 class Terms(Frozen):
-    """When a deliberation is run, and under which id."""
+    """When a deliberation is run, under which id, and who is told of its end."""
 
     id: Name | None = Field(None, description="Its id; made where it is left out.")
     delay_s: float = Field(0, ge=0, le=MAX_DELAY_S, allow_inf_nan=False, description="Seconds that it waits at least.")
@@ -32,6 +32,7 @@ class Terms(Frozen):
         None, gt=0, le=MAX_EXPIRY_S, allow_inf_nan=False, description="Not begun by then, it ends CANCELLED."
     )
     priority: Literal["interactive", "batch"] = Field("interactive", description="Batches wait behind people.")
+    callback_url: CallbackUrl | None = Field(None, description="Its end is told to this URL, signed.")
 
     @classmethod
     def of(cls, fields: Mapping[str, Any]) -> Terms:

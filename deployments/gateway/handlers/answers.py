@@ -9,10 +9,10 @@ from typing import Any
 from aiohttp import web
 
 from blocks.record.envelope import Body
+from deployments.gateway.acceptance import may_see
 from deployments.gateway.problems import bad_request, invalid, unknown
 from deployments.gateway.projection import Filter
 from deployments.gateway.routes import Call
-from tasks.access.tokens import Token
 from tasks.council.exceptions import InvalidRequest
 from tasks.council.models import Status, check_id
 from tasks.deliberations.read import status_of
@@ -33,11 +33,6 @@ def document(call: Call, body: Any, status: int = 200, **headers: str) -> web.Re
     )
 
 
-def may_see(token: Token, status: Body) -> bool:
-    """Whether a deliberation is shown to whoever has this token."""
-    return token.sees_all or status.get("owner") == token.owner
-
-
 async def asked_about(call: Call) -> tuple[str, Body]:
     """The id in the path, and its status. Raises Problem where there is none that is shown to who asks."""
     deliberation_id = call.request.match_info["id"]
@@ -46,7 +41,7 @@ async def asked_about(call: Call) -> tuple[str, Body]:
     except InvalidRequest:
         raise unknown(deliberation_id) from None
     status = await status_of(call.service.record, deliberation_id)
-    if status is None or not may_see(call.token, status):
+    if status is None or not may_see(call.token, status.get("owner")):
         raise unknown(deliberation_id)
     return deliberation_id, status
 

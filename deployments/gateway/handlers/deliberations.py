@@ -8,24 +8,21 @@ import re
 import uuid
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Literal
 
 from aiohttp import web
 
-from blocks.exceptions import RecordError, RecordFull
 from blocks.record.envelope import Body
+from deployments.gateway.acceptance import IdBy, accept, may_change, told_to
 from deployments.gateway.bodies import beside, json_of
-from deployments.gateway.handlers.answers import asked_about, document, filter_of, may_see, number, only, whole_number
-from deployments.gateway.problems import RETRY_S, Problem, forbidden, invalid, later, unknown
-from deployments.gateway.quotas import FULL_S
+from deployments.gateway.handlers.answers import asked_about, document, filter_of, number, only, whole_number
+from deployments.gateway.problems import Problem, forbidden, invalid, later, unknown
 from deployments.gateway.routes import Call
-from tasks.council.exceptions import InvalidRequest
-from tasks.council.models import DeliberationRequest, Status
+from tasks.council.models import Status
 from tasks.deliberations.cancel import stop
-from tasks.deliberations.read import OtherRequest, has_ended, status_of
+from tasks.deliberations.read import has_ended, status_of
 from tasks.deliberations.result import item_of, links_of, result_of, result_with
 from tasks.deliberations.submission import id_for, key_in, read_submission, request_of
-from tasks.deliberations.submit import Request, Submitted, enqueue
+from tasks.deliberations.submit import Request, Submitted
 
 MAX_WAIT_S = 60.0
 MAX_CANCELLED = 1_000
@@ -35,8 +32,6 @@ CATCH_UP_S = 5.0
 LIST_S = 0.5
 """How long a page of the list waits for what was stored just before; then it shows what is known."""
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,6})(?![0-9])", re.IGNORECASE)
-IdBy = Literal["body", "key", "delivery", "chance"]
-"""Where the id of a deliberation comes from: the body names it, a key or a delivery stands for it, or it was drawn."""
 _audit = logging.getLogger("conclave.audit")
 
 
@@ -46,25 +41,16 @@ async def submit(call: Call) -> web.StreamResponse:
     body, size = await json_of(call.request)
     terms, asked = await beside(size, lambda: read_submission(body))
     deliberation_id, by = _id(call, terms.id)
+    told = await told_to(call.service, call.token, terms.callback_url)
     now, owner = datetime.now(UTC), call.token.owner
     request = await beside(size, lambda: request_of(terms, asked, deliberation_id, "gateway", now, owner))
-    submitted = await accept(call, request, asked, by)
+    submitted = await accept(call.service, call.token, request, asked, by, told)
     preferred = _WAIT.search(call.request.headers.get("Prefer", ""))
     if preferred is None:
         return await receipt(call, request, submitted)
     seconds = min(float(preferred[1]), MAX_WAIT_S)
     headers = {**_about(request, submitted), "Preference-Applied": f"wait={seconds:g}"}
     return await _waited(call, request.id, seconds, **headers)
-
-
-async def accept(call: Call, request: Request, asked: DeliberationRequest, by: IdBy) -> Submitted:
-    """Take what was asked for, whatever door it came in by: rights and bounds, its key, the queue. Raises Problem."""
-    if not call.token.may_ask(asked.council):
-        raise forbidden(f"council: this token may not ask {asked.council!r}", "council")
-    place = await _admit(call, asked, request.id)
-    submitted = await _enqueued(call, request, by, place)
-    _audit.info("%s submit %s new=%s", call.token.id, request.id, submitted.new)
-    return submitted
 
 
 async def receipt(call: Call, request: Request, submitted: Submitted) -> web.StreamResponse:
@@ -137,7 +123,7 @@ async def cancel_many(call: Call) -> web.StreamResponse:
     async def one(deliberation_id: str) -> bool:
         async with slots:
             status = await status_of(call.service.record, deliberation_id)
-            if status is None or has_ended(status) or not _may_stop(call, status):
+            if status is None or has_ended(status) or not may_change(call.token, status.get("owner")):
                 return False
             await stop(call.service.record, call.service.leases, deliberation_id)
             return True
@@ -160,57 +146,6 @@ def _id(call: Call, given: str | None) -> tuple[str, IdBy]:
     if keys:
         return id_for(call.token.owner, key_in(keys[0])), "key"
     return str(uuid.uuid4()), "chance"
-
-
-async def _admit(call: Call, asked: DeliberationRequest, deliberation_id: str) -> bool:
-    """Raise Problem where no more may be asked for; whether a place was taken for it.
-
-    What was accepted before is asked for again without regard to what has changed since.
-    """
-    try:
-        await call.service.councils.check(asked)
-        return await call.service.quotas.check(call.token, deliberation_id)
-    except (InvalidRequest, Problem):
-        if await status_of(call.service.record, deliberation_id) is None:
-            raise
-    return False
-
-
-async def _enqueued(call: Call, request: Request, by: IdBy, place: bool) -> Submitted:
-    """What became of it. Raises Problem, which says whether it may run all the same."""
-    stands_for_it = by in ("key", "delivery")
-    try:
-        submitted = await enqueue(call.service.record, request, drawn=by == "chance")
-        if (
-            submitted.new
-            or stands_for_it
-            or may_see(call.token, await status_of(call.service.record, request.id) or {})
-        ):
-            return submitted
-        problem = _reused(request.id, by)
-    except OtherRequest:
-        problem = _reused(request.id, by)
-    except RecordFull:
-        told = "the queue takes no more; the same key or id attaches if it was accepted"
-        problem = later(429, "queue-full", told, FULL_S, id=request.id, accepted="unknown")
-    except RecordError:
-        told = "the record does not answer; the same key or id attaches if it was accepted"
-        raise later(503, "record-unavailable", told, RETRY_S, id=request.id, accepted="unknown") from None
-    if place:
-        await call.service.quotas.give_back(call.token, request.id)
-    raise problem
-
-
-def _reused(deliberation_id: str, by: IdBy) -> Problem:
-    """An id that stands for something else; whose that is, is not told."""
-    if by == "key":
-        told = "Idempotency-Key: it was used with another request"
-        return Problem(422, "idempotency-key-reused", told, field="Idempotency-Key", id=deliberation_id)
-    if by == "delivery":
-        told = "webhook-id: this delivery came before, and asked for something else"
-        return Problem(422, "idempotency-key-reused", told, field="webhook-id", id=deliberation_id)
-    told = "id: it was used already, with another request or by somebody else"
-    return Problem(422, "id-reused", told, field="id", id=deliberation_id)
 
 
 def _about(request: Request, submitted: Submitted) -> dict[str, str]:
@@ -240,10 +175,6 @@ async def _result(call: Call, deliberation_id: str) -> Body:
     return result
 
 
-def _may_stop(call: Call, status: Body) -> bool:
-    return call.token.may("admin") or status.get("owner") == call.token.owner
-
-
 def _require_may_stop(call: Call, status: Body) -> None:
-    if not _may_stop(call, status):
+    if not may_change(call.token, status.get("owner")):
         raise forbidden("it is another owner's; the scope admin may stop it")

@@ -21,7 +21,8 @@ from blocks.background import background
 from blocks.exceptions import RecordError
 from blocks.record import subjects
 from blocks.record.envelope import Body
-from deployments.gateway.handlers.answers import asked_about, filter_of, may_see, only
+from deployments.gateway.acceptance import may_see
+from deployments.gateway.handlers.answers import asked_about, filter_of, only
 from deployments.gateway.projection import Filter
 from deployments.gateway.routes import Call
 from tasks.deliberations.feed import Cursor, FeedEvent
@@ -133,7 +134,7 @@ async def _about(call: Call, deliberation_id: str) -> Body:
 
 
 def _fits(call: Call, wanted: Filter, about: Body, told: FeedEvent) -> bool:
-    if not may_see(call.token, about):
+    if not may_see(call.token, about.get("owner")):
         return False
     if wanted.council is not None and about.get("council") != wanted.council:
         return False

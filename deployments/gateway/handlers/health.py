@@ -48,7 +48,7 @@ async def metrics(call: Call) -> web.StreamResponse:
     """Prometheus' text format, version 0.0.4."""
     only(call)
     waiting = await backlog(call.service.record)
-    lines = call.service.counts.lines()
+    lines = [*call.service.counts.lines(), *call.service.callbacks.lines()]
     for name, value in waiting._asdict().items():
         lines += [f"# TYPE conclave_queue_{name} gauge", f"conclave_queue_{name} {value}"]
     lines += ["# TYPE conclave_workers gauge", f"conclave_workers {await call.service.workers.get()}"]

@@ -6,23 +6,36 @@ and what is not signed costs as little as can be.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 from aiohttp import web
+from tenacity import AsyncRetrying, retry_if_exception, wait_fixed
 
+from blocks.exceptions import GitHubError
 from deployments.event_files import MAX_BYTES, asked_by
+from deployments.gateway.acceptance import IdBy, accept
 from deployments.gateway.bodies import beside, object_in, read_body
 from deployments.gateway.handlers.answers import document, only
-from deployments.gateway.handlers.deliberations import IdBy, accept, receipt
+from deployments.gateway.handlers.deliberations import receipt
 from deployments.gateway.problems import RETRY_S, Problem, invalid, later
 from deployments.gateway.routes import Call
 from deployments.webhooks.configuration import Webhook
+from deployments.webhooks.github import Access, Event, not_let_in
+from deployments.webhooks.secrets import SecretError
 from deployments.webhooks.signatures import Headers, delivery_key, missing_header
+from tasks.callbacks.targets import Target
 from tasks.deliberations.event_mapping import Asked
 from tasks.deliberations.submission import Terms, id_for, request_of
 
+ASK_S = 8.0
+"""How long GitHub may take to say who may write; it waits 10 s for the answer to a delivery."""
+ASK_AGAIN_S = 1.0
+Payload = dict[str, Any]
+_log = logging.getLogger("conclave.gateway")
 _audit = logging.getLogger("conclave.audit")
 
 
@@ -40,14 +53,44 @@ async def deliver(call: Call) -> web.StreamResponse:
     key = await _key(webhook, headers, body)
     token = webhook.token
     call = replace(call, token=token, headers=await call.service.authentication.limit(token))
-    asked = await _asked(webhook, body)
+    asked, payload = await _asked(webhook, body)
     if asked is None:
-        _audit.info("%s passes over %s", token.id, key)
-        return document(call, {"status": "passed over", "reason": "when: it does not hold for this payload"})
+        return _passed_over(call, key, "when: it does not hold for this payload")
+    told: list[Target] = []
+    if webhook.github is not None:
+        event = Event.read(payload)
+        if not await _lets_in(webhook.github, event):
+            return _passed_over(call, key, not_let_in(event))
+        told = webhook.github.targets(event)
     by: IdBy = "delivery" if asked.id is None else "body"
     one = asked.id or id_for(token.owner, key)
     request = request_of(Terms(), asked.request, one, "webhook", datetime.now(UTC), token.owner)
-    return await receipt(call, request, await accept(call, request, asked.request, by))
+    return await receipt(call, request, await accept(call.service, token, request, asked.request, by, told))
+
+
+def _passed_over(call: Call, key: str, reason: str) -> web.Response:
+    _audit.info("%s passes over %s: %s", call.token.id, key, reason)
+    return document(call, {"status": "passed over", "reason": reason})
+
+
+async def _lets_in(github: Access, event: Event) -> bool:
+    """Whether who sent it may convene a council, as GitHub says. Raises Problem where that cannot be learned now.
+
+    GitHub does not deliver again by itself, so it is asked a few times within what it waits for an answer.
+    """
+    asking = AsyncRetrying(retry=retry_if_exception(_may_pass), wait=wait_fixed(ASK_AGAIN_S), reraise=True)
+    try:
+        async with asyncio.timeout(ASK_S):
+            return bool(await asking(github.lets_in, event))
+    except (GitHubError, SecretError, TimeoutError) as error:
+        _log.warning("webhook %r: who may write cannot be learned: %s", github.webhook, error or "no answer in time")
+    told = "GitHub does not say who may write to the repository; deliver it again later"
+    raise later(503, "github-unavailable", told, RETRY_S)
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether GitHub may answer otherwise in a moment."""
+    return isinstance(error, GitHubError) and (error.status is None or error.status >= 500)
 
 
 async def _key(webhook: Webhook, headers: Headers, body: bytes) -> str:
@@ -72,9 +115,18 @@ def _headers(request: web.Request) -> Headers:
     return {name: values[0] for name in names if len(values := request.headers.getall(name)) == 1}
 
 
-async def _asked(webhook: Webhook, body: bytes) -> Asked | None:
-    """What a delivery asks for; None where the webhook passes over it. Raises Problem and InvalidRequest."""
+async def _asked(webhook: Webhook, body: bytes) -> tuple[Asked | None, Payload]:
+    """What a delivery asks for, None where the webhook passes over it, and what it brought.
+
+    Raises Problem and InvalidRequest.
+    """
+    payload: Payload = {}
+
+    def read() -> Payload:
+        payload.update(object_in(body))
+        return payload
+
     try:
-        return await asked_by(webhook.mapping, lambda: object_in(body))
+        return await asked_by(webhook.mapping, read), payload
     except TimeoutError:
         raise invalid("body", "body: this webhook's expressions take too long for it") from None

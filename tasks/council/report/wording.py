@@ -80,6 +80,22 @@ def _who_gave(vote: Majority) -> list[str]:
     return gave
 
 
+def dissent_in_words(result: ItemResult) -> str:
+    """Who put another proposal first than the one that won; empty where nobody did, or no ballot was counted."""
+    ballots = result.ballots
+    if ballots is None or result.winner_id is None or not ballots.tally.ranks:
+        return ""
+    won, others = ballots.tally.winner, dict[str, list[str]]()
+    for voter, ranks in ballots.tally.ranks.items():
+        first = min(ranks, key=lambda author: ranks[author], default=won)
+        if first != won and voter != won:  # nobody ranks itself
+            others.setdefault(first, []).append(voter)
+    if not others:
+        return f"Dissent: none; every other voter put {won} first."
+    told = (f"{listed(voters)} put {author} first" for author, voters in list(others.items())[:NAMED])
+    return f"Dissent: {'; '.join(told)}."
+
+
 def skipped_in_words(stages: Iterable[StageCost]) -> list[str]:
     """One line for each reason why stages were not held."""
     by_reason: dict[str, list[str]] = {}

@@ -145,7 +145,7 @@ async def test_model_tokens_of_a_day_are_counted_once_and_bounded(either: Gatewa
     await until_used(either, "a", 4)
     event = await either.record.last(f"deliberations.{one}.finished")
     assert event is not None
-    await usage.add_end(either.record, one, event.body, event.sequence)
+    await usage.add_end(either.record, "a", event.body, event.sequence)
     assert await usage.used_today(either.record, "a") == 4
     assert (await either.post("3", text)).status == 202
     await Run(either.record, two, owner="a").whole(tokens=6)

@@ -213,11 +213,10 @@ async def test_what_is_worth_it_is_tried_again_with_the_same_key(
     client: Any, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A 503 and a 429 are; the deliberation is one."""
-    from deployments.gateway import problems
-    from deployments.gateway.handlers import deliberations
+    from deployments.gateway import acceptance, problems
 
     monkeypatch.setattr(answers, "MAX_AGAIN_S", 0.001)
-    told, enqueue = [503, 429], deliberations.enqueue
+    told, enqueue = [503, 429], acceptance.enqueue
 
     async def sometimes(*arguments: Any, **options: Any) -> Any:
         accepted = await enqueue(*arguments, **options)
@@ -225,7 +224,7 @@ async def test_what_is_worth_it_is_tried_again_with_the_same_key(
             raise problems.later(told.pop(), "later", "later")
         return accepted
 
-    monkeypatch.setattr(deliberations, "enqueue", sometimes)
+    monkeypatch.setattr(acceptance, "enqueue", sometimes)
     async with client() as talking:
         receipt = await talking.submit(task=TASK)
         assert receipt.replayed

@@ -180,7 +180,7 @@ async def test_a_replay_is_not_bounded_by_what_came_after_it(gateway: Gateway) -
     token = await gateway.new_token(owner="a", tokens_a_day=10, at_once=1)
     one = (await gateway.post("k", token)).body["id"]
     await Run(gateway.record, one, owner="a").whole(tokens=20)
-    await usage.add_end(gateway.record, one, {"usage": {"prompt_tokens": 20}}, 1)
+    await usage.add_end(gateway.record, "a", {"usage": {"prompt_tokens": 20}}, 1)
     await councils.write_mirror(gateway.record, {"qa": council("qa")})
     gateway.service.councils._kept = None
     assert (await gateway.post("other", token, council="qa")).problem["type"] == "daily-tokens"
@@ -221,6 +221,7 @@ async def test_who_comes_again_after_a_death_between_two_writes_has_one_message(
 ) -> None:
     """A large request is written in parts, beside its key and beside its message."""
     from deployments.gateway.handlers import deliberations
+    from tasks.deliberations import submit
 
     fields: dict[str, Any] = {"items": [{"task": "x" * 90_000}] * 13} if large else {"task": TASK}
     asked = deliberations.read_submission(fields)
@@ -230,7 +231,7 @@ async def test_who_comes_again_after_a_death_between_two_writes_has_one_message(
     with monkeypatch.context() as patched:
         dying(patched, gateway, at, after)
         with suppress(Killed):
-            await deliberations.enqueue(gateway.record, request)
+            await submit.enqueue(gateway.record, request)
     told = await gateway.ask("POST", PATH, json=fields, headers={"Idempotency-Key": "k"})
     assert (told.status, told.body["id"]) == (202, one)
     assert await gateway.queued() == [f"requests.{one}"]

@@ -1,0 +1,130 @@
+"""Taking what was asked for, whatever door it came in by: rights and bounds first, then its key, then the queue."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Literal
+
+from blocks.exceptions import RecordError, RecordFull
+from blocks.public_http import is_allowed
+from deployments.gateway.problems import RETRY_S, Problem, forbidden, later
+from deployments.gateway.quotas import FULL_S
+from deployments.gateway.service import Service
+from tasks.access.signing import secrets_of
+from tasks.access.tokens import Token
+from tasks.callbacks import deliveries
+from tasks.callbacks.targets import Target, UrlTarget, address_in
+from tasks.council.exceptions import InvalidRequest
+from tasks.council.models import DeliberationRequest
+from tasks.deliberations.read import OtherRequest, status_of
+from tasks.deliberations.submit import Request, Submitted, enqueue
+
+IdBy = Literal["body", "key", "delivery", "chance"]
+"""Where the id of a deliberation comes from: the body names it, a key or a delivery stands for it, or it was drawn."""
+_audit = logging.getLogger("conclave.audit")
+
+
+async def accept(
+    service: Service,
+    token: Token,
+    request: Request,
+    asked: DeliberationRequest,
+    by: IdBy,
+    told: Sequence[Target] = (),
+) -> Submitted:
+    """Take what somebody with this token asks for; its end will be told to these.
+
+    Whoever repeats a request that was broken off in between completes it. Raises Problem, InvalidRequest, and
+    RecordError before anything is stored.
+    """
+    if not token.may_ask(asked.council):
+        raise forbidden(f"council: this token may not ask {asked.council!r}", "council")
+    place = await _admit(service, token, asked, request.id)
+    submitted = await _enqueued(service, token, request, by, place)
+    if told:
+        try:
+            await deliveries.ask(service.record, request.id, told)
+        except RecordError:
+            raise _unknown(request.id) from None
+    _audit.info("%s submit %s new=%s", token.id, request.id, submitted.new)
+    return submitted
+
+
+async def told_to(service: Service, token: Token, url: str | None) -> list[Target]:
+    """Whom the end is told to by this callback URL. Raises InvalidRequest where nothing can be sent there."""
+    if url is None:
+        return []
+    address = address_in(url)
+    if address is not None and not is_allowed(address, service.callbacks.networks):
+        raise InvalidRequest("callback_url", f"{address} is not an address that the whole internet reaches")
+    if not await secrets_of(service.record, token.owner):
+        told = f"there is no secret to sign with yet; `conclave secrets create {token.owner}` makes one"
+        raise InvalidRequest("callback_url", told)
+    return [UrlTarget(url=url, secrets_of=token.owner)]
+
+
+def may_see(token: Token, owner: object) -> bool:
+    """Whether a deliberation of this owner is shown to whoever has this token."""
+    return token.sees_all or owner == token.owner
+
+
+def may_change(token: Token, owner: object) -> bool:
+    """Whether whoever has this token may stop a deliberation of this owner, or tell others again of its end."""
+    return token.may("admin") or owner == token.owner
+
+
+async def _admit(service: Service, token: Token, asked: DeliberationRequest, deliberation_id: str) -> bool:
+    """Raise Problem where no more may be asked for; whether a place was taken for it.
+
+    What was accepted before is asked for again without regard to what has changed since.
+    """
+    try:
+        await service.councils.check(asked)
+        return await service.quotas.check(token, deliberation_id)
+    except (InvalidRequest, Problem):
+        if await status_of(service.record, deliberation_id) is None:
+            raise
+    return False
+
+
+async def _enqueued(service: Service, token: Token, request: Request, by: IdBy, place: bool) -> Submitted:
+    """What became of it. Raises Problem, which says whether it may run all the same."""
+    stands_for_it = by in ("key", "delivery")
+    try:
+        submitted = await enqueue(service.record, request, drawn=by == "chance")
+        if submitted.new or stands_for_it or await _is_theirs(service, token, request.id):
+            return submitted
+        problem = _reused(request.id, by)
+    except OtherRequest:
+        problem = _reused(request.id, by)
+    except RecordFull:
+        told = "the queue takes no more; the same key or id attaches if it was accepted"
+        problem = later(429, "queue-full", told, FULL_S, id=request.id, accepted="unknown")
+    except RecordError:
+        raise _unknown(request.id) from None
+    if place:
+        await service.quotas.give_back(token, request.id)
+    raise problem
+
+
+def _unknown(deliberation_id: str) -> Problem:
+    told = "the record does not answer; the same key or id attaches if it was accepted"
+    return later(503, "record-unavailable", told, RETRY_S, id=deliberation_id, accepted="unknown")
+
+
+async def _is_theirs(service: Service, token: Token, deliberation_id: str) -> bool:
+    status = await status_of(service.record, deliberation_id) or {}
+    return may_see(token, status.get("owner"))
+
+
+def _reused(deliberation_id: str, by: IdBy) -> Problem:
+    """An id that stands for something else; whose that is, is not told."""
+    if by == "key":
+        told = "Idempotency-Key: it was used with another request"
+        return Problem(422, "idempotency-key-reused", told, field="Idempotency-Key", id=deliberation_id)
+    if by == "delivery":
+        told = "webhook-id: this delivery came before, and asked for something else"
+        return Problem(422, "idempotency-key-reused", told, field="webhook-id", id=deliberation_id)
+    told = "id: it was used already, with another request or by somebody else"
+    return Problem(422, "id-reused", told, field="id", id=deliberation_id)

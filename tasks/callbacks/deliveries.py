@@ -1,0 +1,213 @@
+"""Deliveries: each target of an end gets one, which is tried until it arrives or its schedule is over.
+
+The bucket `conclave-callbacks` has under `<id>` who is to be told of the end, and under `<id>.<n>` the delivery to the
+n-th of them with its tries. That one is due is a message in the queue of callbacks (`blocks/record/callbacks.py`).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+from pydantic import AwareDatetime, Field, ValidationError
+
+from blocks.record import callbacks
+from blocks.record.envelope import Body
+from blocks.record.events import Record
+from tasks.callbacks.targets import Target, UrlTarget
+from tasks.council.base import Frozen, Name
+from tasks.council.exceptions import InvalidRequest
+from tasks.council.plain import SHOWN_BRIEFLY, one_line
+from tasks.deliberations.read import has_ended, status_of
+
+SCHEDULE_S = (5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400)
+"""Pauses after a try that failed, seconds; after the last one it is given up. Standard Webhooks' table."""
+JITTER = 0.2
+"""Share of a pause that is added at most, so that not all come again at once."""
+MAX_ASKED_S = 86_400.0
+"""The longest pause that a target may ask for."""
+MAX_TRIES = 50
+"""Tries that are remembered, the last ones."""
+State = Literal["pending", "delivered", "failed"]
+Verdict = Literal["delivered", "failed", "gone"]
+
+
+class Try(Frozen):
+    """One try: the status that it was answered with, or why there was no answer."""
+
+    at: AwareDatetime
+    verdict: Verdict
+    status: int | None = Field(None, description="HTTP status.")
+    detail: str | None = None
+    duration_ms: int = 0
+
+
+class Delivery(Frozen):
+    """What the n-th target is sent, and what became of it."""
+
+    deliberation: Name
+    number: int = Field(ge=1)
+    target: Target
+    state: State = "pending"
+    created_at: AwareDatetime
+    failures: int = Field(0, description="Tries that failed since it was last asked for.")
+    next_at: AwareDatetime | None = Field(None, description="When it is tried next.")
+    tries: tuple[Try, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """What its receiver knows it by, the same at each try."""
+        return f"{self.deliberation}-{self.number}"
+
+    def early_s(self, now: datetime) -> float:
+        """Seconds until it is to be tried; 0 or less from then on."""
+        return 0.0 if self.next_at is None else (self.next_at - now).total_seconds()
+
+    def after(self, made: Try, asked_s: float | None = None, chance: float = 0.5) -> Delivery:
+        """The delivery after a try. `asked_s`: the pause that its target asked for; `chance`: 0 to 1, of the jitter."""
+        tries = (*self.tries, made)[-MAX_TRIES:]
+        state: State = "delivered" if made.verdict == "delivered" else "failed"
+        pause = pause_s(self.failures, asked_s, chance) if made.verdict == "failed" else None
+        if pause is None:
+            return self.model_copy(update={"state": state, "next_at": None, "tries": tries})
+        next_at = made.at + timedelta(milliseconds=made.duration_ms, seconds=pause)
+        update = {"state": "pending", "next_at": next_at, "tries": tries, "failures": self.failures + 1}
+        return self.model_copy(update=update)
+
+    def asked_again(self, now: datetime) -> Delivery:
+        """The delivery, to be made anew."""
+        return self.model_copy(update={"state": "pending", "failures": 0, "next_at": now})
+
+
+def pause_s(failures: int, asked_s: float | None, chance: float) -> float | None:
+    """Seconds until the next try after so many earlier failures; None where it is given up."""
+    if failures >= len(SCHEDULE_S):
+        return None
+    planned = SCHEDULE_S[failures] * (1 + JITTER * chance)
+    return max(planned, min(asked_s or 0.0, MAX_ASKED_S))
+
+
+def failed(now: datetime, detail: str, status: int | None = None, verdict: Verdict = "failed") -> Try:
+    """A try that did not arrive."""
+    return Try(at=now, verdict=verdict, status=status, detail=one_line(detail, SHOWN_BRIEFLY))
+
+
+class _Asked(Frozen):
+    """Who is to be told of an end; the number of each is its place here, which never changes."""
+
+    targets: tuple[Target, ...] = ()
+
+    def with_further(self, further: Sequence[Target]) -> _Asked:
+        """These and further ones, each once."""
+        return _Asked(targets=(*self.targets, *(one for one in further if one not in self.targets)))
+
+    def require_same(self, further: Sequence[Target]) -> None:
+        """Raise InvalidRequest where the same request was to be told to another URL."""
+        urls = {one.url for one in self.targets if isinstance(one, UrlTarget) and one.by == "request"}
+        for one in further:
+            if isinstance(one, UrlTarget) and urls - {one.url}:
+                raise InvalidRequest("callback_url", "this deliberation was asked for before, with another one")
+
+
+async def ask(record: Record, deliberation: str, targets: Sequence[Target]) -> None:
+    """Let these be told of the end of a deliberation that was accepted; at once where it has ended.
+
+    Raises InvalidRequest where the same request was to be told to another URL, and RecordError.
+    """
+
+    await record.callbacks.change(deliberation, lambda body: _with_further(body, targets, same=True))
+    if has_ended(await status_of(record, deliberation) or {}):
+        await begin(record, deliberation)
+
+
+async def begin(record: Record, deliberation: str, further: Sequence[Target] = ()) -> None:
+    """Let the deliveries of an end begin; those that have begun go on. `further` are told beside those who asked.
+
+    Raises RecordError.
+    """
+    if further:
+        await record.callbacks.change(deliberation, lambda body: _with_further(body, further))
+    asked = _asked(await record.callbacks.read(deliberation))
+    for number, target in enumerate(asked.targets if asked else (), 1):
+        now = datetime.now(UTC)
+        made = Delivery(deliberation=deliberation, number=number, target=target, created_at=now, next_at=now)
+        if not await record.callbacks.create(_key(deliberation, number), made.model_dump(mode="json")):
+            standing = await read(record, deliberation, number)
+            if standing is None or standing.state != "pending":
+                continue
+        await callbacks.put(record, deliberation, number)
+
+
+def _with_further(body: Body | None, further: Sequence[Target], same: bool = False) -> Body | None:
+    """The key with further targets, None where it stays as it is. `same`: see `require_same`, which raises."""
+    standing = _asked(body)
+    if standing is None:
+        return None
+    if same:
+        standing.require_same(further)
+    asked = standing.with_further(further)
+    return None if asked == standing else asked.model_dump(mode="json")
+
+
+def _asked(body: Body | None) -> _Asked | None:
+    """Who is to be told; None where a later version wrote it, which is left to gateways of that one."""
+    try:
+        return _Asked() if body is None else _Asked.from_record(body)
+    except ValidationError:
+        return None
+
+
+async def read(record: Record, deliberation: str, number: int) -> Delivery | None:
+    """The n-th delivery; None where there is none that can be read. Raises RecordError."""
+    return _read(await record.callbacks.read(_key(deliberation, number)))
+
+
+async def listed(record: Record, deliberation: str) -> list[Delivery]:
+    """The deliveries of a deliberation, in the order of their numbers. Raises RecordError."""
+    names = await record.callbacks.names(f"{deliberation}.")
+    found = [_read(await record.callbacks.read(name)) for name in names]
+    return sorted(filter(None, found), key=lambda delivery: delivery.number)
+
+
+async def keep(record: Record, delivery: Delivery, made: Try, asked_s: float | None = None) -> Delivery | None:
+    """Write down a try; the delivery as it stands then, None where it is gone. Raises RecordError."""
+    kept: Delivery | None = None
+    chance = random.random()  # of the jitter
+
+    def changed(body: Body | None) -> Body | None:
+        nonlocal kept
+        standing = _read(body)
+        kept = None if standing is None else standing.after(made, asked_s, chance)
+        return None if kept is None else kept.model_dump(mode="json")
+
+    await record.callbacks.change(_key(delivery.deliberation, delivery.number), changed)
+    return kept
+
+
+async def again(record: Record, deliberation: str, number: int) -> Delivery | None:
+    """Let a delivery be made anew, now; None where there is none. Raises RecordError."""
+    now, asked = datetime.now(UTC), None
+
+    def changed(body: Body | None) -> Body | None:
+        nonlocal asked
+        standing = _read(body)
+        asked = None if standing is None else standing.asked_again(now)
+        return None if asked is None else asked.model_dump(mode="json")
+
+    await record.callbacks.change(_key(deliberation, number), changed)
+    if asked is not None:
+        await callbacks.put_now(record, deliberation, number)
+    return asked
+
+
+def _key(deliberation: str, number: int) -> str:
+    return f"{deliberation}.{number}"
+
+
+def _read(body: Body | None) -> Delivery | None:
+    try:
+        return None if body is None else Delivery.from_record(body)
+    except ValidationError:
+        return None
