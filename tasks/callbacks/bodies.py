@@ -36,11 +36,16 @@ async def callback_body(record: Record, deliberation: str, public_url: str) -> b
         **finished.model_dump(mode="json", include={"status", "degraded", "engine", "counts", "winner_id"}),
         "error_message": one_line(finished.error, MAX_ERROR) if finished.error else None,
         **finished.model_dump(mode="json", include={"duration_ms", "usage", "completed_at"}),
-        "links": {name: public_url + path if path.startswith("/") else path for name, path in links.items()},
+        "links": {name: _whole(link, public_url) for name, link in links.items()},
         **await _metadata(record, deliberation, status),
     }
     event = {"type": f"deliberation.{finished.status.value.lower()}", "timestamp": data["completed_at"], "data": data}
     return json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _whole(link: str, public_url: str) -> str:
+    """A link with the gateway's own address, where it is a path and that is known."""
+    return public_url + link if link.startswith("/") else link
 
 
 async def _metadata(record: Record, deliberation: str, status: Body) -> Body:

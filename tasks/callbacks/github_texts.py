@@ -6,7 +6,6 @@ repeats it, stands in code blocks, in which nothing is done with it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import ValidationError
@@ -52,11 +51,10 @@ async def comment_of(record: Record, deliberation: str, public_url: str) -> str:
     result = await _result(record, deliberation)
     item = _item(result)
     head = f"**{_HEADS.get(Status(result['status']), 'No decision: failed')}** of council `{result.get('council')}`"
-    parts = [mark_of(deliberation), f"{head} ({item.headline})" if item else head]
+    parts = [mark_of(deliberation), head if item is None else f"{head} ({item.headline})"]
     if result.get("engine") == SIMULATOR:
         parts.append("**Simulated: these texts come from the simulator, not from a model.**")
-    ways = ([*parts, *(_of_one(item, most) if item else _of_many(result, most))] for most in MOST)
-    texts = ("\n\n".join([*way, _where(result, public_url)]) for way in ways)
+    texts = ("\n\n".join([*parts, *_told(result, item, most), _where(result, public_url)]) for most in MOST)
     return next(text for text in texts if len(text) <= MAX_COMMENT)
 
 
@@ -71,8 +69,12 @@ async def status_of_commit(
         told = f"decided: {in_short(item)} ({item.headline})"
     if result.get("engine") == SIMULATOR:
         told = f"simulated; {told}"
-    link = f"{public_url}{result['links']['self']}" if public_url.startswith("http") else None
+    link = f"{public_url}{result['links']['self']}" if public_url else None
     return _STATES.get(status, "failure"), one_line(told)[:MAX_DESCRIPTION], link
+
+
+def _told(result: Body, item: ItemResult | None, most: int) -> list[str]:
+    return _of_many(result, most) if item is None else _of_one(item, most)
 
 
 def _of_one(item: ItemResult, most: int) -> list[str]:
@@ -102,11 +104,9 @@ def _of_many(result: Body, most: int) -> list[str]:
 
 
 def _where(result: Body, public_url: str) -> str:
-    links: Sequence[str] = [result["links"].get("prefect_run") or ""]
-    if public_url.startswith("http"):
-        links = [f"{public_url}{result['links']['self']}", *links]
-    shown = " · ".join(f"<{link}>" for link in links if link.startswith(("http://", "https://")))
-    return f"Deliberation `{result['id']}`{' · ' if shown else ''}{shown}"
+    """Which deliberation it is, with a link where the gateway's own address is known; Prefect's is nobody's there."""
+    link = f" · <{public_url}{result['links']['self']}>" if public_url else ""
+    return f"Deliberation `{result['id']}`{link}"
 
 
 async def _result(record: Record, deliberation: str) -> Body:

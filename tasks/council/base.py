@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from itertools import chain
 from typing import Annotated, Any, NamedTuple, Self
@@ -117,16 +118,16 @@ MAX_URL = 2_000
 
 def _callback_url(url: str) -> str:
     """The URL, if something can be sent to it. Raises ValueError."""
-    if not url.isascii() or not url.isprintable() or " " in url:
+    if re.fullmatch("[!-~]+", url) is None:
         raise ValueError("must be a URL of printable ASCII characters without blanks")
     try:
         parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
+        place = (parts.hostname, parts.port != 0)
     except ValueError as error:
         raise ValueError(f"is no URL: {error}") from None
-    if parts.scheme not in ("http", "https") or not host or port == 0:
+    if parts.scheme not in ("http", "https") or not all(place):
         raise ValueError("must be an http or https URL")
-    if parts.username is not None or parts.password is not None:
+    if "@" in parts.netloc:
         raise ValueError("must have no user and no password in it: what is sent is signed")
     if parts.fragment:
         raise ValueError("must have no fragment (#...), which nobody is sent")

@@ -135,14 +135,14 @@ async def test_a_server_that_stands_still_is_no_empty_queue(
 ) -> None:
     """Nothing comes from either; whoever takes is told which it is, and takes on once it is back."""
     from blocks.exceptions import RecordError
-    from blocks.record import queue as work_queue
+    from blocks.record import pulling
     from blocks.record.queue import WorkQueue
 
-    monkeypatch.setattr(work_queue, "ANSWER_S", 0.3)
+    monkeypatch.setattr(pulling, "ANSWER_S", 0.3)
     queue = WorkQueue(record, "interactive")
     assert await queue.take(0.2) is None
     async with broker.still():
-        with pytest.raises(RecordError, match="no request can be taken"):
+        with pytest.raises(RecordError, match="nothing can be taken from CONCLAVE_REQUESTS"):
             await queue.take(0.2)
     await _put(record, "a")
     async with asyncio.timeout(20):
