@@ -13,14 +13,13 @@ from typing import Literal
 
 from pydantic import AwareDatetime, Field, ValidationError
 
-from blocks.record import callbacks
+from blocks.record import callbacks, subjects
 from blocks.record.envelope import Body
 from blocks.record.events import Record
 from tasks.callbacks.targets import Target, UrlTarget
 from tasks.council.base import Frozen, Name
 from tasks.council.exceptions import InvalidRequest
 from tasks.council.plain import SHOWN_BRIEFLY, one_line
-from tasks.deliberations.read import has_ended, status_of
 
 SCHEDULE_S = (5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400)
 """Pauses after a try that failed, seconds; after the last one it is given up. Standard Webhooks' table."""
@@ -116,9 +115,8 @@ async def ask(record: Record, deliberation: str, targets: Sequence[Target]) -> N
 
     Raises InvalidRequest where the same request was to be told to another URL, and RecordError.
     """
-
     await record.callbacks.change(deliberation, lambda body: _with_further(body, targets, same=True))
-    if has_ended(await status_of(record, deliberation) or {}):
+    if await record.exists(subjects.finished(deliberation)):  # before its key says so: then who follows ends has passed
         await begin(record, deliberation)
 
 

@@ -44,10 +44,16 @@ def serve(memory: MemoryNats) -> Callable[..., AbstractAsyncContextManager[Gatew
     return lambda **settings: gateway_at(MEMORY, **settings)
 
 
+@pytest.fixture
+def settings() -> dict[str, Any]:
+    """Settings of the gateway, for tests to have others."""
+    return {}
+
+
 @pytest_asyncio.fixture
-async def gateway(serve: Any) -> AsyncGenerator[Gateway, None]:
+async def gateway(serve: Any, settings: dict[str, Any]) -> AsyncGenerator[Gateway, None]:
     """A gateway on the NATS in memory."""
-    async with serve() as found:
+    async with serve(**settings) as found:
         yield found
 
 
@@ -61,7 +67,9 @@ async def nats_server(tmp_path: Path) -> AsyncGenerator[NatsServer, None]:
 
 
 @pytest_asyncio.fixture(params=["memory", "nats"])
-async def either(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerator[Gateway, None]:
+async def either(
+    request: pytest.FixtureRequest, tmp_path: Path, settings: dict[str, Any]
+) -> AsyncGenerator[Gateway, None]:
     """A gateway on the NATS in memory, then one on a real one, where the fake could agree with the code alone."""
     server = NatsServer(tmp_path / "nats")
     if request.param == "memory":
@@ -69,7 +77,7 @@ async def either(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerat
     else:
         await server.start()
     try:
-        async with gateway_at(MEMORY if request.param == "memory" else server.url) as found:
+        async with gateway_at(MEMORY if request.param == "memory" else server.url, **settings) as found:
             yield found
     finally:
         await server.kill()

@@ -6,11 +6,9 @@ import asyncio
 import json
 import logging
 import socket
-from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -27,7 +25,6 @@ from tasks.callbacks import deliveries
 from tasks.callbacks.deliveries import SCHEDULE_S, Delivery, Try, pause_s
 from tasks.callbacks.targets import UrlTarget
 from tasks.deliberations.councils import write_mirror
-from tests.blocks.conftest import NatsServer
 from tests.deployments.gateway.conftest import MEMORY
 from tests.deployments.gateway.parts import PATH, Gateway, Run, council, gateway_at
 from tests.deployments.gateway.receiver import Receiver, answer, receiving
@@ -50,27 +47,10 @@ async def receiver() -> AsyncGenerator[Receiver, None]:
         yield found
 
 
-@pytest_asyncio.fixture
-async def gateway(serve: Callable[..., AbstractAsyncContextManager[Gateway]]) -> AsyncGenerator[Gateway, None]:
-    """A gateway that may tell this machine, and whose token's owner has a secret."""
-    async with serve(callback_networks=LOOPBACK) as found:
-        yield found
-
-
-@pytest_asyncio.fixture(params=["memory", "nats"])
-async def either(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerator[Gateway, None]:
-    """The same on the NATS in memory, and on a real one."""
-    server = NatsServer(tmp_path / "nats")
-    if request.param == "memory":
-        request.getfixturevalue("memory")
-    else:
-        await server.start()
-    try:
-        url = MEMORY if request.param == "memory" else server.url
-        async with gateway_at(url, callback_networks=LOOPBACK) as found:
-            yield found
-    finally:
-        await server.kill()
+@pytest.fixture
+def settings() -> dict[str, Any]:
+    """A gateway that may tell this machine."""
+    return {"callback_networks": LOOPBACK}
 
 
 async def secret_of(gateway: Gateway, owner: str = "tester") -> str:
@@ -196,6 +176,19 @@ async def test_who_asks_after_the_end_is_told_too(gateway: Gateway, receiver: Re
     await Run(gateway.record, ID).whole()
     again = await gateway.post(id=ID, callback_url=receiver.url)
     assert (again.status, again.headers["Idempotency-Replayed"]) == (202, "true")
+    await receiver.heard()
+
+
+async def test_who_asks_in_the_moment_of_the_end_is_told(gateway: Gateway, receiver: Receiver) -> None:
+    """Who follows the ends has passed it already, and its key does not say yet that it has ended."""
+    await secret_of(gateway)
+    assert (await gateway.post(id=ID)).status == 202
+    run = Run(gateway.record, ID)
+    await run.begin()
+    await run.finish()
+    await asyncio.sleep(0.2)
+    await gateway.record.statuses.merge(ID, {"status": "IN_PROGRESS"})
+    assert (await gateway.post(id=ID, callback_url=receiver.url)).status == 202
     await receiver.heard()
 
 
