@@ -15,11 +15,22 @@ from deployments.event_files import EventFileError, MappedEntry, mapping_of, rea
 from deployments.webhooks.github import Access, GitHubEntry
 from deployments.webhooks.secrets import SecretError, SecretReference
 from deployments.webhooks.signatures import Signature, check_secret
-from tasks.access.tokens import Token
+from tasks.access.tokens import MAX_OPEN, Token
+from tasks.council.base import Name
 from tasks.deliberations.event_mapping import Mapping
 
 OWNER = "webhook."
 """Before the name of a webhook: the owner of what its deliveries ask for, which no token can be made for."""
+
+
+class Limits(BaseModel):
+    """What a webhook's deliveries may ask for together; the limits that a token has, too."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    councils: tuple[Name, ...] | None = Field(None, min_length=1)
+    tokens_a_day: int | None = Field(None, ge=1)
+    at_once: int | None = Field(None, ge=1, le=MAX_OPEN)
 
 
 class _Entry(MappedEntry):
@@ -28,6 +39,7 @@ class _Entry(MappedEntry):
     signature: Signature
     secrets: tuple[SecretReference, ...] = Field(min_length=1, max_length=2)
     github: GitHubEntry | None = None
+    limits: Limits = Limits()
     sample: dict[str, Any] | None = None
 
     @field_validator("sample")
@@ -51,7 +63,7 @@ class Webhook:
     """Who may send, and how what is sent becomes a request.
 
     `secrets`: two while one takes the place of the other. `github`: how its answers go back there, and who may send.
-    `sample`: a payload to try it with.
+    `limits`: of all its deliveries together. `sample`: a payload to try it with.
     """
 
     name: str
@@ -59,6 +71,7 @@ class Webhook:
     secrets: tuple[SecretReference, ...]
     mapping: Mapping
     github: Access | None
+    limits: Limits
     sample: dict[str, Any] | None
 
     def read_secrets(self) -> tuple[list[str], list[SecretError]]:
@@ -95,9 +108,11 @@ class Webhook:
 
     @property
     def token(self) -> Token:
-        """Who asks by it: an owner of its own, who may ask every council."""
-        who, now = OWNER + self.name, datetime.now(UTC)
-        return Token.model_construct(id=who, name=who, owner=who, scopes=("submit",), digest="", created_at=now)
+        """Who asks by it: an owner of its own, with these limits."""
+        who, now, limits = OWNER + self.name, datetime.now(UTC), dict(self.limits)
+        return Token.model_construct(
+            id=who, name=who, owner=who, scopes=("submit",), digest="", created_at=now, **limits
+        )
 
 
 def read_webhooks(path: Path) -> dict[str, Webhook]:
@@ -131,4 +146,4 @@ def _webhook(path: Path, entry: _Entry) -> Webhook:
         github = None if entry.github is None else Access(entry.name, entry.github.beside(folder))
     except RuntimeError as error:
         raise EventFileError(f"{path}: webhook {entry.name!r}: secrets: {error}") from None
-    return Webhook(entry.name, entry.signature, secrets, mapping, github, entry.sample)
+    return Webhook(entry.name, entry.signature, secrets, mapping, github, entry.limits, entry.sample)

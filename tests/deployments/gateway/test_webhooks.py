@@ -21,6 +21,7 @@ from deployments.event_files import EventFileError
 from deployments.gateway import bodies
 from deployments.webhooks.configuration import read_webhooks, require_secrets
 from deployments.webhooks.signatures import signed
+from tasks.access.usage import used_today
 from tests.deployments.gateway.parts import Gateway, Run, Told
 
 pytestmark = pytest.mark.servers
@@ -41,6 +42,11 @@ webhooks:
     signature: github
     secrets: [{{env: TEST_GITHUB_SECRET}}]
     request: {{task: issue.title}}
+  - name: bounded
+    signature: standard
+    secrets: [{{file: {secret}}}]
+    limits: {{councils: [dev], at_once: 1, tokens_a_day: 100}}
+    request: {{task: title, council: council}}
   - name: named
     signature: standard
     secrets: [{{file: {secret}}}]
@@ -367,6 +373,24 @@ async def test_an_unknown_webhook_is_told(gateway: Gateway) -> None:
 async def test_a_page_of_another_host_may_not_deliver(gateway: Gateway) -> None:
     told = await sent(gateway, "plans", {**standard(), "Origin": "http://example.org"})
     assert told.status == 403
+
+
+async def test_a_webhook_has_limits_of_its_own(gateway: Gateway) -> None:
+    """As a token has them: one council, one open, so many model tokens in a day."""
+    plan = {"title": "Choose a queue", "council": "dev"}
+    other = {**plan, "council": "qa"}
+    refused = await sent(gateway, "bounded", standard(other, "msg_1"), other)
+    assert (refused.status, refused.problem["field"]) == (403, "council")
+    first = await sent(gateway, "bounded", standard(plan, "msg_2"), plan)
+    assert first.status == 202
+    second = await sent(gateway, "bounded", standard(plan, "msg_3"), plan)
+    assert (second.status, second.problem["type"]) == (429, "too-many-open")
+    await Run(gateway.record, first.body["id"], owner="webhook.bounded", council="dev").whole(tokens=100)
+    async with asyncio.timeout(10):
+        while await used_today(gateway.record, "webhook.bounded") < 100:
+            await asyncio.sleep(0.02)
+    third = await sent(gateway, "bounded", standard(plan, "msg_4"), plan)
+    assert (third.status, third.problem["type"]) == (429, "daily-tokens")
 
 
 async def test_a_webhook_may_not_deliver_without_end(file: Path, serve: Any) -> None:
