@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import runpy
 import socket
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -27,7 +29,7 @@ from tasks.callbacks.targets import UrlTarget
 from tasks.deliberations.councils import write_mirror
 from tests.deployments.gateway.conftest import MEMORY
 from tests.deployments.gateway.parts import PATH, Gateway, Run, council, gateway_at
-from tests.deployments.gateway.receiver import Receiver, answer, receiving
+from tests.deployments.gateway.receiver import Receiver, answer, listening_app, receiving
 
 pytestmark = pytest.mark.servers
 
@@ -101,6 +103,21 @@ async def test_an_end_is_told_once_signed_and_thin(either: Gateway, receiver: Re
     assert [one["status"] for one in found["tries"]] == [204]
     await asyncio.sleep(0.2)
     assert len(receiver.arrivals) == 1
+
+
+async def test_the_receiver_of_the_docs_takes_what_is_signed_and_nothing_else(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CALLBACK_SECRET", await secret_of(gateway))
+    file = Path("docs/examples/receiver.py")
+    assert file.read_text().partition('"""\n\n')[2] in Path("docs/api.md").read_text()
+    async with listening_app(runpy.run_path(str(file))["app"]) as port:
+        url = f"http://127.0.0.1:{port}/ended"
+        await ended(gateway, url)
+        await until(gateway, "delivered")
+        async with gateway.session.post(url, json={"type": "deliberation.completed"}) as forged:
+            assert forged.status >= 400
+    assert capsys.readouterr().out == f"deliberation.completed {ID}\n"
 
 
 async def test_a_long_metadata_is_left_out_and_the_body_stays_thin(gateway: Gateway, receiver: Receiver) -> None:
