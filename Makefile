@@ -8,7 +8,7 @@ PYTEST := PYTHONDONTWRITEBYTECODE= $(VENV)/bin/python -m pytest --dist loadfile 
 TASK ?= Write a Python function to calculate the factorial of a number
 UP := $(if $(LLM_URL),--llm-url "$(LLM_URL)" $(if $(MODEL),--model "$(MODEL)"),)
 
-.PHONY: help demo test test-stacks test-unit check bench up down lock acceptance test-faults test-security fuzz vllm test-vllm test-model demo-vllm evaluate-vllm acceptance-vllm attacks-vllm
+.PHONY: help demo test test-stacks test-unit check proto bench up down lock acceptance test-faults test-security fuzz vllm test-vllm test-model demo-vllm evaluate-vllm acceptance-vllm attacks-vllm
 
 help: ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -86,6 +86,10 @@ check: $(VENV)/.ready-dev ## lint, types, layers, one decision a line, few a fun
 	$(VENV)/bin/mypy --explicit-package-bases tests/fakes
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/python tests/check_expressions.py
+	@bash infra/proto.sh $(VENV)/bin/python --check
+
+proto: $(VENV)/.ready-dev ## make the code of the gateway's gRPC of its proto
+	@bash infra/proto.sh $(VENV)/bin/python
 
 $(VENV)/.ready-bench: $(VENV)/.ready requirements-bench.lock
 	@echo "installing what the benchmark compares with and draws with"

@@ -3,7 +3,8 @@
 ConclaveError                     (tasks/council/exceptions.py)
 ├── WrongUse                      what somebody gave cannot be used; the text names the field
 │   ├── InvalidRequest            a request (tasks/council/models.py)
-│   │   └── OtherRequest          an id that is another request's
+│   │   ├── OtherRequest          an id that is another request's
+│   │   └── UnknownCouncil        a council that there is not
 │   ├── InvalidBallot             a model's answer that is no ballot (tasks/council/voting/ballots.py)
 │   ├── MappingError              a listener's expression, or what it makes of an event
 │   ├── PrefixError, SettingsError, CouncilFileError, EventFileError

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import uuid
 from collections.abc import Sequence
 from typing import Literal
 
 from blocks.exceptions import RecordError, RecordFull
 from blocks.public_http import is_allowed
-from deployments.gateway.problems import RETRY_S, Problem, forbidden, later
+from blocks.record.envelope import Body
+from deployments.gateway.problems import RETRY_S, Problem, forbidden, invalid, later, unknown
 from deployments.gateway.quotas import FULL_S
 from deployments.gateway.service import Service
 from tasks.access.signing import secrets_of
@@ -16,13 +18,25 @@ from tasks.access.tokens import Token
 from tasks.callbacks import deliveries
 from tasks.callbacks.targets import Target, UrlTarget, address_in
 from tasks.council.exceptions import InvalidRequest
-from tasks.council.models import DeliberationRequest
+from tasks.council.models import DeliberationRequest, check_id
 from tasks.deliberations.read import OtherRequest, status_of
+from tasks.deliberations.submission import id_for, key_in
 from tasks.deliberations.submit import Request, Submitted, enqueue
 
 IdBy = Literal["body", "key", "delivery", "chance"]
 """Where the id of a deliberation comes from: the body names it, a key or a delivery stands for it, or it was drawn."""
 _audit = logging.getLogger("conclave.audit")
+
+
+def id_by(token: Token, given: str | None, keys: Sequence[str]) -> tuple[str, IdBy]:
+    """The id of what is asked for, of what the body and the idempotency keys say. Raises Problem and InvalidRequest."""
+    if len(keys) > 1:
+        raise invalid("Idempotency-Key", "Idempotency-Key: it stands there twice")
+    if given is not None:
+        return given, "body"
+    if keys:
+        return id_for(token.owner, key_in(keys[0])), "key"
+    return str(uuid.uuid4()), "chance"
 
 
 async def accept(
@@ -62,6 +76,18 @@ async def told_to(service: Service, token: Token, url: str | None) -> list[Targe
         told = f"there is no secret to sign with yet; `conclave secrets create {token.owner}` makes one"
         raise InvalidRequest("callback_url", told)
     return [UrlTarget(url=url, secrets_of=token.owner)]
+
+
+async def shown_status(service: Service, token: Token, deliberation_id: str) -> Body:
+    """The status of a deliberation. Raises Problem where there is none that is shown to whoever has this token."""
+    try:
+        check_id(deliberation_id)
+    except InvalidRequest:
+        raise unknown(deliberation_id) from None
+    status = await status_of(service.record, deliberation_id)
+    if status is None or not may_see(token, status.get("owner")):
+        raise unknown(deliberation_id)
+    return status
 
 
 def may_see(token: Token, owner: object) -> bool:

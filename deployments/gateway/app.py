@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import time
-import uuid
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from blocks.exceptions import ConclaveError, RecordError
+from blocks.exceptions import ConclaveError
 from deployments.gateway.openapi import spec
-from deployments.gateway.problems import RETRY_S, Problem, invalid, later
+from deployments.gateway.problems import Problem, fault, told_of
 from deployments.gateway.routes import SPEC, Call, Route
 from deployments.gateway.service import Service
 from deployments.gateway.table import ROUTES
 from tasks.access.tokens import Token
-from tasks.council.exceptions import InvalidRequest
 
 SECURITY = {
     "X-Content-Type-Options": "nosniff",
@@ -26,8 +23,6 @@ SECURITY = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
-_log = logging.getLogger("conclave.gateway")
-
 Handle = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -61,7 +56,7 @@ def _guarding(service: Service) -> Middleware:
         except web.HTTPException as error:
             response = _of_router(error)
         except Exception as error:  # noqa: BLE001  # told in the log, by a number that the answer has
-            response = _failed(request, error)
+            response = fault(f"{request.method} {request.path}", error).response()
         route = request.match_info.route.resource
         path = route.canonical if route is not None else "unknown"
         seconds = None if response.content_type == "text/event-stream" else time.perf_counter() - began
@@ -78,30 +73,18 @@ def _handling(service: Service, route: Route) -> Handle:
             token, headers = await _let_in(service, route, request)
             return await route.handler(Call(request, service, token, headers))
         except ConclaveError as error:
-            problem = _problem(request, route, error)
+            problem = told_of(f"{request.method} {route.path}", error)
             problem.headers = headers | problem.headers
             raise problem from None
 
     return handle
 
 
-def _problem(request: web.Request, route: Route, error: ConclaveError) -> Problem:
-    """What is told of an error."""
-    if isinstance(error, Problem):
-        return error
-    if isinstance(error, InvalidRequest):
-        return invalid(error.field, str(error))
-    if isinstance(error, RecordError):
-        _log.warning("%s %s: %s", request.method, route.path, error)
-        return later(503, "record-unavailable", "the record does not answer; try again later", RETRY_S)
-    return later(503, "unavailable", str(error), RETRY_S)
-
-
 async def _let_in(service: Service, route: Route, request: web.Request) -> tuple[Token, dict[str, str]]:
     """Who asks, and what the answer carries for them. Raises Problem."""
     if not route.scopes:
         return service.authentication.nobody, {}
-    token = await service.authentication.token(request, route.scopes)
+    token = await service.authentication.token(request.headers.getall("Authorization", []), route.scopes)
     return token, await service.authentication.limit(token)
 
 
@@ -111,9 +94,3 @@ def _of_router(error: web.HTTPException) -> web.StreamResponse:
     told = {404: "there is no such path; /openapi.json has those that are", 405: "this path has no such method"}
     kind = (error.reason or "error").lower().replace(" ", "-")
     return Problem(error.status, kind, told.get(error.status, error.reason or ""), headers).response()
-
-
-def _failed(request: web.Request, error: Exception) -> web.StreamResponse:
-    number = uuid.uuid4().hex[:12]
-    _log.error("%s %s failed (%s)", request.method, request.path, number, exc_info=error)
-    return Problem(500, "internal", f"a fault of the gateway, which its log has under {number}").response()

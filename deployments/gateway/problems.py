@@ -1,15 +1,23 @@
-"""What goes wrong, as `application/problem+json` (RFC 9457): it names the field and tells no internals."""
+"""What goes wrong, as `application/problem+json` (RFC 9457): it names the field and tells no internals.
+
+What is answered over gRPC in its place is in `rpc/statuses.py`.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
+import uuid
 from http import HTTPStatus
 from typing import Any
 
 from aiohttp import web
 
-from tasks.council.exceptions import ConclaveError
+from blocks.exceptions import RecordError
+from tasks.council.exceptions import ConclaveError, InvalidRequest
 from tasks.council.plain import plain, shortened
+
+_log = logging.getLogger("conclave.gateway")
 
 CONTENT_TYPE = "application/problem+json"
 RETRY_S = 5
@@ -71,6 +79,25 @@ def unknown(deliberation_id: str) -> Problem:
 def later(status: int, type_: str, detail: str, after_s: float = RETRY_S, **more: Any) -> Problem:
     """It can be tried again."""
     return Problem(status, type_, detail, {"Retry-After": str(max(1, round(after_s)))}, **more)
+
+
+def told_of(what: str, error: ConclaveError) -> Problem:
+    """What is told of an error of this call."""
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, InvalidRequest):
+        return invalid(error.field, str(error))
+    if isinstance(error, RecordError):
+        _log.warning("%s: %s", what, error)
+        return later(503, "record-unavailable", "the record does not answer; try again later", RETRY_S)
+    return later(503, "unavailable", str(error), RETRY_S)
+
+
+def fault(what: str, error: Exception) -> Problem:
+    """What is told of a fault of ours in this call: the number under which the log has it."""
+    number = uuid.uuid4().hex[:12]
+    _log.error("%s failed (%s)", what, number, exc_info=error)
+    return Problem(500, "internal", f"a fault of the gateway, which its log has under {number}")
 
 
 def _field(field: str | None) -> dict[str, Any]:

@@ -25,6 +25,10 @@ KEPT_S = 2.0
 """How long a mirror that was read counts."""
 
 
+class UnknownCouncil(InvalidRequest):
+    """A council that there is not."""
+
+
 class Mirror(NamedTuple):
     """The councils by name, as they stood in Prefect at that time; None where nobody has mirrored any yet."""
 
@@ -35,7 +39,7 @@ class Mirror(NamedTuple):
         """The council of that name, None where nobody has said yet which there are. Raises InvalidRequest."""
         if self.at is not None and name not in self.councils:
             known = ", ".join(sorted(self.councils)) or "none"
-            raise InvalidRequest("council", f"{name!r} is unknown; known are {known}")
+            raise UnknownCouncil("council", f"{name!r} is unknown; known are {known}")
         return self.councils.get(name)
 
     def age_s(self, now: datetime) -> float | None:

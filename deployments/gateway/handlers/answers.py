@@ -9,13 +9,11 @@ from typing import Any
 from aiohttp import web
 
 from blocks.record.envelope import Body
-from deployments.gateway.acceptance import may_see
-from deployments.gateway.problems import bad_request, invalid, unknown
+from deployments.gateway.acceptance import shown_status
+from deployments.gateway.problems import bad_request, invalid
 from deployments.gateway.projection import Filter
 from deployments.gateway.routes import Call
-from tasks.council.exceptions import InvalidRequest
-from tasks.council.models import Status, check_id
-from tasks.deliberations.read import status_of
+from tasks.council.models import Status
 
 METADATA = "metadata."
 MAX_FILTERS = 20
@@ -36,14 +34,7 @@ def document(call: Call, body: Any, status: int = 200, **headers: str) -> web.Re
 async def asked_about(call: Call) -> tuple[str, Body]:
     """The id in the path, and its status. Raises Problem where there is none that is shown to who asks."""
     deliberation_id = call.request.match_info["id"]
-    try:
-        check_id(deliberation_id)
-    except InvalidRequest:
-        raise unknown(deliberation_id) from None
-    status = await status_of(call.service.record, deliberation_id)
-    if status is None or not may_see(call.token, status.get("owner")):
-        raise unknown(deliberation_id)
-    return deliberation_id, status
+    return deliberation_id, await shown_status(call.service, call.token, deliberation_id)
 
 
 def only(call: Call, *names: str) -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-import uuid
 from contextlib import suppress
 from datetime import UTC, datetime
 
 from aiohttp import web
 
 from blocks.record.envelope import Body
-from deployments.gateway.acceptance import IdBy, accept, may_change, told_to
+from deployments.gateway.acceptance import accept, id_by, may_change, told_to
 from deployments.gateway.bodies import beside, json_of
 from deployments.gateway.handlers.answers import asked_about, document, filter_of, number, only, whole_number
 from deployments.gateway.problems import Problem, forbidden, invalid, later, unknown
@@ -21,7 +20,7 @@ from tasks.council.models import Status
 from tasks.deliberations.cancel import stop
 from tasks.deliberations.read import has_ended, status_of
 from tasks.deliberations.result import item_of, links_of, result_of, result_with
-from tasks.deliberations.submission import id_for, key_in, read_submission, request_of
+from tasks.deliberations.submission import read_submission, request_of
 from tasks.deliberations.submit import Request, Submitted
 
 MAX_WAIT_S = 60.0
@@ -40,7 +39,7 @@ async def submit(call: Call) -> web.StreamResponse:
     only(call)
     body, size = await json_of(call.request)
     terms, asked = await beside(size, lambda: read_submission(body))
-    deliberation_id, by = _id(call, terms.id)
+    deliberation_id, by = id_by(call.token, terms.id, call.request.headers.getall("Idempotency-Key", []))
     told = await told_to(call.service, call.token, terms.callback_url)
     now, owner = datetime.now(UTC), call.token.owner
     request = await beside(size, lambda: request_of(terms, asked, deliberation_id, "gateway", now, owner))
@@ -134,18 +133,6 @@ async def cancel_many(call: Call) -> web.StreamResponse:
 
 
 # --- asking ---------------------------------------------------------------------------------------
-
-
-def _id(call: Call, given: str | None) -> tuple[str, IdBy]:
-    """The id of what is asked for, and where it comes from. Raises Problem."""
-    keys = call.request.headers.getall("Idempotency-Key", [])
-    if len(keys) > 1:
-        raise invalid("Idempotency-Key", "Idempotency-Key: it stands there twice")
-    if given is not None:
-        return given, "body"
-    if keys:
-        return id_for(call.token.owner, key_in(keys[0])), "key"
-    return str(uuid.uuid4()), "chance"
 
 
 def _about(request: Request, submitted: Submitted) -> dict[str, str]:

@@ -98,7 +98,8 @@ async def _send(call: Call, events: AsyncGenerator[FeedEvent, None]) -> web.Stre
 
 async def _until_revoked(call: Call) -> None:
     """Return once the token counts no more."""
-    while await call.service.authentication.counts_still(call.request):  # noqa: ASYNC110  # NATS is asked
+    given = call.request.headers.getall("Authorization", [])
+    while await call.service.authentication.counts_still(given):  # noqa: ASYNC110  # NATS is asked
         await asyncio.sleep(HEARTBEAT_S)
 
 

@@ -221,11 +221,11 @@ async def test_who_comes_again_after_a_death_between_two_writes_has_one_message(
 ) -> None:
     """A large request is written in parts, beside its key and beside its message."""
     from deployments.gateway.handlers import deliberations
-    from tasks.deliberations import submit
+    from tasks.deliberations import submission, submit
 
     fields: dict[str, Any] = {"items": [{"task": "x" * 90_000}] * 13} if large else {"task": TASK}
     asked = deliberations.read_submission(fields)
-    one = deliberations.id_for("tester", "k")
+    one = submission.id_for("tester", "k")
     now = deliberations.datetime.now(deliberations.UTC)
     request = deliberations.request_of(*asked, one, "gateway", now, "tester")
     with monkeypatch.context() as patched:

@@ -1,0 +1,1 @@
+"""Code that `make proto` makes of `orchestrator.proto`."""
