@@ -6,13 +6,15 @@ import asyncio
 import logging
 import signal
 import sys
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from aiohttp import web
 
 from blocks.exceptions import ConclaveError
 from blocks.warm.garbage import spare_what_is_loaded
 from deployments.gateway.app import application
-from deployments.gateway.service import serving
+from deployments.gateway.service import Service, serving
 from deployments.gateway.settings import GatewaySettings, gateway_settings
 from tasks.council.exceptions import WrongUse
 
@@ -29,11 +31,13 @@ async def serve(settings: GatewaySettings) -> None:
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    async with serving(settings) as service:
+    async with serving(settings) as service, AsyncExitStack() as more:
         runner = web.AppRunner(application(service), access_log=None, shutdown_timeout=STOP_S)
         await runner.setup()
         try:
             await web.TCPSite(runner, settings.host, settings.port, reuse_port=None).start()
+            if settings.grpc_listen is not None:
+                await more.enter_async_context(_grpc(service, settings.grpc_listen))
             if settings.open:
                 _log.warning("OPEN: whoever reaches %s may ask, read and cancel everything", settings.listen)
             spare_what_is_loaded()
@@ -41,6 +45,16 @@ async def serve(settings: GatewaySettings) -> None:
             await stopped.wait()
         finally:
             await runner.cleanup()
+
+
+@asynccontextmanager
+async def _grpc(service: Service, address: str) -> AsyncGenerator[None, None]:
+    """Listen for gRPC, too. Raises OSError for a port in use."""
+    from deployments.gateway.rpc.server import listening  # a gateway without has no need of grpc
+
+    async with listening(service, address):
+        _log.info("listening for gRPC at %s", address)
+        yield
 
 
 def main() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
@@ -70,6 +71,11 @@ class Authentication:
         except Problem:
             return False
         return True
+
+    async def until_revoked(self, given: Sequence[str], every_s: float) -> None:
+        """Return once a token that was let in counts no more; it is looked at every so many seconds."""
+        while await self.counts_still(given):  # noqa: ASYNC110  # NATS is asked
+            await asyncio.sleep(every_s)
 
     async def limit(self, token: Token) -> dict[str, str]:
         """The RateLimit headers of an answer. Raises Problem where it asked too often."""

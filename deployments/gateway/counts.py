@@ -1,7 +1,8 @@
-"""What the gateway counts of its answers, for Prometheus: by route and status, and how long they took."""
+"""What the gateway counts of its answers, for Prometheus: by route or call and status, and how long they took."""
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 
 BUCKETS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
@@ -15,7 +16,20 @@ class Counts:
         self._answers: Counter[tuple[str, str, int]] = Counter()
         self._within: dict[tuple[str, str], list[int]] = {}
         self._sums: Counter[tuple[str, str]] = Counter()
+        self._calls: Counter[tuple[str, str]] = Counter()
+        self._call_sums: Counter[tuple[str, str]] = Counter()
         self.listeners = 0
+        self._began = time.monotonic()
+
+    @property
+    def uptime_s(self) -> int:
+        """Whole seconds since it began to count."""
+        return int(time.monotonic() - self._began)
+
+    def called(self, method: str, code: str, seconds: float) -> None:
+        """Count a call over gRPC, which may have waited for a decision."""
+        self._calls[method, code] += 1
+        self._call_sums[method, code] += seconds  # type: ignore[assignment]  # a Counter of floats
 
     def answered(self, method: str, path: str, status: int, seconds: float | None) -> None:
         """Count an answer."""
@@ -39,4 +53,15 @@ class Counts:
                 lines.append(f'conclave_http_request_seconds_bucket{{{labels},le="{bound}"}} {count}')
             lines.append(f"conclave_http_request_seconds_sum{{{labels}}} {self._sums[method, path]:.6f}")
             lines.append(f"conclave_http_request_seconds_count{{{labels}}} {within[-1]}")
+        lines += self._of_calls()
         return [*lines, "# TYPE conclave_listeners gauge", f"conclave_listeners {self.listeners}"]
+
+    def _of_calls(self) -> list[str]:
+        """Those over gRPC: none where there were none."""
+        lines = []
+        for name, counts, form in (("requests_total", self._calls, "d"), ("seconds_total", self._call_sums, ".6f")):
+            if counts:
+                lines.append(f"# TYPE conclave_grpc_{name} counter")
+            for (method, code), count in sorted(counts.items()):
+                lines.append(f'conclave_grpc_{name}{{method="{method}",code="{code}"}} {count:{form}}')
+        return lines

@@ -87,6 +87,14 @@ class Page(NamedTuple):
     cursor: str | None
 
 
+class Tally(NamedTuple):
+    """How many deliberations of a council have a status."""
+
+    council: str
+    status: Status
+    many: int
+
+
 class Projection:
     """The list, in a file or, without one, in memory. `run` has to be at work meanwhile."""
 
@@ -144,6 +152,18 @@ class Projection:
         where, values = wanted.clauses()
         rows = await self._select("id", [*where, "final = 0"], values, limit)
         return [row["id"] for row in rows]
+
+    async def tallies(self, owner: str | None) -> list[Tally]:
+        """How many there are by council and status, of an owner, or of all."""
+        where, values = Filter(owner=owner).clauses()
+        query = "SELECT council, status, count(*) AS many FROM deliberations"
+        query += f" WHERE {' AND '.join(where) or '1'} GROUP BY council, status"
+
+        def read() -> list[Tally]:
+            with closing(self._there.execute(query, values)) as rows:
+                return [Tally(row["council"] or "", Status(row["status"]), row["many"]) for row in rows]
+
+        return await self._on_thread(read)
 
     async def about(self, deliberation_id: str) -> Body | None:
         """What is known of one: its council, owner and metadata."""

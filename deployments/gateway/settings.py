@@ -16,6 +16,7 @@ from deployments.gateway.sending import CallbackSettings
 from deployments.settings import SettingsError
 from tasks.council.problems import first_problem
 
+OFF = "off"
 TOKEN_FILE = "CONCLAVE_TOKEN_FILE"  # noqa: S105  # a variable's name
 
 
@@ -40,12 +41,24 @@ def _networks(value: object) -> object:
         raise ValueError(f"must be networks apart by commas, such as 10.1.0.0/16: {error}") from None
 
 
+def _host(address: str) -> str:
+    return address.rpartition(":")[0].strip("[]")
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ip_address(_host(address)).is_loopback
+    except ValueError:
+        return _host(address) == "localhost"
+
+
 class GatewaySettings(BaseModel):
     """What the environment says; a description is what a right value looks like."""
 
     model_config = ConfigDict(frozen=True, populate_by_name=True)
 
     listen: str = Field("127.0.0.1:8080", validation_alias="CONCLAVE_GATEWAY", pattern=r"^.+:\d{1,5}$")
+    grpc: str = Field("", validation_alias="CONCLAVE_GRPC", pattern=r"^(off|.+:\d{1,5})?$")
     nats_url: str = Field("nats://127.0.0.1:4222", validation_alias="NATS_URL", min_length=1)
     token_file: Path | None = Field(None, validation_alias=TOKEN_FILE)
     open: bool = Field(False, validation_alias="CONCLAVE_OPEN")
@@ -61,9 +74,14 @@ class GatewaySettings(BaseModel):
     patience_s: float = Field(5.0, gt=0)
 
     @property
+    def grpc_listen(self) -> str | None:
+        """Where it listens for gRPC; None where it does not."""
+        return None if self.grpc in ("", OFF) else self.grpc
+
+    @property
     def host(self) -> str:
         """Where it listens, without the port."""
-        return self.listen.rpartition(":")[0].strip("[]")
+        return _host(self.listen)
 
     @property
     def port(self) -> int:
@@ -78,10 +96,7 @@ class GatewaySettings(BaseModel):
     @property
     def on_loopback(self) -> bool:
         """Whether only this machine reaches it."""
-        try:
-            return ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host == "localhost"
+        return all(map(_is_loopback, filter(None, (self.listen, self.grpc_listen))))
 
     @model_validator(mode="after")
     def _closed_to_strangers(self) -> GatewaySettings:

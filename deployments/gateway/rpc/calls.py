@@ -1,0 +1,81 @@
+"""A call over gRPC: who asks is let in as over HTTP, and what goes wrong is answered by the table of statuses."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any, TypeVar
+
+import grpc
+
+from deployments.gateway.rpc.statuses import Metadata, as_metadata, refused
+from deployments.gateway.service import Service
+from tasks.access.tokens import Scope, Token
+
+Answer = TypeVar("Answer")
+Request = TypeVar("Request")
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call that was let in: who asks, and what came with it."""
+
+    service: Service
+    token: Token
+    context: Any
+    """grpc.aio.ServicerContext, which has no types."""
+
+    @property
+    def authorizations(self) -> list[str]:
+        """What it says of who asks."""
+        return values_of(self.context, "authorization")
+
+    @property
+    def keys(self) -> list[str]:
+        """Its idempotency keys, of which one at most is right."""
+        return values_of(self.context, "idempotency-key")
+
+
+def values_of(context: Any, name: str) -> list[str]:
+    """The values of an entry of the metadata, in the order in which they came."""
+    found: Sequence[tuple[str, str | bytes]] = context.invocation_metadata() or ()
+    return [value for key, value in found if key == name and isinstance(value, str)]
+
+
+def asking(
+    *scopes: Scope,
+) -> Callable[[Callable[[Any, Call, Request], Awaitable[Answer]]], Callable[[Any, Request, Any], Awaitable[Answer]]]:
+    """Make a method of a servicer of one that takes a call; its token has to have one of the scopes."""
+
+    def made(
+        method: Callable[[Any, Call, Request], Awaitable[Answer]],
+    ) -> Callable[[Any, Request, Any], Awaitable[Answer]]:
+        name = method.__name__
+
+        @wraps(method)
+        async def handle(servicer: Any, request: Request, context: Any) -> Answer:
+            service: Service = servicer.service
+            began, code = time.perf_counter(), grpc.StatusCode.CANCELLED  # which it stays where the client leaves
+            about: Metadata = ()
+            try:
+                token = await service.authentication.token(values_of(context, "authorization"), scopes)
+                about = as_metadata(await service.authentication.limit(token))
+                context.set_trailing_metadata(about)
+                answer = await method(servicer, Call(service, token, context), request)
+                code = grpc.StatusCode.OK
+                return answer
+            except Exception as error:  # noqa: BLE001  # told in the log, by a number that the answer has
+                told = refused(name, error)
+                code = told.code
+                own = {key for key, _ in told.trailing}
+                kept = tuple(entry for entry in about if entry[0] not in own)
+                await context.abort(code, told.text, (*kept, *told.trailing))
+                raise AssertionError("abort raises") from None
+            finally:
+                service.counts.called(name, code.name, time.perf_counter() - began)
+
+        return handle
+
+    return made
