@@ -9,7 +9,9 @@ from functools import wraps
 from typing import Any, TypeVar
 
 import grpc
+from google.protobuf.message import DecodeError
 
+from deployments.gateway.problems import bad_request
 from deployments.gateway.rpc.statuses import Metadata, as_metadata, refused
 from deployments.gateway.service import Service
 from tasks.access.tokens import Scope, Token
@@ -36,6 +38,31 @@ class Call:
     def keys(self) -> list[str]:
         """Its idempotency keys, of which one at most is right."""
         return values_of(self.context, "idempotency-key")
+
+
+class Readable(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # without types
+    """Refuses what is no message of its call, which gRPC itself would tell as a fault of ours, in the log, too."""
+
+    async def intercept_service(self, continuation: Any, details: Any) -> Any:
+        """The call's handler, which is asked only with a message that can be read."""
+        handler = await continuation(details)
+        if handler is None or handler.request_streaming or handler.response_streaming:
+            return handler
+        read, answer = handler.request_deserializer, handler.unary_unary
+
+        def deserialize(data: bytes) -> Any:
+            try:
+                return read(data)
+            except DecodeError:
+                return None
+
+        async def handle(request: Any, context: Any) -> Any:
+            if request is None:
+                told = refused("", bad_request("the message cannot be read"))
+                await context.abort(told.code, told.text, told.trailing)
+            return await answer(request, context)
+
+        return handler._replace(request_deserializer=deserialize, unary_unary=handle)
 
 
 def values_of(context: Any, name: str) -> list[str]:

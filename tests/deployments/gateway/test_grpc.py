@@ -399,16 +399,16 @@ def test_open_is_refused_where_others_reach_it(listen: str) -> None:
 
 async def test_the_same_key_twenty_times_at_once_is_one_deliberation(door: Door) -> None:
     calls = [door.deliberate(door.bearer(key="k")) for _ in range(20)]
-    ids = {(await initial(call))["conclave-id"] for call in calls}
-    assert await door.queued() == list(ids)
-    assert len(ids) == 1
-    assert sum("idempotency-replayed" in await initial(call) for call in calls) == 19
+    one = await door.asked()
     await door.decide()
     assert {(await call).winner_id for call in calls} == {"m1"}
-    assert (await door.gateway.post("k", council="dev", metadata={})).body["id"] in ids  # one key over both doors
+    told = [await initial(call) for call in calls]
+    assert {entries["conclave-id"] for entries in told} == {one}
+    assert sum("idempotency-replayed" in entries for entries in told) == 19
+    assert (await door.gateway.post("k", council="dev", metadata={})).body["id"] == one  # one key over both doors
     error = await refusal(door.deliberate(door.bearer(key="k"), task_description="Choose another"))
     assert (error.code(), trailing(error)["conclave-type"]) == (Code.ALREADY_EXISTS, "idempotency-key-reused")
-    assert trailing(error)["conclave-id"] in ids
+    assert trailing(error)["conclave-id"] == one
 
 
 @pytest.mark.parametrize(
@@ -438,20 +438,18 @@ async def test_a_role_without_a_council_is_not_found_and_the_known_are_told(door
     assert error.details() == "role: 'nobody' is unknown; known are Team, dev"
 
 
-HOSTILE = ["a" * 300, "x" * 9_000, "é", "", "\t"]
+HOSTILE = ["a" * 300, "x" * 9_000, "", '""']
 
 
 @pytest.mark.parametrize("key", HOSTILE)
 async def test_a_key_that_is_none_is_refused(door: Door, key: str) -> None:
-    with pytest.raises((grpc.aio.AioRpcError, ValueError, UnicodeError)) as raised:
-        await door.deliberate([*door.bearer(), ("idempotency-key", key)])
-    if isinstance(raised.value, grpc.aio.AioRpcError):
-        assert raised.value.code() is not Code.UNKNOWN
+    error = await refusal(door.deliberate(door.bearer(key=key)))
+    assert (error.code(), trailing(error)["conclave-field"]) == (Code.INVALID_ARGUMENT, "Idempotency-Key")
     assert await door.queued() == []
     assert (await door.stub.GetStatus(pb.GetStatusRequest(), metadata=door.bearer())).uptime_seconds >= 0
 
 
-async def test_hostile_metadata_and_bodies_bring_nothing_down(door: Door) -> None:
+async def test_hostile_metadata_and_bodies_bring_nothing_down(door: Door, caplog: pytest.LogCaptureFixture) -> None:
     binary = [*door.bearer(), ("idempotency-key-bin", b"\xff\x00"), ("authorization-bin", b"\x00")]
     call = door.deliberate(binary, constraints={"metadata": {"é\n": "\x1b[31m"}})
     one = await door.asked()
@@ -467,7 +465,12 @@ async def test_hostile_metadata_and_bodies_bring_nothing_down(door: Door) -> Non
     large = await refusal(door.deliberate(task_description="x" * (5 << 20)))
     assert large.code() is Code.RESOURCE_EXHAUSTED
     raw = door.channel.unary_unary(f"/{NAME}/Deliberate")
-    assert (await refusal(raw(b"\xff\xff\xff", metadata=door.bearer()))).code() is Code.INTERNAL
+    for body in (b"\xff\xff\xff", text(1, "x")[:-1], b"\x0a\x02\xff\xff"):  # no message, cut off, no UTF-8
+        error = await refusal(raw(body, metadata=door.bearer()))
+        assert (error.code(), trailing(error)["conclave-type"]) == (Code.INVALID_ARGUMENT, "bad-request")
+    check = door.channel.unary_unary("/grpc.health.v1.Health/Check")
+    assert (await refusal(check(b"\xff\xff\xff"))).code() is Code.INVALID_ARGUMENT
+    assert "Traceback" not in caplog.text
     unheard = door.channel.unary_unary(f"/{NAME}/Unheard")
     assert (await refusal(unheard(b"", metadata=door.bearer()))).code() is Code.UNIMPLEMENTED
     assert len(await door.queued()) == 1
@@ -515,21 +518,28 @@ async def test_what_comes_to_nothing_is_no_result_to_who_waits(door: Door, statu
     assert told.error_message.endswith("no quorum")
 
 
+def at_work() -> set[Any]:
+    """The tasks of this loop, but for those in which the server waits for calls, a new one for each."""
+    return {task for task in asyncio.all_tasks() if "_request_" not in task.get_coro().__qualname__}
+
+
 async def test_a_client_that_leaves_cancels_nothing_and_leaves_no_task(door: Door) -> None:
     await door.stub.GetStatus(pb.GetStatusRequest(), metadata=door.bearer())
-    before = asyncio.all_tasks()
+    before = at_work()
     stream = door.stub.StreamDeliberation(pb.DeliberateRequest(task_description=TASK), metadata=door.bearer())
     run = Run(door.record, await door.asked())
     await run.begin()
     assert (await stream.read()).current_step == "started"
-    call = door.deliberate()
-    await initial(call)
+    call = door.deliberate(door.bearer(key="another"))
+    async with asyncio.timeout(LONG_S):
+        while len(await door.queued()) < 2:
+            await asyncio.sleep(0.01)
     assert door.gateway.service.counts.listeners == 1
     stream.cancel()
     call.cancel()
     del stream, call
     async with asyncio.timeout(LONG_S):
-        while door.gateway.service.counts.listeners or asyncio.all_tasks() - before:
+        while door.gateway.service.counts.listeners or at_work() - before:
             await asyncio.sleep(0.02)
     assert "cancel_requested" not in (await door.record.statuses.read(run.id) or {})
     assert (await door.result(run.id)).status == pb.DELIBERATION_STATUS_IN_PROGRESS
@@ -552,9 +562,9 @@ async def test_a_stream_ends_where_its_token_counts_no_more(door: Door, monkeypa
 async def test_the_server_ends_with_the_gateway_though_somebody_waits(gateway: Gateway) -> None:
     await write_mirror(gateway.record, {"dev": council()})
     began = asyncio.get_running_loop().time()
-    async with grpc.aio.insecure_channel("127.0.0.1:1", OPTIONS), door_of(gateway) as door:
+    async with door_of(gateway) as door:
         call = door.deliberate()
-        await initial(call)
+        await door.asked()
     assert asyncio.get_running_loop().time() - began < 5
     with pytest.raises((grpc.aio.AioRpcError, asyncio.CancelledError)):
         await call
@@ -672,7 +682,8 @@ FIELDS = {
     "DryRunResult": "passed output exit_code message",
     "CheckResult": "check_type passed score message details*",
     "OrchestratorMetadata": "orchestrator_version timestamp_ms execution_id tags*",
-    "OrchestratorStats": "total_deliberations total_orchestrations avg_deliberation_time_ms active_councils role_counts*",
+    "OrchestratorStats": "total_deliberations total_orchestrations avg_deliberation_time_ms active_councils "
+    "role_counts*",
     "DeliberationUpdate": "status progress_percent current_step current_agent partial_result",
     "GetStatusRequest": "include_stats",
     "GetStatusResponse": "status uptime_seconds stats",
