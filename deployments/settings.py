@@ -47,6 +47,14 @@ def _listen_address(value: str) -> str:
     return value
 
 
+OFF = "off"
+"""In place of an address: nobody listens."""
+
+
+def _listen_address_or_off(value: str) -> str:
+    return value if value == OFF else _listen_address(value)
+
+
 def _postgresql(value: SecretStr) -> SecretStr:
     """The URL with the driver that Prefect's server uses."""
     scheme, separator, rest = value.get_secret_value().partition("://")
@@ -177,6 +185,11 @@ class Settings(BaseModel):
         default=None,
         validation_alias="CONCLAVE_GATEWAY",
         description="host:port where the gateway listens, such as 127.0.0.1:8080",
+    )
+    grpc: Annotated[str, AfterValidator(_listen_address_or_off)] | None = Field(
+        default=None,
+        validation_alias="CONCLAVE_GRPC",
+        description="host:port where the gateway listens for gRPC, such as 127.0.0.1:50055, or off",
     )
     listeners: Annotated[Path, AfterValidator(_home)] | None = Field(
         default=None,

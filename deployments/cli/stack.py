@@ -283,6 +283,8 @@ def _show_what_is_wrong(found: StackStatus) -> None:
 def _notes(part: PartStatus, database: str | None) -> Iterator[str]:
     if database:
         yield database
+    if part.grpc:
+        yield f"gRPC at {part.grpc}"
     if part.uptime_s is not None:
         yield f"up {_ago(part.uptime_s)}"
     if part.restarts:

@@ -13,10 +13,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from blocks.public_http import Networks, read_networks
 from deployments.gateway.sending import CallbackSettings
-from deployments.settings import SettingsError
+from deployments.settings import OFF, SettingsError
 from tasks.council.problems import first_problem
 
-OFF = "off"
 TOKEN_FILE = "CONCLAVE_TOKEN_FILE"  # noqa: S105  # a variable's name
 
 

@@ -127,6 +127,7 @@ def _gateway(settings: Settings, paths: StackPaths, record: StackRecord) -> dict
         "CONCLAVE_WEBHOOKS": str(settings.webhooks or ""),  # absolute: parts run in the home
         "NATS_URL": record.parts["nats"].url,
         "CONCLAVE_GATEWAY": settings.gateway or urlsplit(record.parts[GATEWAY].url).netloc,
+        "CONCLAVE_GRPC": record.parts[GATEWAY].grpc or "",
         "CONCLAVE_TOKEN_FILE": str(paths.token),
         "CONCLAVE_GATEWAY_DATABASE": str(paths.gateway_list),
         "CONCLAVE_OPEN": "1" if record.open else "",

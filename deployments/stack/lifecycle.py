@@ -119,7 +119,7 @@ def _start(options: UpOptions, settings: Settings, paths: StackPaths, report: Re
 def _record(parts: list[Part], settings: Settings, options: UpOptions) -> StackRecord:
     """What is remembered of a new stack; the model is noted once the model server has answered."""
     record = StackRecord(
-        parts={part.name: PartRecord(url=part.url, external=part.external) for part in parts},
+        parts={part.name: PartRecord(url=part.url, external=part.external, grpc=part.grpc) for part in parts},
         simulated=any(part.simulated for part in parts),
         open=options.open,
         database=_database(settings),

@@ -33,6 +33,7 @@ class PartStatus(BaseModel):
     state: PartState = Field(description="As its supervisor sees it; external: not ours.")
     pid: int | None = Field(default=None, description="Its first process; null for an external part.")
     url: ShownUrl | None = Field(default=None, description="Where it is.")
+    grpc: str | None = Field(default=None, description="Where it takes gRPC, too.")
     answers: bool | None = Field(default=None, description="Whether it gave a real answer; null: not asked.")
     reason: str | None = Field(default=None, description="Why it is not running, or gives no answer.")
     uptime_s: float | None = Field(default=None, description="Seconds since it was last started.")
@@ -75,10 +76,11 @@ NEEDED = ("nats", "llm", "prefect", "ray")
 
 
 class PartRecord(BaseModel):
-    """Where a part of a stack that was started is, credentials included, and whether it is ours."""
+    """Where a part of a stack that was started is, credentials included, whether it is ours; where it takes gRPC."""
 
     url: str
     external: bool = False
+    grpc: str | None = None
 
 
 class StackRecord(BaseModel):

@@ -141,7 +141,12 @@ def _gateways(parts: Mapping[str, PartRecord], paths: StackPaths) -> dict[str, s
     """Where the gateway is, and the home's token; nothing of a stack that an older version started."""
     if GATEWAY not in parts:
         return {}
-    return {"CONCLAVE_URL": parts[GATEWAY].url, "CONCLAVE_TOKEN": read_key(paths.token)}
+    gateway = parts[GATEWAY]
+    return {
+        "CONCLAVE_URL": gateway.url,
+        "CONCLAVE_GRPC_TARGET": gateway.grpc,
+        "CONCLAVE_TOKEN": read_key(paths.token),
+    }
 
 
 def check_keys(status: StackStatus) -> None:
@@ -156,6 +161,8 @@ def _refuse_strangers(parts: Mapping[str, PartRecord]) -> None:
     for part in parts.values():
         if not part.external:
             refuse_stranger(part.url)
+        if part.grpc is not None:
+            refuse_stranger(part.grpc)
 
 
 def authorization(status: StackStatus, part: Literal["prefect", "llm"]) -> dict[str, str]:
@@ -211,7 +218,7 @@ def _states(records: dict[str, PartRecord], paths: StackPaths) -> dict[str, Part
     again = restarts(paths) if seen is not None else {}
     found: dict[str, PartStatus] = {}
     for name, record in records.items():
-        told = PartStatus(state="stopped", url=record.url, log=str(paths.log(name)))
+        told = PartStatus(state="stopped", url=record.url, log=str(paths.log(name)), grpc=record.grpc)
         if record.external:
             told = PartStatus(state="external", url=record.url)
         elif family is not None:

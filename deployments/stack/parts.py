@@ -18,7 +18,7 @@ from pydantic import SecretStr
 
 from blocks.names import carrying
 from blocks.urls import server_root, without_credentials
-from deployments.settings import Settings, variable
+from deployments.settings import OFF, Settings, variable
 from deployments.stack import probes
 from deployments.stack.exceptions import NoAnswerError, StackError, StackOptionsError
 from deployments.stack.models import PartRecord, UpOptions
@@ -57,6 +57,7 @@ class Part:
     command: tuple[str, ...] | None = None
     source: str = ""
     simulated: bool = False
+    grpc: str | None = None
     nice: int = 0
     steady_s: int = 1  # an end sooner than this after a start is waited out longer and longer
     stop_s: int = 10  # from SIGTERM to SIGKILL
@@ -215,10 +216,12 @@ def _nats_server(settings: Settings) -> Path:
 
 
 def _gateway(settings: Settings) -> Part:
-    """The HTTP API, on loopback unless its address is given."""
+    """The HTTP API and gRPC, on loopback unless their addresses are given."""
     host, _, port = (settings.gateway or f"{_HOST}:{free_port(8080)}").rpartition(":")
     shown = _HOST if host.strip("[]") in ("0.0.0.0", "::") else host  # noqa: S104  # compared with
-    return Part(GATEWAY, f"http://{shown}:{port}", (*_PYTHON, "deployments.gateway"), steady_s=2)
+    grpc = settings.grpc or f"{_HOST}:{free_port(50055)}"
+    command = (*_PYTHON, "deployments.gateway")
+    return Part(GATEWAY, f"http://{shown}:{port}", command, grpc=None if grpc == OFF else grpc, steady_s=2)
 
 
 def _prefect(settings: Settings) -> Part:

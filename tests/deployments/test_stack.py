@@ -380,6 +380,19 @@ def test_every_part_that_is_ours_is_restarted_and_ended_as_a_group(settings: Set
     assert niced == {"prefect", "ray", "worker"}
 
 
+@pytest.mark.parametrize(("given", "grpc"), [("off", None), ("127.0.0.1:50999", "127.0.0.1:50999")])
+def test_where_the_gateway_takes_grpc_is_a_setting(settings: Settings, given: str, grpc: str | None) -> None:
+    """It may be turned off; without a word it is the usual port, or the next free one."""
+    told = settings.model_copy(update={"grpc": given})
+    gateway = next(part for part in plan(told, UpOptions(simulate=True)) if part.name == "gateway")
+    assert gateway.grpc == grpc
+    usual = next(part for part in plan(settings, UpOptions(simulate=True)) if part.name == "gateway")
+    assert (usual.grpc or "").startswith("127.0.0.1:50")
+    assert load_settings({"CONCLAVE_GRPC": given}).grpc == given
+    with pytest.raises(SettingsError, match="CONCLAVE_GRPC"):
+        load_settings({"CONCLAVE_GRPC": "here"})
+
+
 def test_no_secret_is_in_the_configuration(settings: Settings) -> None:
     """Neither the model server's key nor the Ray token is written into it."""
     secret = settings.model_copy(update={"llm_api_key": load_settings({"CONCLAVE_LLM_API_KEY": "hush"}).llm_api_key})
@@ -462,7 +475,7 @@ def test_no_part_is_given_a_secret_that_it_has_no_use_for(
     password = paths.nats_password.read_text()
     urls = {"nats": f"nats://conclave:{password}@127.0.0.1:4222", "prefect": "http://127.0.0.1:4200/api"}
     urls |= {"ray": "127.0.0.1:6379", "llm": "http://127.0.0.1:8000", "worker": "http://127.0.0.1:8090"}
-    urls["gateway"] = "http://127.0.0.1:8080"
+    urls["gateway"] = "http://127.0.0.1:8080"  # and nowhere gRPC, which an older version did not know
     record = StackRecord(
         parts={name: PartRecord(url=url) for name, url in urls.items()},
         simulated=simulated,
