@@ -16,6 +16,7 @@ ConclaveError                     (tasks/council/exceptions.py)
 ├── StackError                    the local stack (deployments/stack/exceptions.py)
 ├── BenchError                    the benchmark
 ├── Problem                       an answer of the gateway that is an error (deployments/gateway/problems.py)
+├── Refused                       the same over gRPC (deployments/gateway/rpc/statuses.py)
 ├── GatewayError, GatewayAway, NothingFollows
 │                                 what a client of the gateway was answered, or not (deployments/client/answers.py)
 ├── NotDecided                    a run ended without the end of its deliberation; another one goes on

@@ -18,7 +18,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from blocks.exceptions import RecordUnavailable
 from deployments.gateway import authentication
 from deployments.gateway.problems import Problem, later
-from deployments.gateway.rpc import servicer, statuses
+from deployments.gateway.rpc import server, servicer, statuses
 from deployments.gateway.rpc.server import listening
 from deployments.gateway.settings import gateway_settings
 from deployments.orchestrator.generated import orchestrator_pb2 as pb
@@ -568,6 +568,20 @@ async def test_the_server_ends_with_the_gateway_though_somebody_waits(gateway: G
     assert asyncio.get_running_loop().time() - began < 5
     with pytest.raises((grpc.aio.AioRpcError, asyncio.CancelledError)):
         await call
+
+
+async def test_what_is_too_much_at_once_is_refused(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "MOST_CALLS", 2)
+    await write_mirror(gateway.record, {"dev": council()})
+    async with door_of(gateway) as door:
+        waiting = [door.deliberate(door.bearer(key=key)) for key in ("a", "b")]
+        async with asyncio.timeout(LONG_S):
+            while len(await door.queued()) < 2:
+                await asyncio.sleep(0.01)
+        error = await refusal(door.stub.GetStatus(pb.GetStatusRequest(), metadata=door.bearer()))
+        assert error.code() is Code.RESOURCE_EXHAUSTED
+        for call in waiting:
+            call.cancel()
 
 
 async def test_a_port_in_use_is_told(door: Door) -> None:
