@@ -29,6 +29,8 @@ OPTIONS = (
     ("grpc.keepalive_permit_without_calls", 0),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),  # who pings more often is sent away
     ("grpc.max_connection_idle_ms", 300_000),
+    ("grpc.max_connection_age_ms", 86_400_000),  # so that nobody who does not read keeps a call for ever
+    ("grpc.max_connection_age_grace_ms", 600_000),
 )
 
 

@@ -39,7 +39,7 @@ MAX_WAIT_S = 86_400.0 + GRACE_S
 STILL_S = 15.0
 """How often a stream looks whether its token still counts."""
 SEND_S = 60.0
-"""How long a client may not read before it is dropped."""
+"""How long a client may not read before nothing is followed for it any more. Its call ends once it reads, or leaves."""
 LIST_S = 0.5
 """How long figures wait for what was stored just before."""
 NEWEST = 200

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -502,7 +503,13 @@ async def test_where_the_caller_says_nothing_the_request_does(door: Door, monkey
     [("FAILED", Code.ABORTED), ("TIMEOUT", Code.DEADLINE_EXCEEDED), ("CANCELLED", Code.CANCELLED)],
 )
 async def test_what_comes_to_nothing_is_no_result_to_who_waits(door: Door, status: str, code: Any) -> None:
-    bad = {"status": status, "winner_id": None, "decision": None, "results": [], "error_message": "no quorum"}
+    bad: dict[str, Any] = {
+        "status": status,
+        "winner_id": None,
+        "decision": None,
+        "results": [],
+        "error_message": "no quorum",
+    }
     call = door.deliberate(door.bearer(key="k"))
     stream = door.stub.StreamDeliberation(pb.DeliberateRequest(task_description=TASK), metadata=door.bearer(key="k"))
     run = await door.decide(**bad)
@@ -518,9 +525,10 @@ async def test_what_comes_to_nothing_is_no_result_to_who_waits(door: Door, statu
     assert told.error_message.endswith("no quorum")
 
 
-def at_work() -> set[Any]:
-    """The tasks of this loop, but for those in which the server waits for calls, a new one for each."""
-    return {task for task in asyncio.all_tasks() if "_request_" not in task.get_coro().__qualname__}
+def at_work() -> Counter[str]:
+    """The tasks of this loop by what they do, but for those in which the server waits for calls."""
+    names = Counter(getattr(task.get_coro(), "__qualname__", "") for task in asyncio.all_tasks())
+    return Counter({name: count for name, count in names.items() if "_request_" not in name})
 
 
 async def test_a_client_that_leaves_cancels_nothing_and_leaves_no_task(door: Door) -> None:
@@ -542,6 +550,31 @@ async def test_a_client_that_leaves_cancels_nothing_and_leaves_no_task(door: Doo
         while door.gateway.service.counts.listeners or at_work() - before:
             await asyncio.sleep(0.02)
     assert "cancel_requested" not in (await door.record.statuses.read(run.id) or {})
+    assert (await door.result(run.id)).status == pb.DELIBERATION_STATUS_IN_PROGRESS
+
+
+async def test_a_client_that_does_not_read_is_followed_no_longer(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(servicer, "SEND_S", 0.2)
+    large = pb.DeliberationUpdate(current_step="x" * (3 << 20))
+    monkeypatch.setattr(servicer.Updates, "of", lambda *_: large)
+    await door.stub.GetStatus(pb.GetStatusRequest(), metadata=door.bearer())
+    before = at_work()
+    stream = door.stub.StreamDeliberation(pb.DeliberateRequest(task_description=TASK), metadata=door.bearer())
+    run = Run(door.record, await door.asked())
+    await run.begin()
+    for member in MEMBERS:
+        await run.answer(member)
+    counts = door.gateway.service.counts
+    async with asyncio.timeout(LONG_S):
+        while not counts.listeners:
+            await asyncio.sleep(0.02)
+        while counts.listeners:
+            await asyncio.sleep(0.02)
+    stream.cancel()
+    del stream
+    async with asyncio.timeout(LONG_S):
+        while at_work() - before:
+            await asyncio.sleep(0.02)
     assert (await door.result(run.id)).status == pb.DELIBERATION_STATUS_IN_PROGRESS
 
 
