@@ -36,7 +36,6 @@ ConclaveError                     (tasks/council/exceptions.py)
 │   ├── RecordUnreadable          a body that stands there is not what it should be
 │   ├── NewerVersion              what stands there was written by a later version of Conclave
 │   └── Superseded                somebody else runs the deliberation now
-├── AddressRefused                an address of somebody else's that nothing is sent to
 ├── GitHubError                   GitHub's API did not do what was asked of it
 ├── AgentsUnavailable             no Ray cluster, or no agent host that answers
 └── Orphaned                      nobody runs the deliberation that an agent task belongs to
@@ -130,10 +129,6 @@ class Superseded(RecordError):
     def __init__(self, message: str, run: str | None = None) -> None:
         super().__init__(message)
         self.run = run
-
-
-class AddressRefused(ConclaveError, OSError):
-    """An address of somebody else's is not one that anything is sent to."""
 
 
 class GitHubError(ConclaveError):

@@ -50,7 +50,10 @@ class GitHub:
         return isinstance(found, dict) and found.get("permission") in WRITERS
 
     async def has_comment(self, repository: str, number: int, mark: str, since: datetime) -> bool:
-        """Whether an issue or pull request has a comment, changed since then, that begins with this mark."""
+        """Whether an issue or pull request has a comment, changed since then, that begins with this mark.
+
+        Anybody may comment there: the mark has to be one that nobody else can know before it is written.
+        """
         after = since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         path = f"/repos/{repository}/issues/{number}/comments?since={after}&per_page={PAGE}&page="
         for page in range(1, MAX_PAGES + 1):
@@ -84,7 +87,7 @@ class GitHub:
         url = self._api + path
         try:
             async with session.request(method, url, json=body, headers=headers, **way_to(url)) as answer:
-                data = await answer.content.read(MAX_ANSWER)
+                data = await _whole(answer)
                 if answer.status >= 300:
                     raise self._refused(answer, data)
         except (aiohttp.ClientError, OSError) as error:
@@ -97,6 +100,16 @@ class GitHub:
     def _refused(self, answer: aiohttp.ClientResponse, data: bytes) -> GitHubError:
         told = one_line(_message(without_key(data, self._token)), SHOWN_BRIEFLY)
         return GitHubError(f"GitHub answers {answer.status}: {told}", answer.status, _pause_s(answer.headers))
+
+
+async def _whole(answer: aiohttp.ClientResponse) -> bytes:
+    """The body of an answer. Raises GitHubError where it is too long."""
+    found = bytearray()
+    async for chunk in answer.content.iter_any():
+        found += chunk
+        if len(found) > MAX_ANSWER:
+            raise GitHubError(f"GitHub's answer is longer than {MAX_ANSWER:,} bytes")
+    return bytes(found)
 
 
 def _message(data: bytes) -> str:

@@ -7,24 +7,39 @@ asked, which would connect in our place.
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import socket
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any
 
 import aiohttp
-
-from blocks.exceptions import AddressRefused
+from aiohttp.abc import AbstractResolver, ResolveResult
 
 Networks = Sequence[IPv4Network | IPv6Network]
 
 GLOBAL_UNICAST = IPv6Network("2000::/3")
+NOBODYS: Networks = (
+    *map(IPv4Network, ("192.0.0.0/24", "192.88.99.0/24", "168.63.129.16/32")),  # the last one: the host of a cloud's VM
+    IPv6Network("3fff::/20"),
+)
+"""Further ones that Python 3.11 takes for global (IANA's special-purpose registries; Azure's documentation)."""
+RESOLVING = 128
+"""Names that are looked up at once, those among them that nobody waits for any more."""
+MAX_ADDRESSES = 16
+"""Addresses of a name that are tried."""
+RECEIVED = 16 * 1024
+"""Bytes of an answer that the system takes before we look: answers without end are read no faster than that."""
 NAT64 = IPv6Network("64:ff9b::/96")
 """IPv4 behind a translator (RFC 6052): the last 32 bits are the address."""
 
 
 def is_public(address: IPv4Address | IPv6Address) -> bool:
     """Whether an address is one that the whole internet reaches, and so is every one that stands in it."""
+    if any(address in network for network in NOBODYS):
+        return False
     if isinstance(address, IPv4Address):
         return address.is_global and not address.is_multicast and not address.is_reserved
     inside = _inside(address)
@@ -51,24 +66,54 @@ def read_networks(text: str) -> Networks:
     return tuple(ip_network(one.strip()) for one in text.split(",") if one.strip())
 
 
-def public_session(networks: Networks, at_once: int, per_host: int) -> aiohttp.ClientSession:
+class OwnResolver(AbstractResolver):
+    """Resolves names as the system does, in threads of its own.
+
+    A name server may hang, and a thread that waits for it cannot be ended: those of the loop are for everybody.
+    """
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(RESOLVING, "resolver")
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """The first addresses of a name. Raises OSError."""
+        loop, kind = asyncio.get_running_loop(), socket.SOCK_STREAM
+        found = await loop.run_in_executor(
+            self._threads, lambda: socket.getaddrinfo(host, port, family, kind, flags=socket.AI_ADDRCONFIG)
+        )
+        return [
+            ResolveResult(
+                hostname=host, host=str(at[0]), port=int(at[1]), family=of, proto=protocol, flags=socket.AI_NUMERICHOST
+            )
+            for of, _, protocol, _, at in found[:MAX_ADDRESSES]
+        ]
+
+    async def close(self) -> None:
+        """Resolve no more; what is under way ends by itself."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def public_session(networks: Networks, at_once: int) -> aiohttp.ClientSession:
     """A client that connects to nothing else; whoever makes it closes it. Time is bounded by each request.
 
-    A connection to what is not allowed raises AddressRefused, as the cause of aiohttp's own error.
+    A connection to what is not allowed raises PermissionError, as the `os_error` of aiohttp's own error.
     """
 
     def allowed_socket(info: Any) -> socket.socket:
         family, kind, protocol, _, at = info
         address = ip_address(str(at[0]).partition("%")[0])
         if not is_allowed(address, networks):
-            told = "is not an address that the whole internet reaches; CONCLAVE_CALLBACK_NETWORKS names further ones"
-            raise AddressRefused(f"{address} {told}")
-        return socket.socket(family, kind, protocol)
+            raise PermissionError(errno.EACCES, f"{address} is not an address that the whole internet reaches")
+        made = socket.socket(family, kind, protocol)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVED)
+        return made
 
     connector = aiohttp.TCPConnector(
         socket_factory=allowed_socket,
+        resolver=OwnResolver(),
         limit=at_once,
-        limit_per_host=per_host,
         force_close=True,  # deliveries to one target are far apart
         use_dns_cache=False,
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from blocks.files import read_regular
 from tasks.council.base import Name
@@ -46,6 +46,15 @@ class MappedEntry(BaseModel):
     when: Any = None
     id: Any = None
     request: dict[str, Any]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_is_empty(cls, given: Any) -> Any:
+        """A key with nothing behind it would count as left out: a condition that always holds, a check not made."""
+        empty = [key for key, value in given.items() if value is None] if isinstance(given, dict) else []
+        if empty:
+            raise ValueError(f"{empty[0]}: nothing stands behind it; write what it is to be, or take it out")
+        return given
 
 
 def read_event_file(path: Path, form: type[F]) -> F:

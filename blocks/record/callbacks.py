@@ -20,8 +20,8 @@ from blocks.record.pulling import Pulling
 CONSUMER = "gateway-callbacks"
 ACK_WAIT_S = 30.0
 """So long a delivery of a killed gateway waits for the next one; more than a try takes."""
-MAX_WAITING = 100_000
-"""Deliveries that are being made, or wait for their next try."""
+ALL = -1
+"""How many may be under way: without end, since those that wait for their next try count, too."""
 
 
 class Due:
@@ -51,7 +51,7 @@ class CallbackQueue:
             durable_name=CONSUMER,
             ack_policy=AckPolicy.EXPLICIT,
             ack_wait=ACK_WAIT_S,
-            max_ack_pending=MAX_WAITING,
+            max_ack_pending=ALL,
         )
         self._pulling = Pulling(record, subjects.CALLBACKS, config)
 

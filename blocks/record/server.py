@@ -43,6 +43,8 @@ STREAMS: dict[str, tuple[RetentionPolicy, tuple[str, ...]]] = {
 }
 _log = logging.getLogger("conclave.jetstream")
 
+CALLBACK_DAYS = 14.0
+
 REFUSED = "authorization"
 """What every refusal of nats-server says: of a wrong key, and of none."""
 
@@ -210,7 +212,10 @@ class JetStreamServer(BaseModel):
             await self._ensure_stream(jetstream, name, retention, kept)
         for bucket in (subjects.STATUS_BUCKET, subjects.ACCESS_BUCKET, subjects.COUNCILS_BUCKET):
             await self._ensure_bucket(jetstream, KeyValueConfig(bucket=bucket, storage=StorageType.FILE))
-        for bucket, kept_s in ((LEASES_BUCKET, LEASE_S), (subjects.CALLBACKS_BUCKET, self.retention_days * 86_400)):
+        for bucket, kept_s in (
+            (LEASES_BUCKET, LEASE_S),
+            (subjects.CALLBACKS_BUCKET, self._age_of(f"KV_{subjects.CALLBACKS_BUCKET}")),
+        ):
             await self._ensure_bucket(jetstream, KeyValueConfig(bucket=bucket, storage=StorageType.FILE, ttl=kept_s))
         try:
             await jetstream.object_store(BODIES_BUCKET)
@@ -250,8 +255,16 @@ class JetStreamServer(BaseModel):
         return applied
 
     def _age_of(self, stream: str) -> float:
-        """Seconds that a stream keeps its messages: requests have a limit of their own, since they wait to be run."""
-        return (self.request_days if stream == subjects.REQUESTS else self.retention_days) * 86_400
+        """Seconds that a stream keeps its messages: requests have a limit of their own, since they wait to be run.
+
+        Callbacks outlast the delay of a request and the schedule of their tries, together less than this.
+        """
+        days = self.retention_days
+        if stream == subjects.REQUESTS:
+            days = self.request_days
+        elif stream in (subjects.CALLBACKS, f"KV_{subjects.CALLBACKS_BUCKET}"):
+            days = max(days, CALLBACK_DAYS)
+        return days * 86_400
 
     async def _ensure_bucket(self, jetstream: Streams, config: KeyValueConfig) -> None:
         try:

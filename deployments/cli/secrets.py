@@ -10,6 +10,7 @@ from deployments.cli.support import examples, on_record, put, say
 from tasks.council.plain import plain_json
 
 if TYPE_CHECKING:
+    from blocks.record.events import Record
     from tasks.access.signing import SigningSecret
 
 HOME = "home"
@@ -25,9 +26,15 @@ def create(
     ] = HOME,
 ) -> None:
     """Make a secret and print it, once. A second one signs beside the first, until that is revoked."""
-    from tasks.access import signing
+    from tasks.access import signing, tokens
 
-    made: SigningSecret = on_record(lambda record: signing.create(record, owner))
+    async def made_for(record: Record) -> tuple[SigningSecret, bool]:
+        owners = {token.owner for token in await tokens.listed(record)}
+        return await signing.create(record, owner), owner in {HOME, *owners}
+
+    made, is_known = on_record(made_for)
+    if not is_known:
+        say(f"no token has the owner {owner!r} yet; `conclave tokens list` shows them")
     say(f"secret {made.id} of owner {owner}, in the form of Standard Webhooks. It is shown this once:")
     put(made.secret)
 

@@ -97,7 +97,7 @@ def _secret(webhook: Webhook) -> str:
 
 
 def _line(webhook: Webhook) -> dict[str, Any]:
-    problems = webhook.read_secrets()[1]
+    problems = webhook.problems()
     return {
         "name": webhook.name,
         "signature": webhook.signature,

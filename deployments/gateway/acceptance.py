@@ -28,14 +28,14 @@ IdBy = Literal["body", "key", "delivery", "chance"]
 _audit = logging.getLogger("conclave.audit")
 
 
-def id_by(token: Token, given: str | None, keys: Sequence[str]) -> tuple[str, IdBy]:
+def id_by(service: Service, token: Token, given: str | None, keys: Sequence[str]) -> tuple[str, IdBy]:
     """The id of what is asked for, of what the body and the idempotency keys say. Raises Problem and InvalidRequest."""
     if len(keys) > 1:
         raise invalid("Idempotency-Key", "Idempotency-Key: it stands there twice")
     if given is not None:
         return given, "body"
     if keys:
-        return id_for(token.owner, key_in(keys[0])), "key"
+        return id_for(service.record.installation, token.owner, key_in(keys[0])), "key"
     return str(uuid.uuid4()), "chance"
 
 
@@ -57,6 +57,10 @@ async def accept(
     place = await _admit(service, token, asked, request.id)
     submitted = await _enqueued(service, token, request, by, place)
     if told:
+        if not submitted.new and not may_change(token, await _owner(service, request.id)):
+            raise forbidden(
+                "callback_url: it is another owner's deliberation; the scope admin may add one", "callback_url"
+            )
         try:
             await deliveries.ask(service.record, request.id, told)
         except RecordError:
@@ -71,7 +75,8 @@ async def told_to(service: Service, token: Token, url: str | None) -> list[Targe
         return []
     address = address_in(url)
     if address is not None and not is_allowed(address, service.callbacks.networks):
-        raise InvalidRequest("callback_url", f"{address} is not an address that the whole internet reaches")
+        told = "is not an address that the whole internet reaches; CONCLAVE_CALLBACK_NETWORKS names further networks"
+        raise InvalidRequest("callback_url", f"{address} {told}")
     if not await secrets_of(service.record, token.owner):
         told = f"there is no secret to sign with yet; `conclave secrets create {token.owner}` makes one"
         raise InvalidRequest("callback_url", told)
@@ -116,10 +121,9 @@ async def _admit(service: Service, token: Token, asked: DeliberationRequest, del
 
 async def _enqueued(service: Service, token: Token, request: Request, by: IdBy, place: bool) -> Submitted:
     """What became of it. Raises Problem, which says whether it may run all the same."""
-    stands_for_it = by in ("key", "delivery")
     try:
         submitted = await enqueue(service.record, request, drawn=by == "chance")
-        if submitted.new or stands_for_it or await _is_theirs(service, token, request.id):
+        if submitted.new or may_see(token, await _owner(service, request.id)):
             return submitted
         problem = _reused(request.id, by)
     except OtherRequest:
@@ -139,9 +143,8 @@ def _unknown(deliberation_id: str) -> Problem:
     return later(503, "record-unavailable", told, RETRY_S, id=deliberation_id, accepted="unknown")
 
 
-async def _is_theirs(service: Service, token: Token, deliberation_id: str) -> bool:
-    status = await status_of(service.record, deliberation_id) or {}
-    return may_see(token, status.get("owner"))
+async def _owner(service: Service, deliberation_id: str) -> object:
+    return (await status_of(service.record, deliberation_id) or {}).get("owner")
 
 
 def _reused(deliberation_id: str, by: IdBy) -> Problem:

@@ -26,10 +26,10 @@ from tasks.callbacks.deliveries import Delivery, failed
 from tasks.callbacks.targets import UrlTarget
 
 AT_ONCE = 64
-PER_HOST = 8
-"""Tries at the same host at a time, so that one that hangs holds up no others."""
+PER_HOST, PER_OWNER = 8, 16
+"""Tries at the same host, and of the same owner, at a time, so that what hangs holds up no others."""
 BUSY_S = (2.0, 6.0)
-"""When a host that has so many is asked again."""
+"""When something is tried again whose host or owner has so many under way."""
 TRY_S = 15.0
 TAKE_S = 5.0
 FAULT_S = 60.0
@@ -57,7 +57,7 @@ class Callbacks:
             making.discard(task)
             slots.release()
 
-        async with public_session(self._settings.networks, AT_ONCE, PER_HOST) as session:
+        async with public_session(self._settings.networks, AT_ONCE) as session:
             sender = Sender(self._record, self._settings, self._github, session)
             try:
                 while True:
@@ -76,31 +76,32 @@ class Callbacks:
         """One that is due. Whatever goes wrong is told, and it comes again."""
         try:
             delivery = await deliveries.read(self._record, due.deliberation, due.number)
-            if delivery is None or delivery.state != "pending":
+            if delivery is None and await deliveries.exists(self._record, due.deliberation, due.number):
+                await due.again(FAULT_S)  # a later version's, which its gateways take
+            elif delivery is None or delivery.state != "pending":
                 await due.done()
             elif (early_s := delivery.early_s(datetime.now(UTC))) > 0:
                 await due.again(early_s)
             else:
-                await self._at_its_host(sender, due, delivery)
+                await self._in_its_turn(sender, due, delivery)
         except RecordError as error:  # it is not acknowledged, and so comes again
             _log.warning("callback %s.%s waits: %s", due.deliberation, due.number, error)
         except Exception:  # noqa: BLE001  # the others go on
             _log.exception("callback %s.%s failed", due.deliberation, due.number)
             await due.again(FAULT_S)
 
-    async def _at_its_host(self, sender: Sender, due: Due, delivery: Delivery) -> None:
-        """Try it, unless its host has enough of them under way."""
-        host = _host(delivery)
-        if self._under_way[host] >= PER_HOST:
-            await due.again(random.uniform(*BUSY_S))  # of the jitter
+    async def _in_its_turn(self, sender: Sender, due: Due, delivery: Delivery) -> None:
+        """Try it, unless its host or its owner has enough of them under way."""
+        host, owner = _host(delivery), _owner(delivery)
+        if self._under_way[host] >= PER_HOST or self._under_way[owner] >= PER_OWNER:
+            await due.again(random.uniform(*BUSY_S))
             return
-        self._under_way[host] += 1
+        self._under_way.update((host, owner))
         try:
             made, asked_s = await _tried(sender, delivery)
         finally:
-            self._under_way[host] -= 1
-            if not self._under_way[host]:
-                del self._under_way[host]
+            self._under_way.subtract((host, owner))
+            self._under_way += Counter()  # without those that have none
         self.tries[made.verdict] += 1
         after = await deliveries.keep(self._record, delivery, made, asked_s)
         _log.info("callback %s, %s: %s %s", delivery.id, delivery.target.kind, made.verdict, made.detail or made.status)
@@ -129,5 +130,13 @@ async def _tried(sender: Sender, delivery: Delivery) -> Answered:
 
 
 def _host(delivery: Delivery) -> str:
+    """The machine that a target is at, however its URL writes that, and whatever its port is."""
     target = delivery.target
-    return urlsplit(target.url).netloc if isinstance(target, UrlTarget) else f"github of {target.webhook}"
+    if not isinstance(target, UrlTarget):
+        return f"host github of {target.webhook}"
+    return f"host {(urlsplit(target.url).hostname or '').rstrip('.')}"
+
+
+def _owner(delivery: Delivery) -> str:
+    target = delivery.target
+    return f"owner {target.secrets_of if isinstance(target, UrlTarget) else target.webhook}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -22,7 +24,6 @@ from tasks.callbacks.bodies import callback_body
 from tasks.callbacks.deliveries import Delivery, Try, Verdict, failed
 from tasks.callbacks.github_texts import comment_of, mark_of, status_of_commit
 from tasks.callbacks.targets import CommentTarget, StatusTarget, UrlTarget
-from tasks.council.plain import error_line
 
 GONE = 410
 CLOCKS_APART = timedelta(minutes=5)
@@ -63,7 +64,7 @@ class Sender:
         except SecretError as error:
             return failed(now, str(error)), None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            return failed(now, error_line(getattr(error, "os_error", error))), None
+            return failed(now, _reason(error)), None
 
     async def _post(self, delivery: Delivery, target: UrlTarget) -> Answered:
         """To a URL, signed by each of its owner's secrets."""
@@ -86,7 +87,7 @@ class Sender:
     async def _comment(self, delivery: Delivery, target: CommentTarget) -> Answered:
         """One comment, also where a try before had written it and did not come to say so."""
         now, api = datetime.now(UTC), self._api(target.webhook)
-        mark, since = mark_of(delivery.deliberation), delivery.created_at - CLOCKS_APART
+        mark, since = mark_of(delivery.deliberation, self._record.installation), delivery.created_at - CLOCKS_APART
         if not await api.has_comment(target.repository, target.number, mark, since):
             text = await comment_of(self._record, delivery.deliberation, self._settings.public_url)
             await api.comment(target.repository, target.number, text)
@@ -121,6 +122,19 @@ def _verdict(now: datetime, status: int) -> Try:
         return Try(at=now, verdict="delivered", status=status)
     redirected = ": redirects are not followed" if 300 <= status < 400 else ""
     return failed(now, f"HTTP {status}{redirected}", status, _unanswered(status))
+
+
+def _reason(error: Exception) -> str:
+    """Why nothing was answered, in words that tell nothing of what is inside: whoever asked may not know that."""
+    cause = getattr(error, "os_error", error)
+    if isinstance(cause, PermissionError | socket.gaierror) or "Multiple exceptions" in str(cause):
+        return "the name has no address that may be told; CONCLAVE_CALLBACK_NETWORKS names further networks"
+    if isinstance(error, aiohttp.ClientSSLError | aiohttp.ClientConnectorCertificateError):
+        return "no connection: its certificate, or TLS, is not good"
+    if isinstance(error, aiohttp.ClientConnectionError):
+        number = getattr(cause, "errno", None)
+        return f"no connection: {os.strerror(number) if number else 'it was closed'}"
+    return "what answers there is no HTTP"
 
 
 def _unanswered(status: int | None) -> Verdict:

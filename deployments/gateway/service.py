@@ -8,13 +8,15 @@ import sqlite3
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from blocks.background import background
 from blocks.connections import connections
-from blocks.exceptions import ConclaveError, RecordUnavailable
+from blocks.exceptions import ConclaveError, RecordError, RecordUnavailable
 from blocks.record.arrivals import Arrivals
 from blocks.record.ends import ends
+from blocks.record.envelope import Event
 from blocks.record.events import Record
 from blocks.record.leases import Leases
 from blocks.record.queue import workers
@@ -127,13 +129,26 @@ async def _connected(server: JetStreamServer) -> Record:
 
 
 async def _follow_ends(record: Record, councils: Councils) -> None:
-    """Count what each deliberation used, and let those be told of its end who asked for it, or its council."""
+    """Count what each deliberation used, and let those be told of its end who asked for it, or its council.
+
+    One that something of ours stumbles over is told in the log, and holds up no others.
+    """
     async for end in ends(record, ENDS_CONSUMER):
-        one = end.subject.split(".")[1]
-        status = await status_of(record, one) or {}
-        await add_end(record, status.get("owner"), end.body, end.sequence)
-        council = (await councils.mirror()).councils.get(str(status.get("council")))
-        await begin(record, one, _told_by(council))
+        try:
+            await _follow_end(record, councils, end)
+        except RecordError:
+            raise
+        except Exception:  # noqa: BLE001
+            _log.exception("what follows %s failed", end.subject)
+
+
+async def _follow_end(record: Record, councils: Councils, end: Event) -> None:
+    one = end.subject.split(".")[1]
+    status = await status_of(record, one) or {}
+    await add_end(record, status.get("owner"), end.body, end.sequence)
+    council = (await councils.mirror()).councils.get(str(status.get("council")))
+    requested_at = status.get("requested_at")
+    await begin(record, one, _told_by(council), datetime.fromisoformat(requested_at) if requested_at else None)
 
 
 def _told_by(council: CouncilSpec | None) -> list[Target]:

@@ -61,7 +61,10 @@ async def provision(status: StackStatus, settings: Settings, report: Report, tak
         await mirror_councils(record)
     agents = await _found(RayAgents, RayAgents())
     await save(agents, DEFAULT)
-    report(f"councils ready: {', '.join(done)}")
+    unusable = {name: told for name, told in done.items() if "cannot be used" in told}
+    report(f"councils ready: {', '.join(name for name in done if name not in unusable)}")
+    for name, told in unusable.items():
+        report(f"council {name}: {told}; `conclave councils apply FILE` puts another one in its place")
     await deploy(Path(status.home), report, record.installation)
     return agents
 

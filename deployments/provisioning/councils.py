@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from blocks.connections import connections
 from blocks.council import Council
 from blocks.documents import all_councils, fresh, save
-from blocks.exceptions import BlockMissing
+from blocks.exceptions import BlockMissing, BlockUnusable
 from blocks.ownership import claim
 from deployments.ownership import own_record
 from deployments.settings import Settings
@@ -68,7 +68,8 @@ def read_councils(path: Path) -> dict[str, Council]:
 async def apply_councils(councils: dict[str, Council], overwrite: bool) -> dict[str, str]:
     """Save councils that are missing or, with `overwrite`, differ; what was done for each.
 
-    Returns name -> created | updated | unchanged | kept (differs, and was left as it is).
+    Returns name -> created | updated | unchanged | kept (differs, and was left as it is), or why it cannot be used,
+    which was left as it is, too: somebody has saved in Prefect's UI what no council can be.
     """
     return {name: await _apply(name, council, overwrite) for name, council in councils.items()}
 
@@ -116,6 +117,10 @@ async def _apply(name: str, council: Council, overwrite: bool) -> str:
         present: dict[str, Any] | None = (await fresh(Council, name)).rules
     except BlockMissing:
         present = None
+    except BlockUnusable as error:
+        if not overwrite:
+            return f"left as it is, and cannot be used: {error}"
+        present = {}
     if present == council.rules:
         return "unchanged"
     if present is not None and not overwrite:

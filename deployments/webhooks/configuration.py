@@ -92,13 +92,16 @@ class Webhook:
 
     def problems(self) -> list[SecretError]:
         """Why secrets cannot be had, that of GitHub's API among them."""
-        problems = self.read_secrets()[1]
+        return [*self.read_secrets()[1], *self.github_problems()]
+
+    def github_problems(self) -> list[SecretError]:
+        """Why its token for GitHub's API cannot be had."""
         try:
             if self.github is not None:
                 self.github.api()
         except SecretError as error:
-            problems.append(SecretError(f"webhook {self.name!r}: github.token: {error}"))
-        return problems
+            return [SecretError(f"webhook {self.name!r}: github.token: {error}")]
+        return []
 
     @property
     def references(self) -> tuple[SecretReference, ...]:
@@ -129,7 +132,8 @@ def require_secrets(path: Path, webhooks: dict[str, Webhook]) -> None:
     """
     for webhook in webhooks.values():
         found, problems = webhook.read_secrets()
-        if not found:
+        problems = problems[:1] if not found else []
+        if problems := [*problems, *webhook.github_problems()]:
             raise EventFileError(f"{path}: {problems[0]}")
 
 

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from blocks.github import API, GitHub
-from deployments.webhooks.secrets import SecretReference
+from deployments.webhooks.secrets import SecretError, SecretReference
 from tasks.callbacks.targets import CommentTarget, Repository, StatusTarget, Target
 from tasks.council.exceptions import InvalidRequest
 from tasks.council.plain import SHOWN_INPUT, shortened
 from tasks.council.problems import first_problem
 
-Login = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]{0,99}(\[bot\])?$")]
+Login = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}(\[bot\])?$")]
+"""`ann`, `ann_acme` of an enterprise that manages its users, or `robot[bot]`."""
+
+
+def _api(url: str) -> str:
+    """The address of an API. Raises ValueError."""
+    if re.fullmatch(r"https?://[^\s@?#]+", url) is None:
+        raise ValueError(f"must be an http or https URL, such as {API}")
+    return url
 
 
 class GitHubEntry(BaseModel):
@@ -24,7 +33,7 @@ class GitHubEntry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     token: SecretReference | None = None
-    api: Annotated[str, StringConstraints(pattern=r"^https?://[^\s@?#]+$")] = API
+    api: Annotated[str, AfterValidator(_api)] = API
     senders: tuple[Login, ...] = ()
     comment: bool = True
     status: bool = True
@@ -91,7 +100,12 @@ class Access:
 
     def api(self) -> GitHub | None:
         """The API with the webhook's token; None where it has none. Raises SecretError."""
-        return None if self.entry.token is None else GitHub(self.entry.api, self.entry.token.read())
+        if self.entry.token is None:
+            return None
+        token = self.entry.token.read()
+        if re.fullmatch("[!-~]+", token) is None:
+            raise SecretError(f"{self.entry.token} is no token: it has blanks or other signs in it")
+        return GitHub(self.entry.api, token)
 
     async def lets_in(self, event: Event) -> bool:
         """Whether who sent an event may convene a council. Raises SecretError and GitHubError."""
@@ -114,7 +128,9 @@ class Access:
         return told
 
 
-def not_let_in(event: Event) -> str:
+def not_let_in(access: Access, event: Event) -> str:
     """What is said where somebody may not."""
     who = shortened(event.sender.login, SHOWN_INPUT)
+    if access.entry.token is None:
+        return f"sender: {who} is not among the webhook's senders"
     return f"sender: {who} may not write to {event.repository.full_name}, and is not among the webhook's senders"

@@ -1,4 +1,4 @@
-"""`python -m infra.github [--port 8090] [--writer LOGIN ...]`: serve until stopped, and print what is written there."""
+"""`python -m infra.github [--port 8099] [--writer LOGIN ...]`: serve until stopped, and print what is written there."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ def main() -> None:
     parser.add_argument("--writer", action="append", default=[], metavar="LOGIN", help="who may write; octocat may")
     chosen = parser.parse_args()
     stand_in = StandIn(writers={"octocat", *chosen.writer}, tell=print)
-    web.run_app(stand_in.application(), host=chosen.host, port=chosen.port, access_log=None)
+    try:
+        web.run_app(stand_in.application(), host=chosen.host, port=chosen.port, access_log=None)
+    except OSError as error:
+        parser.error(f"--port {chosen.port}: {error.strerror}")
 
 
 if __name__ == "__main__":

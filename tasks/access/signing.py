@@ -49,7 +49,8 @@ async def create(record: Record, owner: str) -> SigningSecret:
         return None if len(standing) >= MOST else _body([*standing, made])
 
     if not await record.access.change(KEY + owner, added):
-        told = f"owner: {owner!r} has {MOST} secrets that count; `conclave secrets revoke` takes the older one away"
+        oldest = (await secrets_of(record, owner))[0].id
+        told = f"owner: {owner!r} has {MOST} secrets; `conclave secrets revoke {oldest}` takes the older one away"
         raise SigningError(told)
     return made
 

@@ -27,6 +27,7 @@ JITTER = 0.2
 """Share of a pause that is added at most, so that not all come again at once."""
 MAX_ASKED_S = 86_400.0
 """The longest pause that a target may ask for."""
+CLOCKS_APART = timedelta(minutes=1)
 MAX_TRIES = 50
 """Tries that are remembered, the last ones."""
 State = Literal["pending", "delivered", "failed"]
@@ -65,8 +66,15 @@ class Delivery(Frozen):
         return 0.0 if self.next_at is None else (self.next_at - now).total_seconds()
 
     def after(self, made: Try, asked_s: float | None = None, chance: float = 0.5) -> Delivery:
-        """The delivery after a try. `asked_s`: the pause that its target asked for; `chance`: 0 to 1, of the jitter."""
+        """The delivery after a try. `asked_s`: the pause that its target asked for; `chance`: 0 to 1, of the jitter.
+
+        Of two tries at once the one that ends it counts; a try that was written down is not again.
+        """
+        if made in self.tries:
+            return self
         tries = (*self.tries, made)[-MAX_TRIES:]
+        if self.state != "pending":
+            return self.model_copy(update={"tries": tries})
         state: State = "delivered" if made.verdict == "delivered" else "failed"
         pause = pause_s(self.failures, asked_s, chance) if made.verdict == "failed" else None
         if pause is None:
@@ -76,7 +84,9 @@ class Delivery(Frozen):
         return self.model_copy(update=update)
 
     def asked_again(self, now: datetime) -> Delivery:
-        """The delivery, to be made anew."""
+        """The delivery, to be made anew; one that is due already stays as it is."""
+        if self.state == "pending" and self.early_s(now) <= 0:
+            return self
         return self.model_copy(update={"state": "pending", "failures": 0, "next_at": now})
 
 
@@ -97,17 +107,25 @@ class _Asked(Frozen):
     """Who is to be told of an end; the number of each is its place here, which never changes."""
 
     targets: tuple[Target, ...] = ()
+    since: AwareDatetime | None = Field(None, description="When the first of them was asked for.")
 
     def with_further(self, further: Sequence[Target]) -> _Asked:
         """These and further ones, each once."""
-        return _Asked(targets=(*self.targets, *(one for one in further if one not in self.targets)))
+        targets = (*self.targets, *(one for one in further if one not in self.targets))
+        return _Asked(targets=targets, since=self.since or datetime.now(UTC))
 
     def require_same(self, further: Sequence[Target]) -> None:
-        """Raise InvalidRequest where the same request was to be told to another URL."""
-        urls = {one.url for one in self.targets if isinstance(one, UrlTarget) and one.by == "request"}
+        """Raise InvalidRequest where the same owner's request was to be told to another URL."""
+        standing = {
+            one.secrets_of: one.url for one in self.targets if isinstance(one, UrlTarget) and one.by == "request"
+        }
         for one in further:
-            if isinstance(one, UrlTarget) and urls - {one.url}:
+            if isinstance(one, UrlTarget) and standing.get(one.secrets_of, one.url) != one.url:
                 raise InvalidRequest("callback_url", "this deliberation was asked for before, with another one")
+
+    def is_of(self, requested_at: datetime | None) -> bool:
+        """Whether these were asked for with the request of that time, and not with an earlier one of the same id."""
+        return self.since is None or requested_at is None or self.since > requested_at - CLOCKS_APART
 
 
 async def ask(record: Record, deliberation: str, targets: Sequence[Target]) -> None:
@@ -120,22 +138,38 @@ async def ask(record: Record, deliberation: str, targets: Sequence[Target]) -> N
         await begin(record, deliberation)
 
 
-async def begin(record: Record, deliberation: str, further: Sequence[Target] = ()) -> None:
+async def begin(
+    record: Record, deliberation: str, further: Sequence[Target] = (), requested_at: datetime | None = None
+) -> None:
     """Let the deliveries of an end begin; those that have begun go on. `further` are told beside those who asked.
 
-    Raises RecordError.
+    Who asked for an earlier deliberation of the same id, before `requested_at`, is not told. Raises RecordError.
     """
+    asked = _asked(await record.callbacks.read(deliberation))
+    if asked is None:
+        return
+    if not asked.is_of(requested_at):
+        await record.callbacks.delete(deliberation)
+        asked = _Asked()
     if further:
         await record.callbacks.change(deliberation, lambda body: _with_further(body, further))
-    asked = _asked(await record.callbacks.read(deliberation))
-    for number, target in enumerate(asked.targets if asked else (), 1):
-        now = datetime.now(UTC)
-        made = Delivery(deliberation=deliberation, number=number, target=target, created_at=now, next_at=now)
-        if not await record.callbacks.create(_key(deliberation, number), made.model_dump(mode="json")):
-            standing = await read(record, deliberation, number)
-            if standing is None or standing.state != "pending":
-                continue
-        await callbacks.put(record, deliberation, number)
+        asked = _asked(await record.callbacks.read(deliberation)) or asked
+    for number, target in enumerate(asked.targets, 1):
+        if await _begun(record, deliberation, number, target, asked.since):
+            await callbacks.put(record, deliberation, number)
+
+
+async def _begun(record: Record, deliberation: str, number: int, target: Target, since: datetime | None) -> bool:
+    """Whether a delivery is to be made: it is new, or stands and waits, or stands for an earlier one of the same id."""
+    now, key = datetime.now(UTC), _key(deliberation, number)
+    made = Delivery(deliberation=deliberation, number=number, target=target, created_at=now, next_at=now)
+    if await record.callbacks.create(key, made.model_dump(mode="json")):
+        return True
+    standing = await read(record, deliberation, number)
+    if standing is not None and since is not None and standing.created_at < since:
+        await record.callbacks.put(key, made.model_dump(mode="json"))
+        return True
+    return standing is not None and standing.state == "pending"
 
 
 def _with_further(body: Body | None, further: Sequence[Target], same: bool = False) -> Body | None:
@@ -160,6 +194,11 @@ def _asked(body: Body | None) -> _Asked | None:
 async def read(record: Record, deliberation: str, number: int) -> Delivery | None:
     """The n-th delivery; None where there is none that can be read. Raises RecordError."""
     return _read(await record.callbacks.read(_key(deliberation, number)))
+
+
+async def exists(record: Record, deliberation: str, number: int) -> bool:
+    """Whether there is an n-th delivery, of whatever version. Raises RecordError."""
+    return await record.callbacks.read(_key(deliberation, number)) is not None
 
 
 async def listed(record: Record, deliberation: str) -> list[Delivery]:
@@ -195,7 +234,7 @@ async def again(record: Record, deliberation: str, number: int) -> Delivery | No
         return None if asked is None else asked.model_dump(mode="json")
 
     await record.callbacks.change(_key(deliberation, number), changed)
-    if asked is not None:
+    if asked is not None and asked.next_at == now:
         await callbacks.put_now(record, deliberation, number)
     return asked
 

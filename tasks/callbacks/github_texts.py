@@ -6,6 +6,8 @@ repeats it, stands in code blocks, in which nothing is done with it.
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 from typing import Literal
 
 from pydantic import ValidationError
@@ -41,9 +43,10 @@ _STATES: dict[Status, Literal["success", "failure", "error"]] = {
 }
 
 
-def mark_of(deliberation: str) -> str:
-    """What the comment of a deliberation begins with, and no reader sees."""
-    return f"<!-- conclave:{deliberation} -->"
+def mark_of(deliberation: str, installation: str) -> str:
+    """What the comment of a deliberation begins with, and no reader sees; nobody else knows it before it is written."""
+    proof = hmac.new(installation.encode(), deliberation.encode(), hashlib.sha256).hexdigest()[:32]
+    return f"<!-- conclave:{deliberation}:{proof} -->"
 
 
 async def comment_of(record: Record, deliberation: str, public_url: str) -> str:
@@ -51,7 +54,7 @@ async def comment_of(record: Record, deliberation: str, public_url: str) -> str:
     result = await _result(record, deliberation)
     item = _item(result)
     head = f"**{_HEADS.get(Status(result['status']), 'No decision: failed')}** of council `{result.get('council')}`"
-    parts = [mark_of(deliberation), head if item is None else f"{head} ({item.headline})"]
+    parts = [mark_of(deliberation, record.installation), head if item is None else f"{head} ({item.headline})"]
     if result.get("engine") == SIMULATOR:
         parts.append("**Simulated: these texts come from the simulator, not from a model.**")
     texts = ("\n\n".join([*parts, *_told(result, item, most), _where(result, public_url)]) for most in MOST)

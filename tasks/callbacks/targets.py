@@ -19,7 +19,7 @@ def _named(repository: str) -> str:
 
 
 Repository = Annotated[
-    str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]{0,99}/[A-Za-z0-9_.-]{1,100}$"), AfterValidator(_named)
+    str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}/[A-Za-z0-9_.-]{1,100}$"), AfterValidator(_named)
 ]
 """`owner/name`, as GitHub has them."""
 

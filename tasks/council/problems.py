@@ -24,6 +24,13 @@ class Problem(NamedTuple):
         return ".".join(str(part) for part in self.path)
 
 
+SHAPES = {
+    **dict.fromkeys(("list_type", "tuple_type", "set_type"), "a list"),
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "an object, with names and values"),
+}
+"""What is wanted, by pydantic's name for what is wrong: its own words name types of Python."""
+
+
 def problems(error: ValidationError) -> list[Problem]:
     """All that is wrong.
 
@@ -45,6 +52,8 @@ def _problem(item: Any) -> Problem:
         path = (field,)
     if kind == "string_pattern_mismatch" and item["ctx"]["pattern"] == NAME_PATTERN:
         text = f"{shortened(repr(given), SHOWN_INPUT)} is no name; one is {NAME_RULE}"
+    elif kind in SHAPES:
+        text = f"must be {SHAPES[kind]}"
     elif kind == "too_short":
         least = item["ctx"]["min_length"]
         text = f"must have at least {least} item{'s' * (least > 1)}"

@@ -70,9 +70,12 @@ def request_of(
     )
 
 
-def id_for(owner: str, key: str) -> str:
-    """The id that an owner's idempotency key stands for, whenever it comes."""
-    return str(uuid.uuid5(_IDS, f"{owner}:{key}"))
+def id_for(installation: str, owner: str, key: str) -> str:
+    """The id that an owner's idempotency key stands for, whenever it comes.
+
+    Who does not know the installation's own id, which no door tells, cannot guess those of others and take them first.
+    """
+    return str(uuid.uuid5(_IDS, f"{installation}:{owner}:{key}"))
 
 
 def key_in(header: str) -> str:

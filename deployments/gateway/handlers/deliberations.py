@@ -39,7 +39,7 @@ async def submit(call: Call) -> web.StreamResponse:
     only(call)
     body, size = await json_of(call.request)
     terms, asked = await beside(size, lambda: read_submission(body))
-    deliberation_id, by = id_by(call.token, terms.id, call.request.headers.getall("Idempotency-Key", []))
+    deliberation_id, by = id_by(call.service, call.token, terms.id, call.request.headers.getall("Idempotency-Key", []))
     told = await told_to(call.service, call.token, terms.callback_url)
     now, owner = datetime.now(UTC), call.token.owner
     request = await beside(size, lambda: request_of(terms, asked, deliberation_id, "gateway", now, owner))

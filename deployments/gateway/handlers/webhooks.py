@@ -45,7 +45,11 @@ async def deliver(call: Call) -> web.StreamResponse:
     name = call.request.match_info["name"]
     webhook = call.service.webhooks.get(name)
     if webhook is None:
-        raise Problem(404, "unknown-webhook", f"name: there is no webhook {name!r}; CONCLAVE_WEBHOOKS names the file")
+        raise Problem(
+            404,
+            "unknown-webhook",
+            f"name: there is no webhook {name!r}; CONCLAVE_WEBHOOKS names the file, which is read once",
+        )
     headers = _headers(call.request)
     if (missing := missing_header(webhook.signature, headers)) is not None:
         raise _unsigned(f"{missing} has to be there, once")
@@ -60,10 +64,10 @@ async def deliver(call: Call) -> web.StreamResponse:
     if webhook.github is not None:
         event = Event.read(payload)
         if not await _lets_in(webhook.github, event):
-            return _passed_over(call, key, not_let_in(event))
+            return _passed_over(call, key, not_let_in(webhook.github, event))
         told = webhook.github.targets(event)
     by: IdBy = "delivery" if asked.id is None else "body"
-    one = asked.id or id_for(token.owner, key)
+    one = asked.id or id_for(call.service.record.installation, token.owner, key)
     request = request_of(Terms(), asked.request, one, "webhook", datetime.now(UTC), token.owner)
     return await receipt(call, request, await accept(call.service, token, request, asked.request, by, told))
 
@@ -82,8 +86,12 @@ async def _lets_in(github: Access, event: Event) -> bool:
     try:
         async with asyncio.timeout(ASK_S):
             return bool(await asking(github.lets_in, event))
-    except (GitHubError, SecretError, TimeoutError) as error:
-        _log.warning("webhook %r: who may write cannot be learned: %s", github.webhook, error or "no answer in time")
+    except SecretError as error:
+        _log.warning("webhook %r: github.token: %s", github.webhook, error)
+        raise later(503, "secret-unavailable", "this webhook's token for GitHub cannot be had", RETRY_S) from None
+    except (GitHubError, TimeoutError) as error:
+        told = str(error) or f"no answer within {ASK_S:g} s"
+        _log.warning("webhook %r: who may write cannot be learned: %s", github.webhook, told)
     told = "GitHub does not say who may write to the repository; deliver it again later"
     raise later(503, "github-unavailable", told, RETRY_S)
 

@@ -143,7 +143,7 @@ async def _asked(call: Call, request: Any, fields: Callable[[Any, str], Fields])
     council = messages.council_of(request.role, mirror.councils)
     size: int = request.ByteSize()
     asked = await beside(size, lambda: DeliberationRequest.read(fields(request, council)))
-    one, by = id_by(call.token, None, call.keys)
+    one, by = id_by(call.service, call.token, None, call.keys)
     now, owner = datetime.now(UTC), call.token.owner
     queued = await beside(size, lambda: request_of(Terms(), asked, one, "gateway", now, owner))
     submitted = await accept(call.service, call.token, queued, asked, by)

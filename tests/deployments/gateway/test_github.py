@@ -18,7 +18,7 @@ import pytest_asyncio
 from blocks import github
 from deployments.event_files import EventFileError
 from deployments.gateway.handlers import webhooks
-from deployments.webhooks.configuration import read_webhooks
+from deployments.webhooks.configuration import read_webhooks, require_secrets
 from infra.github.server import StandIn, rate_limited, refusal
 from tasks.callbacks import deliveries
 from tasks.callbacks.deliveries import SCHEDULE_S
@@ -130,7 +130,7 @@ async def tried(gateway: Gateway, one: str, tries: int = 1) -> Any:
 async def test_a_label_becomes_a_deliberation_and_its_decision_one_comment(gateway: Gateway, stand_in: Any) -> None:
     one = await decided(gateway)
     (comment,) = await until(lambda: stand_in.comments["acme/shop#12"])
-    assert comment["body"].startswith(mark_of(one))
+    assert comment["body"].startswith(mark_of(one, gateway.record.installation))
     assert "of council `dev`" in comment["body"]
     assert f"<https://council.example.org/v1/deliberations/{one}>" in comment["body"]
     assert stand_in.calls[0] == "GET /repos/acme/shop/collaborators/octocat/permission"
@@ -255,6 +255,53 @@ async def test_a_comment_is_written_once_github_is_back(
     assert found.state == "delivered"
 
 
+async def test_an_answer_in_many_pieces_is_read_whole(gateway: Gateway, stand_in: Any) -> None:
+    """As GitHub sends what is long: 720 kB of comments."""
+    told = await delivered(gateway)
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    stand_in.comments["acme/shop#12"] = [{"body": "x" * 60_000, "updated_at": now} for _ in range(12)]
+    await Run(gateway.record, told.body["id"], owner="webhook.github").whole()
+    assert (await tried(gateway, told.body["id"])).state == "delivered"
+
+
+async def test_an_answer_without_end_is_given_up(
+    gateway: Gateway, stand_in: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(github, "MAX_ANSWER", 100_000)
+    told = await delivered(gateway)
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    stand_in.comments["acme/shop#12"] = [{"body": "x" * 60_000, "updated_at": now} for _ in range(12)]
+    await Run(gateway.record, told.body["id"], owner="webhook.github").whole()
+    assert "longer than 100,000 bytes" in (await tried(gateway, told.body["id"])).tries[0].detail
+
+
+async def test_a_comment_of_anybody_elses_does_not_count_as_ours(gateway: Gateway, stand_in: Any) -> None:
+    told = await delivered(gateway)
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    guess = mark_of(told.body["id"], "00000000-0000-0000-0000-000000000000")
+    stand_in.comments["acme/shop#12"] = [{"body": f"{guess} nothing to see here", "updated_at": now}]
+    await Run(gateway.record, told.body["id"], owner="webhook.github").whole()
+    await tried(gateway, told.body["id"])
+    assert len(stand_in.comments["acme/shop#12"]) == 2
+
+
+@pytest.mark.parametrize("token", ["github\npat", "github pat", "github\x7fpat"])
+async def test_a_token_that_is_none_is_told_and_not_shown(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, token: str
+) -> None:
+    monkeypatch.setenv("TEST_GITHUB_TOKEN", token)
+    told = await delivered(gateway)
+    assert (told.status, told.problem["type"]) == (503, "secret-unavailable")
+    assert "variable TEST_GITHUB_TOKEN is no token" in caplog.text
+    assert token not in told.text + caplog.text
+
+
+async def test_users_that_an_enterprise_manages_may_write_too(gateway: Gateway, stand_in: Any) -> None:
+    stand_in.writers.add("ann_acme")
+    payload = {**ISSUE, "sender": {"login": "ann_acme"}, "repository": {"full_name": "ann_acme/shop"}}
+    assert (await delivered(gateway, payload)).status == 202
+
+
 async def test_an_issue_that_is_gone_is_given_up(gateway: Gateway, stand_in: Any) -> None:
     told = await delivered(gateway)
     stand_in.wrong = [lambda: refusal(410, "This issue was deleted")]
@@ -270,7 +317,7 @@ async def test_a_comment_that_was_written_and_not_noted_is_not_written_again(gat
     others = [{"body": f"me too {number}", "updated_at": now} for number in range(150)]
     stand_in.comments["acme/shop#12"] = [
         *others,
-        {"body": mark_of(told.body["id"]) + "\n\nDecision", "updated_at": now},
+        {"body": mark_of(told.body["id"], gateway.record.installation) + "\n\nDecision", "updated_at": now},
     ]
     await Run(gateway.record, told.body["id"], owner="webhook.github").whole()
     assert (await tried(gateway, told.body["id"])).state == "delivered"
@@ -382,6 +429,8 @@ async def test_a_degraded_and_a_simulated_decision_are_told_as_such(
         ("{senders: [a], api: 'ftp://x'}", "github.api"),
         ("{senders: [a], api: 'https://u:p@x'}", "github.api"),
         ("{senders: [a], more: 1}", "github.more"),
+        ("", "github: nothing stands behind it"),
+        ("{token: }", "github"),
     ],
 )
 def test_an_entry_that_cannot_be_used_is_told_by_its_key(file: Any, entry: str, told: str) -> None:
@@ -389,6 +438,13 @@ def test_an_entry_that_cannot_be_used_is_told_by_its_key(file: Any, entry: str, 
         read_webhooks(file(entry))
     assert told in str(caught.value)
     assert "github_pat_x" not in str(caught.value)
+
+
+def test_a_token_that_cannot_be_had_is_told_at_the_start(file: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TEST_GITHUB_TOKEN")
+    path = file("{token: {env: TEST_GITHUB_TOKEN}}")
+    with pytest.raises(EventFileError, match=r"github\.token: variable TEST_GITHUB_TOKEN is not set"):
+        require_secrets(path, read_webhooks(path))
 
 
 def test_githubs_own_address_is_what_is_asked_where_none_is_named(file: Any) -> None:

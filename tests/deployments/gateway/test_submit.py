@@ -225,7 +225,7 @@ async def test_who_comes_again_after_a_death_between_two_writes_has_one_message(
 
     fields: dict[str, Any] = {"items": [{"task": "x" * 90_000}] * 13} if large else {"task": TASK}
     asked = deliberations.read_submission(fields)
-    one = submission.id_for("tester", "k")
+    one = submission.id_for(gateway.record.installation, "tester", "k")
     now = deliberations.datetime.now(deliberations.UTC)
     request = deliberations.request_of(*asked, one, "gateway", now, "tester")
     with monkeypatch.context() as patched:
