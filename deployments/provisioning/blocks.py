@@ -22,7 +22,7 @@ from blocks.record.events import Record
 from blocks.record.installation import note, read_note
 from blocks.urls import without_credentials
 from blocks.vllm_server import VLLM
-from deployments.provisioning.councils import DEFAULTS, apply_councils, read_councils
+from deployments.provisioning.councils import DEFAULTS, UNUSABLE, apply_councils, read_councils
 from deployments.provisioning.deploying import deploy
 from deployments.settings import Settings
 from deployments.stack import StackStatus, environment
@@ -61,7 +61,7 @@ async def provision(status: StackStatus, settings: Settings, report: Report, tak
         await mirror_councils(record)
     agents = await _found(RayAgents, RayAgents())
     await save(agents, DEFAULT)
-    unusable = {name: told for name, told in done.items() if "cannot be used" in told}
+    unusable = {name: told for name, told in done.items() if told.startswith(UNUSABLE)}
     report(f"councils ready: {', '.join(name for name in done if name not in unusable)}")
     for name, told in unusable.items():
         report(f"council {name}: {told}; `conclave councils apply FILE` puts another one in its place")

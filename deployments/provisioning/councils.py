@@ -23,6 +23,7 @@ from tasks.council.problems import Problem, problems
 from tasks.council.prompt_texts import Prompts
 from tasks.operate.mirror import mirror_councils
 
+UNUSABLE = "unusable"
 DEFAULTS = Path(__file__).with_name("councils.yaml")
 BLOCK_NAME_RULE = "1 to 64 of a-z, 0-9 and '-', as Prefect's blocks are"
 
@@ -68,8 +69,8 @@ def read_councils(path: Path) -> dict[str, Council]:
 async def apply_councils(councils: dict[str, Council], overwrite: bool) -> dict[str, str]:
     """Save councils that are missing or, with `overwrite`, differ; what was done for each.
 
-    Returns name -> created | updated | unchanged | kept (differs, and was left as it is), or why it cannot be used,
-    which was left as it is, too: somebody has saved in Prefect's UI what no council can be.
+    Returns name -> created | updated | unchanged | kept (differs, and was left as it is) | unusable, and why (somebody
+    has saved in Prefect's UI what no council can be, and it was left as it is).
     """
     return {name: await _apply(name, council, overwrite) for name, council in councils.items()}
 
@@ -119,7 +120,7 @@ async def _apply(name: str, council: Council, overwrite: bool) -> str:
         present = None
     except BlockUnusable as error:
         if not overwrite:
-            return f"left as it is, and cannot be used: {error}"
+            return f"{UNUSABLE}: {error}"
         present = {}
     if present == council.rules:
         return "unchanged"

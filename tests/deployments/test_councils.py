@@ -121,6 +121,32 @@ async def test_an_edited_council_is_kept_by_furnish_and_overwritten_by_apply(
     assert (await fresh(Council, "data")).deadline_s == 300
 
 
+async def test_a_council_that_cannot_be_used_stops_neither_up_nor_apply(defaults: dict[str, Any], stack: Any) -> None:
+    """Prefect's UI saves what no council can be; then the others go on, and the file's takes its place."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import BlockDocumentUpdate
+
+    from blocks.council import Council
+    from blocks.documents import fresh
+    from blocks.exceptions import BlockUnusable
+    from deployments.provisioning.blocks import provision
+    from deployments.provisioning.councils import apply_councils
+    from deployments.settings import load_settings
+
+    async with get_client() as client:
+        document = await client.read_block_document_by_name("data", "council")
+        await client.update_block_document(
+            document.id, BlockDocumentUpdate(data={"callback_url": "not-a-url"}, merge_existing_data=True)
+        )
+    with pytest.raises(BlockUnusable):
+        await fresh(Council, "data")
+    told: list[str] = []
+    await provision(stack, load_settings(), told.append)
+    assert "council data: unusable: block council/data: callback_url: must be an http or https URL" in " ".join(told)
+    assert (await apply_councils(defaults, overwrite=True))["data"] == "updated"
+    assert (await fresh(Council, "data")).callback_url is None
+
+
 @contextmanager
 def recorded_as(stack: Any, part: str, url: str) -> Generator[Any, None, None]:
     """The stack, as if that part of it had been given from outside."""
