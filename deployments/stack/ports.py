@@ -133,9 +133,14 @@ def _owner(claim: Path) -> str:
 
 
 def _held(claim: Path) -> bool:
-    """Whether it is another's who is alive; a process that began after the claim only has the number of the one."""
+    """Whether it is another's who is alive.
+
+    A process that began after the claim only has the number of the one; one that has ended may wait to be reaped.
+    """
     try:
         owner, claimed = int(_owner(claim)), claim.lstat().st_mtime
-        return owner != os.getpid() and psutil.Process(owner).create_time() < claimed + _CLOCKS_S
+        process = psutil.Process(owner)
+        alive = process.status() != psutil.STATUS_ZOMBIE and process.create_time() < claimed + _CLOCKS_S
+        return owner != os.getpid() and alive
     except (OSError, ValueError, OverflowError, psutil.Error):
         return False
