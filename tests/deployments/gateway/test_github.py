@@ -447,6 +447,22 @@ def test_a_token_that_cannot_be_had_is_told_at_the_start(file: Any, monkeypatch:
         require_secrets(path, read_webhooks(path))
 
 
+async def test_the_example_of_the_docs_goes_there_and_back(
+    stand_in: Any, serve: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As docs/api.md says it: with the `#` taken from before `api:`."""
+    monkeypatch.setenv("GITHUB_WEBHOOK_SECRET", SECRET)
+    monkeypatch.setenv("GITHUB_TOKEN", TOKEN)
+    text = Path("docs/examples/github.yaml").read_text()
+    path = tmp_path / "github.yaml"
+    path.write_text(text.replace("# api: http://127.0.0.1:8099", f"api: {stand_in.api}"))
+    async with serve(webhooks=path) as gateway:
+        sample = gateway.service.webhooks["github"].sample
+        one = await decided(gateway, sample)
+        (comment,) = await until(lambda: stand_in.comments["example/project#1"])
+    assert comment["body"].startswith(mark_of(one, gateway.record.installation))
+
+
 def test_githubs_own_address_is_what_is_asked_where_none_is_named(file: Any) -> None:
     found = read_webhooks(file("{token: {env: TEST_GITHUB_TOKEN}}"))["github"]
     assert found.github is not None
