@@ -15,8 +15,8 @@ from urllib.parse import quote
 import aiohttp
 
 from blocks.connections import Close, shared
-from blocks.exceptions import GitHubError
-from blocks.model_http import bearer, new_session, way_to, without_key
+from blocks.exceptions import GitHubError, ModelServerUnavailable
+from blocks.model_http import bearer, bounded, new_session, way_to, without_key
 from blocks.refusals import retry_after_s
 from tasks.council.plain import SHOWN_BRIEFLY, one_line
 
@@ -87,9 +87,11 @@ class GitHub:
         url = self._api + path
         try:
             async with session.request(method, url, json=body, headers=headers, **way_to(url)) as answer:
-                data = await _whole(answer)
+                data = await bounded(answer, MAX_ANSWER)
                 if answer.status >= 300:
                     raise self._refused(answer, data)
+        except ModelServerUnavailable as error:
+            raise GitHubError(f"GitHub: {error}") from error
         except (aiohttp.ClientError, OSError) as error:
             raise GitHubError(f"GitHub does not answer: {one_line(str(error), SHOWN_BRIEFLY)}") from error
         try:
@@ -100,16 +102,6 @@ class GitHub:
     def _refused(self, answer: aiohttp.ClientResponse, data: bytes) -> GitHubError:
         told = one_line(_message(without_key(data, self._token)), SHOWN_BRIEFLY)
         return GitHubError(f"GitHub answers {answer.status}: {told}", answer.status, _pause_s(answer.headers))
-
-
-async def _whole(answer: aiohttp.ClientResponse) -> bytes:
-    """The body of an answer. Raises GitHubError where it is too long."""
-    found = bytearray()
-    async for chunk in answer.content.iter_any():
-        found += chunk
-        if len(found) > MAX_ANSWER:
-            raise GitHubError(f"GitHub's answer is longer than {MAX_ANSWER:,} bytes")
-    return bytes(found)
 
 
 def _message(data: bytes) -> str:

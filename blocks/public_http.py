@@ -26,6 +26,7 @@ NOBODYS: Networks = (
     IPv6Network("3fff::/20"),
 )
 """Further ones that Python 3.11 takes for global (IANA's special-purpose registries; Azure's documentation)."""
+REFUSED = "is not an address that the whole internet reaches"
 RESOLVING = 128
 """Names that are looked up at once, those among them that nobody waits for any more."""
 MAX_ADDRESSES = 16
@@ -105,7 +106,7 @@ def public_session(networks: Networks, at_once: int) -> aiohttp.ClientSession:
         family, kind, protocol, _, at = info
         address = ip_address(str(at[0]).partition("%")[0])
         if not is_allowed(address, networks):
-            raise PermissionError(errno.EACCES, f"{address} is not an address that the whole internet reaches")
+            raise PermissionError(errno.EACCES, f"{address} {REFUSED}")
         made = socket.socket(family, kind, protocol)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVED)
         return made

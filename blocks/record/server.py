@@ -257,7 +257,8 @@ class JetStreamServer(BaseModel):
     def _age_of(self, stream: str) -> float:
         """Seconds that a stream keeps its messages: requests have a limit of their own, since they wait to be run.
 
-        Callbacks outlast the delay of a request and the schedule of their tries, together less than this.
+        Callbacks outlast the delay that a request may ask for and the schedule of their tries. One whose request waits
+        longer than that for a worker is told to nobody.
         """
         days = self.retention_days
         if stream == subjects.REQUESTS:

@@ -13,9 +13,6 @@ if TYPE_CHECKING:
     from blocks.record.events import Record
     from tasks.access.signing import SigningSecret
 
-HOME = "home"
-"""The owner of the home's own token."""
-
 app = typer.Typer(no_args_is_help=True, help="What callbacks are signed with: secrets of the tokens' owners.")
 
 
@@ -23,14 +20,14 @@ app = typer.Typer(no_args_is_help=True, help="What callbacks are signed with: se
 def create(
     owner: Annotated[
         str, typer.Argument(help="Whose callbacks it signs: the owner of a token; `home` is that of this home's own.")
-    ] = HOME,
+    ] = "home",
 ) -> None:
     """Make a secret and print it, once. A second one signs beside the first, until that is revoked."""
     from tasks.access import signing, tokens
 
     async def made_for(record: Record) -> tuple[SigningSecret, bool]:
         owners = {token.owner for token in await tokens.listed(record)}
-        return await signing.create(record, owner), owner in {HOME, *owners}
+        return await signing.create(record, owner), owner in {tokens.HOME, *owners}
 
     made, is_known = on_record(made_for)
     if not is_known:

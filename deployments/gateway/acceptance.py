@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from blocks.exceptions import RecordError, RecordFull
-from blocks.public_http import is_allowed
+from blocks.public_http import REFUSED, is_allowed
 from blocks.record.envelope import Body
 from deployments.gateway.problems import RETRY_S, Problem, forbidden, invalid, later, unknown
 from deployments.gateway.quotas import FULL_S
@@ -75,8 +75,8 @@ async def told_to(service: Service, token: Token, url: str | None) -> list[Targe
         return []
     address = address_in(url)
     if address is not None and not is_allowed(address, service.callbacks.networks):
-        told = "is not an address that the whole internet reaches; CONCLAVE_CALLBACK_NETWORKS names further networks"
-        raise InvalidRequest("callback_url", f"{address} {told}")
+        told = f"{address} {REFUSED}; CONCLAVE_CALLBACK_NETWORKS names further networks"
+        raise InvalidRequest("callback_url", told)
     if not await secrets_of(service.record, token.owner):
         told = f"there is no secret to sign with yet; `conclave secrets create {token.owner}` makes one"
         raise InvalidRequest("callback_url", told)

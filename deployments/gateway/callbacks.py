@@ -75,20 +75,27 @@ class Callbacks:
     async def _make(self, sender: Sender, due: Due) -> None:
         """One that is due. Whatever goes wrong is told, and it comes again."""
         try:
-            delivery = await deliveries.read(self._record, due.deliberation, due.number)
-            if delivery is None and await deliveries.exists(self._record, due.deliberation, due.number):
-                await due.again(FAULT_S)  # a later version's, which its gateways take
-            elif delivery is None or delivery.state != "pending":
-                await due.done()
-            elif (early_s := delivery.early_s(datetime.now(UTC))) > 0:
-                await due.again(early_s)
-            else:
-                await self._in_its_turn(sender, due, delivery)
+            delivery = await self._found(due)
+            if delivery is None:
+                return
+            early_s = delivery.early_s(datetime.now(UTC))
+            await (due.again(early_s) if early_s > 0 else self._in_its_turn(sender, due, delivery))
         except RecordError as error:  # it is not acknowledged, and so comes again
             _log.warning("callback %s.%s waits: %s", due.deliberation, due.number, error)
         except Exception:  # noqa: BLE001  # the others go on
             _log.exception("callback %s.%s failed", due.deliberation, due.number)
             await due.again(FAULT_S)
+
+    async def _found(self, due: Due) -> Delivery | None:
+        """The delivery that is due; None where there is nothing to do for this gateway. Raises RecordError."""
+        delivery = await deliveries.read(self._record, due.deliberation, due.number)
+        if delivery is not None and delivery.state == "pending":
+            return delivery
+        if delivery is None and await deliveries.is_later(self._record, due.deliberation, due.number):
+            await due.again(FAULT_S)  # for the gateways of a later version
+        else:
+            await due.done()
+        return None
 
     async def _in_its_turn(self, sender: Sender, due: Due, delivery: Delivery) -> None:
         """Try it, unless its host or its owner has enough of them under way."""
@@ -130,7 +137,7 @@ async def _tried(sender: Sender, delivery: Delivery) -> Answered:
 
 
 def _host(delivery: Delivery) -> str:
-    """The machine that a target is at, however its URL writes that, and whatever its port is."""
+    """The name of the machine that a target is at, however its URL writes that, and whatever its port is."""
     target = delivery.target
     if not isinstance(target, UrlTarget):
         return f"host github of {target.webhook}"
@@ -138,5 +145,8 @@ def _host(delivery: Delivery) -> str:
 
 
 def _owner(delivery: Delivery) -> str:
+    """Who asked for it; a council by its own URL, since all councils have one secret."""
     target = delivery.target
-    return f"owner {target.secrets_of if isinstance(target, UrlTarget) else target.webhook}"
+    if not isinstance(target, UrlTarget):
+        return f"webhook {target.webhook}"
+    return f"owner {target.secrets_of}" if target.by == "request" else f"council {target.url}"

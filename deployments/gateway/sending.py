@@ -13,7 +13,7 @@ import aiohttp
 
 from blocks.exceptions import GitHubError
 from blocks.github import GitHub
-from blocks.public_http import Networks
+from blocks.public_http import REFUSED, Networks
 from blocks.record.events import Record
 from blocks.refusals import retry_after_s
 from deployments.webhooks.github import Access
@@ -127,7 +127,7 @@ def _verdict(now: datetime, status: int) -> Try:
 def _reason(error: Exception) -> str:
     """Why nothing was answered, in words that tell nothing of what is inside: whoever asked may not know that."""
     cause = getattr(error, "os_error", error)
-    if isinstance(cause, PermissionError | socket.gaierror) or "Multiple exceptions" in str(cause):
+    if isinstance(cause, socket.gaierror) or REFUSED in str(cause):
         return "the name has no address that may be told; CONCLAVE_CALLBACK_NETWORKS names further networks"
     if isinstance(error, aiohttp.ClientSSLError | aiohttp.ClientConnectorCertificateError):
         return "no connection: its certificate, or TLS, is not good"

@@ -8,12 +8,11 @@ import sqlite3
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 from blocks.background import background
 from blocks.connections import connections
-from blocks.exceptions import ConclaveError, RecordError, RecordUnavailable
+from blocks.exceptions import ConclaveError, NewerVersion, RecordError, RecordUnavailable, RecordUnreadable
 from blocks.record.arrivals import Arrivals
 from blocks.record.ends import ends
 from blocks.record.envelope import Event
@@ -36,13 +35,12 @@ from tasks.callbacks.targets import Target, UrlTarget
 from tasks.council.council import CouncilSpec
 from tasks.deliberations.councils import Councils
 from tasks.deliberations.feed import Feed
-from tasks.deliberations.read import status_of
+from tasks.deliberations.read import requested_at_in, status_of
 
 AGAIN_S = 1.0
 CONNECT_AGAIN_S = 0.1
 WORKERS_KEPT_S = 1.0
 ENDS_CONSUMER = "gateway-ends"
-HOME_TOKEN = "home"  # noqa: S105  # a name
 
 _log = logging.getLogger("conclave.gateway")
 
@@ -131,11 +129,13 @@ async def _connected(server: JetStreamServer) -> Record:
 async def _follow_ends(record: Record, councils: Councils) -> None:
     """Count what each deliberation used, and let those be told of its end who asked for it, or its council.
 
-    One that something of ours stumbles over is told in the log, and holds up no others.
+    One that cannot be read, or that something of ours stumbles over, is told in the log and holds up no others.
     """
     async for end in ends(record, ENDS_CONSUMER):
         try:
             await _follow_end(record, councils, end)
+        except (RecordUnreadable, NewerVersion) as error:
+            _log.error("what follows %s is left: %s", end.subject, error)
         except RecordError:
             raise
         except Exception:  # noqa: BLE001
@@ -147,23 +147,22 @@ async def _follow_end(record: Record, councils: Councils, end: Event) -> None:
     status = await status_of(record, one) or {}
     await add_end(record, status.get("owner"), end.body, end.sequence)
     council = (await councils.mirror()).councils.get(str(status.get("council")))
-    requested_at = status.get("requested_at")
-    await begin(record, one, _told_by(council), datetime.fromisoformat(requested_at) if requested_at else None)
+    await begin(record, one, _told_by(council), requested_at_in(status))
 
 
 def _told_by(council: CouncilSpec | None) -> list[Target]:
     """The target that a council has of its own; what it is sent is signed by the home's secret."""
     if council is None or council.callback_url is None:
         return []
-    return [UrlTarget(url=council.callback_url, by="council", secrets_of=HOME_TOKEN)]
+    return [UrlTarget(url=council.callback_url, by="council", secrets_of=tokens.HOME)]
 
 
 async def _admit_home(record: Record, file: Path | None) -> None:
     """Let the token of the home in, which `conclave up` made."""
     if file is None:
         return
-    name = f"{HOME_TOKEN} {file.parent}"
-    token = tokens.known(file.read_text().strip(), name, HOME_TOKEN, ("admin",))
+    name = f"{tokens.HOME} {file.parent}"
+    token = tokens.known(file.read_text().strip(), name, tokens.HOME, ("admin",))
     for other in await tokens.listed(record):
         if other.name == name and other.id != token.id:  # the home has made another one since
             await tokens.revoke(record, other.id)

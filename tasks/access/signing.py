@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import re
 import secrets
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from pydantic import AwareDatetime, Field, ValidationError
@@ -49,7 +50,7 @@ async def create(record: Record, owner: str) -> SigningSecret:
         return None if len(standing) >= MOST else _body([*standing, made])
 
     if not await record.access.change(KEY + owner, added):
-        oldest = (await secrets_of(record, owner))[0].id
+        oldest = next((one.id for one in await secrets_of(record, owner)), "ID")
         told = f"owner: {owner!r} has {MOST} secrets; `conclave secrets revoke {oldest}` takes the older one away"
         raise SigningError(told)
     return made
@@ -85,7 +86,10 @@ def _body(found: list[SigningSecret]) -> Body:
 
 
 def _read(body: Body | None) -> list[SigningSecret]:
-    try:
-        return [SigningSecret.from_record(one) for one in (body or {}).get("secrets", ())]
-    except (ValidationError, TypeError):
-        return []
+    """The secrets of a key; one that cannot be read is passed over."""
+    found = (body or {}).get("secrets")
+    read = []
+    for one in found if isinstance(found, list) else ():
+        with suppress(ValidationError):
+            read.append(SigningSecret.from_record(one))
+    return read

@@ -26,6 +26,8 @@ SCOPES: tuple[Scope, ...] = ("submit", "read", "admin")
 MAX_DAYS = 3650.0
 MAX_OPEN = 10_000
 KEY = "token."
+HOME = "home"
+"""The owner of a home's own token."""
 
 
 class TokenError(WrongUse):

@@ -13,9 +13,8 @@ from tasks.council.plain import one_line
 from tasks.deliberations.read import status_of
 from tasks.deliberations.result import links_of
 
-MAX_BYTES = 20_000
-"""Of a callback's body, as Standard Webhooks advises."""
 MAX_METADATA = 12_000
+"""Bytes; a callback's whole body stays below 20 kB, as Standard Webhooks advises."""
 MAX_ERROR = 500
 
 

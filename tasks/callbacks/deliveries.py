@@ -20,6 +20,7 @@ from tasks.callbacks.targets import Target, UrlTarget
 from tasks.council.base import Frozen, Name
 from tasks.council.exceptions import InvalidRequest
 from tasks.council.plain import SHOWN_BRIEFLY, one_line
+from tasks.deliberations.read import requested_at_in, status_of
 
 SCHEDULE_S = (5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400)
 """Pauses after a try that failed, seconds; after the last one it is given up. Standard Webhooks' table."""
@@ -27,6 +28,8 @@ JITTER = 0.2
 """Share of a pause that is added at most, so that not all come again at once."""
 MAX_ASKED_S = 86_400.0
 """The longest pause that a target may ask for."""
+LATER = 0
+"""In place of a number: who is to be told of the end can be read by a later version alone."""
 CLOCKS_APART = timedelta(minutes=1)
 MAX_TRIES = 50
 """Tries that are remembered, the last ones."""
@@ -133,30 +136,34 @@ async def ask(record: Record, deliberation: str, targets: Sequence[Target]) -> N
 
     Raises InvalidRequest where the same request was to be told to another URL, and RecordError.
     """
-    await record.callbacks.change(deliberation, lambda body: _with_further(body, targets, same=True))
+    requested_at = requested_at_in(await status_of(record, deliberation) or {})
+    await record.callbacks.change(deliberation, lambda body: _asking(body, targets, requested_at))
     if await record.exists(subjects.finished(deliberation)):  # before its key says so: then who follows ends has passed
         await begin(record, deliberation)
 
 
 async def begin(
     record: Record, deliberation: str, further: Sequence[Target] = (), requested_at: datetime | None = None
-) -> None:
+) -> bool:
     """Let the deliveries of an end begin; those that have begun go on. `further` are told beside those who asked.
 
-    Who asked for an earlier deliberation of the same id, before `requested_at`, is not told. Raises RecordError.
+    Who asked for an earlier deliberation of the same id, before `requested_at`, is not told. False where a later
+    version wrote who is to be told: then a gateway of that one takes it from the queue. Raises RecordError.
     """
     asked = _asked(await record.callbacks.read(deliberation))
     if asked is None:
-        return
+        await callbacks.put(record, deliberation, LATER)
+        return False
     if not asked.is_of(requested_at):
         await record.callbacks.delete(deliberation)
         asked = _Asked()
     if further:
-        await record.callbacks.change(deliberation, lambda body: _with_further(body, further))
+        await record.callbacks.change(deliberation, lambda body: _changed(_asked(body), further))
         asked = _asked(await record.callbacks.read(deliberation)) or asked
     for number, target in enumerate(asked.targets, 1):
         if await _begun(record, deliberation, number, target, asked.since):
             await callbacks.put(record, deliberation, number)
+    return True
 
 
 async def _begun(record: Record, deliberation: str, number: int, target: Target, since: datetime | None) -> bool:
@@ -172,19 +179,25 @@ async def _begun(record: Record, deliberation: str, number: int, target: Target,
     return standing is not None and standing.state == "pending"
 
 
-def _with_further(body: Body | None, further: Sequence[Target], same: bool = False) -> Body | None:
-    """The key with further targets, None where it stays as it is. `same`: see `require_same`, which raises."""
+def _asking(body: Body | None, targets: Sequence[Target], requested_at: datetime | None) -> Body | None:
+    """The key once these are to be told, too, None where it stays as it is. Raises InvalidRequest: `require_same`."""
     standing = _asked(body)
+    if standing is not None and not standing.is_of(requested_at):
+        standing = _Asked()
+    if standing is not None:
+        standing.require_same(targets)
+    return _changed(standing, targets)
+
+
+def _changed(standing: _Asked | None, further: Sequence[Target]) -> Body | None:
     if standing is None:
         return None
-    if same:
-        standing.require_same(further)
     asked = standing.with_further(further)
     return None if asked == standing else asked.model_dump(mode="json")
 
 
 def _asked(body: Body | None) -> _Asked | None:
-    """Who is to be told; None where a later version wrote it, which is left to gateways of that one."""
+    """Who is to be told; None where a later version wrote it."""
     try:
         return _Asked() if body is None else _Asked.from_record(body)
     except ValidationError:
@@ -196,8 +209,10 @@ async def read(record: Record, deliberation: str, number: int) -> Delivery | Non
     return _read(await record.callbacks.read(_key(deliberation, number)))
 
 
-async def exists(record: Record, deliberation: str, number: int) -> bool:
-    """Whether there is an n-th delivery, of whatever version. Raises RecordError."""
+async def is_later(record: Record, deliberation: str, number: int) -> bool:
+    """Whether what there is to do can be read by a later version alone. Raises RecordError."""
+    if number == LATER:
+        return not await begin(record, deliberation)
     return await record.callbacks.read(_key(deliberation, number)) is not None
 
 
@@ -236,6 +251,8 @@ async def again(record: Record, deliberation: str, number: int) -> Delivery | No
     await record.callbacks.change(_key(deliberation, number), changed)
     if asked is not None and asked.next_at == now:
         await callbacks.put_now(record, deliberation, number)
+    elif asked is not None:  # due already, unless whoever wrote that did not come to say so
+        await callbacks.put(record, deliberation, number)
     return asked
 
 

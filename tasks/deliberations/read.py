@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from datetime import datetime
 
 from blocks.record import subjects
 from blocks.record.envelope import Body, Event
@@ -85,6 +86,12 @@ async def status_of(record: Record, deliberation_id: str) -> Body | None:
     begun = {name: started.body[name] for name in OF_START if name in started.body} if started else {}
     planned = {"request_digest": plan.body["plan"]["request_digest"], "owner": plan.body.get("owner")} if plan else {}
     return {**(key or {}), "id": deliberation_id, **begun, **ended, **planned}
+
+
+def requested_at_in(body: Body) -> datetime | None:
+    """When the request of a status came; None where it does not say."""
+    text = body.get("requested_at")
+    return datetime.fromisoformat(text) if isinstance(text, str) else None
 
 
 def status_in(body: Body) -> Status | None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
+from inspect import isasyncgenfunction
 from typing import Any, TypeVar
 
 import grpc
@@ -46,9 +47,10 @@ class Readable(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # without typ
     async def intercept_service(self, continuation: Any, details: Any) -> Any:
         """The call's handler, which is asked only with a message that can be read."""
         handler = await continuation(details)
-        if handler is None or handler.request_streaming or handler.response_streaming:
+        if handler is None or handler.request_streaming:
             return handler
-        read, answer = handler.request_deserializer, handler.unary_unary
+        read, kind = handler.request_deserializer, "unary_stream" if handler.response_streaming else "unary_unary"
+        answer = getattr(handler, kind)
 
         def deserialize(data: bytes) -> Any:
             try:
@@ -56,13 +58,22 @@ class Readable(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # without typ
             except DecodeError:
                 return None
 
-        async def handle(request: Any, context: Any) -> Any:
+        async def require(request: Any, context: Any) -> None:
             if request is None:
                 told = refused("", bad_request("the message cannot be read"))
                 await context.abort(told.code, told.text, told.trailing)
+
+        async def handle(request: Any, context: Any) -> Any:
+            await require(request, context)
             return await answer(request, context)
 
-        return handler._replace(request_deserializer=deserialize, unary_unary=handle)
+        async def stream(request: Any, context: Any) -> Any:
+            await require(request, context)
+            async for each in answer(request, context):
+                yield each
+
+        way = stream if isasyncgenfunction(answer) else handle
+        return handler._replace(request_deserializer=deserialize, **{kind: way})
 
 
 def values_of(context: Any, name: str) -> list[str]:

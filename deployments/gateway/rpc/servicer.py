@@ -206,16 +206,19 @@ async def _follow(call: Call, deliberation_id: str) -> None:
                     raise Refused(grpc.StatusCode.UNAUTHENTICATED, "the token counts no more", ((ID, deliberation_id),))
                 telling.result()
     except TimeoutError:
-        told = f"the stream of {deliberation_id} ends: it was not read, or has lasted a day"
+        told = f"the stream of {deliberation_id} ends: it has lasted a day"
         raise Refused(grpc.StatusCode.DEADLINE_EXCEEDED, told, ((ID, deliberation_id),)) from None
     finally:
         counts.listeners -= 1
 
 
 async def _write(call: Call, update: pb.DeliberationUpdate) -> None:
-    """Send an update. Raises TimeoutError where the client does not read."""
-    async with asyncio.timeout(SEND_S):
-        await call.context.write(update)
+    """Send an update. Raises Refused where the client does not read."""
+    try:
+        async with asyncio.timeout(SEND_S):
+            await call.context.write(update)
+    except TimeoutError:
+        raise Refused(grpc.StatusCode.DEADLINE_EXCEEDED, f"nothing was read for {SEND_S:g} s") from None
 
 
 # --- figures --------------------------------------------------------------------------------------

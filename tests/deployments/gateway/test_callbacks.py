@@ -20,6 +20,7 @@ import pytest
 import pytest_asyncio
 from standardwebhooks import WebhookVerificationError
 
+from blocks.exceptions import RecordUnavailable
 from blocks.public_http import is_allowed, public_session, read_networks
 from blocks.record import callbacks as queue
 from blocks.record import subjects
@@ -261,17 +262,23 @@ async def test_the_id_of_anothers_key_can_be_neither_guessed_nor_used(gateway: G
     assert (refused.status, refused.problem["type"]) == (422, "idempotency-key-reused")
 
 
-async def test_an_end_that_cannot_be_followed_holds_up_no_other(gateway: Gateway, receiver: Receiver) -> None:
-    await secret_of(gateway)
-    broken = Run(gateway.record, "broken")
-    await broken.begin()
+async def test_an_end_that_cannot_be_followed_holds_up_no_other(either: Gateway, receiver: Receiver) -> None:
+    """One with an impossible figure, and one whose plan is no JSON."""
+    await secret_of(either)
+    await Run(either.record, "broken").begin()
     body = {"task_id": "broken", "status": "COMPLETED", "usage": {"prompt_tokens": "x"}}
-    await gateway.record.publish_final("deliberations.broken.finished", "broken:finished", "finished", body)
-    await ended(gateway, receiver.url)
+    await either.record.publish_final("deliberations.broken.finished", "broken:finished", "finished", body)
+    await either.record.store("deliberations.unread.plan", b"no JSON", {"Nats-Msg-Id": "unread"})
+    body = {"task_id": "unread", "status": "COMPLETED"}
+    await either.record.publish_final("deliberations.unread.finished", "unread:finished", "finished", body)
+    await ended(either, receiver.url)
     await receiver.heard()
 
 
-async def test_who_asked_for_an_earlier_one_of_the_same_id_is_not_told(gateway: Gateway, receiver: Receiver) -> None:
+@pytest.mark.parametrize("asks", [True, False])
+async def test_who_asked_for_an_earlier_one_of_the_same_id_is_not_told(
+    gateway: Gateway, receiver: Receiver, asks: bool
+) -> None:
     """The streams have let the earlier one go, and somebody else uses its id."""
     await secret_of(gateway)
     long_ago = datetime.now(UTC) - timedelta(days=20)
@@ -280,12 +287,16 @@ async def test_who_asked_for_an_earlier_one_of_the_same_id_is_not_told(gateway: 
     delivery = Delivery(deliberation=ID, number=1, target=target, state="delivered", created_at=long_ago)
     await gateway.record.callbacks.put(ID, old)
     await gateway.record.callbacks.put(f"{ID}.1", delivery.model_dump(mode="json"))
-    assert (await gateway.post(id=ID)).status == 202
+    if asks:
+        assert (await gateway.post(id=ID, callback_url=receiver.url)).status == 202
+    else:
+        assert (await gateway.post(id=ID)).status == 202
     await Run(gateway.record, ID).whole()
-    await asyncio.sleep(0.3)
-    assert receiver.arrivals == []
-    assert (await gateway.post(id=ID, callback_url=receiver.url)).status == 202
-    await receiver.heard()
+    if not asks:
+        await asyncio.sleep(0.3)
+        assert receiver.arrivals == []
+        assert (await gateway.post(id=ID, callback_url=receiver.url)).status == 202
+    assert len(await receiver.heard()) == 1
     assert [one["target"] for one in await listed(gateway)] == [receiver.url]
 
 
@@ -634,6 +645,34 @@ async def test_a_delivery_that_waits_is_sent_again_at_once(gateway: Gateway, rec
     await until(gateway, "delivered", tries=2)
 
 
+async def test_a_delivery_that_was_to_be_sent_again_when_nats_went_is_sent_when_it_is_asked_for(
+    gateway: Gateway, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its key says that it is due, and its message was not written."""
+    receiver.answers = [answer(500, Retry_After="3600"), answer(200)]
+    await secret_of(gateway)
+    await ended(gateway, receiver.url)
+    await until(gateway, "pending")
+    with monkeypatch.context() as patched:
+        patched.setattr(queue, "put", unwritten)
+        assert (await gateway.ask("POST", f"{PATH}/{ID}/deliveries/1")).status == 503
+    assert (await gateway.ask("POST", f"{PATH}/{ID}/deliveries/1")).status == 202
+    await until(gateway, "delivered", tries=2)
+
+
+async def unwritten(*_: Any) -> None:
+    raise RecordUnavailable("gone")
+
+
+async def test_a_receiver_that_is_down_at_both_of_its_addresses_is_told_as_that(serve: Any) -> None:
+    """And not as an address that may not be told."""
+    async with serve(callback_networks="127.0.0.0/8, ::1/128") as gateway:
+        await secret_of(gateway)
+        await ended(gateway, "http://localhost:9/")
+        found = await until(gateway, "pending")
+    assert found["tries"][0]["detail"].startswith("no connection")
+
+
 async def test_no_secret_is_in_what_is_shown_or_logged(
     gateway: Gateway, receiver: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -658,4 +697,5 @@ async def test_a_delivery_of_a_later_version_is_left_alone(gateway: Gateway, rec
     await ended(gateway, receiver.url, "task-2")
     await receiver.heard()
     assert await listed(gateway) == []
-    assert await gateway.record.exists(subjects.callback(ID, 1))
+    for number in (1, deliveries.LATER):  # for a gateway of that version
+        assert await gateway.record.exists(subjects.callback(ID, number))

@@ -471,6 +471,10 @@ async def test_hostile_metadata_and_bodies_bring_nothing_down(door: Door, caplog
         assert (error.code(), trailing(error)["conclave-type"]) == (Code.INVALID_ARGUMENT, "bad-request")
     check = door.channel.unary_unary("/grpc.health.v1.Health/Check")
     assert (await refusal(check(b"\xff\xff\xff"))).code() is Code.INVALID_ARGUMENT
+    for path in (f"/{NAME}/StreamDeliberation", "/grpc.health.v1.Health/Watch"):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            _ = [each async for each in door.channel.unary_stream(path)(b"\xff\xff\xff", metadata=door.bearer())]
+        assert refused.value.code() is Code.INVALID_ARGUMENT
     assert "Traceback" not in caplog.text
     unheard = door.channel.unary_unary(f"/{NAME}/Unheard")
     assert (await refusal(unheard(b"", metadata=door.bearer()))).code() is Code.UNIMPLEMENTED
