@@ -73,7 +73,7 @@ class Choice(Frozen):
     """One of the options; case, surrounding quotes and a final full stop do not matter."""
 
     type: Literal["choice"] = "choice"
-    options: tuple[AnswerText, ...] = Field(min_length=2, max_length=100)
+    options: tuple[AnswerText, ...] = Field(fail_fast=True, min_length=2, max_length=100)
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:

@@ -90,10 +90,15 @@ class MemberStatus(StrEnum):
 
 
 class Brief(Frozen):
-    """What a task may carry beside its text."""
+    """What a task may carry beside its text.
+
+    Lists are refused at their first wrong value (`fail_fast`): to tell each of millions takes seconds and gigabytes.
+    """
 
     rubric: Text | None = Field(None, description="How proposals are judged.")
-    requirements: tuple[Text, ...] = Field((), max_length=100, description="What a proposal has to meet.")
+    requirements: tuple[Text, ...] = Field(
+        (), max_length=100, fail_fast=True, description="What a proposal has to meet."
+    )
     context: JsonObject = Field(default_factory=dict, description="Facts that members should know.")
     answer_format: AnswerFormat | None = Field(
         None, description='Form of a closed answer: {"type": "choice", "options": [...]}, "number" or "text-exact".'
@@ -137,7 +142,7 @@ class DeliberationRequest(Brief):
     """What a user asks for: the parameters of the flow `deliberate`, by whatever door."""
 
     task: Text | None = Field(None, description="The one task to decide.")
-    items: tuple[ItemRequest, ...] | None = Field(None, min_length=1, max_length=MAX_ITEMS)
+    items: tuple[ItemRequest, ...] | None = Field(None, min_length=1, max_length=MAX_ITEMS, fail_fast=True)
     council: Name = Field("dev", description="Name of the council that decides.")
     strategy: Strategy | None = Field(None, description="How it decides; the council's own where left out.")
     rounds: Rounds | None = Field(None, description="Rounds of revision; the council's own.")

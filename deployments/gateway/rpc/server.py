@@ -10,7 +10,7 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from deployments.gateway.rpc import health
-from deployments.gateway.rpc.calls import Readable
+from deployments.gateway.rpc.calls import Bounded
 from deployments.gateway.rpc.servicer import Orchestrator
 from deployments.gateway.service import Service
 from deployments.orchestrator.generated import orchestrator_pb2_grpc
@@ -37,14 +37,14 @@ OPTIONS = (
 @asynccontextmanager
 async def listening(service: Service, address: str) -> AsyncGenerator[int, None]:
     """The port that calls are taken at while the block runs. Raises OSError where the address cannot be had."""
-    server = grpc.aio.server(options=OPTIONS, interceptors=(Readable(),), maximum_concurrent_rpcs=MOST_CALLS)
+    server = grpc.aio.server(options=OPTIONS, interceptors=(Bounded(),), maximum_concurrent_rpcs=MOST_CALLS)
     orchestrator_pb2_grpc.add_OrchestratorServiceServicer_to_server(Orchestrator(service), server)  # type: ignore[no-untyped-call]
     health_pb2_grpc.add_HealthServicer_to_server(health.Health(service), server)
     reflection.enable_server_reflection((health.SERVICE, health.NAME, reflection.SERVICE_NAME), server)
     try:
         port: int = server.add_insecure_port(address)
     except RuntimeError as error:
-        raise OSError(f"gRPC cannot listen at {address}: {error}") from None
+        raise OSError(f"gRPC cannot listen at {address}: is it in use? CONCLAVE_GRPC names another, or off") from error
     try:
         await server.start()
         yield port

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -19,7 +19,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from blocks.exceptions import RecordUnavailable
 from deployments.gateway import authentication
 from deployments.gateway.problems import Problem, later
-from deployments.gateway.rpc import server, servicer, statuses
+from deployments.gateway.rpc import calls, health, server, servicer, statuses
 from deployments.gateway.rpc.server import listening
 from deployments.gateway.settings import gateway_settings
 from deployments.orchestrator.generated import orchestrator_pb2 as pb
@@ -470,11 +470,11 @@ async def test_hostile_metadata_and_bodies_bring_nothing_down(door: Door, caplog
         error = await refusal(raw(body, metadata=door.bearer()))
         assert (error.code(), trailing(error)["conclave-type"]) == (Code.INVALID_ARGUMENT, "bad-request")
     check = door.channel.unary_unary("/grpc.health.v1.Health/Check")
-    assert (await refusal(check(b"\xff\xff\xff"))).code() is Code.INVALID_ARGUMENT
-    for path in (f"/{NAME}/StreamDeliberation", "/grpc.health.v1.Health/Watch"):
-        with pytest.raises(grpc.aio.AioRpcError) as refused:
-            _ = [each async for each in door.channel.unary_stream(path)(b"\xff\xff\xff", metadata=door.bearer())]
-        assert refused.value.code() is Code.INVALID_ARGUMENT
+    assert await check(b"\xff\xff\xff")  # as an empty message
+    stream = door.channel.unary_stream(f"/{NAME}/StreamDeliberation")
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        _ = [each async for each in stream(b"\xff\xff\xff", metadata=door.bearer())]
+    assert refused.value.code() is Code.INVALID_ARGUMENT
     assert "Traceback" not in caplog.text
     unheard = door.channel.unary_unary(f"/{NAME}/Unheard")
     assert (await refusal(unheard(b"", metadata=door.bearer()))).code() is Code.UNIMPLEMENTED
@@ -795,3 +795,42 @@ async def test_a_client_with_a_proto_of_its_own_is_answered(door: Door) -> None:
     asked = (await door.record.statuses.read(told.metadata.execution_id) or {})["request"]
     assert (asked["requirements"], asked["rounds"], asked["members"]) == (["Use type hints", "Add docstring"], 1, 3)
     assert told.metadata.timestamp_ms / 1000 == pytest.approx(datetime.now(UTC).timestamp(), abs=60)
+
+
+async def test_a_message_is_read_once_its_sender_was_let_in(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What nobody answers for costs nothing; large ones are read beside the loop."""
+    read: list[int] = []
+
+    async def counted(message: calls.Unread) -> Any:
+        read.append(len(message.data))
+        return await unread(message)
+
+    unread = calls.Unread.read
+    monkeypatch.setattr(calls.Unread, "read", counted)
+    large = pb.DeliberateRequest(task_description="x", constraints=pb.TaskConstraints(requirements=[""] * 500_000))
+    raw = door.channel.unary_unary(f"/{NAME}/Deliberate", request_serializer=pb.DeliberateRequest.SerializeToString)
+    assert (await refusal(raw(large))).code() is Code.UNAUTHENTICATED
+    assert read == []
+    error = await refusal(raw(large, metadata=door.bearer()))
+    assert (error.code(), trailing(error)["conclave-field"]) == (Code.INVALID_ARGUMENT, "constraints.requirements.0")
+    assert read == [large.ByteSize()]
+
+
+async def test_so_many_may_watch_whether_it_is_well_and_no_more(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "MOST_WATCHING", 2)
+    watch = door.channel.unary_stream("/grpc.health.v1.Health/Watch")
+    watching = [watch(b""), watch(b"")]
+    for one in watching:
+        await one.read()
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await watch(b"").read()
+    assert refused.value.code() is Code.RESOURCE_EXHAUSTED
+    watching[0].cancel()
+    async with asyncio.timeout(10):
+        while True:
+            with suppress(grpc.aio.AioRpcError):
+                if await watch(b"").read():
+                    break
+            await asyncio.sleep(0.05)
+    for one in watching:
+        one.cancel()

@@ -440,3 +440,20 @@ def test_a_council_keeps_its_identity_where_it_tallies_as_before() -> None:
     assert other.sized(5).tally == "schulze"
     with pytest.raises(ValidationError, match="'borda', 'copeland' or 'schulze'"):
         CouncilSpec.model_validate({**before, "tally": "guess"})
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"task": "x", "requirements": [""] * 300_000}, "requirements.0"),
+        ({"items": [{"task": ""}] * 300_000}, "items.0.task"),
+        ({"task": "x", "answer_format": {"type": "choice", "options": [""] * 300_000}}, "answer_format"),
+    ],
+)
+def test_of_a_list_of_wrong_values_the_first_is_told(fields: dict[str, Any], field: str) -> None:
+    """And not each of them, which would take gigabytes."""
+    with pytest.raises(InvalidRequest) as refused:
+        DeliberationRequest.read(fields)
+    assert refused.value.field.startswith(field)
+    assert isinstance(refused.value.__cause__, ValidationError)
+    assert refused.value.__cause__.error_count() <= 5
