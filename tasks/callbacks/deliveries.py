@@ -30,7 +30,8 @@ MAX_ASKED_S = 86_400.0
 """The longest pause that a target may ask for."""
 LATER = 0
 """In place of a number: who is to be told of the end can be read by a later version alone."""
-CLOCKS_APART = timedelta(minutes=1)
+CLOCKS_APART = timedelta(hours=1)
+"""By how much the clocks of gateways may differ; what is of an earlier deliberation is days old."""
 MAX_TRIES = 50
 """Tries that are remembered, the last ones."""
 State = Literal["pending", "delivered", "failed"]
@@ -173,7 +174,7 @@ async def _begun(record: Record, deliberation: str, number: int, target: Target,
     if await record.callbacks.create(key, made.model_dump(mode="json")):
         return True
     standing = await read(record, deliberation, number)
-    if standing is not None and since is not None and standing.created_at < since:
+    if standing is not None and since is not None and standing.created_at < since - CLOCKS_APART:
         await record.callbacks.put(key, made.model_dump(mode="json"))
         return True
     return standing is not None and standing.state == "pending"

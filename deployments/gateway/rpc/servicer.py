@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -37,7 +37,7 @@ WAIT_S = 600.0
 """How long is waited where neither the caller nor the request says."""
 MAX_WAIT_S = 86_400.0 + GRACE_S
 STILL_S = 15.0
-"""How often a stream looks whether its token still counts."""
+"""How often whoever waits or listens is looked at: whether the token still counts."""
 SEND_S = 60.0
 """How long a client may not read before nothing is followed for it any more. Its call ends once it reads, or leaves."""
 LIST_S = 0.5
@@ -160,7 +160,7 @@ async def _decision(call: Call, deliberation_id: str, timeout_seconds: int) -> B
     seconds = _patience_s(call.context.time_remaining(), timeout_seconds)
     try:
         async with asyncio.timeout(seconds):
-            await call.service.feed.end_of(deliberation_id)
+            await _while_it_counts(call, deliberation_id, call.service.feed.end_of(deliberation_id))
     except TimeoutError:
         told = f"{deliberation_id} has not ended within {seconds:.0f} s; it goes on, and GetDeliberationResult has it"
         raise Refused(grpc.StatusCode.DEADLINE_EXCEEDED, told, ((ID, deliberation_id),)) from None
@@ -185,8 +185,7 @@ def _patience_s(remaining_s: float | None, timeout_seconds: int) -> float:
 
 async def _follow(call: Call, deliberation_id: str) -> None:
     """Tell a client what happens in a deliberation, up to its end. Raises Refused."""
-    authentication, counts = call.service.authentication, call.service.counts
-    updates = Updates()
+    counts, updates = call.service.counts, Updates()
 
     async def tell() -> None:
         async with aclosing(call.service.feed.of(deliberation_id, Cursor())) as events:
@@ -198,18 +197,23 @@ async def _follow(call: Call, deliberation_id: str) -> None:
     counts.listeners += 1
     try:
         async with asyncio.timeout(MAX_WAIT_S):
-            async with background(tell(), authentication.until_revoked(call.authorizations, STILL_S)) as work:
-                await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
-                telling, watching = work
-                if not telling.done():
-                    watching.result()
-                    raise Refused(grpc.StatusCode.UNAUTHENTICATED, "the token counts no more", ((ID, deliberation_id),))
-                telling.result()
+            await _while_it_counts(call, deliberation_id, tell())
     except TimeoutError:
         told = f"the stream of {deliberation_id} ends: it has lasted a day"
         raise Refused(grpc.StatusCode.DEADLINE_EXCEEDED, told, ((ID, deliberation_id),)) from None
     finally:
         counts.listeners -= 1
+
+
+async def _while_it_counts(call: Call, deliberation_id: str, work: Coroutine[Any, Any, Any]) -> None:
+    """Do work that may last, unless the token counts no more. Raises Refused."""
+    watch = call.service.authentication.until_revoked(call.authorizations, STILL_S)
+    async with background(work, watch) as (working, watching):
+        await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            watching.result()
+            raise Refused(grpc.StatusCode.UNAUTHENTICATED, "the token counts no more", ((ID, deliberation_id),))
+        working.result()
 
 
 async def _write(call: Call, update: pb.DeliberationUpdate) -> None:
