@@ -130,8 +130,12 @@ async def test_the_command_line_is_a_client_of_the_gateway_here_and_elsewhere(
 
 
 async def test_the_examples_of_the_docs_run(worker: Worker, stack: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    """As they stand there: the client that waits, its events, the one for an event loop, and many at once."""
-    first, events, on_a_loop, many = re.findall(r"^```python\n(.*?)^```", API.read_text(), re.DOTALL | re.MULTILINE)
+    """As they stand there: the client that waits, its events, the one for an event loop, many at once, and gRPC's.
+
+    The last one, a receiver of callbacks, is in `tests/deployments/gateway/test_callbacks.py`.
+    """
+    examples = re.findall(r"^```python\n(.*?)^```", API.read_text(), re.DOTALL | re.MULTILINE)
+    first, events, on_a_loop, many, over_grpc, _ = examples
     given = {"url": stack.gateway, "token": os.environ["CONCLAVE_TOKEN"], "tasks": [f"{TASK} once", f"{TASK} twice"]}
     await asyncio.to_thread(exec, f"{first}\n{events}", given)
     shown = capsys.readouterr().out.splitlines()
@@ -142,6 +146,9 @@ async def test_the_examples_of_the_docs_run(worker: Worker, stack: Any, capsys: 
     work = "async def work():\n" + textwrap.indent(f"{on_a_loop}\nreturn results", "    ")
     exec(work, given)
     assert [result.status for result in await given["work"]()] == ["COMPLETED", "COMPLETED"]
+    capsys.readouterr()
+    await asyncio.to_thread(exec, over_grpc, {})
+    assert capsys.readouterr().out.startswith("agent-dev-")
 
 
 async def test_what_a_killed_pod_left_is_taken_up_in_its_flow_run(worker: Worker, make_council: Any) -> None:
