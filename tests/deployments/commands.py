@@ -11,7 +11,7 @@ from typing import NamedTuple
 CONCLAVE = str(Path(sys.executable).with_name("conclave"))
 OF_THE_STACK = (
     *("NATS_URL", "PREFECT_API_URL", "RAY_ADDRESS", "VLLM_URL", "VLLM_MODEL"),
-    *("CONCLAVE_URL", "CONCLAVE_TOKEN"),
+    *("CONCLAVE_URL", "CONCLAVE_TOKEN", "CONCLAVE_GRPC_TARGET"),
 )
 
 

@@ -17,7 +17,8 @@ pytestmark = pytest.mark.servers  # programs of its own
 
 ROOT = Path(__file__).parents[2]
 CONCLAVE = str(Path(sys.executable).with_name("conclave"))
-ADDRESSES = ("PREFECT_API_URL", "NATS_URL", "RAY_ADDRESS", "VLLM_URL", "CONCLAVE_HOME")
+ADDRESSES = (*OF_THE_STACK, "CONCLAVE_HOME")
+"""Of a stack that this group of tests may have."""
 
 
 def run(

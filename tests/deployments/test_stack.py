@@ -292,6 +292,7 @@ def choose(number, chosen):
     for start in range(rounds):
         ready.wait(60)
         chosen.put((start, free_port(25_000 + 10 * start)))
+    ready.wait(60)
 chosen = fork.Queue()
 each = [fork.Process(target=choose, args=(number, chosen)) for number in range(4)]
 [one.start() for one in each]
