@@ -9,6 +9,7 @@ import errno
 import os
 import stat
 from pathlib import Path
+from typing import BinaryIO
 
 _KINDS = {
     stat.S_IFIFO: "a FIFO",
@@ -21,15 +22,24 @@ _KINDS = {
 
 def read_regular(path: Path, max_bytes: int) -> bytes:
     """The content of a regular file. Raises OSError, whose `strerror` says what is wrong with it."""
-    require_regular(path)  # not even opened: some devices act on that
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-    with os.fdopen(descriptor, "rb") as file:
-        found = os.fstat(descriptor)  # it may be another one by now
-        _require_regular(found, path)
-        content = b"" if found.st_size > max_bytes else file.read(max_bytes + 1) or b""
-    if max(found.st_size, len(content)) > max_bytes:
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        content = b"" if size > max_bytes else file.read(max_bytes + 1) or b""
+    if max(size, len(content)) > max_bytes:
         raise OSError(errno.EFBIG, f"it is larger than {max_bytes:,} bytes", str(path))
     return content
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """A regular file, open for reading. Raises OSError, whose `strerror` says what is wrong with it."""
+    require_regular(path)  # not even opened: some devices act on that
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY), "rb")
+    try:
+        _require_regular(os.fstat(file.fileno()), path)  # it may be another one by now
+    except OSError:
+        file.close()
+        raise
+    return file
 
 
 def require_regular(path: Path) -> None:
