@@ -9,6 +9,7 @@ ConclaveError                     (tasks/council/exceptions.py)
 │   ├── MappingError              a listener's expression, or what it makes of an event
 │   ├── PrefixError, SettingsError, CouncilFileError, EventFileError
 │   │                             a setting or a file, by its name
+│   ├── BatchFileError            a file of rows that cannot be read as it is meant (tasks/batch/records.py)
 │   ├── TokenError                a token of the gateway
 │   ├── SigningError              a secret of callbacks that cannot be made or found (tasks/access/signing.py)
 │   ├── SecretError               a webhook's secret that cannot be had (deployments/webhooks/configuration.py)

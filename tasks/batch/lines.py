@@ -1,0 +1,93 @@
+"""Physical lines of a text file, one at a time: numbered, of bounded size, in the encoding that it really has."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from typing import BinaryIO, NamedTuple, Self
+
+from tasks.batch.records import MAX_RECORD, BatchFileError
+
+BYTE_ORDER_MARKS = {b"\xff\xfe\0\0": "utf-32", b"\0\0\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+"""Encodings that a file names by its first bytes; the longer marks first."""
+_MARK = "\ufeff"
+_NO_TEXT = re.compile("[\ud800-\udfff]")
+"""What stands in the text for each byte that is none of the encoding (PEP 383)."""
+
+
+class Line(NamedTuple):
+    """A line with its end; of one that is too large only the beginning, with the size of the whole."""
+
+    text: str
+    size: int
+
+
+class Lines:
+    """The lines of a file. `newline` as `open` has it: "" ends them at each kind of line end, "\\n" at that alone."""
+
+    def __init__(self, file: BinaryIO, name: str, encoding: str | None, newline: str) -> None:
+        """Without an encoding it is UTF-8, or what the file's byte order mark says. Raises BatchFileError."""
+        self.name, self.number = name, 0
+        self._encoding = encoding or _marked(file) or "utf-8"
+        self._ends = ("\n",) if newline else ("\n", "\r")
+        try:
+            self._text = io.TextIOWrapper(file, self._encoding, errors="surrogateescape", newline=newline)
+        except (LookupError, ValueError) as error:
+            raise BatchFileError(f"--encoding: {self._encoding!r:.100} is no encoding of text") from error
+
+    def __iter__(self) -> Iterator[Line]:
+        return self
+
+    def __next__(self) -> Line:
+        self.number += 1
+        text = self._read(MAX_RECORD + 1)
+        if self.number == 1:
+            text = text.removeprefix(_MARK)
+        if not text:
+            self.number -= 1
+            raise StopIteration
+        return Line(text, len(text) + self._left_of(text))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._text.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _left_of(self, text: str) -> int:
+        """Characters that are left of a line that is too large, which are read and let go."""
+        left = 0
+        while len(text) + left > MAX_RECORD and not text.endswith(self._ends):
+            text = self._read(MAX_RECORD)
+            left += len(text)
+            if not text:
+                break
+        return left
+
+    def _read(self, most: int) -> str:
+        try:
+            text = self._text.readline(most)
+        except UnicodeError as error:
+            reason = getattr(error, "reason", error)
+            raise self._undecodable(
+                f"line {self.number} or soon after it: what stands there", f" ({reason})"
+            ) from error
+        if not text.isascii() and (found := _NO_TEXT.search(text)):
+            byte = f"the byte 0x{ord(found[0]) & 0xFF:02x} (character {found.start() + 1:,})"
+            raise self._undecodable(f"line {self.number}: {byte}")
+        return text
+
+    def _undecodable(self, what: str, why: str = "") -> BatchFileError:
+        told = "`--encoding NAME` says what the file is in, such as cp1252 or utf-16"
+        return BatchFileError(f"{self.name} {what} is no text in {self._encoding}{why}; {told}")
+
+
+def _marked(file: BinaryIO) -> str | None:
+    """The encoding that the first bytes name, which stay unread."""
+    first = file.peek(4)[:4] if isinstance(file, io.BufferedReader) else b""
+    return next((encoding for mark, encoding in BYTE_ORDER_MARKS.items() if first.startswith(mark)), None)

@@ -1,0 +1,71 @@
+"""Ids of rows: any text of the file's, as it is written; and the ids that their items have, which become names."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Any
+
+from tasks.batch.json_records import Written
+from tasks.batch.records import BatchFileError, Fault
+from tasks.council.base import NAME_PATTERN
+from tasks.council.plain import SHOWN_INPUT, shortened
+
+MAX_ID = 512
+"""Characters of a row's id."""
+MAX_ROWS = 1_000_000
+"""Rows of a file: of each the digest of its id is kept."""
+_MADE = re.compile(r"r[0-9]+-[0-9a-f]{8}")
+"""Ids that are made here: a row that has such a one gets another, so that no two items have the same."""
+
+
+def number_text(value: int | float) -> str:
+    """A number of JSON as it is written in the file."""
+    return value.text if isinstance(value, Written) else str(value)
+
+
+def row_id(value: Any, number: int) -> str | Fault:
+    """The id of a row: its value as text, the row's number where there is none."""
+    if value is None or value == "":
+        return str(number)
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return Fault("id", "is no text", "has to be a text or a number")
+    text = value if isinstance(value, str) else number_text(value)
+    if len(text) > MAX_ID:
+        return Fault("id", "is too long", f"has {len(text):,} characters; {MAX_ID} are taken")
+    if "\0" in text:
+        return Fault("id", "has a NUL", "has a NUL character in it")
+    return text
+
+
+def item_id(given: str, number: int) -> str:
+    """The id of a row's item: the row's own where it can be a name, else one that is made of its number and id."""
+    if re.fullmatch(NAME_PATTERN, given) and not _MADE.fullmatch(given):
+        return given
+    return _made(given, number)
+
+
+class RowIds:
+    """The ids until now: of each a digest and the line, so that many rows fit in memory."""
+
+    def __init__(self, source: str, keep_duplicates: bool) -> None:
+        self._source, self._keep = source, keep_duplicates
+        self._lines: dict[bytes, int] = {}
+
+    def taken(self, given: str, line: int, number: int) -> str:
+        """The id of the item of the row there. Raises BatchFileError where an earlier row has it, or too many came."""
+        if number > MAX_ROWS:
+            raise BatchFileError(f"{self._source} line {line}: more than {MAX_ROWS:,} rows are too many for a batch")
+        key = hashlib.sha256(given.encode()).digest()[:16]
+        first = self._lines.setdefault(key, line)
+        if first == line:
+            return item_id(given, number)
+        if not self._keep:
+            shown = shortened(repr(given), SHOWN_INPUT)
+            told = f"is the id of line {first} already; `--duplicate-ids keep` takes both"
+            raise BatchFileError(f"{self._source} line {line}: id: {shown} {told}")
+        return _made(given, number)
+
+
+def _made(given: str, number: int) -> str:
+    return f"r{number}-{hashlib.sha256(given.encode()).hexdigest()[:8]}"

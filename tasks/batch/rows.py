@@ -1,0 +1,144 @@
+"""Rows of a file as items that a council can be asked about, or with what is wrong with them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from tasks.batch.records import BatchFileError, Fault, Record, Records
+from tasks.batch.row_ids import RowIds, number_text, row_id
+from tasks.batch.templates import TaskTemplate
+from tasks.council.base import MAX_TEXT
+from tasks.council.models import ItemRequest
+from tasks.council.plain import SHOWN_ERROR, one_line
+from tasks.council.problems import first_problem
+
+TASK, ID = "task", "id"
+LIKELY = ("prompt", "question", "instruction", "input", "messages", "text")
+"""Columns that tasks are often in, by other programs' conventions; told where there is no `task`, never taken."""
+MAX_SHOWN = 50
+"""Columns that an error names."""
+
+
+class Row(NamedTuple):
+    """One row: its number from 1, its line, its id where it can be told, and its item or what is wrong."""
+
+    number: int
+    line: int
+    id: str | None
+    item: ItemRequest | None
+    fault: Fault | None = None
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns make an item, and how they are taken.
+
+    Without an `id` it is the column of that name where there is one; a row without an id has its number.
+    """
+
+    task: str = TASK
+    id: str | None = None
+    context: tuple[str, ...] = ()
+    template: TaskTemplate | None = None
+    coerce: bool = False
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """Columns that have to be there."""
+        tasks = self.template.columns if self.template else (self.task,)
+        return (*tasks, *filter(None, [self.id]), *self.context)
+
+
+def read_rows(records: Records, columns: Columns, keep_duplicates: bool = False) -> Iterator[Row]:
+    """A row for each record, in order. Raises BatchFileError where the file cannot be read as it is meant."""
+    missing = set(columns.wanted)
+    if records.header:
+        missing -= records.columns.keys()
+        _require_none(missing, records, columns)
+    ids, number = RowIds(records.name, keep_duplicates), 0
+    for number, record in enumerate(records, 1):
+        missing -= record.values.keys()
+        yield _row(record, number, columns, ids)
+    if not number:
+        raise BatchFileError(f"{records.name} has no row{' below its header' if records.header else ''}")
+    if records.columns:
+        _require_none(missing, records, columns)
+
+
+def _row(record: Record, number: int, columns: Columns, ids: RowIds) -> Row:
+    if record.fault:
+        return Row(number, record.line, None, None, record.fault)
+    given = row_id(record.values.get(columns.id or ID), number)
+    if isinstance(given, Fault):
+        return Row(number, record.line, None, None, given)
+    item = _item(ids.taken(given, record.line, number), record.values, columns)
+    if isinstance(item, Fault):
+        return Row(number, record.line, given, None, item)
+    return Row(number, record.line, given, item)
+
+
+def _item(item_id: str, values: dict[str, Any], columns: Columns) -> ItemRequest | Fault:
+    task = _task(values, columns)
+    if isinstance(task, Fault):
+        return task
+    context = {name: values[name] for name in columns.context if values.get(name, "") != ""}
+    try:
+        return ItemRequest.model_validate({"id": item_id, "task": task, "context": context})
+    except ValidationError as error:
+        problem = first_problem(error)
+        field = str(problem.path[0]) if problem.path else "row"
+        return Fault(field, "cannot be asked", one_line(problem.text, SHOWN_ERROR))
+
+
+def _task(values: dict[str, Any], columns: Columns) -> str | Fault:
+    if columns.template is None:
+        field, task = columns.task, _task_text(values.get(columns.task), columns)
+    else:
+        texts = {name: _as_text(values[name]) for name in columns.template.columns if name in values}
+        field, task = "task-template", columns.template.filled(texts)
+    if isinstance(task, Fault):
+        return task
+    if not task.strip():
+        return Fault(field, "is empty", "is empty")
+    if (size := len(task.strip())) > MAX_TEXT:
+        return Fault(field, "is too long", f"has {size:,} characters; {MAX_TEXT:,} are taken")
+    return task
+
+
+def _task_text(value: Any, columns: Columns) -> str | Fault:
+    """A cell as the text of a task: a number or a truth value only where that was asked for."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int | float):
+        told = "is a truth value" if isinstance(value, bool) else "is a number"
+        return _as_text(value) if columns.coerce else Fault(columns.task, "is no text", f"{told}; --coerce takes it")
+    return Fault(columns.task, "is no text", f"is {'a list' if isinstance(value, list) else 'an object'}, and no text")
+
+
+def _as_text(value: Any) -> str:
+    """A cell as text: what is no text as it stands in JSON, nothing as nothing."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return number_text(value)
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _require_none(missing: set[str], records: Records, columns: Columns) -> None:
+    """Raise BatchFileError where a column that is wanted is nowhere in the file."""
+    if not missing:
+        return
+    first = next(name for name in columns.wanted if name in missing)
+    shown = one_line(", ".join(list(records.columns)[:MAX_SHOWN]))
+    likely = ", ".join(f"--task {name}" for name in LIKELY if name in records.columns)
+    told = f"; likely is {likely}" if likely and columns.task in missing else ""
+    raise BatchFileError(f"{records.name} has no column {first!r:.100}; its columns are {shown}{told}")

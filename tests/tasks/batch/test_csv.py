@@ -1,0 +1,181 @@
+"""CSV as it comes from spreadsheets and exports: nothing shifts, nothing turns into a number, lines are the file's."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import pytest
+
+from tasks.batch import lines
+from tasks.batch.records import MAX_RECORD
+from tasks.batch.rows import Columns
+from tasks.council.base import MAX_TEXT
+from tests.tasks.batch.reading import Files
+
+EXCEL = "\ufeffid;task\r\n1;Gr\u00fc\u00dfe\r\n"
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_column(files: Files) -> None:
+    for encoding in (None, "utf-8", "utf-8-sig"):
+        read = files.read("a.csv", "\ufeffid,task\n7,Choose\n", encoding=encoding)
+        assert (read.ids, read.tasks, read.lines) == (["7"], ["Choose"], [2])
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_a_byte_order_mark_tells_utf_16_and_32(files: Files, encoding: str) -> None:
+    content = EXCEL.encode(encoding) if encoding.endswith(("le", "be")) else EXCEL.lstrip("\ufeff").encode(encoding)
+    assert files.read("a.csv", content).tasks == ["Gr\u00fc\u00dfe"]
+
+
+def test_other_bytes_are_told_with_byte_line_and_option(files: Files) -> None:
+    content = "id,task\n1,fine\n2,Gr\u00fc\u00dfe\n".encode("cp1252")
+    told = files.refused("a.csv", content)
+    assert told.startswith("a.csv line 3: the byte 0xfc (character 5) is no text in utf-8; `--encoding NAME`")
+    assert files.read("a.csv", content, encoding="cp1252").tasks == ["fine", "Gr\u00fc\u00dfe"]
+    assert "line 2: the byte 0x81" in files.refused("a.csv", b"task\n\x81\n", encoding="cp1252")
+
+
+def test_utf_16_that_is_cut_off_or_unmarked_is_told(files: Files) -> None:
+    assert "a.csv line 3 or soon after it" in files.refused("a.csv", EXCEL.encode("utf-16-le") + b"a")
+    assert "--encoding utf-16-le" in files.refused("a.csv", "id,task\n1,a\n".encode("utf-16-le"))
+
+
+@pytest.mark.parametrize("encoding", ["no-such", "rot13", "a\0b", "base64", "\u00fc"])
+def test_an_encoding_that_there_is_not_is_told(files: Files, encoding: str) -> None:
+    assert files.refused("a.csv", "task\na\n", encoding=encoding).startswith("--encoding: ")
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_the_delimiter_is_found(files: Files, delimiter: str) -> None:
+    """From the header alone: cells may hold the others."""
+    read = files.read("a.csv", f'id{delimiter}task\n1{delimiter}"a,b;c\td"\n')
+    assert read.tasks == ["a,b;c\td"]
+
+
+def test_another_delimiter_is_named(files: Files) -> None:
+    assert files.read("a.csv", "id|task\n1|a,b\n", delimiter="|").tasks == ["a,b"]
+    assert files.read("a.csv", "id,x\ttask\n1\ta\n", Columns(id="id,x"), delimiter="tab").tasks == ["a"]
+    for wrong in ("||", '"', "\n", "\0"):
+        assert files.refused("a.csv", "task\na\n", delimiter=wrong).startswith("--delimiter: ")
+
+
+def test_a_record_has_the_line_at_which_it_begins(files: Files) -> None:
+    for end in ("\n", "\r\n", "\r"):
+        read = files.read("a.csv", end.join(["", "id,task", "1,one", "", '2,"a', "b", 'c"', "3,three", ""]).encode())
+        assert (read.lines, read.ids) == ([3, 5, 8], ["1", "2", "3"])
+        assert read.tasks[1] == f"a{end}b{end}c"
+
+
+def test_a_quote_that_is_never_closed_is_told_with_its_line(files: Files) -> None:
+    told = files.refused("a.csv", 'id,task\n1,one\n2,"two\n3,three\n' + "4,four\n" * 100)
+    assert told.startswith("a.csv line 3: a quote that opens in the record which begins there is never closed")
+
+
+def test_a_quote_that_is_never_closed_is_not_read_without_bound(files: Files) -> None:
+    told = files.refused("a.csv", 'id,task\n1,one\n2,"two\n' + "3,three\n" * (MAX_RECORD // 8 + 1))
+    assert told.startswith("a.csv line 3: a quote that opens in the record which begins there has more than 4,000,000")
+
+
+def test_a_quote_inside_a_cell_is_told_and_not_guessed_away(files: Files) -> None:
+    read = files.read("a.csv", 'id,task\n1,"say "hi" to them"\n2,fine\n3,6" pipe\n')
+    assert read.faults == [(2, "row", "is no CSV")]
+    assert read.tasks == [None, "fine", '6" pipe']
+
+
+def test_more_or_fewer_cells_than_the_header_shift_nothing(files: Files) -> None:
+    read = files.read("a.csv", "id,task\n1,a,b\n2,fine\n3\n")
+    assert read.faults == [(2, "row", "has too many cells"), (4, "row", "has too few cells")]
+    assert read.tasks == [None, "fine", None]
+    assert read.rows[0].fault is not None
+    assert read.rows[0].fault.text == "has 3 cells; the header has 2"
+    assert len(files.read("a.csv", "id,task\n1,a,\n2,b,\n").faults) == 2  # in every row: pandas takes ids for an index
+
+
+IDS = ["007", "1e5", "9007199254740993", "1.0", "nan", " a ", "\u00e9", "NULL"]
+WORDS = ["NA", "None", "null", "nan", "True", "1.10", "007", "2024-01-01", "=1+1"]
+
+
+def test_ids_and_tasks_are_texts_as_they_are_written(files: Files) -> None:
+    assert files.read("a.csv", "id,task\n" + "".join(f"{id_},a\n" for id_ in IDS)).ids == IDS
+    assert files.read("a.csv", "task,n\n" + "".join(f"{word},\n" for word in WORDS)).tasks == WORDS
+
+
+def test_only_the_empty_cell_is_missing(files: Files) -> None:
+    read = files.read("a.csv", 'id,task\n1,\n,a\n3,"  "\n')
+    assert read.faults == [(2, "task", "is empty"), (4, "task", "is empty")]
+    assert read.ids == ["1", "2", "3"]  # the number of the row where there is none
+
+
+def test_a_cell_that_no_task_may_be_is_told_with_its_size(files: Files) -> None:
+    """Above the limit of the csv module of 131 072, too."""
+    for size in (MAX_TEXT + 1, 200_000):
+        read = files.read("a.csv", f"id,task\n1,{'a' * size}\n2,{'b' * MAX_TEXT}\n")
+        assert read.faults == [(2, "task", "is too long")]
+        assert read.rows[0].fault is not None
+        assert f"has {size:,} characters" in read.rows[0].fault.text
+        assert len(read.tasks[1] or "") == MAX_TEXT
+
+
+def test_a_record_that_no_request_may_be_is_told_with_its_size(files: Files) -> None:
+    read = files.read("a.csv", f"id,task\n1,{'a' * (MAX_RECORD + 5)}\n2,fine\n")
+    assert (read.faults, read.tasks) == ([(2, "row", "is too large")], [None, "fine"])
+    assert read.rows[0].fault is not None
+    assert f"{MAX_RECORD + 8:,}" in read.rows[0].fault.text
+    assert "the header has" in files.refused("a.csv", "a" * (MAX_RECORD + 5))
+
+
+def test_a_nul_is_told(files: Files) -> None:
+    read = files.read("a.csv", "id,task\n1,a\0b\n2\0,b\n")
+    assert read.faults == [(2, "task", "cannot be asked"), (3, "id", "has a NUL")]
+    assert read.rows[0].fault is not None
+    assert "NUL" in read.rows[0].fault.text
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("", "a.csv is empty"),
+        ("\ufeff", "a.csv is empty"),
+        ("\n\n", "a.csv is empty"),
+        ("id,task\n", "a.csv has no row below its header"),
+        ("id,task\n\n\n", "a.csv has no row below its header"),
+        (",,\n1,2,3\n", "a.csv line 1: the header names no column"),
+        ("id,task,task\n1,a,b\n", "a.csv line 1: the column 'task' stands in the header 2 times"),
+        ('"id,task\n1,a\n', "a.csv line 1: a quote"),
+        ("id,prompt,text\n1,a,b\n", "has no column 'task'; its columns are id, prompt, text; likely is --task prompt,"),
+        ("id,x\n1,a\n", "has no column 'task'; its columns are id, x"),
+    ],
+)
+def test_a_file_without_rows_or_columns_is_told(files: Files, content: str, told: str) -> None:
+    assert told in files.refused("a.csv", content)
+
+
+def test_columns_that_are_asked_for_have_to_be_there(files: Files) -> None:
+    content = "id,prompt,n\n1,a,\n2,b,3\n"
+    assert "no column 'key'" in files.refused("a.csv", content, Columns("prompt", id="key"))
+    assert "no column 'x'" in files.refused("a.csv", content, Columns("prompt", context=("n", "x")))
+    read = files.read("a.csv", content, Columns("prompt", context=("n", "id")))
+    assert [row.item and row.item.context for row in read.rows] == [{"id": "1"}, {"n": "3", "id": "2"}]
+
+
+def test_an_unnamed_column_is_a_column(files: Files) -> None:
+    """As pandas writes its index."""
+    assert files.read("a.csv", ",task\n0,a\n1,b\n").tasks == ["a", "b"]
+
+
+def test_what_the_csv_module_writes_is_read_the_same(files: Files) -> None:
+    tasks = ['a "quote"', "a\nb", "a\r\nb", ",;\ta", "a\u2028\x85a", "\U0001f600", "x" * 5000]
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows([["task", "n"], *([task, ""] for task in tasks)])
+    assert files.read("a.csv", text.getvalue()).tasks == tasks
+
+
+def test_the_bound_of_a_line_cuts_it_and_counts_it(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lines, "MAX_RECORD", 10)
+    path = files.folder / "a"
+    path.write_bytes(b"a" * 10 + b"\n" + b"b" * 35 + b"\r\nshort\nend" + b"c" * 20)
+    with path.open("rb") as file, lines.Lines(file, "a", None, "\n") as read:
+        found = list(read)
+    assert [line.size for line in found] == [11, 37, 6, 23]
+    assert max(len(line.text) for line in found) == 11

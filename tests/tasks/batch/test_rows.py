@@ -1,0 +1,244 @@
+"""Ids, templates, kinds of files, and what holds for every file."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import re
+import time
+import tracemalloc
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tasks.batch import row_ids
+from tasks.batch.checking import SHOWN, calls_by_stage, check_rows
+from tasks.batch.files import opened
+from tasks.batch.records import BatchFileError
+from tasks.batch.rows import Columns, read_rows
+from tasks.batch.templates import TaskTemplate
+from tasks.council.base import MAX_TEXT, NAME_PATTERN
+from tasks.council.council import CouncilSpec, Member
+from tasks.council.models import DeliberationRequest
+from tests.conftest import cases
+from tests.tasks.batch.reading import Files
+
+SLOW = settings(max_examples=cases(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+TEXTS = st.text(st.characters(codec="utf-8"), max_size=12)
+
+
+def item_ids(read: list[str], files: Files, keep: bool = False) -> list[str | None]:
+    """The ids of the items of rows that have these."""
+    content = "".join(json.dumps({"id": one, "task": "a"}) + "\n" for one in read)
+    return [row.item and row.item.id for row in files.read("a.jsonl", content, keep=keep).rows]
+
+
+def test_an_items_id_is_the_rows_where_that_is_a_name(files: Files) -> None:
+    digest = hashlib.sha256(b"a b").hexdigest()[:8]
+    assert item_ids(["key-1", "a b", "007"], files) == ["key-1", f"r2-{digest}", "007"]
+    assert item_ids(["x" * 512], files)[0] == f"r1-{hashlib.sha256(b'x' * 512).hexdigest()[:8]}"
+    assert files.read("a.jsonl", json.dumps({"id": "x" * 513, "task": "a"})).faults == [(1, "id", "is too long")]
+
+
+def test_a_name_that_another_row_would_be_given_is_no_name_of_a_row(files: Files) -> None:
+    made = f"r2-{hashlib.sha256(b'a b').hexdigest()[:8]}"
+    found = item_ids([made, "a b"], files)
+    assert found[1] == made
+    assert found[0] != made
+
+
+def test_two_rows_with_one_id_are_refused_unless_both_are_kept(files: Files) -> None:
+    content = "id,task\na,1\nb,2\na,3\na,4\n"
+    told = files.refused("a.csv", content)
+    assert told == "a.csv line 4: id: 'a' is the id of line 2 already; `--duplicate-ids keep` takes both"
+    read = files.read("a.csv", content, keep=True)
+    assert read.ids == ["a", "b", "a", "a"]
+    assert len({row.item and row.item.id for row in read.rows}) == 4
+    assert "is the id of line 1" in files.refused("a.jsonl", '{"id": 2, "task": "a"}\n{"task": "a"}\n')
+
+
+def test_a_file_has_a_bound_of_rows(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_ids, "MAX_ROWS", 2)
+    assert "a.csv line 4: more than 2 rows" in files.refused("a.csv", "task,n\na,\nb,\nc,\n")
+
+
+def test_a_template_makes_a_task_of_columns(files: Files) -> None:
+    template = TaskTemplate("{{ title | upper }}: {{ body }}{% if n %} ({{ n }}){% endif %}")
+    read = files.read("a.csv", "title,body,n\na,{{ title }},\nb,<x>,3\n", Columns(template=template))
+    assert read.tasks == ["A: {{ title }}", "B: <x> (3)"]
+    lines = (
+        '{"title": "a", "body": [1, "x"], "n": null}\n{"title": "a", "n": 1.10, "body": "b"}\n{"title": "a", "n": 1}\n'
+    )
+    read = files.read("a.jsonl", lines, Columns(template=template))
+    assert read.tasks == ['A: [1, "x"]', "A: b (1.10)", None]
+    assert read.rows[2].fault is not None
+    assert "'body' is undefined" in read.rows[2].fault.text
+    assert "no column 'body'" in files.refused("a.csv", "title,n\na,\n", Columns(template=template))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ title",
+        "{% for x in title %}{{ x }}{% endfor %}",
+        "{{ 'a' * 1000000000 }}",
+        "{{ 10 ** 1000000000 }}{{ title }}",
+        "{{ title.__class__ }}",
+        "{{ title['x'] }}",
+        "{{ title() }}",
+        "{{ title | center(1000000000) }}",
+        "{{ '%999999999d' | format(title) }}",
+        "{{ range(3) }}",
+        "{% include '/etc/passwd' %}{{ title }}",
+        "{% set x = title %}{{ x }}",
+        "no column",
+        "",
+        "{{ title }}" * 1_000,
+        "{{ " + "(" * 4_000 + "title" + ")" * 4_000 + " }}",
+        "{% if a %}" * 300 + "{{ a }}" + "{% endif %}" * 300,
+        "{{" + "not " * 2_000 + " a }}",
+    ],
+)
+def test_a_template_can_neither_repeat_nor_compute(source: str) -> None:
+    with pytest.raises(BatchFileError, match=r"^--task-template: "):
+        TaskTemplate(source)
+
+
+def test_a_template_writes_no_more_than_a_bound(files: Files) -> None:
+    template = TaskTemplate("{{ a }}" * 1_000)
+    began = time.process_time()
+    read = files.read("a.csv", f"a,b\n{'x' * MAX_TEXT},\n", Columns(template=template))
+    assert read.faults == [(2, "task-template", "is too long")]
+    assert time.process_time() - began < 5
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("a.parquet", b"PAR1", "is Parquet, which comes later"),
+        ("a.csv", b"PAR1\x15\x04", "is Parquet, which comes later"),
+        ("a.xlsx", b"", "is a spreadsheet, which comes later"),
+        ("a.jsonl", b"PK\x03\x04\x14\0", "reading one comes later"),
+        ("a.csv", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "is a spreadsheet, which comes later"),
+        ("a.csv", b"\x1f\x8b\x08\0", "is compressed"),
+        ("a.csv.gz", b"", "is compressed"),
+        ("a.txt", b"task\na\n", "has to be one of .csv, .tsv, .jsonl"),
+    ],
+)
+def test_what_is_not_read_is_told_by_name_and_by_content(files: Files, name: str, content: bytes, told: str) -> None:
+    assert told in files.refused(name, content)
+
+
+def test_what_is_no_file_is_told(tmp_path: Path) -> None:
+    (tmp_path / "folder.csv").mkdir()
+    for path in (tmp_path / "absent.csv", tmp_path / "folder.csv", tmp_path / "a\0.csv"):
+        with pytest.raises(BatchFileError, match="cannot be read: "), opened(path):
+            pass
+
+
+@SLOW
+@given(st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=8), st.sampled_from(["\n", "\r\n"]))
+def test_as_many_rows_come_out_as_records_go_in(files: Files, pairs: list[tuple[str, str]], end: str) -> None:
+    """In both formats, with the same ids and tasks, and lines that rise."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator=end, quoting=csv.QUOTE_ALL)
+    writer.writerows([["id", "task"], *pairs])
+    jsonl = "".join(json.dumps({"id": one, "task": task}, ensure_ascii=False) + end for one, task in pairs)
+    for name, content in (("a.csv", text.getvalue()), ("a.jsonl", jsonl)):
+        read = files.read(name, content, keep=True)
+        assert [row.number for row in read.rows] == list(range(1, len(pairs) + 1))
+        assert read.lines == sorted(set(read.lines))
+        for row, (one, task) in zip(read.rows, pairs, strict=True):
+            if "\0" not in one + task:
+                assert row.id == (one or str(row.number))
+                assert (row.item is None) == (not task.strip())
+            if row.item is not None:
+                assert row.item.task.strip() == task.strip()
+                assert re.fullmatch(NAME_PATTERN, row.item.id or "")
+
+
+@SLOW
+@given(
+    st.one_of(
+        st.binary(max_size=200),
+        st.text(st.sampled_from('task,;\t"\n\r\0{}[]:\\u d83\ufeff\u2028\x85\u00e9'), max_size=60).map(
+            lambda text: b"task,id\n" + text.encode()
+        ),
+    ),
+    st.sampled_from(["a.csv", "a.jsonl"]),
+    st.sampled_from([None, "utf-16", "cp1252", "utf-7", "idna", "raw_unicode_escape", "hz"]),
+)
+def test_whatever_stands_there_nothing_else_is_raised(
+    files: Files, content: bytes, name: str, encoding: str | None
+) -> None:
+    try:
+        read = files.read(name, content, encoding=encoding)
+    except BatchFileError as error:
+        assert str(error)
+    else:
+        assert [row.item is None for row in read.rows] == [row.fault is not None for row in read.rows]
+
+
+@SLOW
+@given(TEXTS.map(lambda text: "{{ a }}{% if a %}" + text))
+def test_whatever_a_template_is_nothing_else_is_raised(source: str) -> None:
+    try:
+        TaskTemplate(source).filled({"a": "x"})
+    except BatchFileError as error:
+        assert str(error)
+
+
+ROWS = 100_000
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+def test_a_large_file_is_read_as_a_stream(tmp_path: Path, name: str) -> None:
+    """100 000 rows of 200 characters: only what tells their ids apart stays, not the rows."""
+    task = "x" * 200
+    path = tmp_path / name
+    with path.open("w") as file:
+        file.write("" if name.endswith("jsonl") else "id,task\n")
+        form = '{{"id": "key-{0}", "task": "{1}"}}\n' if name.endswith("jsonl") else "key-{0},{1}\n"
+        file.writelines(form.format(number, task) for number in range(ROWS))
+    with opened(path) as records:
+        rows = iter(read_rows(records, Columns()))
+        next(rows)
+        tracemalloc.start()
+        for _ in range(4_000):
+            next(rows)
+        tracemalloc.reset_peak()
+        held, _ = tracemalloc.get_traced_memory()
+        for _ in range(4_000):
+            next(rows)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        left = check_rows(rows)
+    assert left.rows == ROWS - 8_001
+    assert left.good == left.rows
+    assert peak - held < 4_000 * 250
+
+
+def test_a_check_counts_all_and_keeps_the_first_bad_ones(files: Files) -> None:
+    path = files.folder / "a.csv"
+    path.write_text("id,task,n\n" + "".join(f"{number},,\n" for number in range(50)) + "x,good,7\ny\n")
+    with opened(path) as records:
+        found = check_rows(read_rows(records, Columns(context=("n",))))
+    assert (found.rows, found.good, found.bad, len(found.first_bad)) == (52, 1, 51, SHOWN)
+    assert found.reasons == {"task is empty": 50, "row has too few cells": 1}
+    assert found.characters == len("good") + len('{"n": "7"}')
+
+
+def test_calls_are_told_by_stage() -> None:
+    council = CouncilSpec(name="c", members=tuple(Member(agent_id=f"m{n}", role="DEV") for n in range(4)))
+    for strategy, rounds, calls in (
+        ("propose", 0, {"propose-0": 40}),
+        ("synthesize", 1, {"propose-0": 40, "review-0": 40, "revise-1": 40, "review-1": 40, "synthesize": 10}),
+        ("escalate", 0, {"propose-0": 20, "propose-1": 10, "propose-2": 20, "propose-3": 10, "review-0": 40}),
+    ):
+        spec = council.model_copy(update={"rounds": rounds})
+        request = DeliberationRequest.read({"task": "a", "strategy": strategy})
+        assert calls_by_stage(request, spec, 10) == calls
