@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from deployments.cli import councils, dead, deliberations, evaluation, secrets, stack, support, tokens, webhooks
+from deployments.cli import batch, councils, dead, deliberations, evaluation, secrets, stack, support, tokens, webhooks
 from deployments.cli.output import flush_answer, guard_streams
 
 __all__ = ["app", "main"]
@@ -32,6 +32,7 @@ app = typer.Typer(
 )
 stack.add_to(app)
 deliberations.add_to(app)
+batch.add_to(app)
 evaluation.add_to(app)
 app.add_typer(councils.app, name="councils", rich_help_panel=deliberations.PANEL)
 app.add_typer(tokens.app, name="tokens", rich_help_panel=stack.PANEL)

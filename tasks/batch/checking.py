@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from tasks.batch.rows import Row
-from tasks.council.council import CouncilSpec
-from tasks.council.models import Deliberation, DeliberationRequest, ItemRequest
+from tasks.batch.records import Records
+from tasks.batch.rows import Columns, Row, read_rows
+from tasks.council.models import Deliberation, ItemRequest
 
 SHOWN = 20
 """Bad rows that are kept to be shown; all are counted."""
@@ -23,6 +22,8 @@ class Checked:
     good: int = 0
     characters: int = 0
     """Of the tasks and contexts of good rows."""
+    replaced: int = 0
+    """Lone halves of characters that were replaced."""
     reasons: Counter[str] = field(default_factory=Counter)
     """Bad rows by field and reason."""
     first_bad: list[Row] = field(default_factory=list)
@@ -33,10 +34,10 @@ class Checked:
         return self.rows - self.good
 
 
-def check_rows(rows: Iterable[Row]) -> Checked:
+def check_rows(records: Records, columns: Columns, keep_duplicates: bool = False) -> Checked:
     """Look at every row, and keep none but the first bad ones. Raises BatchFileError as the rows do."""
     found = Checked()
-    for row in rows:
+    for row in read_rows(records, columns, keep_duplicates):
         found.rows += 1
         if row.item is not None:
             found.good += 1
@@ -45,6 +46,7 @@ def check_rows(rows: Iterable[Row]) -> Checked:
             found.reasons[f"{row.fault.field} {row.fault.reason}"] += 1
             if len(found.first_bad) < SHOWN:
                 found.first_bad.append(row)
+    found.replaced = records.replaced
     return found
 
 
@@ -53,10 +55,9 @@ def _characters(item: ItemRequest) -> int:
     return len(item.task) + context
 
 
-def calls_by_stage(request: DeliberationRequest, council: CouncilSpec, items: int) -> dict[str, int]:
-    """How many calls so many items take at most, by stage, were each asked as the request is.
+def calls_by_stage(plan: Deliberation, items: int) -> dict[str, int]:
+    """How many calls so many items take at most, by stage, each asked as the plan says.
 
-    Fewer where ballots can change nothing any more, or where waves agree. Raises InvalidRequest.
+    Fewer where ballots can change nothing any more, or where waves agree.
     """
-    plan = Deliberation.plan("batch", request, council)
     return {stage: len(plan.called_for(stage)) * items for stage in plan.stages}

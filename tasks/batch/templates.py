@@ -42,7 +42,7 @@ class TaskTemplate:
             _require_known(parsed)
             self.columns = tuple(sorted(meta.find_undeclared_variables(parsed)))
             self._template = jinja.from_string(source)
-        except (TemplateError, SyntaxError, RecursionError) as error:
+        except (TemplateError, SyntaxError, ValueError, RecursionError) as error:  # ValueError: no sound text
             told = one_line(str(error), SHOWN_INPUT) or type(error).__name__
             raise BatchFileError(f"--task-template: is no template: {told}") from error
         if not self.columns:
