@@ -77,6 +77,8 @@ class Lines:
             raise self._undecodable(
                 f"line {self.number} or soon after it: what stands there", f" ({reason})"
             ) from error
+        except OSError as error:
+            raise BatchFileError(f"{self.name} line {self.number} cannot be read: {error.strerror or error}") from error
         if not text.isascii() and (found := _NO_TEXT.search(text)):
             byte = f"the byte 0x{ord(found[0]) & 0xFF:02x} (character {found.start() + 1:,})"
             raise self._undecodable(f"line {self.number}: {byte}")

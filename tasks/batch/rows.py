@@ -99,8 +99,7 @@ def _task(values: dict[str, Any], columns: Columns) -> str | Fault:
     if columns.template is None:
         field, task = columns.task, _task_text(values.get(columns.task), columns)
     else:
-        texts = {name: _as_text(values[name]) for name in columns.template.columns if name in values}
-        field, task = "task-template", columns.template.filled(texts)
+        field, task = "task-template", _filled(columns.template, values)
     if isinstance(task, Fault):
         return task
     if not task.strip():
@@ -108,6 +107,15 @@ def _task(values: dict[str, Any], columns: Columns) -> str | Fault:
     if (size := len(task.strip())) > MAX_TEXT:
         return Fault(field, "is too long", f"has {size:,} characters; {MAX_TEXT:,} are taken")
     return task
+
+
+def _filled(template: TaskTemplate, values: dict[str, Any]) -> str | Fault:
+    """The template with a row's columns; where all of them are empty nothing is asked, whatever stands between them."""
+    try:
+        texts = {name: _as_text(values[name]) for name in template.columns if name in values}
+    except RecursionError:
+        return Fault("task-template", "cannot be filled", "has a column that is nested too deep")
+    return "" if texts and not any(map(str.strip, texts.values())) else template.filled(texts)
 
 
 def _task_text(value: Any, columns: Columns) -> str | Fault:

@@ -8,6 +8,7 @@ import pytest
 
 from tasks.batch.records import MAX_RECORD
 from tasks.batch.rows import Columns
+from tasks.batch.templates import TaskTemplate
 from tasks.council.base import MAX_TEXT
 from tests.tasks.batch.reading import Files
 
@@ -39,6 +40,16 @@ def test_a_byte_order_mark_blank_lines_and_crlf_are_no_rows(files: Files) -> Non
 def test_one_bad_line_spoils_no_other(files: Files, line: str, reason: str) -> None:
     read = files.read("a.jsonl", GOOD + line + "\n" + GOOD)
     assert (read.faults, read.tasks) == ([(2, "row", reason)], ["fine", None, "fine"])
+
+
+def test_a_value_that_is_nested_deep_is_a_bad_row(files: Files) -> None:
+    """Wherever the limit of reading or of writing it is, and whatever is made of it."""
+    depths = (*range(850, 1000), 20_000)
+    lines = "".join(f'{{"task": "a", "x": {"[" * depth}{"]" * depth}}}\n' for depth in depths)
+    for columns in (Columns(context=("x",)), Columns(template=TaskTemplate("{{ x }}")), Columns("x")):
+        read = files.read("a.jsonl", lines + '{"x": "b", "task": "b"}\n', columns)
+        assert len(read.rows) == len(depths) + 1
+        assert read.tasks[-2:] == [None, "b"]
 
 
 def test_lines_end_at_a_line_feed_alone(files: Files) -> None:

@@ -78,6 +78,9 @@ def test_a_template_makes_a_task_of_columns(files: Files) -> None:
     assert read.rows[2].fault is not None
     assert "'body' is undefined" in read.rows[2].fault.text
     assert "no column 'body'" in files.refused("a.csv", "title,n\na,\n", Columns(template=template))
+    assert files.read("a.csv", "title,body,n\n,, \n", Columns(template=template)).faults == [
+        (2, "task-template", "is empty")
+    ]
 
 
 @pytest.mark.parametrize(
