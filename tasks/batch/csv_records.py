@@ -6,6 +6,7 @@ The csv module of the standard library reads them, strictly: what it would other
 from __future__ import annotations
 
 import csv
+import re
 from collections import Counter
 from collections.abc import Iterator
 from itertools import chain
@@ -18,15 +19,8 @@ DELIMITERS = (",", ";", "\t")
 _NAMES = {"tab": "\t", "\\t": "\t"}
 
 
-class _Overlong(Exception):
-    """A record has more characters than one may have."""
-
-    def __init__(self, size: int, quoted: bool) -> None:
-        self.size, self.quoted = size, quoted
-
-
 class _Feed:
-    """Gives lines to the csv reader, and knows where its record began and how large that is."""
+    """Gives lines to the csv reader, and knows the record that it is in: where it began, and its text."""
 
     def __init__(self, lines: Lines) -> None:
         self._lines = lines
@@ -35,7 +29,13 @@ class _Feed:
 
     def begin(self) -> None:
         """A record begins with the next line."""
-        self.line, self._size, self._quoted = 0, 0, False
+        self.line, self._size = 0, 0
+        self._texts: list[str] = []
+
+    @property
+    def text(self) -> str:
+        """The record until now, as it stands in the file."""
+        return "".join(self._texts)
 
     def __iter__(self) -> Iterator[str]:
         return self
@@ -47,14 +47,18 @@ class _Feed:
             raise StopIteration
         self.line = self.line or self._lines.number
         self._size += line.size
-        self._quoted = self._quoted or '"' in line.text
         if self._size > MAX_RECORD:
-            raise _Overlong(self._size, self._quoted)
+            told = f"{too_large(self._size).text}; is a quote open in it?"
+            raise BatchFileError(f"{self._lines.name} line {self.line}: the record which begins there {told}")
+        self._texts.append(line.text)
         return line.text
 
 
 class CsvRecords:
-    """The records of a CSV file. Where they end cannot be told any more once a quote is open: the file is refused."""
+    """The records of a CSV file.
+
+    Where one ends cannot be told any more once a quote stands wrong or a record is too large: the file is refused.
+    """
 
     header = True
     replaced = 0
@@ -67,7 +71,7 @@ class CsvRecords:
         first = self._first_line()
         self._delimiter = _delimiter_named(delimiter) if delimiter else _delimiter_of(first)
         self._reader = csv.reader(chain([first], self._feed), delimiter=self._delimiter, strict=True)
-        self._header = [cell.strip() for cell in self._header_cells()]
+        self._header = [cell.strip() for cell in self._cells() or []]
         self.columns = dict.fromkeys(self._header)
         self._require_own_names()
 
@@ -77,9 +81,7 @@ class CsvRecords:
             cells = self._cells()
             if cells is None:
                 return
-            if isinstance(cells, Fault):
-                yield Record(self._feed.line, {}, cells)
-            elif cells:  # a blank line gives none
+            if cells:  # a blank line gives none
                 yield self._record(cells)
 
     def _record(self, cells: list[str]) -> Record:
@@ -89,42 +91,44 @@ class CsvRecords:
         reason = "has too many cells" if found > wanted else "has too few cells"
         return Record(self._feed.line, {}, Fault("row", reason, f"has {found:,} cells; the header has {wanted:,}"))
 
-    def _cells(self) -> list[str] | Fault | None:
-        """The cells of the next record, or why there are none; None at the end. Raises BatchFileError."""
+    def _cells(self) -> list[str] | None:
+        """The cells of the next record; None at the end. Raises BatchFileError."""
         try:
-            return next(self._reader, None)
+            cells = next(self._reader, None)
         except csv.Error as error:
-            if self._feed.ended:
-                raise self._open_quote("is never closed") from error
-            told = f"({error}); a quote in a quoted cell is written twice"
-            return Fault("row", "is no CSV", f"is no CSV where a quote stands {told}")
-        except _Overlong as error:
-            if error.quoted:
-                raise self._open_quote(f"has more than {MAX_RECORD:,} characters behind it") from error
-            return too_large(error.size)
+            raise self._wrong_quote(error) from error
+        if cells and any(map(_quote_behind_blanks, cells)) and self._blanks_stand_before_a_quote():
+            told = "a cell has blanks before its quote, which is no CSV; take the blanks out"
+            raise BatchFileError(f"{self.name} line {self._feed.line}: in the record which begins there {told}")
+        return cells
 
-    def _open_quote(self, what: str) -> BatchFileError:
-        told = "a quote that opens in the record which begins there"
-        return BatchFileError(f"{self.name} line {self._feed.line}: {told} {what}; close it, or take it out")
+    def _wrong_quote(self, error: csv.Error) -> BatchFileError:
+        where = f"{self.name} line {self._feed.line}"
+        if self._feed.ended:
+            told = "a quote that opens in the record which begins there is never closed; close it, or take it out"
+            return BatchFileError(f"{where}: {told}")
+        told = "a quoted cell of the record which begins there goes on behind its closing quote"
+        return BatchFileError(f"{where}: {told} ({error}); a quote in a quoted cell is written twice")
+
+    def _blanks_stand_before_a_quote(self) -> bool:
+        """Whether that is so in the file itself, and not within a quoted cell."""
+        end = re.escape(self._delimiter)
+        cell = re.compile(rf'"[^"]*(?:""[^"]*)*"|(?P<bare>[^{end}\r\n]*)')
+        text, at = self._feed.text.rstrip("\r\n"), 0
+        while at <= len(text):
+            found = cell.match(text, at)
+            if found is None or _quote_behind_blanks(found["bare"] or ""):
+                return True
+            at = found.end() + 1
+        return False
 
     def _first_line(self) -> str:
         """The first line that is not blank, at which the header begins."""
-        try:
-            for text in self._feed:
-                if text.strip("\r\n"):
-                    return text
-                self._feed.begin()
-        except _Overlong as error:
-            raise BatchFileError(
-                f"{self.name} line {self._feed.line}: the header {too_large(error.size).text}"
-            ) from error
+        for text in self._feed:
+            if text.strip("\r\n"):
+                return text
+            self._feed.begin()
         raise BatchFileError(f"{self.name} is empty: there is no header and no row")
-
-    def _header_cells(self) -> list[str]:
-        found = self._cells()
-        if isinstance(found, Fault):
-            raise BatchFileError(f"{self.name} line {self._feed.line}: the header {found.text}")
-        return found or []
 
     def _require_own_names(self) -> None:
         where = f"{self.name} line {self._feed.line}"
@@ -138,6 +142,10 @@ class CsvRecords:
         (most, times), *_ = Counter(named).most_common(1)
         if times > 1:
             raise BatchFileError(f"{where}: the column {most!r:.100} stands in the header {times:,} times")
+
+
+def _quote_behind_blanks(cell: str) -> bool:
+    return cell[:1].isspace() and cell.lstrip()[:1] == '"'
 
 
 def _delimiter_named(given: str) -> str:

@@ -11,6 +11,10 @@ from tasks.batch.records import MAX_RECORD, BatchFileError
 
 BYTE_ORDER_MARKS = {b"\xff\xfe\0\0": "utf-32", b"\0\0\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 """Encodings that a file names by its first bytes; the longer marks first."""
+MAX_LINE = 64_000_000
+"""Characters of a line that are read to tell its size."""
+MAX_FILE = 64_000_000_000
+"""Characters of a file, which may grow while it is read."""
 _MARK = "\ufeff"
 _NO_TEXT = re.compile("[\ud800-\udfff]")
 """What stands in the text for each byte that is none of the encoding (PEP 383)."""
@@ -28,7 +32,7 @@ class Lines:
 
     def __init__(self, file: BinaryIO, name: str, encoding: str | None, newline: str) -> None:
         """Without an encoding it is UTF-8, or what the file's byte order mark says. Raises BatchFileError."""
-        self.name, self.number = name, 0
+        self.name, self.number, self._left = name, 0, MAX_FILE
         self._encoding = encoding or _marked(file) or "utf-8"
         self._ends = ("\n",) if newline else ("\n", "\r")
         try:
@@ -67,6 +71,8 @@ class Lines:
             left += len(text)
             if not text:
                 break
+            if left > MAX_LINE:
+                raise BatchFileError(f"{self.name} line {self.number}: has more than {MAX_LINE:,} characters")
         return left
 
     def _read(self, most: int) -> str:
@@ -79,6 +85,9 @@ class Lines:
             ) from error
         except OSError as error:
             raise BatchFileError(f"{self.name} line {self.number} cannot be read: {error.strerror or error}") from error
+        self._left -= len(text)
+        if self._left < 0:
+            raise BatchFileError(f"{self.name} line {self.number}: the file has more than {MAX_FILE:,} characters")
         if not text.isascii() and (found := _NO_TEXT.search(text)):
             byte = f"the byte 0x{ord(found[0]) & 0xFF:02x} (character {found.start() + 1:,})"
             raise self._undecodable(f"line {self.number}: {byte}")

@@ -13,8 +13,6 @@ from tasks.council.plain import SHOWN_INPUT, shortened
 
 MAX_ID = 512
 """Characters of a row's id."""
-MAX_ROWS = 1_000_000
-"""Rows of a file: of each the digest of its id is kept."""
 _MADE = re.compile(r"r[0-9]+-[0-9a-f]{8}")
 """Ids that are made here: a row that has such a one gets another, so that no two items have the same."""
 
@@ -53,9 +51,7 @@ class RowIds:
         self._lines: dict[bytes, int] = {}
 
     def taken(self, given: str, line: int, number: int) -> str:
-        """The id of the item of the row there. Raises BatchFileError where an earlier row has it, or too many came."""
-        if number > MAX_ROWS:
-            raise BatchFileError(f"{self._source} line {line}: more than {MAX_ROWS:,} rows are too many for a batch")
+        """The id of the item of the row there. Raises BatchFileError where an earlier row has it."""
         key = hashlib.sha256(given.encode()).digest()[:16]
         first = self._lines.setdefault(key, line)
         if first == line:

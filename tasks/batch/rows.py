@@ -20,6 +20,8 @@ from tasks.council.problems import first_problem
 TASK, ID = "task", "id"
 LIKELY = ("prompt", "question", "instruction", "input", "messages", "text")
 """Columns that tasks are often in, by other programs' conventions; told where there is no `task`, never taken."""
+MAX_ROWS = 1_000_000
+"""Rows of a file, good or bad: of each good one the digest of its id is kept."""
 MAX_SHOWN = 50
 """Columns that an error names."""
 
@@ -62,6 +64,10 @@ def read_rows(records: Records, columns: Columns, keep_duplicates: bool = False)
         _require_none(missing, records, columns)
     ids, number = RowIds(records.name, keep_duplicates), 0
     for number, record in enumerate(records, 1):
+        if number > MAX_ROWS:
+            raise BatchFileError(
+                f"{records.name} line {record.line}: more than {MAX_ROWS:,} rows are too many for a batch"
+            )
         missing -= record.values.keys()
         yield _row(record, number, columns, ids)
     if not number:

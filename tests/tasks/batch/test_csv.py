@@ -74,13 +74,34 @@ def test_a_quote_that_is_never_closed_is_told_with_its_line(files: Files) -> Non
 
 def test_a_quote_that_is_never_closed_is_not_read_without_bound(files: Files) -> None:
     told = files.refused("a.csv", 'id,task\n1,one\n2,"two\n' + "3,three\n" * (MAX_RECORD // 8 + 1))
-    assert told.startswith("a.csv line 3: a quote that opens in the record which begins there has more than 4,000,000")
+    assert told.startswith("a.csv line 3: the record which begins there has 4,000,0")
 
 
 def test_a_quote_inside_a_cell_is_told_and_not_guessed_away(files: Files) -> None:
-    read = files.read("a.csv", 'id,task\n1,"say "hi" to them"\n2,fine\n3,6" pipe\n')
-    assert read.faults == [(2, "row", "is no CSV")]
-    assert read.tasks == [None, "fine", '6" pipe']
+    """Nobody knows where such a record ends, so no line behind it is taken for a row."""
+    for record in ('1,"say "hi" to them"', '1,"He said "hi" to\nme, then left"', '1,"a" ,b'):
+        told = files.refused("a.csv", f"id,task\n0,fine\n{record}\n2,fine\n")
+        assert told.startswith(
+            "a.csv line 3: a quoted cell of the record which begins there goes on behind its closing"
+        )
+        assert "is written twice" in told
+    assert files.refused("a.csv", 'id,"ta"sk\n1,a\n').startswith("a.csv line 1: a quoted cell")
+
+
+@pytest.mark.parametrize("record", ['1, "a\nb, c"', '1,\t "a"', ' "1",a', '1,"x"\n2, "b"', '"a, ""b", "c"'])
+def test_blanks_before_a_quote_are_told(files: Files, record: str) -> None:
+    told = files.refused("a.csv", f"id,task\n{record}\n3,c\n")
+    assert "a cell has blanks before its quote" in told
+    assert told.startswith(f"a.csv line {3 if '2' in record else 2}: ")
+    assert "a.csv line 1: " in files.refused("a.csv", 'id, "task"\n1,a\n')
+
+
+def test_a_quote_that_is_part_of_a_cell_is_text(files: Files) -> None:
+    """Within a bare cell, or written twice in a quoted one, whatever stands before it."""
+    read = files.read(
+        "a.csv", '\n\nid,task\n1,6" pipe\n2,x"y\n3," ""b"""\n4,"a, ""b"""\n5, a "b"\n"a, ""b"," ""c"""\r\n'
+    )
+    assert read.tasks == ['6" pipe', 'x"y', '"b"', 'a, "b"', 'a "b"', '"c"']
 
 
 def test_more_or_fewer_cells_than_the_header_shift_nothing(files: Files) -> None:
@@ -118,11 +139,20 @@ def test_a_cell_that_no_task_may_be_is_told_with_its_size(files: Files) -> None:
 
 
 def test_a_record_that_no_request_may_be_is_told_with_its_size(files: Files) -> None:
-    read = files.read("a.csv", f"id,task\n1,{'a' * (MAX_RECORD + 5)}\n2,fine\n")
-    assert (read.faults, read.tasks) == ([(2, "row", "is too large")], [None, "fine"])
-    assert read.rows[0].fault is not None
-    assert f"{MAX_RECORD + 8:,}" in read.rows[0].fault.text
-    assert "the header has" in files.refused("a.csv", "a" * (MAX_RECORD + 5))
+    """A quote may be open in what is not kept of it: nobody knows which rows follow."""
+    for tail in ("", '"\n3,phantom'):
+        told = files.refused("a.csv", f"id,task\n1,{'a' * (MAX_RECORD + 5)}{tail}\n2,fine\n")
+        assert told.startswith("a.csv line 2: the record which begins there has 4,000,0")
+    assert f"has {MAX_RECORD + 5:,} characters" in files.refused("a.csv", "a" * (MAX_RECORD + 5))
+
+
+def test_neither_a_line_nor_a_file_is_read_without_bound(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file may be sparse, or grow as it is read."""
+    monkeypatch.setattr(lines, "MAX_LINE", MAX_RECORD)
+    for name in ("a.csv", "a.jsonl"):
+        assert files.refused(name, "a" * (MAX_RECORD * 3)) == f"{name} line 1: has more than 4,000,000 characters"
+    monkeypatch.setattr(lines, "MAX_FILE", 20)
+    assert files.refused("a.csv", "\n" * 30) == "a.csv line 21: the file has more than 20 characters"
 
 
 def test_a_nul_is_told(files: Files) -> None:

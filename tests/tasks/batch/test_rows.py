@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tasks.batch import row_ids
+from tasks.batch import rows
 from tasks.batch.checking import SHOWN, calls_by_stage, check_rows
 from tasks.batch.files import opened
 from tasks.batch.records import BatchFileError
@@ -62,8 +62,10 @@ def test_two_rows_with_one_id_are_refused_unless_both_are_kept(files: Files) -> 
 
 
 def test_a_file_has_a_bound_of_rows(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(row_ids, "MAX_ROWS", 2)
-    assert "a.csv line 4: more than 2 rows" in files.refused("a.csv", "task,n\na,\nb,\nc,\n")
+    """Bad ones are rows, too."""
+    monkeypatch.setattr(rows, "MAX_ROWS", 2)
+    for content in ("task,n\na,\nb,\nc,\n", "task,n\na\n,\nc\n"):
+        assert "a.csv line 4: more than 2 rows" in files.refused("a.csv", content)
 
 
 def test_a_template_makes_a_task_of_columns(files: Files) -> None:
@@ -208,18 +210,18 @@ def test_a_large_file_is_read_as_a_stream(tmp_path: Path, name: str) -> None:
         form = '{{"id": "key-{0}", "task": "{1}"}}\n' if name.endswith("jsonl") else "key-{0},{1}\n"
         file.writelines(form.format(number, task) for number in range(ROWS))
     with opened(path) as records:
-        rows = iter(read_rows(records, Columns()))
-        next(rows)
+        read = iter(read_rows(records, Columns()))
+        next(read)
         tracemalloc.start()
         for _ in range(4_000):
-            next(rows)
+            next(read)
         tracemalloc.reset_peak()
         held, _ = tracemalloc.get_traced_memory()
         for _ in range(4_000):
-            next(rows)
+            next(read)
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-        good = sum(row.item is not None for row in rows)
+        good = sum(row.item is not None for row in read)
     assert good == ROWS - 8_001
     assert peak - held < 4_000 * 250
 
