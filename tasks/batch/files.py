@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import BinaryIO
 from blocks.files import open_regular
 from tasks.batch.csv_records import CsvRecords
 from tasks.batch.json_records import JsonRecords
-from tasks.batch.lines import Lines
+from tasks.batch.lines import MAX_FILE, Lines, first_bytes
 from tasks.batch.records import BatchFileError, Records
 from tasks.council.plain import one_line
 
@@ -46,23 +47,31 @@ def opened(path: Path, encoding: str | None = None, delimiter: str | None = None
         raise BatchFileError(f"{name}: the end of its name says what it is, and has to be one of {known}")
     if delimiter and kind not in CSV_NAMES:
         raise BatchFileError(f"--delimiter: {name} is JSONL, which has none")
-    with _open(path) as file:
+    with _open(path, name) as file:
         _require_text(file, name)
         with Lines(file, name, encoding, "" if kind in CSV_NAMES else "\n") as lines:
             yield CsvRecords(lines, delimiter) if kind in CSV_NAMES else JsonRecords(lines)
 
 
-def _open(path: Path) -> BinaryIO:
+def _open(path: Path, name: str) -> BinaryIO:
+    """The file. Raises BatchFileError."""
+    file = _opened(path)
+    if os.fstat(file.fileno()).st_size > MAX_FILE:
+        file.close()
+        raise BatchFileError(f"{name} has more than {MAX_FILE:,} bytes; split it")
+    return file
+
+
+def _opened(path: Path) -> BinaryIO:
     try:
         return open_regular(path)
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         reason = error.strerror if isinstance(error, OSError) else error
-        raise BatchFileError(f"{path} cannot be read: {reason}") from error
+        raise BatchFileError(f"{one_line(str(path))} cannot be read: {reason}") from error
 
 
 def _require_text(file: BinaryIO, name: str) -> None:
-    first = file.read(8)
-    file.seek(0)
+    first = first_bytes(file, name)
     for beginning, what in BEGINNINGS.items():
         if first.startswith(beginning):
             raise BatchFileError(f"{name} {what}")

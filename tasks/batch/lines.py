@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import re
 from collections.abc import Iterator
@@ -9,8 +10,16 @@ from typing import BinaryIO, NamedTuple, Self
 
 from tasks.batch.records import MAX_RECORD, BatchFileError
 
-BYTE_ORDER_MARKS = {b"\xff\xfe\0\0": "utf-32", b"\0\0\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+BYTE_ORDER_MARKS = {
+    b"\xff\xfe\0\0": ("utf-32", "utf-32-le"),
+    b"\0\0\xfe\xff": ("utf-32", "utf-32-be"),
+    b"\xff\xfe": ("utf-16", "utf-16-le"),
+    b"\xfe\xff": ("utf-16", "utf-16-be"),
+    b"\xef\xbb\xbf": ("utf-8", "utf-8-sig"),
+}
 """Encodings that a file names by its first bytes; the longer marks first."""
+NO_CHARSETS = ("charmap", "idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape", "utf-7")
+"""Codecs of Python that are not what a file is in: escapes, names of hosts, and what turns plain text into other."""
 MAX_LINE = 64_000_000
 """Characters of a line that are read to tell its size."""
 MAX_FILE = 64_000_000_000
@@ -33,12 +42,9 @@ class Lines:
     def __init__(self, file: BinaryIO, name: str, encoding: str | None, newline: str) -> None:
         """Without an encoding it is UTF-8, or what the file's byte order mark says. Raises BatchFileError."""
         self.name, self.number, self._left = name, 0, MAX_FILE
-        self._encoding = encoding or _marked(file) or "utf-8"
+        self._encoding = _encoding_of(first_bytes(file, name), name, encoding)
         self._ends = ("\n",) if newline else ("\n", "\r")
-        try:
-            self._text = io.TextIOWrapper(file, self._encoding, errors="surrogateescape", newline=newline)
-        except (LookupError, ValueError) as error:
-            raise BatchFileError(f"--encoding: {self._encoding!r:.100} is no encoding of text") from error
+        self._text = io.TextIOWrapper(file, self._encoding, errors="surrogateescape", newline=newline)
 
     def __iter__(self) -> Iterator[Line]:
         return self
@@ -83,8 +89,9 @@ class Lines:
             raise self._undecodable(
                 f"line {self.number} or soon after it: what stands there", f" ({reason})"
             ) from error
-        except OSError as error:
-            raise BatchFileError(f"{self.name} line {self.number} cannot be read: {error.strerror or error}") from error
+        except (OSError, TypeError) as error:  # TypeError: a file that does not wait has nothing to give
+            told = getattr(error, "strerror", None) or error
+            raise BatchFileError(f"{self.name} line {self.number} cannot be read: {told}") from error
         self._left -= len(text)
         if self._left < 0:
             raise BatchFileError(f"{self.name} line {self.number}: the file has more than {MAX_FILE:,} characters")
@@ -98,7 +105,35 @@ class Lines:
         return BatchFileError(f"{self.name} {what} is no text in {self._encoding}{why}; {told}")
 
 
-def _marked(file: BinaryIO) -> str | None:
-    """The encoding that the first bytes name, which stay unread."""
-    first = file.peek(4)[:4] if isinstance(file, io.BufferedReader) else b""
-    return next((encoding for mark, encoding in BYTE_ORDER_MARKS.items() if first.startswith(mark)), None)
+def first_bytes(file: BinaryIO, name: str) -> bytes:
+    """The first bytes of a file, which stay unread. Raises BatchFileError where there can be none."""
+    try:
+        first = file.read(8)
+        file.seek(0)
+    except OSError as error:
+        raise BatchFileError(f"{name} cannot be read: {error.strerror or error}") from error
+    if first is None:
+        raise BatchFileError(f"{name} cannot be read: it has nothing to give yet")
+    return first
+
+
+def _encoding_of(first: bytes, name: str, given: str | None) -> str:
+    """What a file is in, as it was given or by its mark, else UTF-8. Raises BatchFileError where these differ."""
+    marked = next((names for mark, names in BYTE_ORDER_MARKS.items() if first.startswith(mark)), None)
+    if given is None:
+        return marked[0] if marked else "utf-8"
+    encoding = _charset(given)
+    if marked and encoding not in marked:
+        raise BatchFileError(f"--encoding: {given!r:.100} is wrong: the byte order mark of {name} says {marked[0]}")
+    return encoding
+
+
+def _charset(given: str) -> str:
+    """The name that Python has for an encoding. Raises BatchFileError where it is none of texts."""
+    try:
+        found = codecs.lookup(given)
+    except (LookupError, ValueError) as error:
+        raise BatchFileError(f"--encoding: {given!r:.100} is no encoding of text") from error
+    if found.name in NO_CHARSETS or not found._is_text_encoding:
+        raise BatchFileError(f"--encoding: {given!r:.100} is nothing that a file of text is in; one is like cp1252")
+    return found.name

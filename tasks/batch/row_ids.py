@@ -22,10 +22,10 @@ def number_text(value: int | float) -> str:
     return value.text if isinstance(value, Written) else str(value)
 
 
-def row_id(value: Any, number: int) -> str | Fault:
-    """The id of a row: its value as text, the row's number where there is none."""
+def row_id(value: Any) -> str | Fault | None:
+    """The id of a row: its value as text; None where there is none."""
     if value is None or value == "":
-        return str(number)
+        return None
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return Fault("id", "is no text", "has to be a text or a number")
     text = value if isinstance(value, str) else number_text(value)
@@ -44,23 +44,38 @@ def item_id(given: str, number: int) -> str:
 
 
 class RowIds:
-    """The ids until now: of each a digest and the line, so that many rows fit in memory."""
+    """The ids until now: of each a digest and the line, so that many rows fit in memory.
+
+    A row without an id has its number for one, which is no duplicate of an id that another row has.
+    """
 
     def __init__(self, source: str, keep_duplicates: bool) -> None:
         self._source, self._keep = source, keep_duplicates
         self._lines: dict[bytes, int] = {}
+        self._numbered: set[str] = set()
+
+    def numbered(self, number: int) -> str:
+        """The id of the item of a row that has none: its number, or a made one where that is the id of another."""
+        name = str(number)
+        if _digest(name) in self._lines:
+            return _made(name, number)
+        self._numbered.add(name)
+        return name
 
     def taken(self, given: str, line: int, number: int) -> str:
         """The id of the item of the row there. Raises BatchFileError where an earlier row has it."""
-        key = hashlib.sha256(given.encode()).digest()[:16]
-        first = self._lines.setdefault(key, line)
+        first = self._lines.setdefault(_digest(given), line)
         if first == line:
-            return item_id(given, number)
+            return _made(given, number) if given in self._numbered else item_id(given, number)
         if not self._keep:
             shown = shortened(repr(given), SHOWN_INPUT)
             told = f"is the id of line {first} already; `--duplicate-ids keep` takes both"
             raise BatchFileError(f"{self._source} line {line}: id: {shown} {told}")
         return _made(given, number)
+
+
+def _digest(given: str) -> bytes:
+    return hashlib.sha256(given.encode()).digest()[:16]
 
 
 def _made(given: str, number: int) -> str:

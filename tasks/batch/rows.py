@@ -40,7 +40,8 @@ class Row(NamedTuple):
 class Columns:
     """Which columns make an item, and how they are taken.
 
-    Without an `id` it is the column of that name where there is one; a row without an id has its number.
+    Without an `id` it is the column of that name where there is one, and a row without an id has its number; where the
+    column was named each row has to have one.
     """
 
     task: str = TASK
@@ -79,10 +80,16 @@ def read_rows(records: Records, columns: Columns, keep_duplicates: bool = False)
 def _row(record: Record, number: int, columns: Columns, ids: RowIds) -> Row:
     if record.fault:
         return Row(number, record.line, None, None, record.fault)
-    given = row_id(record.values.get(columns.id or ID), number)
+    given = row_id(record.values.get(ID if columns.id is None else columns.id))
+    if given is None and columns.id is not None:
+        given = Fault("id", "is empty", f"the column {columns.id!r:.100}, which --id names, is empty or not there")
     if isinstance(given, Fault):
         return Row(number, record.line, None, None, given)
-    item = _item(ids.taken(given, record.line, number), record.values, columns)
+    if given is None:
+        given, name = str(number), ids.numbered(number)
+    else:
+        name = ids.taken(given, record.line, number)
+    item = _item(name, record.values, columns)
     if isinstance(item, Fault):
         return Row(number, record.line, given, None, item)
     return Row(number, record.line, given, item)

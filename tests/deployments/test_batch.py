@@ -35,7 +35,7 @@ def rows(tmp_path: Path) -> Path:
 
 def test_good_rows_are_counted_with_their_calls(batch: Command, tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
-    path.write_text('{"title": "a", "n": 1, "key": "k-1"}\n{"title": "b\\ud83d", "n": 2}\n')
+    path.write_text('{"title": "a", "n": 1, "key": "k-1"}\n{"title": "b\\ud83d", "n": 2, "key": 2}\n')
     ended = batch(path, "--task-template", "{{title}}: {{n}}", "--id", "key", "--context", "n, title")
     assert (ended.exit_code, ended.stderr) == (0, "nothing was asked; running a batch comes later\n")
     told = [line.split() for line in ended.stdout.splitlines()]

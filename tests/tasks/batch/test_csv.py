@@ -41,9 +41,27 @@ def test_utf_16_that_is_cut_off_or_unmarked_is_told(files: Files) -> None:
     assert "--encoding utf-16-le" in files.refused("a.csv", "id,task\n1,a\n".encode("utf-16-le"))
 
 
-@pytest.mark.parametrize("encoding", ["no-such", "rot13", "a\0b", "base64", "\u00fc"])
+@pytest.mark.parametrize(
+    "encoding", ["", "no-such", "rot13", "a\0b", "base64", "\u00fc", "UTF7", "locale", *lines.NO_CHARSETS]
+)
 def test_an_encoding_that_there_is_not_is_told(files: Files, encoding: str) -> None:
     assert files.refused("a.csv", "task\na\n", encoding=encoding).startswith("--encoding: ")
+
+
+@pytest.mark.parametrize(
+    ("written", "given"),
+    [
+        ("utf-8-sig", "cp1252"),
+        ("utf-16", "utf-8"),
+        ("utf-32", "utf-16"),
+        ("utf-8-sig", "utf-16"),
+        ("utf-16", "utf-16-be"),
+    ],
+)
+def test_an_encoding_that_the_byte_order_mark_denies_is_refused(files: Files, written: str, given: str) -> None:
+    told = files.refused("a.csv", "task\na\n".encode(written), encoding=given)
+    assert told.startswith(f"--encoding: '{given}' is wrong: the byte order mark of a.csv says utf-")
+    assert files.read("a.csv", "task,n\na,\n".encode(written), encoding=written).tasks == ["a"]
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])

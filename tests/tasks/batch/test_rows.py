@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from tasks.batch import rows
 from tasks.batch.checking import SHOWN, calls_by_stage, check_rows
 from tasks.batch.files import opened
+from tasks.batch.lines import MAX_FILE, Lines
 from tasks.batch.records import BatchFileError
 from tasks.batch.rows import Columns, read_rows
 from tasks.batch.templates import TaskTemplate
@@ -58,7 +59,24 @@ def test_two_rows_with_one_id_are_refused_unless_both_are_kept(files: Files) -> 
     read = files.read("a.csv", content, keep=True)
     assert read.ids == ["a", "b", "a", "a"]
     assert len({row.item and row.item.id for row in read.rows}) == 4
-    assert "is the id of line 1" in files.refused("a.jsonl", '{"id": 2, "task": "a"}\n{"task": "a"}\n')
+
+
+def test_the_number_of_a_row_is_no_duplicate_of_an_id(files: Files) -> None:
+    """Whichever comes first, and where both are kept: no two items have the same id."""
+    for content in ("id,task\n2,a\n,b\n3,c\n", "id,task\n,a\n1,b\n,c\n"):
+        for keep in (False, True):
+            read = files.read("a.csv", content, keep=keep)
+            assert read.tasks == ["a", "b", "c"]
+            assert len({row.item and row.item.id for row in read.rows}) == 3
+    assert [row.item and row.item.id for row in files.read("a.csv", "id,task\n,a\n,b\n").rows] == ["1", "2"]
+    assert "is the id of line 3" in files.refused("a.csv", "id,task\n,a\n1,b\n1,c\n")
+
+
+def test_a_row_without_the_id_that_was_asked_for_is_bad(files: Files) -> None:
+    read = files.read("a.csv", "key,task\n,a\nk,b\n", Columns(id="key"))
+    assert (read.faults, read.tasks) == ([(2, "id", "is empty")], [None, "b"])
+    read = files.read("a.jsonl", '{"task": "a"}\n{"task": "b", "id": null}\n{"task": "c", "id": 0}\n', Columns(id="id"))
+    assert (read.faults, read.ids[-1]) == ([(1, "id", "is empty"), (2, "id", "is empty")], "0")
 
 
 def test_a_file_has_a_bound_of_rows(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,6 +161,27 @@ def test_what_is_no_file_is_told(tmp_path: Path) -> None:
     for path in (tmp_path / "absent.csv", tmp_path / "folder.csv", tmp_path / "a\0.csv"):
         with pytest.raises(BatchFileError, match="cannot be read: "), opened(path):
             pass
+
+
+def test_a_file_that_fails_or_is_too_large_is_told(tmp_path: Path) -> None:
+    """The memory of a process is a regular file whose first bytes cannot be read."""
+    for name in ("a.csv", "a.jsonl"):
+        (tmp_path / name).symlink_to("/proc/self/mem")
+        with pytest.raises(BatchFileError, match=f"^{name} cannot be read: "), opened(tmp_path / name):
+            pass
+    with (tmp_path / "large.csv").open("wb") as file:
+        file.truncate(MAX_FILE + 1)
+    with pytest.raises(BatchFileError, match=r"^large.csv has more than 64,000,000,000 bytes"):
+        opened(tmp_path / "large.csv").__enter__()
+
+
+def test_a_file_that_has_nothing_to_give_is_told() -> None:
+    class Waiting(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            return None  # type: ignore[return-value]
+
+    with pytest.raises(BatchFileError, match=r"^a cannot be read: it has nothing to give yet"):
+        Lines(Waiting(), "a", None, "")
 
 
 @SLOW
