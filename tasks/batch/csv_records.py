@@ -12,11 +12,14 @@ from collections.abc import Iterator
 from itertools import chain
 
 from tasks.batch.lines import Line, Lines
-from tasks.batch.records import MAX_RECORD, BatchFileError, Fault, Record, too_large
+from tasks.batch.records import MAX_RECORD, BatchFileError, Fault, Record, has_nul, too_large
+from tasks.council.plain import plain
 
 DELIMITERS = (",", ";", "\t")
 """Those that are found by themselves."""
 _NAMES = {"tab": "\t", "\\t": "\t"}
+_SEP = re.compile('"?sep=(?P<cell>.)"?', re.IGNORECASE)
+"""The line before the header in which Excel is told the delimiter."""
 
 
 class _Feed:
@@ -69,7 +72,9 @@ class CsvRecords:
         self._feed = _Feed(lines)
         csv.field_size_limit(max(csv.field_size_limit(), MAX_RECORD))  # the record's bound holds before it
         first = self._first_line()
-        self._delimiter = _delimiter_named(delimiter) if delimiter else _delimiter_of(first)
+        if said := _SEP.fullmatch(first.rstrip("\r\n")):
+            delimiter, first = self._excels(said["cell"], delimiter), self._next_first_line()
+        self._delimiter = self._delimiter_of(first) if delimiter is None else _delimiter_named(delimiter)
         self._reader = csv.reader(chain([first], self._feed), delimiter=self._delimiter, strict=True)
         self._header = [cell.strip() for cell in self._cells() or []]
         self.columns = dict.fromkeys(self._header)
@@ -130,12 +135,31 @@ class CsvRecords:
             self._feed.begin()
         raise BatchFileError(f"{self.name} is empty: there is no header and no row")
 
+    def _next_first_line(self) -> str:
+        self._feed.begin()
+        return self._first_line()
+
+    def _excels(self, said: str, given: str | None) -> str:
+        """The delimiter of Excel's first line `sep=;`, unless another was given. Raises BatchFileError."""
+        if given is not None and _delimiter_named(given) != said:
+            raise BatchFileError(f"--delimiter: {given!r:.100} is wrong: {self.name} begins with `sep={plain(said)}`")
+        return said
+
+    def _delimiter_of(self, line: str) -> str:
+        """The one that cuts the header into the most cells. Raises BatchFileError where two do."""
+        cells = {delimiter: len(next(csv.reader([line], delimiter=delimiter), [])) for delimiter in DELIMITERS}
+        most = max(cells.values())
+        best = [delimiter for delimiter in DELIMITERS if cells[delimiter] == most]
+        if len(best) > 1 and most > 1:
+            shown = " and ".join(repr(delimiter) for delimiter in best)
+            told = f"{shown} each cut the header into {most:,} cells; `--delimiter` says which it is"
+            raise BatchFileError(f"{self.name} line {self._feed.line}: {told}")
+        return best[0]
+
     def _require_own_names(self) -> None:
         where = f"{self.name} line {self._feed.line}"
         if any("\0" in name for name in self._header):
-            raise BatchFileError(
-                f"{where}: the header has NUL characters; is it UTF-16? Then say `--encoding utf-16-le`"
-            )
+            raise BatchFileError(f"{where}: the header {has_nul(self._header[0])}")
         named = [name for name in self._header if name]
         if not named:
             raise BatchFileError(f"{where}: the header names no column")
@@ -153,8 +177,3 @@ def _delimiter_named(given: str) -> str:
     if len(delimiter) != 1 or delimiter in '"\r\n\0':
         raise BatchFileError(f"--delimiter: {given!r:.100} is none; one is a single character, or the word tab")
     return delimiter
-
-
-def _delimiter_of(line: str) -> str:
-    """The one that cuts the header into the most cells."""
-    return max(DELIMITERS, key=lambda delimiter: len(next(csv.reader([line], delimiter=delimiter), [])))

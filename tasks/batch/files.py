@@ -45,7 +45,7 @@ def opened(path: Path, encoding: str | None = None, delimiter: str | None = None
     if kind not in (*CSV_NAMES, *JSON_NAMES):
         known = ", ".join((*CSV_NAMES, *JSON_NAMES))
         raise BatchFileError(f"{name}: the end of its name says what it is, and has to be one of {known}")
-    if delimiter and kind not in CSV_NAMES:
+    if delimiter is not None and kind not in CSV_NAMES:
         raise BatchFileError(f"--delimiter: {name} is JSONL, which has none")
     with _open(path, name) as file:
         _require_text(file, name)

@@ -9,11 +9,13 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from tasks.batch.lines import Line, Lines
-from tasks.batch.records import MAX_RECORD, BatchFileError, Fault, Record, too_large
+from tasks.batch.records import MAX_RECORD, BatchFileError, Fault, Record, has_nul, too_large
 from tasks.council.plain import SHOWN_INPUT, one_line
 
 MAX_COLUMNS = 1_000
 """Names of columns that are kept of a file, whose lines may have others each."""
+MAX_DIGITS = 4_000
+"""Of an integer, fewer than Python makes a number of; an item takes far fewer."""
 _BLANK = " \t\r\n"
 _HALF = re.compile(r"\\u[dD][89a-fA-F]")
 _ESCAPE = re.compile(
@@ -27,6 +29,20 @@ class Written(float):
 
     def __init__(self, text: str) -> None:
         self.text = text
+
+
+def as_written(value: Any) -> Any:
+    """A value whose numbers say what the file says: those that would change as a number are texts, such as `1.10`.
+
+    Raises RecursionError where it is nested too deep.
+    """
+    if isinstance(value, Written):
+        return value if repr(float(value)) == value.text else value.text
+    if isinstance(value, list):
+        return [as_written(one) for one in value]
+    if isinstance(value, dict):
+        return {name: as_written(one) for name, one in value.items()}
+    return value
 
 
 class _Twice(ValueError):
@@ -49,10 +65,21 @@ class JsonRecords:
             text = line.text.strip(_BLANK)
             if not text:
                 continue
-            if first and text.startswith("["):
-                raise BatchFileError(f"{self.name} is a JSON list; write each object on a line of its own (JSONL)")
+            if first:
+                self._require_lines(text)
             first = False
             yield self._record(line, text)
+
+    def _require_lines(self, text: str) -> None:
+        """Raise BatchFileError where the first line tells that the file is no JSONL."""
+        if text.startswith("["):
+            told = "is a JSON list; write each object on a line of its own (JSONL), as `jq -c '.[]'` does"
+            raise BatchFileError(f"{self.name} {told}")
+        if text == "{":
+            told = "has JSON over several lines; write each object on a line of its own (JSONL), as `jq -c .` does"
+            raise BatchFileError(f"{self.name} {told}")
+        if "\0" in text:
+            raise BatchFileError(f"{self.name} line {self._lines.number}: {has_nul(text)}")
 
     def _record(self, line: Line, text: str) -> Record:
         number = self._lines.number
@@ -81,10 +108,12 @@ class JsonRecords:
 def _read(text: str) -> dict[str, Any] | Fault:
     """The object of a line, or why there is none."""
     try:
-        found = json.loads(text, parse_float=Written, parse_constant=_refuse_constant, object_pairs_hook=_object)
+        found = _DECODER.decode(text)
     except _Twice as error:
         return Fault("row", "has a key twice", str(error))
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        return Fault("row", "is no JSON", "is nested too deep to be read")
+    except ValueError as error:
         return Fault("row", "is no JSON", f"is no JSON: {one_line(str(error), SHOWN_INPUT)}")
     if not isinstance(found, dict):
         return Fault("row", "is no JSON object", 'is no JSON object; a row is {"task": ...}')
@@ -99,5 +128,16 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def _integer(text: str) -> int | Written:
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"a number has {len(text):,} digits; {MAX_DIGITS:,} are taken")
+    return Written(text) if text == "-0" else int(text)
+
+
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number of JSON")
+
+
+_DECODER = json.JSONDecoder(
+    parse_float=Written, parse_int=_integer, parse_constant=_refuse_constant, object_pairs_hook=_object
+)

@@ -48,6 +48,12 @@ class Records(Protocol):
     def __iter__(self) -> Iterator[Record]: ...
 
 
+def has_nul(text: str) -> str:
+    """What an error says of a first line with NUL characters in it, as ASCII has in UTF-16."""
+    order = "be" if text.startswith("\0") else "le"
+    return f"has NUL characters; is it UTF-16? Then say `--encoding utf-16-{order}`"
+
+
 def too_large(size: int) -> Fault:
     """The fault of a record that is larger than all that a request may carry."""
     return Fault("row", "is too large", f"has {size:,} characters; {MAX_RECORD:,} are taken")

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
+from tasks.batch.json_records import as_written
 from tasks.batch.records import BatchFileError, Fault, Record, Records
 from tasks.batch.row_ids import RowIds, number_text, row_id
 from tasks.batch.templates import TaskTemplate
@@ -101,7 +102,9 @@ def _item(item_id: str, values: dict[str, Any], columns: Columns) -> ItemRequest
         return task
     context = {name: values[name] for name in columns.context if values.get(name, "") != ""}
     try:
-        return ItemRequest.model_validate({"id": item_id, "task": task, "context": context})
+        return ItemRequest.model_validate({"id": item_id, "task": task, "context": as_written(context)})
+    except RecursionError:
+        return Fault("context", "cannot be asked", "is nested too deep")
     except ValidationError as error:
         problem = first_problem(error)
         field = str(problem.path[0]) if problem.path else "row"
@@ -160,6 +163,17 @@ def _require_none(missing: set[str], records: Records, columns: Columns) -> None
         return
     first = next(name for name in columns.wanted if name in missing)
     shown = one_line(", ".join(list(records.columns)[:MAX_SHOWN]))
-    likely = ", ".join(f"--task {name}" for name in LIKELY if name in records.columns)
-    told = f"; likely is {likely}" if likely and columns.task in missing else ""
+    told = "".join(_hints(first, records, columns))
     raise BatchFileError(f"{records.name} has no column {first!r:.100}; its columns are {shown}{told}")
+
+
+def _hints(missing: str, records: Records, columns: Columns) -> Iterator[str]:
+    """What may have been meant, where a column is missing."""
+    alike = [name for name in records.columns if name.casefold() == missing.casefold()]
+    if alike:
+        yield f"; {alike[0]!r:.100} differs in case alone, which counts"
+    likely = ", ".join(f"--task {name}" for name in LIKELY if name in records.columns)
+    if likely and columns.template is None and missing == columns.task:
+        yield f"; likely is {likely}"
+    if records.header and len(records.columns) == 1:
+        yield "; should there be more, `--delimiter` says what separates them"

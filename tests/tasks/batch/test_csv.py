@@ -38,7 +38,8 @@ def test_other_bytes_are_told_with_byte_line_and_option(files: Files) -> None:
 
 def test_utf_16_that_is_cut_off_or_unmarked_is_told(files: Files) -> None:
     assert "a.csv line 3 or soon after it" in files.refused("a.csv", EXCEL.encode("utf-16-le") + b"a")
-    assert "--encoding utf-16-le" in files.refused("a.csv", "id,task\n1,a\n".encode("utf-16-le"))
+    for encoding in ("utf-16-le", "utf-16-be"):
+        assert f"--encoding {encoding}" in files.refused("a.csv", "id,task\n1,a\n".encode(encoding))
 
 
 @pytest.mark.parametrize(
@@ -69,6 +70,27 @@ def test_the_delimiter_is_found(files: Files, delimiter: str) -> None:
     """From the header alone: cells may hold the others."""
     read = files.read("a.csv", f'id{delimiter}task\n1{delimiter}"a,b;c\td"\n')
     assert read.tasks == ["a,b;c\td"]
+
+
+def test_two_delimiters_that_cut_alike_are_told(files: Files) -> None:
+    told = files.refused("a.csv", "id,task;x\n1,a;b\n")
+    assert told == "a.csv line 1: ',' and ';' each cut the header into 2 cells; `--delimiter` says which it is"
+    assert files.read("a.csv", "id,task;x\n1,a\n", Columns("task;x"), delimiter=",").tasks == ["a"]
+    assert "; should there be more, `--delimiter` says" in files.refused("a.csv", "id|task\n1|a\n")
+
+
+def test_excels_line_of_the_delimiter_is_read(files: Files) -> None:
+    for first in ("sep=|", '"sep=|"', "\ufeffSEP=|"):
+        read = files.read("a.csv", f"{first}\r\nid|task\r\n1|a,b;c\r\n")
+        assert (read.tasks, read.lines) == (["a,b;c"], [3])
+    assert files.read("a.csv", "sep=;\nid;task\n1;a\n", delimiter=";").tasks == ["a"]
+    assert files.refused("a.csv", "sep=;\nid,task\n1,a\n", delimiter=",").startswith("--delimiter: ',' is wrong: a.csv")
+    assert "--delimiter" in files.refused("a.csv", 'sep="\nid,task\n1,a\n')
+
+
+def test_a_column_that_differs_in_case_is_named(files: Files) -> None:
+    assert "; 'Task' differs in case alone" in files.refused("a.csv", "id,Task\n1,a\n")
+    assert "; 'KEY' differs in case alone" in files.refused("a.csv", "KEY,task\n1,a\n", Columns(id="key"))
 
 
 def test_another_delimiter_is_named(files: Files) -> None:

@@ -80,9 +80,9 @@ def test_what_is_no_text_at_all_is_never_a_task(files: Files) -> None:
 
 
 def test_ids_keep_the_text_that_they_are_written_with(files: Files) -> None:
-    ids = ['"007"', "1e5", "9007199254740993", "1.0", "-0.10", '"1e5 "', "null", '""']
+    ids = ['"007"', "1e5", "9007199254740993", "1.0", "-0.10", '"1e5 "', "-0", "null", '""']
     read = files.read("a.jsonl", "".join(f'{{"id": {id_}, "task": "a"}}\n' for id_ in ids))
-    assert read.ids == ["007", "1e5", "9007199254740993", "1.0", "-0.10", "1e5 ", "7", "8"]
+    assert read.ids == ["007", "1e5", "9007199254740993", "1.0", "-0.10", "1e5 ", "-0", "8", "9"]
     wrong = files.read("a.jsonl", '{"id": true, "task": "a"}\n{"id": [1], "task": "a"}\n')
     assert wrong.faults == [(1, "id", "is no text"), (2, "id", "is no text")]
 
@@ -93,10 +93,42 @@ def test_other_columns_go_to_the_context_as_json(files: Files) -> None:
     )
     assert read.rows[0].item is not None
     assert read.rows[0].item.context == {"x": {"y": [1, None]}, "date": "2024-01-01"}
-    bad = '{"task": "a", "x": 1e999}\n{"task": "a", "x": "\\u0000"}\n' + f'{{"task": "a", "x": "{"a" * 1_100_000}"}}\n'
+    bad = (
+        '{"task": "a", "x": 99999999999999999999}\n{"task": "a", "x": "\\u0000"}\n'
+        + f'{{"task": "a", "x": "{"a" * 1_100_000}"}}\n'
+    )
     assert {fault[1:] for fault in files.read("a.jsonl", bad, Columns(context=("x",))).faults} == {
         ("context", "cannot be asked")
     }
+
+
+def test_numbers_of_the_context_say_what_the_file_says(files: Files) -> None:
+    """Those that a number would change are texts, at every depth."""
+    same = ["1", "-7", "1.5", "0.1", "-0.0", "1e+16", "9007199254740993"]
+    changed = ["1.10", "1e5", "0.1000000000000000055", "1e999", "-0", "1E+16"]
+    line = f'{{"task": "a", "x": [{", ".join(same + changed)}], "y": {{"z": [1.10]}}, "n": 2.50}}\n'
+    read = files.read("a.jsonl", line, Columns(context=("x", "y", "n")))
+    assert read.rows[0].item is not None
+    told = json.dumps(read.rows[0].item.context)
+    assert told == json.dumps({"x": "?", "y": {"z": ["1.10"]}, "n": "2.50"}).replace(
+        '"?"', f"[{', '.join(same + [json.dumps(one) for one in changed])}]"
+    )
+
+
+def test_too_long_numbers_and_too_deep_values_are_told_in_words(files: Files) -> None:
+    read = files.read("a.jsonl", f'{{"task": {"9" * 5_000}}}\n{{"task": {"[" * 100_000}\n')
+    assert [row.fault and row.fault.text for row in read.rows] == [
+        "is no JSON: a number has 5,000 digits; 4,000 are taken",
+        "is nested too deep to be read",
+    ]
+
+
+def test_a_file_that_is_no_jsonl_is_told_with_what_to_do(files: Files) -> None:
+    assert "`jq -c .` does" in files.refused("a.json", '\n{\n  "task": "a"\n}\n')
+    assert "`jq -c '.[]'` does" in files.refused("a.json", '[{"task": "a"}]')
+    for encoding in ("utf-16-le", "utf-16-be"):
+        assert f"Then say `--encoding {encoding}`" in files.refused("a.jsonl", GOOD.encode(encoding))
+        assert files.read("a.jsonl", GOOD.encode(encoding), encoding=encoding).tasks == ["fine"]
 
 
 def test_a_line_that_no_request_may_be_is_told_with_its_size(files: Files) -> None:

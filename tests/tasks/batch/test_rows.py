@@ -121,18 +121,49 @@ def test_a_template_makes_a_task_of_columns(files: Files) -> None:
         "no column",
         "",
         "{{ title }}" * 1_000,
+        "{{ title }}" * 100,
+        "{{ title | default(1e999) }}",
+        "{% if title == 3 %}{{ title }}{% endif %}",
+        "{{ self }}",
+        "{{ loop }}{{ title }}",
         "{{ " + "(" * 4_000 + "title" + ")" * 4_000 + " }}",
         "{% if a %}" * 300 + "{{ a }}" + "{% endif %}" * 300,
         "{{" + "not " * 2_000 + " a }}",
     ],
 )
 def test_a_template_can_neither_repeat_nor_compute(source: str) -> None:
-    with pytest.raises(BatchFileError, match=r"^--task-template: "):
+    with pytest.raises(BatchFileError, match=r"^--task-template: ") as error:
         TaskTemplate(source)
+    assert str(error.value).count("--task-template") == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("{{ a | center }}", "line 1: the filter 'center' is unknown; there are capitalize, default,"),
+        ("{{ a.b }}", "line 1: a dot behind a name is no part of a template here, which has columns, if,"),
+        ("{{ first name }}", "; a column's name has to be letters, digits and _"),
+        ("{{ first-name }}", "line 1: - is no part of a template here"),
+        ("{{ first-name }}", "; a column's name has to be letters, digits and _"),
+        ("\n{{ super }}", "line 2: super is a word of Jinja's"),
+        ("{{ a | default(1.5) }}", "line 1: a number is no part"),
+        ("{{ a }}" * 101, "has more than 100 parts"),
+    ],
+)
+def test_what_is_wrong_in_a_template_is_told_in_words(source: str, told: str) -> None:
+    with pytest.raises(BatchFileError) as error:
+        TaskTemplate(source)
+    assert told in str(error.value)
+
+
+def test_a_template_takes_texts_and_no_more_of_them_than_a_task(files: Files) -> None:
+    template = TaskTemplate("{{ a | trim | default('x', true) }}{% if b == '3' %}!{% endif %}")
+    read = files.read("a.csv", f"a,b\n,3\nx{' ' * MAX_TEXT},3\n", Columns(template=template))
+    assert (read.tasks, read.faults) == (["x!", None], [(3, "task-template", "is too long")])
 
 
 def test_a_template_writes_no_more_than_a_bound(files: Files) -> None:
-    template = TaskTemplate("{{ a }}" * 1_000)
+    template = TaskTemplate("{{ a | upper }}" * 45)
     began = time.process_time()
     read = files.read("a.csv", f"a,b\n{'x' * MAX_TEXT},\n", Columns(template=template))
     assert read.faults == [(2, "task-template", "is too long")]
