@@ -104,8 +104,9 @@ def _columns(task: str | None, template: str | None, id_: str | None, context: s
 
     if task is not None and template is not None:
         raise WrongUse("--task: a template says what the task is; give one of both")
-    if id_ == "":
-        raise WrongUse("--id: names no column")
+    for option, column in (("--task", task), ("--id", id_)):
+        if column == "":
+            raise WrongUse(f"{option}: names no column")
     names = tuple(filter(None, map(str.strip, (context or "").split(","))))
     made = None if template is None else TaskTemplate(template)
     return Columns(TASK if task is None else task, id_, names, made, coerce)

@@ -6,6 +6,7 @@ The csv module of the standard library reads them, strictly: what it would other
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -13,11 +14,13 @@ from itertools import chain
 
 from tasks.batch.lines import Line, Lines
 from tasks.batch.records import MAX_RECORD, BatchFileError, Fault, Record, has_nul, too_large
-from tasks.council.plain import plain
+from tasks.council.plain import one_line, plain
 
 DELIMITERS = (",", ";", "\t")
 """Those that are found by themselves."""
 _NAMES = {"tab": "\t", "\\t": "\t"}
+_BLANKS_AND_QUOTE = re.compile('[\\s\0-\x20\u200b-\u200f\u2060\ufeff]+"')
+"""Also what nobody sees, such as the byte order mark of a file that was put behind another."""
 _SEP = re.compile('"?sep=(?P<cell>.)"?', re.IGNORECASE)
 """The line before the header in which Excel is told the delimiter."""
 
@@ -33,12 +36,12 @@ class _Feed:
     def begin(self) -> None:
         """A record begins with the next line."""
         self.line, self._size = 0, 0
-        self._texts: list[str] = []
+        self._text = io.StringIO()
 
     @property
     def text(self) -> str:
         """The record until now, as it stands in the file."""
-        return "".join(self._texts)
+        return self._text.getvalue()
 
     def __iter__(self) -> Iterator[str]:
         return self
@@ -53,7 +56,7 @@ class _Feed:
         if self._size > MAX_RECORD:
             told = f"{too_large(self._size).text}; is a quote open in it?"
             raise BatchFileError(f"{self._lines.name} line {self.line}: the record which begins there {told}")
-        self._texts.append(line.text)
+        self._text.write(line.text)
         return line.text
 
 
@@ -113,7 +116,7 @@ class CsvRecords:
             told = "a quote that opens in the record which begins there is never closed; close it, or take it out"
             return BatchFileError(f"{where}: {told}")
         told = "a quoted cell of the record which begins there goes on behind its closing quote"
-        return BatchFileError(f"{where}: {told} ({error}); a quote in a quoted cell is written twice")
+        return BatchFileError(f"{where}: {told} ({one_line(str(error))}); a quote in a quoted cell is written twice")
 
     def _blanks_stand_before_a_quote(self) -> bool:
         """Whether that is so in the file itself, and not within a quoted cell."""
@@ -169,7 +172,7 @@ class CsvRecords:
 
 
 def _quote_behind_blanks(cell: str) -> bool:
-    return cell[:1].isspace() and cell.lstrip()[:1] == '"'
+    return _BLANKS_AND_QUOTE.match(cell) is not None
 
 
 def _delimiter_named(given: str) -> str:

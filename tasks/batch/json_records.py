@@ -113,6 +113,8 @@ def _read(text: str) -> dict[str, Any] | Fault:
         return Fault("row", "has a key twice", str(error))
     except RecursionError:
         return Fault("row", "is no JSON", "is nested too deep to be read")
+    except json.JSONDecodeError as error:  # its own text has a line of the line, which is always 1
+        return Fault("row", "is no JSON", f"is no JSON: {one_line(error.msg)} (character {error.pos + 1:,})")
     except ValueError as error:
         return Fault("row", "is no JSON", f"is no JSON: {one_line(str(error), SHOWN_INPUT)}")
     if not isinstance(found, dict):

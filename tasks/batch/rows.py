@@ -154,7 +154,7 @@ def _as_text(value: Any) -> str:
         return value
     if isinstance(value, int | float) and not isinstance(value, bool):
         return number_text(value)
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(as_written(value), ensure_ascii=False)
 
 
 def _require_none(missing: set[str], records: Records, columns: Columns) -> None:
@@ -169,11 +169,11 @@ def _require_none(missing: set[str], records: Records, columns: Columns) -> None
 
 def _hints(missing: str, records: Records, columns: Columns) -> Iterator[str]:
     """What may have been meant, where a column is missing."""
-    alike = [name for name in records.columns if name.casefold() == missing.casefold()]
-    if alike:
-        yield f"; {alike[0]!r:.100} differs in case alone, which counts"
-    likely = ", ".join(f"--task {name}" for name in LIKELY if name in records.columns)
-    if likely and columns.template is None and missing == columns.task:
-        yield f"; likely is {likely}"
+    alike = {name.casefold(): name for name in records.columns}
+    if found := alike.get(missing.casefold()):
+        yield f"; {found!r:.100} differs in case alone, which counts"
+    likely = [f"--task {name}" for name in LIKELY if name in records.columns]
+    if likely and missing == columns.task:
+        yield f"; likely is {', '.join(likely)}"
     if records.header and len(records.columns) == 1:
         yield "; should there be more, `--delimiter` says what separates them"

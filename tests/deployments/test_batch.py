@@ -98,6 +98,7 @@ def test_the_first_twenty_bad_rows_are_shown(batch: Command, tmp_path: Path) -> 
         (["--delimiter", ""], "--delimiter: "),
         (["--encoding", ""], "--encoding: "),
         (["--id", ""], "--id: names no column"),
+        (["--task", ""], "--task: names no column"),
     ],
 )
 def test_wrong_use_is_a_line_and_code_2(batch: Command, rows: Path, more: list[str], told: str) -> None:

@@ -128,7 +128,9 @@ def test_a_quote_inside_a_cell_is_told_and_not_guessed_away(files: Files) -> Non
     assert files.refused("a.csv", 'id,"ta"sk\n1,a\n').startswith("a.csv line 1: a quoted cell")
 
 
-@pytest.mark.parametrize("record", ['1, "a\nb, c"', '1,\t "a"', ' "1",a', '1,"x"\n2, "b"', '"a, ""b", "c"'])
+@pytest.mark.parametrize(
+    "record", ['1, "a\nb, c"', '\ufeff"1",a', '1,\u200b"a\nb"', '1,\t "a"', ' "1",a', '1,"x"\n2, "b"', '"a, ""b", "c"']
+)
 def test_blanks_before_a_quote_are_told(files: Files, record: str) -> None:
     told = files.refused("a.csv", f"id,task\n{record}\n3,c\n")
     assert "a cell has blanks before its quote" in told

@@ -109,6 +109,9 @@ def test_numbers_of_the_context_say_what_the_file_says(files: Files) -> None:
     line = f'{{"task": "a", "x": [{", ".join(same + changed)}], "y": {{"z": [1.10]}}, "n": 2.50}}\n'
     read = files.read("a.jsonl", line, Columns(context=("x", "y", "n")))
     assert read.rows[0].item is not None
+    assert files.read("a.jsonl", line, Columns(template=TaskTemplate("{{ y }} {{ n }}"))).tasks == [
+        '{"z": ["1.10"]} 2.50'
+    ]
     told = json.dumps(read.rows[0].item.context)
     assert told == json.dumps({"x": "?", "y": {"z": ["1.10"]}, "n": "2.50"}).replace(
         '"?"', f"[{', '.join(same + [json.dumps(one) for one in changed])}]"
@@ -121,6 +124,9 @@ def test_too_long_numbers_and_too_deep_values_are_told_in_words(files: Files) ->
         "is no JSON: a number has 5,000 digits; 4,000 are taken",
         "is nested too deep to be read",
     ]
+    read = files.read("a.jsonl", GOOD + '{"task" "a"}\n')
+    assert read.rows[1].fault is not None
+    assert read.rows[1].fault.text == "is no JSON: Expecting ':' delimiter (character 9)"
 
 
 def test_a_file_that_is_no_jsonl_is_told_with_what_to_do(files: Files) -> None:
