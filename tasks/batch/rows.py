@@ -173,7 +173,7 @@ def _hints(missing: str, records: Records, columns: Columns) -> Iterator[str]:
     if found := alike.get(missing.casefold()):
         yield f"; {found!r:.100} differs in case alone, which counts"
     likely = [f"--task {name}" for name in LIKELY if name in records.columns]
-    if likely and missing == columns.task:
+    if likely and not columns.template and missing == columns.task:
         yield f"; likely is {', '.join(likely)}"
     if records.header and len(records.columns) == 1:
         yield "; should there be more, `--delimiter` says what separates them"

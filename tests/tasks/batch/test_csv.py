@@ -10,6 +10,7 @@ import pytest
 from tasks.batch import lines
 from tasks.batch.records import MAX_RECORD
 from tasks.batch.rows import Columns
+from tasks.batch.templates import TaskTemplate
 from tasks.council.base import MAX_TEXT
 from tests.tasks.batch.reading import Files
 
@@ -90,6 +91,9 @@ def test_excels_line_of_the_delimiter_is_read(files: Files) -> None:
 
 def test_a_column_that_differs_in_case_is_named(files: Files) -> None:
     assert "; 'Task' differs in case alone" in files.refused("a.csv", "id,Task\n1,a\n")
+    template = TaskTemplate("{{ task }}{{ n }}")
+    told = files.refused("a.csv", "id,prompt\n1,a\n", Columns(template=template))
+    assert told.endswith("its columns are id, prompt")  # a template is not told of --task
     assert "; 'KEY' differs in case alone" in files.refused("a.csv", "KEY,task\n1,a\n", Columns(id="key"))
 
 

@@ -194,6 +194,12 @@ def test_what_is_no_file_is_told(tmp_path: Path) -> None:
             pass
 
 
+def test_a_path_is_told_on_one_line(tmp_path: Path) -> None:
+    with pytest.raises(BatchFileError) as error, opened(tmp_path / "a\n\x1b[31m.csv"):
+        pass
+    assert str(error.value).isprintable()
+
+
 def test_a_file_that_fails_or_is_too_large_is_told(tmp_path: Path) -> None:
     """The memory of a process is a regular file whose first bytes cannot be read."""
     for name in ("a.csv", "a.jsonl"):
