@@ -12,7 +12,7 @@ ConclaveError                     (tasks/council/exceptions.py)
 │   ├── BatchFileError            a file of rows that cannot be read as it is meant (tasks/batch/records.py)
 │   ├── TokenError                a token of the gateway
 │   ├── SigningError              a secret of callbacks that cannot be made or found (tasks/access/signing.py)
-│   ├── SecretError               a webhook's secret that cannot be had (deployments/webhooks/configuration.py)
+│   ├── SecretError               a webhook's secret that cannot be had (deployments/webhooks/secret_references.py)
 │   └── UnknownFlow, OtherRun     a message in the queue that names what it may not
 ├── StackError                    the local stack (deployments/stack/exceptions.py)
 ├── BenchError                    the benchmark

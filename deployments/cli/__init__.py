@@ -13,7 +13,18 @@ from typing import Annotated
 
 import typer
 
-from deployments.cli import batch, councils, dead, deliberations, evaluation, secrets, stack, support, tokens, webhooks
+from deployments.cli import (
+    batch,
+    councils,
+    dead,
+    deliberations,
+    evaluation,
+    signing_secrets,
+    stack,
+    support,
+    tokens,
+    webhooks,
+)
 from deployments.cli.output import flush_answer, guard_streams
 
 __all__ = ["app", "main"]
@@ -36,7 +47,7 @@ batch.add_to(app)
 evaluation.add_to(app)
 app.add_typer(councils.app, name="councils", rich_help_panel=deliberations.PANEL)
 app.add_typer(tokens.app, name="tokens", rich_help_panel=stack.PANEL)
-app.add_typer(secrets.app, name="secrets", rich_help_panel=stack.PANEL)
+app.add_typer(signing_secrets.app, name="secrets", rich_help_panel=stack.PANEL)
 app.add_typer(webhooks.app, name="webhooks", rich_help_panel=stack.PANEL)
 app.add_typer(dead.app, name="dead", rich_help_panel=deliberations.PANEL)
 

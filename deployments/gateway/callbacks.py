@@ -17,10 +17,10 @@ from urllib.parse import urlsplit
 from blocks.background import cancel_and_wait
 from blocks.exceptions import RecordError
 from blocks.public_http import public_session
-from blocks.record.callbacks import CallbackQueue, Due
+from blocks.record.callback_queue import CallbackQueue, Due
 from blocks.record.events import Record
 from deployments.gateway.sending import Answered, CallbackSettings, Sender
-from deployments.webhooks.github import Access
+from deployments.webhooks.github_events import Access
 from tasks.callbacks import deliveries
 from tasks.callbacks.deliveries import Delivery, failed
 from tasks.callbacks.targets import UrlTarget

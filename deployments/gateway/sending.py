@@ -12,12 +12,12 @@ from importlib.metadata import version
 import aiohttp
 
 from blocks.exceptions import GitHubError
-from blocks.github import GitHub
+from blocks.github_api import GitHub
 from blocks.public_http import REFUSED, Networks
 from blocks.record.events import Record
 from blocks.refusals import retry_after_s
-from deployments.webhooks.github import Access
-from deployments.webhooks.secrets import SecretError
+from deployments.webhooks.github_events import Access
+from deployments.webhooks.secret_references import SecretError
 from deployments.webhooks.signatures import SCHEMES, signed
 from tasks.access.signing import secrets_of
 from tasks.callbacks.bodies import callback_body
@@ -26,7 +26,8 @@ from tasks.callbacks.github_texts import comment_of, mark_of, status_of_commit
 from tasks.callbacks.targets import CommentTarget, StatusTarget, UrlTarget
 
 GONE = 410
-CLOCKS_APART = timedelta(minutes=5)
+LOOK_BACK = timedelta(minutes=5)
+"""How long before its delivery was made a comment of ours is looked for: GitHub's clock is another."""
 Answered = tuple[Try, float | None]
 """A try, and the pause in seconds that its target asked for."""
 Send = Callable[[Delivery], Awaitable[Answered]]
@@ -87,7 +88,7 @@ class Sender:
     async def _comment(self, delivery: Delivery, target: CommentTarget) -> Answered:
         """One comment, also where a try before had written it and did not come to say so."""
         now, api = datetime.now(UTC), self._api(target.webhook)
-        mark, since = mark_of(delivery.deliberation, self._record.installation), delivery.created_at - CLOCKS_APART
+        mark, since = mark_of(delivery.deliberation, self._record.installation), delivery.created_at - LOOK_BACK
         if not await api.has_comment(target.repository, target.number, mark, since):
             text = await comment_of(self._record, delivery.deliberation, self._settings.public_url)
             await api.comment(target.repository, target.number, text)

@@ -12,8 +12,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from deployments.event_files import EventFileError, MappedEntry, mapping_of, read_event_file, require_own_names
-from deployments.webhooks.github import Access, GitHubEntry
-from deployments.webhooks.secrets import SecretError, SecretReference
+from deployments.webhooks.github_events import Access, GitHubEntry
+from deployments.webhooks.secret_references import SecretError, SecretReference
 from deployments.webhooks.signatures import Signature, check_secret
 from tasks.access.tokens import MAX_OPEN, Token
 from tasks.council.base import Name

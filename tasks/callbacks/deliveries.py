@@ -1,7 +1,7 @@
 """Deliveries: each target of an end gets one, which is tried until it arrives or its schedule is over.
 
 The bucket `conclave-callbacks` has under `<id>` who is to be told of the end, and under `<id>.<n>` the delivery to the
-n-th of them with its tries. That one is due is a message in the queue of callbacks (`blocks/record/callbacks.py`).
+n-th of them with its tries. That one is due is a message in the queue of callbacks (`blocks/record/callback_queue.py`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Literal
 
 from pydantic import AwareDatetime, Field, ValidationError
 
-from blocks.record import callbacks, subjects
+from blocks.record import callback_queue, subjects
 from blocks.record.envelope import Body
 from blocks.record.events import Record
 from tasks.callbacks.targets import Target, UrlTarget
@@ -30,8 +30,8 @@ MAX_ASKED_S = 86_400.0
 """The longest pause that a target may ask for."""
 LATER = 0
 """In place of a number: who is to be told of the end can be read by a later version alone."""
-CLOCKS_APART = timedelta(hours=1)
-"""By how much the clocks of gateways may differ; what is of an earlier deliberation is days old."""
+SAME_REQUEST = timedelta(hours=1)
+"""By how much the clocks of gateways may differ in one request; what is of an earlier one is days older."""
 MAX_TRIES = 50
 """Tries that are remembered, the last ones."""
 State = Literal["pending", "delivered", "failed"]
@@ -129,7 +129,7 @@ class _Asked(Frozen):
 
     def is_of(self, requested_at: datetime | None) -> bool:
         """Whether these were asked for with the request of that time, and not with an earlier one of the same id."""
-        return self.since is None or requested_at is None or self.since > requested_at - CLOCKS_APART
+        return self.since is None or requested_at is None or self.since > requested_at - SAME_REQUEST
 
 
 async def ask(record: Record, deliberation: str, targets: Sequence[Target]) -> None:
@@ -153,7 +153,7 @@ async def begin(
     """
     asked = _asked(await record.callbacks.read(deliberation))
     if asked is None:
-        await callbacks.put(record, deliberation, LATER)
+        await callback_queue.put(record, deliberation, LATER)
         return False
     if not asked.is_of(requested_at):
         await record.callbacks.delete(deliberation)
@@ -163,7 +163,7 @@ async def begin(
         asked = _asked(await record.callbacks.read(deliberation)) or asked
     for number, target in enumerate(asked.targets, 1):
         if await _begun(record, deliberation, number, target, asked.since):
-            await callbacks.put(record, deliberation, number)
+            await callback_queue.put(record, deliberation, number)
     return True
 
 
@@ -174,7 +174,7 @@ async def _begun(record: Record, deliberation: str, number: int, target: Target,
     if await record.callbacks.create(key, made.model_dump(mode="json")):
         return True
     standing = await read(record, deliberation, number)
-    if standing is not None and since is not None and standing.created_at < since - CLOCKS_APART:
+    if standing is not None and since is not None and standing.created_at < since - SAME_REQUEST:
         await record.callbacks.put(key, made.model_dump(mode="json"))
         return True
     return standing is not None and standing.state == "pending"
@@ -251,9 +251,9 @@ async def again(record: Record, deliberation: str, number: int) -> Delivery | No
 
     await record.callbacks.change(_key(deliberation, number), changed)
     if asked is not None and asked.next_at == now:
-        await callbacks.put_now(record, deliberation, number)
+        await callback_queue.put_now(record, deliberation, number)
     elif asked is not None:  # due already, unless whoever wrote that did not come to say so
-        await callbacks.put(record, deliberation, number)
+        await callback_queue.put(record, deliberation, number)
     return asked
 
 

@@ -73,7 +73,7 @@ async def _send(call: Call, events: AsyncGenerator[FeedEvent, None]) -> web.Stre
     Where the record can be read no more, or the token counts no more, the stream ends, so that the client comes back
     with its last cursor, and is told why.
     """
-    authentication, given = call.service.authentication, call.request.headers.getall("Authorization", [])
+    given = call.request.headers.getall("Authorization", [])
     response = EventSourceResponse(headers=call.headers, sep="\n", ping_interval=HEARTBEAT_S, send_timeout=SEND_S)
 
     async def send() -> None:
@@ -81,13 +81,11 @@ async def _send(call: Call, events: AsyncGenerator[FeedEvent, None]) -> web.Stre
             async for told in events:
                 await response.send(told.data, id=str(told.cursor), event=told.kind)
 
-    async def until_revoked() -> None:
-        await authentication.until_revoked(given, HEARTBEAT_S)
-
     call.service.counts.listeners += 1
     try:
         await response.prepare(call.request)
-        async with response, background(send(), response.wait(), until_revoked()) as work:
+        revoked = call.service.authentication.until_revoked(given, HEARTBEAT_S)
+        async with response, background(send(), response.wait(), revoked) as work:
             done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
             for one in done:
                 one.result()

@@ -24,8 +24,8 @@ from deployments.gateway.handlers.deliberations import receipt
 from deployments.gateway.problems import RETRY_S, Problem, invalid, later
 from deployments.gateway.routes import Call
 from deployments.webhooks.configuration import Webhook
-from deployments.webhooks.github import Access, Event, not_let_in
-from deployments.webhooks.secrets import SecretError
+from deployments.webhooks.github_events import Access, Event, not_let_in
+from deployments.webhooks.secret_references import SecretError
 from deployments.webhooks.signatures import Headers, delivery_key, missing_header
 from tasks.callbacks.targets import Target
 from tasks.deliberations.event_mapping import Asked

@@ -22,7 +22,7 @@ from standardwebhooks import WebhookVerificationError
 
 from blocks.exceptions import RecordUnavailable
 from blocks.public_http import is_allowed, public_session, read_networks
-from blocks.record import callbacks as queue
+from blocks.record import callback_queue as queue
 from blocks.record import subjects
 from deployments.gateway import callbacks
 from tasks.access import signing

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from blocks import github
+from blocks import github_api
 from deployments.event_files import EventFileError
 from deployments.gateway.handlers import webhooks
 from deployments.webhooks.configuration import read_webhooks, require_secrets
-from infra.github.server import StandIn, rate_limited, refusal
+from infra.github_api.server import StandIn, rate_limited, refusal
 from tasks.callbacks import deliveries
 from tasks.callbacks.deliveries import SCHEDULE_S
 from tasks.callbacks.github_texts import comment_of, mark_of, status_of_commit
@@ -267,7 +267,7 @@ async def test_an_answer_in_many_pieces_is_read_whole(gateway: Gateway, stand_in
 async def test_an_answer_without_end_is_given_up(
     gateway: Gateway, stand_in: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(github, "MAX_ANSWER", 100_000)
+    monkeypatch.setattr(github_api, "MAX_ANSWER", 100_000)
     told = await delivered(gateway)
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     stand_in.comments["acme/shop#12"] = [{"body": "x" * 60_000, "updated_at": now} for _ in range(12)]
@@ -466,4 +466,4 @@ async def test_the_example_of_the_docs_goes_there_and_back(
 def test_githubs_own_address_is_what_is_asked_where_none_is_named(file: Any) -> None:
     found = read_webhooks(file("{token: {env: TEST_GITHUB_TOKEN}}"))["github"]
     assert found.github is not None
-    assert found.github.entry.api == github.API == "https://api.github.com"
+    assert found.github.entry.api == github_api.API == "https://api.github.com"

@@ -1,4 +1,4 @@
-"""`python -m infra.github [--port 8099] [--writer LOGIN ...]`: serve until stopped, and print what is written there."""
+"""`python -m infra.github_api [--port 8099] [--writer LOGIN ...]`: serve until stopped, and print what is written."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import argparse
 
 from aiohttp import web
 
-from infra.github.server import StandIn
+from infra.github_api.server import StandIn
 
 
 def main() -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser(prog="python -m infra.github", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m infra.github_api", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8099)
     parser.add_argument("--writer", action="append", default=[], metavar="LOGIN", help="who may write; octocat may")

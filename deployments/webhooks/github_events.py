@@ -9,8 +9,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from blocks.github import API, GitHub
-from deployments.webhooks.secrets import SecretError, SecretReference
+from blocks.github_api import API, GitHub
+from deployments.webhooks.secret_references import SecretError, SecretReference
 from tasks.callbacks.targets import CommentTarget, Repository, StatusTarget, Target
 from tasks.council.exceptions import InvalidRequest
 from tasks.council.plain import SHOWN_INPUT, shortened
@@ -49,23 +49,19 @@ class GitHubEntry(BaseModel):
         return self if self.token is None else self.model_copy(update={"token": self.token.beside(folder)})
 
 
-class _Named(BaseModel):
-    """A part of a payload; GitHub's have many more fields."""
-
-
-class _Sender(_Named):
+class _Sender(BaseModel):
     login: Login
 
 
-class _Repository(_Named):
+class _Repository(BaseModel):
     full_name: Repository
 
 
-class _Issue(_Named):
+class _Issue(BaseModel):
     number: int = Field(ge=1)
 
 
-class _Head(_Named):
+class _Head(BaseModel):
     sha: str = Field(pattern=r"^[0-9a-f]{40}([0-9a-f]{24})?$")
 
 
@@ -73,8 +69,8 @@ class _PullRequest(_Issue):
     head: _Head
 
 
-class Event(_Named):
-    """What is read of a payload of GitHub's."""
+class Event(BaseModel):
+    """What is read of a payload of GitHub's, which has many more fields."""
 
     sender: _Sender
     repository: _Repository
