@@ -69,4 +69,4 @@ async def shared(key: Hashable, connect: Callable[[], Awaitable[tuple[T, Close]]
     task: asyncio.Task[T] | None = pool.opened.get(key)
     if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
         task = pool.opened[key] = asyncio.get_running_loop().create_task(opening())
-    return await asyncio.shield(task)
+    return task.result() if task.done() else await asyncio.shield(task)

@@ -10,11 +10,13 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -59,6 +61,23 @@ Failed = Callable[[int, ModelServerError, int], Awaitable[None]]
 """Called with the number of the attempt (from 1), its error and its duration in milliseconds."""
 Learnt = Callable[[str, Dialect], Awaitable[None]]
 """Called with a model and how it is asked from now on, once its server's refusals have told."""
+
+
+LOAD = ("num_requests_running", "num_requests_waiting")
+"""Gauges of vLLM: requests that are answered now, and those that wait for a place."""
+MAX_METRICS_BYTES = 4 * 2**20
+
+
+class ServerLoad(NamedTuple):
+    """Requests that a server answers now, and those that wait, whoever's they are."""
+
+    running: int
+    waiting: int
+
+
+@lru_cache
+def _gauge(name: str) -> re.Pattern[bytes]:
+    return re.compile(rb"^vllm:" + name.encode() + rb"(?:\{[^\n]*\})? ([0-9.e+]{1,24})$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -161,6 +180,20 @@ class VLLM(Block):
                 return ServerInfo("openai", (), lists=False)
             raise ModelServerUnavailable(f"{api_of(self.base_url)}/models did not list models") from None
         return ServerInfo(_engine({owner for _, owner in listed}), tuple(model for model, _ in listed))
+
+    async def server_load(self) -> ServerLoad | None:
+        """How many requests run there and wait there, by its metrics; None where it has none. Raises ModelServerError.
+
+        Source: vLLM's `vllm/v1/metrics/loggers.py`.
+        """
+        async with self._exchange(self.connect_timeout_s):
+            session, url = await self._session(), f"{self.base_url}/metrics"
+            async with session.get(url, headers=self._headers(), **way_to(url)) as response:
+                page = await bounded(response, MAX_METRICS_BYTES)
+                if response.status != 200:
+                    return None
+        found = {name: sum(map(float, _gauge(name).findall(page))) for name in LOAD if _gauge(name).search(page)}
+        return ServerLoad(*(int(found[name]) for name in LOAD)) if len(found) == len(LOAD) else None
 
     async def resolve_model(self, wanted: str | None = None) -> str:
         """The model to ask for: the member's, else the block's, else the first that the server lists."""

@@ -19,17 +19,20 @@ from blocks.connections import connections
 from blocks.documents import open_leases, open_record
 from blocks.exceptions import Superseded
 from blocks.ray_agents import waiting_only
+from blocks.record.events import Record
 from blocks.task_runner import BlockTaskRunner, untraversed
 from tasks.artifacts.artifacts import record_artifacts
+from tasks.collect.admission import Admission, admission_of
 from tasks.collect.agents import AgentKey, watch_agents
 from tasks.collect.cancel import end_cancelled
 from tasks.collect.collect import collect
+from tasks.collect.collector import Collector
 from tasks.collect.inbox import INBOX
 from tasks.collect.states import final_state, left_to
 from tasks.council.base import Name, Text
 from tasks.council.council import Deadline, Grace, Members, Rounds
 from tasks.council.form import AnswerForm, ItemForm, JsonForm
-from tasks.council.models import DeliberationRequest
+from tasks.council.models import Budget, DeliberationRequest
 from tasks.council.outcome import Outcome
 from tasks.council.stages import REVIEW, REVISE, SYNTHESIZE, Strategy, kind_of
 from tasks.deliberations.plan import Session, begin, convened
@@ -69,6 +72,7 @@ async def deliberate(
     grace_s: Grace | None = None,
     deadline_s: Deadline | None = None,
     metadata: JsonForm | None = None,
+    budget: Budget | None = None,
     deliberation_id: Name | None = None,
 ) -> State[Any]:
     """Let a council decide.
@@ -89,6 +93,7 @@ async def deliberate(
         grace_s: Seconds to wait after the quorum; until the deadline where left out.
         deadline_s: Seconds for each item; the council's own where left out.
         metadata: Carried along.
+        budget: The most that it may use: `max_calls`, `max_tokens`, `max_s`. Used up, no further item begins.
         deliberation_id: Its id; the flow run's where left out. The same id again resumes.
     """
     request = DeliberationRequest.read(asked_in(locals()))
@@ -98,21 +103,24 @@ async def deliberate(
         try:
             async with leases.hold(session.plan.id) as lease:
                 begun = await begin(record, session, lease, run, flow_run.ui_url)
-                outcome = await _deliberated(begun, record.installation)
+                admission = admission_of(begun.plan, asyncio.get_running_loop().time)
+                outcome = await deliberated(record, begun, admission)
         except Superseded as error:
             raise await left_to(record, session.plan.id, error, run) from error
         await record_artifacts(untraversed(session.plan), untraversed(outcome))
         return final_state(session.plan, outcome)
 
 
-async def _deliberated(session: Session, installation: str) -> Outcome:
+async def deliberated(record: Record, session: Session, admission: Admission | None = None) -> Outcome:
     """Call the members in, who must work on the record of the same installation, and decide."""
     inbox: asyncio.Queue[Any] = asyncio.Queue(INBOX)
+    collector = Collector(session, record, inbox, admission=admission)
+    first = None if admission is None else await collector.begin()
     with waiting_only():
         agents = {}
         for member, stage in session.absent:
             server = session.servers[member.server]
-            assignment = assign(session.plan.id, member, stage, server, session.epoch, installation)
+            assignment = assign(session.plan.id, member, stage, server, session.epoch, record.installation, first)
             agents[AgentKey(member.agent_id, stage)] = AGENT_TASKS[kind_of(stage)].submit(assignment)
     async with watch_agents(agents, inbox):
-        return await collect(untraversed(session), inbox)
+        return await collect(untraversed(session), untraversed(collector))

@@ -29,12 +29,12 @@ STREAM_OF = {
     "$KV": f"KV_{subjects.STATUS_BUCKET}",
 }
 VERSION_HEADER = "ce-schemaversion"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """The latest version of bodies that is read here; a body says its own in the header `ce-schemaversion`.
 
 Readers pass over fields that they do not know, so a body says more than 1 only where a reader of that version would do
 the wrong thing (`Deliberation.version`): 2 are plans, requests, closings and decisions of `strategy: escalate`, of a
-council with prompts of its own, or with another tally than the first one."""
+council with prompts of its own, or with another tally than the first one; 3 are those with a budget."""
 
 
 @dataclass(frozen=True)

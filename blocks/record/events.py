@@ -15,6 +15,7 @@ import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from typing import Any, NamedTuple
 
 import nats.errors
@@ -57,6 +58,8 @@ class Fence(NamedTuple):
     subject: str
     sequence: int
     epoch: int
+    is_first: bool = False
+    """Whether no epoch was before it, so that nothing stands which was written under one."""
 
 
 class Record:
@@ -72,6 +75,7 @@ class Record:
         access: Keys,
         councils: Keys,
         callbacks: Keys,
+        batches: Keys,
         patience_s: float,
         installation: str,
     ) -> None:
@@ -84,24 +88,33 @@ class Record:
         self.access = JsonKeys(access, jetstream, subjects.ACCESS_BUCKET, patience)
         self.councils = JsonKeys(councils, jetstream, subjects.COUNCILS_BUCKET, patience)
         self.callbacks = JsonKeys(callbacks, jetstream, subjects.CALLBACKS_BUCKET, patience)
+        self.batches = JsonKeys(batches, jetstream, subjects.BATCHES_BUCKET, patience)
         self.installation = installation
 
     # --- events -----------------------------------------------------------------------------------
 
     async def publish_final(
-        self, subject: str, event_id: str, kind: str, body: Body, fence: Fence | None = None, version: int = 1
+        self,
+        subject: str,
+        event_id: str,
+        kind: str,
+        body: Body,
+        fence: Fence | None = None,
+        version: int = 1,
+        is_first: bool = False,
     ) -> Event | None:
         """Write a final event; None if it stands, else the event of the writer who came first.
 
         `version` is what a reader has to know (`envelope.py`).
 
         With a fence it is refused once a later epoch has begun: then Superseded is raised, whose `run` says who is at
-        work now. Only the holder of the epoch writes under its fence, so reading first is enough to be first.
+        work now. Only the holder of the epoch writes under its fence, so reading first is enough to be first, and
+        needless where it is known that nothing stands there (`is_first`).
         Raises RecordUnavailable when JetStream does not answer within `patience_s`.
         """
         data, headers = await self._packed(subject, event_id, kind, body, version)
         if fence is not None:
-            return await self.outlast(lambda: self._write_fenced(subject, data, headers, body, fence))
+            return await self.outlast(lambda: self._write_fenced(subject, data, headers, body, fence, is_first))
         headers["Nats-Expected-Last-Subject-Sequence"] = "0"
 
         async def write() -> Event | None:
@@ -121,9 +134,9 @@ class Record:
         return await self.outlast(write)
 
     async def _write_fenced(
-        self, subject: str, data: bytes, headers: dict[str, str], body: Body, fence: Fence
+        self, subject: str, data: bytes, headers: dict[str, str], body: Body, fence: Fence, is_first: bool
     ) -> Event | None:
-        first = await self.last(subject, direct=False)
+        first = None if is_first else await self.last(subject, direct=False)
         if first is not None:
             return None if dump(first.body) == dump(body) else first
         expected = {
@@ -234,6 +247,15 @@ class Record:
 
         return await self.outlast(ask)
 
+    async def standing(self, pattern: str) -> set[str]:
+        """The subjects of `pattern` that have an event, as the leader has them."""
+
+        async def ask() -> set[str]:
+            info = await self.jetstream.stream_info(stream_of(pattern), subjects_filter=pattern)
+            return set(info.state.subjects or ())
+
+        return await self.outlast(ask)
+
     async def newest(self, pattern: str) -> int:
         """The sequence of the newest event on subjects of `pattern`, as the leader has it; 0 where there is none."""
 
@@ -252,31 +274,37 @@ class Record:
             yield event
             after = event.sequence
 
-    async def follow(self, pattern: str, after: int = 0, lenient: bool = False) -> AsyncGenerator[Event, None]:
+    async def follow(
+        self, pattern: str, after: int = 0, lenient: bool = False, headers_only: bool = False
+    ) -> AsyncGenerator[Event, None]:
         """Every event on subjects of `pattern`, stored ones first, then as they come; never ends.
 
-        `lenient` is as in `next`.
+        `lenient` is as in `next`; with `headers_only` the server sends no bodies, and all are empty.
 
         The consumer lives in the server's memory. When it falls silent the stream is asked whether anything
         was missed. Then, and when its count of messages has a gap or begins again, it is made anew where the
         last event left off, so a restart loses nothing and brings nothing twice.
         """
         while True:
-            subscription = await self.outlast(lambda: self._consume(pattern, after))  # noqa: B023  # awaited here
+            begin = partial(self._consume, pattern, after, headers_only)
+            subscription = await self.outlast(begin)
             count = 0
             try:
                 while True:
                     try:
                         message = await subscription.next_msg(timeout=POLL_S)
                     except nats.errors.TimeoutError:
-                        if await self.next(pattern, after, lenient=lenient) is not None:
+                        if await self.next(pattern, after, lenient=lenient or headers_only) is not None:
                             break
                         continue
                     count += 1
                     if message.metadata.sequence.consumer != count:
                         break
                     after = message.metadata.sequence.stream
-                    yield await self._event_of(message.subject, after, message, lenient)
+                    if headers_only:
+                        yield Event(message.subject, after, {}, _time_of(message))
+                    else:
+                        yield await self._event_of(message.subject, after, message, lenient)
             finally:
                 with suppress(nats.errors.Error, asyncio.CancelledError):
                     await subscription.unsubscribe()
@@ -297,6 +325,11 @@ class Record:
         await self.outlast(store)
         streams = [await self.jetstream.stream_info(stream) for stream in sorted(set(STREAM_OF.values()))]
         return sum(info.state.messages for info in streams)
+
+    async def say(self, subject: str) -> None:
+        """Pass a subject without a body on core NATS, at most once, to whoever listens to it."""
+        with suppress(nats.errors.Error):
+            await self.client.publish(subject, b"")
 
     async def listen(self, pattern: str, heard: Callable[[str], None]) -> Subscription:
         """Call `heard` with the subject of each event on core NATS as it passes; unsubscribe when done."""
@@ -338,7 +371,8 @@ class Record:
             data, headers = await self._packed(subject, f"{deliberation_id}:epoch:{number}", "epoch", body)
             headers["Nats-Expected-Last-Subject-Sequence"] = str(standing.sequence if standing else 0)
             try:
-                return Fence(subject, (await self.jetstream.publish(subject, data, headers=headers)).seq, number)
+                acknowledged = await self.jetstream.publish(subject, data, headers=headers)
+                return Fence(subject, acknowledged.seq, number, is_first=standing is None)
             except APIError as error:
                 if error.err_code != WRONG_LAST_SEQUENCE:
                     raise
@@ -352,8 +386,10 @@ class Record:
 
     # --- inside -----------------------------------------------------------------------------------
 
-    async def _consume(self, pattern: str, after: int) -> Follower:
-        config = ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=after + 1)
+    async def _consume(self, pattern: str, after: int, headers_only: bool = False) -> Follower:
+        config = ConsumerConfig(
+            deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=after + 1, headers_only=headers_only or None
+        )
         return await self.jetstream.subscribe(
             pattern, stream=stream_of(pattern), ordered_consumer=True, config=config, inactive_threshold=60.0
         )

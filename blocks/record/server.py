@@ -44,6 +44,8 @@ STREAMS: dict[str, tuple[RetentionPolicy, tuple[str, ...]]] = {
 _log = logging.getLogger("conclave.jetstream")
 
 CALLBACK_DAYS = 14.0
+_AGING_BUCKETS = (f"OBJ_{BODIES_BUCKET}", f"KV_{subjects.CALLBACKS_BUCKET}", f"KV_{subjects.BATCHES_BUCKET}")
+"""Streams of buckets whose values are kept for as long as the record's."""
 
 REFUSED = "authorization"
 """What every refusal of nats-server says: of a wrong key, and of none."""
@@ -127,6 +129,7 @@ class JetStreamServer(BaseModel):
                 await jetstream.key_value(subjects.ACCESS_BUCKET),
                 await jetstream.key_value(subjects.COUNCILS_BUCKET),
                 await jetstream.key_value(subjects.CALLBACKS_BUCKET),
+                await jetstream.key_value(subjects.BATCHES_BUCKET),
                 self.patience_s,
                 await installation_of(jetstream, self.replicas),
             )
@@ -215,6 +218,7 @@ class JetStreamServer(BaseModel):
         for bucket, kept_s in (
             (LEASES_BUCKET, LEASE_S),
             (subjects.CALLBACKS_BUCKET, self._age_of(f"KV_{subjects.CALLBACKS_BUCKET}")),
+            (subjects.BATCHES_BUCKET, self._age_of(f"KV_{subjects.BATCHES_BUCKET}")),
         ):
             await self._ensure_bucket(jetstream, KeyValueConfig(bucket=bucket, storage=StorageType.FILE, ttl=kept_s))
         try:
@@ -237,7 +241,7 @@ class JetStreamServer(BaseModel):
         """
         jetstream, applied = (await self.record()).jetstream, Retention([], [])
         try:
-            for name in (*STREAMS, f"OBJ_{BODIES_BUCKET}", f"KV_{subjects.CALLBACKS_BUCKET}"):
+            for name in (*STREAMS, *_AGING_BUCKETS):
                 config = (await jetstream.stream_info(name)).config
                 wanted, present = self._age_of(name), config.max_age or math.inf  # 0: for ever
                 if abs(present - wanted) <= 1:

@@ -20,6 +20,8 @@ ACCESS_BUCKET = "conclave-access"
 """Tokens of the gateway, and what was used by them."""
 COUNCILS_BUCKET = "conclave-councils"
 """Prefect's councils, mirrored for whoever does without Prefect."""
+BATCHES_BUCKET = "conclave-batches"
+"""Batches, and the agendas that their rows were put into."""
 CALLBACKS_BUCKET = "conclave-callbacks"
 """Who is to be told of an end, and what became of each telling."""
 
@@ -69,9 +71,19 @@ def attempt(deliberation: str, item: str, stage: str, member: str) -> str:
     return f"attempts.{deliberation}.{item}.{stage}.{member}"
 
 
+def attempts(deliberation: str) -> str:
+    """The pattern of all calls of a deliberation that failed and are made again."""
+    return f"attempts.{deliberation}.>"
+
+
 def decision(deliberation: str, item: str) -> str:
     """What was decided for an item, once."""
     return f"decisions.{deliberation}.{item}"
+
+
+def dispatch(deliberation: str, epoch: int, upto: int | str) -> str:
+    """On core NATS: so many items of its agenda may have begun, by the run of this epoch."""
+    return f"conclave.dispatch.{deliberation}.{epoch}.{upto}"
 
 
 def request(deliberation: str, lane: Lane = "interactive") -> str:

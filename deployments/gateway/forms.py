@@ -30,6 +30,22 @@ class SubmissionForm(DeliberationRequest, Terms):
     model_config = ConfigDict(json_schema_extra={"oneOf": [_either("task", "items"), _either("items", "task")]})
 
 
+class BatchForm(_Open):
+    """A batch so far."""
+
+    id: str
+    status: Status
+    rows: int
+    agendas: int
+    counts: dict[str, int] = {}
+    usage: Usage = Usage()
+    engine: str | None = None
+    started_at: datetime | None = None
+    last_decision_at: datetime | None = None
+    finished_at: datetime | None = None
+    error: str | None = None
+
+
 class Links(_Open):
     """Where to go on."""
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from itertools import chain
 
 from deployments.gateway import forms
-from deployments.gateway.handlers import councils, deliberations, deliveries, events, health, webhooks
+from deployments.gateway.handlers import batches, councils, deliberations, deliveries, events, health, webhooks
 from deployments.gateway.routes import Answer, Parameter, Route
 from deployments.webhooks.signatures import SCHEMES
 from tasks.access.tokens import Scope
+from tasks.batch.asked import AgendaBody, BatchRequest
 from tasks.council.council import CouncilSpec
 from tasks.council.models import Status
 
@@ -51,6 +52,7 @@ LIMIT = Parameter(
     "limit", "query", "How many on a page.", {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}
 )
 CURSOR = Parameter("cursor", "query", "That of the page before.")
+PLACE = Parameter("after", "query", "The `after` of a line: what follows it.")
 STREAM = Answer("Events, as they come.", content="text/event-stream")
 RESULT = Answer("It has ended.", forms.Result)
 SO_FAR = Answer("It has not ended; what is known so far.", forms.Result)
@@ -155,6 +157,49 @@ ROUTES = (
         "Follow all deliberations that match",
         {200: STREAM},
         (AFTER, LAST, STATUS, COUNCIL, METADATA),
+    ),
+    Route(
+        "PUT",
+        "/v1/batches/{id}/agendas/{number}",
+        batches.put_rows,
+        ASK,
+        "Send rows of a batch, 1 000 at most, before it is started",
+        {204: Answer("They are stored.")},
+        body=AgendaBody,
+    ),
+    Route(
+        "PUT",
+        "/v1/batches/{id}",
+        batches.start,
+        ASK,
+        "Start a batch whose rows were sent",
+        {202: Answer("It is accepted, and will run.", forms.BatchForm, headers=("Location",))},
+        body=BatchRequest,
+    ),
+    Route(
+        "GET",
+        "/v1/batches/{id}",
+        batches.read,
+        SEE,
+        "Read a batch so far",
+        {200: Answer("So far.", forms.BatchForm)},
+    ),
+    Route(
+        "GET",
+        "/v1/batches/{id}/results",
+        batches.results,
+        SEE,
+        "Follow the rows of a batch as they are decided, to its end",
+        {200: Answer("A line of JSON for each decided row.", content="application/x-ndjson")},
+        (PLACE,),
+    ),
+    Route(
+        "DELETE",
+        "/v1/batches/{id}",
+        batches.cancel,
+        ASK,
+        "Ask a batch to stop",
+        {200: Answer("It has ended.", forms.BatchForm), 202: Answer("It is asked to stop.", forms.BatchForm)},
     ),
     Route(
         "GET",

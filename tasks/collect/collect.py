@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 from datetime import UTC, datetime
-from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -22,11 +22,10 @@ from tasks.deliberations.plan import Session
 
 
 @task(retries=0, cache_policy=NO_CACHE, persist_result=False)
-async def collect(session: Session, inbox: asyncio.Queue[Any]) -> Outcome:
+async def collect(session: Session, collector: Collector) -> Outcome:
     """Decide every item from the record, then say on the record that the deliberation has ended."""
     record, plan = await open_record(), session.plan
-    collector = Collector(session, record, inbox)
-    async with progress(record, plan, collector.outcome, session.engine):
+    async with nullcontext() if collector.is_of_batch else progress(record, plan, collector.outcome, session.engine):
         outcome = await collector.run()
     duration_ms = int((asyncio.get_running_loop().time() - session.started) * 1000)
     await finish(record, session, outcome, duration_ms)

@@ -13,11 +13,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from blocks.background import background, cancel_and_wait
 from blocks.documents import open_leases
 from blocks.record import subjects
 from blocks.record.envelope import Body, Event
 from blocks.record.events import Record
-from tasks.collect.inbox import AgentExited, from_record
+from tasks.collect.admission import Admission
+from tasks.collect.inbox import AgentExited, Refused, Room, from_record, refusals
 from tasks.council.answer import Answer
 from tasks.council.decisions import ItemResult
 from tasks.council.models import MemberStatus, Status
@@ -31,6 +33,11 @@ from tasks.council.stages import PROPOSAL, PROPOSE, SECOND_SAMPLE, kind_of
 from tasks.deliberations.plan import Session
 from tasks.deliberations.read import answers_of
 from tasks.stages.member_stage import WINDOW, final_answer
+
+WRITES = 64
+"""Decisions that are being written at a time."""
+TELL_S = 1.0
+"""How often members are told again how many items may have begun."""
 
 
 @dataclass
@@ -81,10 +88,18 @@ class OpenItem:
 class Collector:
     """Takes every item through its stages and decides it.
 
-    With `over` nobody is waited for: what stands on the record decides, as after the deadline.
+    With `over` nobody is waited for: what stands on the record decides, as after the deadline. With an `admission`
+    items begin as that has room for them, and their members are told.
     """
 
-    def __init__(self, session: Session, record: Record, inbox: asyncio.Queue[Any], over: bool = False) -> None:
+    def __init__(
+        self,
+        session: Session,
+        record: Record,
+        inbox: asyncio.Queue[Any],
+        over: bool = False,
+        admission: Admission | None = None,
+    ) -> None:
         self._plan, self._record, self._inbox = session.plan, record, inbox
         self._engine, self._started, self._session = session.engine, session.started, session
         self._waiting = {item.id: item for item in reversed(self._plan.agenda)}
@@ -94,20 +109,69 @@ class Collector:
         self._unread = set(self._waiting) if over else set[str]()
         self._left: dict[tuple[str, str], str | None] = {}
         self._cancelled = False
+        self._admission = admission
+        self._place = {item.id: place for place, item in enumerate(self._plan.agenda, 1)}
+        self._opened: list[str] = []
+        self._upto = 0
+        self._writes: set[asyncio.Task[None]] = set()
+        self._write_slots = asyncio.Semaphore(WRITES)
+        self._lost: BaseException | None = None
         self.outcome = Outcome()
+
+    @property
+    def is_of_batch(self) -> bool:
+        """Whether a batch tells how far it is, for all its agendas."""
+        return self._admission is not None and self._admission.heard is not None
+
+    async def begin(self) -> int:
+        """Take what stands on the record, and open the first items; how many of the agenda may have begun by that."""
+        assert self._admission is not None
+        await self._take_standing()
+        self._admission.join(self._plan, self._wake)
+        self._opened = await self._open_items()
+        return self._upto
 
     async def run(self) -> Outcome:
         """Decide every item; the outcome. Items with a decision on the record are taken as they stand."""
-        await self._take_standing()
-        async with from_record(self._record, self._plan, self._inbox):
-            touched = await self._open_items()
-            while touched or self._open:
-                for item_id in touched:
-                    await self._decide(item_id)
-                touched = await self._open_items()
-                if self._open and not touched:
-                    touched = await self._next()
+        if self._admission is None:
+            await self._take_standing()
+            return await self._decide_all()
+        try:
+            async with (
+                refusals(self._record, self._plan, self._inbox),
+                background(self._tell_again()),
+            ):
+                return await self._decide_all()
+        finally:
+            self._admission.leave(self._plan)
+
+    async def _decide_all(self) -> Outcome:
+        try:
+            async with from_record(self._record, self._plan, self._inbox):
+                touched = self._opened or await self._open_items()
+                while touched or self._open or self._waiting:
+                    for item_id in touched:
+                        await self._decide(item_id)
+                    touched = await self._open_items()
+                    if not touched and (self._open or self._waiting):
+                        touched = await self._next()
+                await asyncio.gather(*self._writes)
+        finally:
+            await cancel_and_wait(self._writes)
         return self.outcome
+
+    def _wake(self) -> None:
+        if self._inbox.empty():  # else something else comes in, after which it is looked anyway
+            self._inbox.put_nowait(Room())
+
+    async def _tell(self) -> None:
+        await self._record.say(subjects.dispatch(self._plan.id, self._session.epoch, self._upto))
+
+    async def _tell_again(self) -> None:
+        """Tell again how many items may have begun: what is said is said at most once."""
+        while True:
+            await asyncio.sleep(TELL_S)
+            await self._tell()
 
     # --- what comes in ----------------------------------------------------------------------------
 
@@ -116,6 +180,8 @@ class Collector:
         async for event in self._record.stored(subjects.decision(self._plan.id, "*"), direct=False):
             result = ItemResult.from_record(event.body)
             self.outcome.add(result)
+            if self._admission is not None:
+                self._admission.stands(result)
             self.outcome.answers += len(self._plan.posts)
             self._waiting.pop(result.item, None)
         status = await self._record.statuses.read(self._plan.id) or {}
@@ -131,8 +197,16 @@ class Collector:
             return list(self._open)
         if isinstance(news, Exception):
             raise news
+        if self._lost is not None:
+            raise self._lost
         if isinstance(news, Answer):
             return self._take(news)
+        if isinstance(news, Refused):
+            if self._admission is not None:
+                self._admission.refused(self._plan, news.agent_id)
+            return []
+        if isinstance(news, Room):
+            return []
         if isinstance(news, AgentExited):
             self._left[news.agent_id, news.stage] = news.failure
             for item in self._open.values():
@@ -150,7 +224,10 @@ class Collector:
             if self._plan.stages.index(answer.stage) > self._plan.stages.index(item.stage):
                 item.aside.append(answer)
             return []
-        self.outcome.answers += item.progress.take(answer)
+        if item.progress.take(answer):
+            self.outcome.answers += 1
+            if self._admission is not None:
+                self._admission.answered(answer)
         if item.quorum_at is None and item.ok >= self._enough(item):
             item.quorum_at = self._now()
         return [answer.item]
@@ -169,19 +246,46 @@ class Collector:
     async def _open_items(self) -> list[str]:
         """Open as many items as there is room for, with what is known of them; their ids."""
         opened = []
-        while self._waiting and len(self._open) < WINDOW:
+        if not self._waiting:
+            return []
+        if self._admission is not None and self._admission.stopped and not self._cancelled:
+            await self._leave_out(self._admission.stopped)
+        while self._waiting and self._has_room():
             item_id, item = self._waiting.popitem()
             # The first items begin with their members, which were sent to work before this task began.
             started = self._started if self._over or not self.outcome.lines else self._now()
             self._open[item_id] = opening = OpenItem(ItemProgress(self._plan, item), started, PROPOSE)
             opening.enter(PROPOSE, NextStage(self._plan.called_first(item)), started)
+            if self._admission is not None and self._cancelled:  # it was not asked for room
+                self._admission.entered(self._plan, opening.called)
             for answer in self._early.pop(item_id, []):
                 self._take(answer)
             if item_id in self._unread:
                 await self._read(item_id)
             await self._write_left(opening)
             opened.append(item_id)
+        if self._admission is not None and opened:
+            self._upto = len(self._plan.agenda) if not self._waiting else self._place[opened[-1]]
+            await self._tell()
+        if self._admission is not None and not self._waiting:
+            self._admission.is_served(self._plan)
         return opened
+
+    def _has_room(self) -> bool:
+        """Whether the next item may begin. One that is only to be ended needs no room."""
+        if self._admission is None or self._cancelled:
+            return len(self._open) < WINDOW
+        return self._admission.admit(self._plan, self._waiting[next(reversed(self._waiting))])
+
+    async def _leave_out(self, reason: str) -> None:
+        """End the items that have not begun: nothing begins any more."""
+        while self._waiting:
+            _, item = self._waiting.popitem()
+            verdict = Verdict(Status.CANCELLED, reason=reason)
+            await self._publish_beside(item_result(ItemProgress(self._plan, item), verdict, 0, datetime.now(UTC)))
+            self.outcome.unneeded += len(self._plan.posts)
+        self._upto = len(self._plan.agenda)
+        await self._tell()
 
     async def _read(self, item_id: str) -> None:
         self._unread.remove(item_id)
@@ -268,6 +372,8 @@ class Collector:
         if first is not None:
             closing = Closing.from_record(first.body)
         item.enter(following, NextStage(closing.called, closing.skipped), self._now())
+        if self._admission is not None:
+            self._admission.entered(self._plan, closing.called)
         aside, item.aside = item.aside, []
         for answer in aside:
             self._take(answer)
@@ -290,7 +396,7 @@ class Collector:
     async def _settle(self, item: OpenItem, verdict: Verdict) -> None:
         """Close an item: publish what it came to."""
         duration_ms = int((self._now() - item.started_at) * 1000)
-        await self._publish(item_result(item.progress, verdict, duration_ms, datetime.now(UTC)))
+        await self._publish_beside(item_result(item.progress, verdict, duration_ms, datetime.now(UTC)))
         self.outcome.unneeded += len(self._plan.posts) - sum(map(len, item.progress.answers.values()))
         del self._open[item.id]
 
@@ -319,15 +425,32 @@ class Collector:
             await self._record.announce("agent.response.failed", body)
         self._take(answer if first is None else Answer.from_record(first.body))
 
+    async def _publish_beside(self, result: ItemResult) -> None:
+        """Publish a decision while others are decided; what goes wrong ends all."""
+        await self._write_slots.acquire()
+        write = asyncio.create_task(self._publish(result))
+        self._writes.add(write)
+        write.add_done_callback(self._written)
+
+    def _written(self, write: asyncio.Task[None]) -> None:
+        self._writes.discard(write)
+        self._write_slots.release()
+        if not write.cancelled() and (error := write.exception()) is not None:
+            self._lost = self._lost or error
+            self._wake()
+
     async def _publish(self, result: ItemResult) -> None:
         """Publish a decision; the first one on an item stands."""
         body = result.model_dump(mode="json")
         subject = subjects.decision(result.id, result.item)
-        first = await self._publish_final(subject, f"{result.id}:{result.item}:decision", "decision", body)
+        # What stood there was taken when this run began, and nobody else writes under its fence.
+        first = await self._publish_final(subject, f"{result.id}:{result.item}:decision", "decision", body, True)
         if first is not None:
             result = ItemResult.from_record(first.body)
         self.outcome.add(result)
-        await self._record.statuses.merge(
+        if self._admission is not None:
+            self._admission.settled(result)
+        await self._record.statuses.put(
             f"{result.id}.{result.item}",
             {
                 "status": result.status.value,
@@ -337,10 +460,13 @@ class Collector:
             },
         )
 
-    async def _publish_final(self, subject: str, event_id: str, kind: str, body: Body) -> Event | None:
+    async def _publish_final(
+        self, subject: str, event_id: str, kind: str, body: Body, is_first: bool = False
+    ) -> Event | None:
         """As the holder of the lease. Raises Superseded where this run is not that any more."""
         fence, version = self._session.fence, self._plan.version
-        return await self._record.publish_final(subject, event_id, kind, body, fence, version)
+        is_first = is_first or (fence is not None and fence.is_first)
+        return await self._record.publish_final(subject, event_id, kind, body, fence, version, is_first)
 
     @staticmethod
     def _now() -> float:

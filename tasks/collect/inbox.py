@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from blocks.background import background
-from blocks.exceptions import RecordError, RecordUnreadable
+from blocks.exceptions import ModelServerUnavailable, RecordError, RecordUnreadable
 from blocks.record import subjects
 from blocks.record.envelope import Event
 from blocks.record.events import Record
@@ -33,6 +33,18 @@ class AgentExited:
 
 
 @dataclass(frozen=True)
+class Room:
+    """Further items may begin."""
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A member's call came to nothing, and is made again."""
+
+    agent_id: str
+
+
+@dataclass(frozen=True)
 class CancelAsked:
     """Somebody set `cancel_requested`."""
 
@@ -42,6 +54,14 @@ async def from_record(record: Record, plan: Deliberation, inbox: asyncio.Queue[A
     """Bring the answers, the wish to cancel, or the RecordError that ended either, into the inbox."""
     answers = record.follow(subjects.answers(plan.id))
     async with background(_bring(answers, partial(_answer, plan.stages), inbox)), wishes(record, plan.id, inbox):
+        yield
+
+
+@asynccontextmanager
+async def refusals(record: Record, plan: Deliberation, inbox: asyncio.Queue[Any]) -> AsyncGenerator[None, None]:
+    """Bring the calls that are made again, or the RecordError that ended it."""
+    attempts = record.follow(subjects.attempts(plan.id))
+    async with background(_bring(attempts, _refused, inbox)):
         yield
 
 
@@ -68,6 +88,12 @@ async def _bring(events: AsyncGenerator[Event, None], read: Callable[[Event], An
         await inbox.put(error)
     except ValueError as error:  # an answer of another form: whoever collects must not wait for what follows it
         await inbox.put(RecordUnreadable(f"{subject} cannot be read: {str(error)[:MAX_SAID]}"))
+
+
+def _refused(event: Event) -> Refused | None:
+    """The refusal in an attempt; None of one that brought an answer which could not be used."""
+    is_of_the_server = event.body.get("error_type") == ModelServerUnavailable.__name__
+    return Refused(event.subject.rpartition(".")[2]) if is_of_the_server else None
 
 
 def _wish(status: Event) -> CancelAsked | None:

@@ -138,6 +138,14 @@ class ItemRequest(Brief):
     task: Text
 
 
+class Budget(Frozen):
+    """The most that may be used; what is left out has no bound. Used up, nothing new begins (`budget.py`)."""
+
+    max_calls: int | None = Field(None, ge=1, le=1_000_000_000, description="Calls of models.")
+    max_tokens: int | None = Field(None, ge=1, le=1_000_000_000_000, description="Tokens of prompts and answers.")
+    max_s: float | None = Field(None, gt=0, le=31_536_000, description="Seconds from its start.")
+
+
 class DeliberationRequest(Brief):
     """What a user asks for: the parameters of the flow `deliberate`, by whatever door."""
 
@@ -151,6 +159,7 @@ class DeliberationRequest(Brief):
     grace_s: Grace | None = None
     deadline_s: Deadline | None = None
     metadata: JsonObject = Field(default_factory=dict, description="Carried along, never read.")
+    budget: Budget | None = Field(None, description="Used up, items that have not begun end CANCELLED.")
 
     @model_validator(mode="after")
     def _one_agenda(self) -> Self:
@@ -197,8 +206,12 @@ class DeliberationRequest(Brief):
 
     @property
     def digest(self) -> str:
-        """Identity of the request: the same body gives the same digest."""
-        return digest(self.model_dump(mode="json"))
+        """Identity of the request: the same body gives the same digest.
+
+        Fields that came later are part of it only where they are given: what was asked before stays the same request.
+        """
+        later = {"budget"} if self.budget is None else set[str]()
+        return digest(self.model_dump(mode="json", exclude=later))
 
     def agenda(self) -> tuple[Item, ...]:
         """The items to decide; the request's rubric, requirements and context apply where an item has none."""
@@ -266,6 +279,7 @@ class Deliberation(Frozen):
     council_digest: str
     prompts: Prompts = Field(BUILT_IN, description="The texts that its members are told, whatever is changed since.")
     metadata: dict[str, Any]
+    budget: Budget | None = None
     copies: tuple[Name, ...] = Field((), description="Members beyond the council's own, in the same roles.")
 
     @property
@@ -303,8 +317,10 @@ class Deliberation(Frozen):
     def version(self) -> int:
         """Which version of bodies a reader has to know (`blocks/record/envelope.py`).
 
-        1 knows neither waves nor prompts of a council's own, nor another tally than the first one.
+        1 knows neither waves nor prompts of a council's own, nor another tally than the first one; 2 knows no budget.
         """
+        if self.budget is not None:
+            return 3
         other_tally = self.council.tally != DEFAULT_TALLY
         return 2 if self.escalates or self.prompts.own or other_tally else 1
 
@@ -354,5 +370,6 @@ class Deliberation(Frozen):
             council_digest=council.digest,
             prompts=council.prompts or BUILT_IN,
             metadata=request.metadata,
+            budget=request.budget,
             copies=tuple(member.agent_id for member in sized.members[len(council.members) :]),
         )

@@ -22,7 +22,7 @@ from tasks.council.plain import error_line
 from tasks.deliberations.read import status_of
 from tasks.deliberations.submit import id_of, queued_request
 
-FLOWS = ("deliberate", "evaluate", "diagnostics", "housekeeping", "roundtrip")
+FLOWS = ("deliberate", "batch", "evaluate", "diagnostics", "housekeeping", "roundtrip")
 PAGE = 200
 MAX_RUNS = 10_000
 

@@ -133,18 +133,21 @@ async def convene(
     request: DeliberationRequest,
     at_hand: AtHand = None,
     identity: str | None = None,
+    council: CouncilSpec | None = None,
 ) -> Session:
     """Put the plan on the record, or take the one that stands there.
 
     `identity` is the digest of what was asked, where that is not the request's: a deployment has defaults of its own
-    for what is left open. Raises InvalidRequest, and Superseded where it has ended without a plan.
+    for what is left open; `council` is the one to take, whatever its block says. Raises InvalidRequest, and Superseded
+    where it has ended without a plan.
     """
     started = asyncio.get_running_loop().time()
     check_id(deliberation_id, "deliberation_id")
     digest = identity or request.digest
     plan, owner = await _standing(record, deliberation_id, digest)
     if plan is None:
-        plan = Deliberation.plan(deliberation_id, request, await council_spec(request.council, at_hand))
+        spec = council or await council_spec(request.council, at_hand)
+        plan = await asyncio.to_thread(Deliberation.plan, deliberation_id, request, spec)
         plan = plan.model_copy(update={"request_digest": digest})
         servers = await servers_of(record, plan, at_hand=at_hand)
         plan = await _put(record, plan, request, owner)

@@ -104,8 +104,10 @@ def id_of(parameters: dict[str, Any], run: str) -> str:
 def version_of(request: Request) -> int:
     """Which version of bodies a worker has to know to run this (`blocks/record/envelope.py`).
 
-    One that knows no times would begin it too early, or after it has expired.
+    One that knows no times would begin it too early, or after it has expired; one that knows no budget spends more.
     """
+    if request.parameters.get("budget") is not None:
+        return 3
     timed = request.not_before is not None or request.expires_at is not None
     return 2 if timed or request.parameters.get("strategy") == "escalate" else 1
 

@@ -22,6 +22,8 @@ class Assignment(Frozen):
         installation: The driver's, whose record must be this host's.
         server_version: Version of the block of the member's model server; None where nobody keeps it.
         engine: What that server was found to be; an answer says so where there is one.
+        first: How many items may begin at once, the others as the driver tells; None where the member begins them by
+            itself.
         dialects: What it was found to take otherwise, by model: fields, and what is asked for in their place.
     """
 
@@ -32,11 +34,18 @@ class Assignment(Frozen):
     installation: str
     server_version: str | None
     engine: str
+    first: int | None = None
     dialects: dict[str, dict[str, str | None]] = Field(default={})
 
 
 def assign(
-    deliberation_id: str, member: Member, stage: str, server: Server, epoch: int, installation: str
+    deliberation_id: str,
+    member: Member,
+    stage: str,
+    server: Server,
+    epoch: int,
+    installation: str,
+    first: int | None = None,
 ) -> Assignment:
     """What a member's agent task for a stage is given, with what the driver found of its model server."""
     return Assignment(
@@ -47,5 +56,6 @@ def assign(
         installation=installation,
         server_version=server.version,
         engine=server.engine,
+        first=first,
         dialects={model: dialect.differences for model, dialect in server.dialects.items()},
     )

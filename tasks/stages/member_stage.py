@@ -13,7 +13,8 @@ import logging
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -87,16 +88,23 @@ class MemberStage:
     engine: str
     _calls: dict[str, asyncio.Task[MemberStatus | None]] = field(default_factory=dict)
     _closed: set[str] = field(default_factory=set)
+    _subjects: set[str] | None = None
+    """Of the answers that stood on the record when the stage began, where that was asked for."""
 
-    async def answer_all(self, prompt: StagePrompt) -> dict[str, int]:
-        """Answer every item of a stage; how many ended in which status. Raises RecordError."""
+    async def answer_all(self, prompt: StagePrompt, begun: AsyncGenerator[Item, None] | None = None) -> dict[str, int]:
+        """Answer every item of a stage; how many ended in which status. Raises RecordError.
+
+        `begun` gives the items as they may begin; without it as many are at work as the member's own window holds.
+        """
         decided = await self.record.listen(subjects.decision(self.plan.id, "*"), self._heard_decision)
         closed = await self.record.listen(subjects.closed(self.plan.id, "*", self.stage), self._heard_closing)
         window, statuses = asyncio.Semaphore(WINDOW), Counter[str]()
+        if begun is not None:
+            own = subjects.answer(self.plan.id, "*", self.stage, self.member.agent_id)
+            self._subjects = await self.record.standing(own)
         try:
-            async with asyncio.TaskGroup() as group:
-                for item in self.plan.agenda:
-                    await window.acquire()
+            async with asyncio.TaskGroup() as group, aclosing(begun or self._within(window)) as items:
+                async for item in items:
                     call = group.create_task(self._answer(prompt, item))
                     self._calls[item.id] = call
                     call.add_done_callback(partial(self._ended, item, window, statuses))
@@ -105,6 +113,12 @@ class MemberStage:
         finally:
             await asyncio.gather(decided.unsubscribe(), closed.unsubscribe())
         return dict(statuses)
+
+    async def _within(self, window: asyncio.Semaphore) -> AsyncGenerator[Item, None]:
+        """The items of the agenda, as there is room for them."""
+        for item in self.plan.agenda:
+            await window.acquire()
+            yield item
 
     async def answer_of(self, item: Item, stage: str, agent_id: str) -> Answer | None:
         """A final answer that stands on the record. Raises RecordError.
@@ -155,13 +169,16 @@ class MemberStage:
             return await self._publish(item, failed)
 
     async def _answered(self, prompt: StagePrompt, item: Item) -> MemberStatus | None:
-        if (standing := await self._standing(item)) is not None:
+        if self._subjects is not None:
+            if subjects.answer(self.plan.id, item.id, self.stage, self.member.agent_id) in self._subjects:
+                return None
+        elif (standing := await self._standing(item)) is not None:
             return standing
         question = await prompt.question(item)
         if question is None:
             return None
         # While it waited for the stage before, it may have been written for; what tells it so passes by only once.
-        if self.stage != PROPOSE and (standing := await self._standing(item)) is not None:
+        if self._subjects is None and self.stage != PROPOSE and (standing := await self._standing(item)) is not None:
             return standing
         answer = await self._ask(prompt, item, question)
         if answer is None:
@@ -284,7 +301,8 @@ async def answer_after(
         member_stage = await open_member_stage(assignment)
         gate = StageGate(member_stage.record, member_stage.plan, assignment.stage, assignment.epoch)
         async with gate.heard():
-            return await member_stage.answer_all(prompt(member_stage, gate))
+            begun = None if assignment.first is None else gate.items()
+            return await member_stage.answer_all(prompt(member_stage, gate), begun)
 
 
 def final_answer(plan: Deliberation, item: str, stage: str, member: Member, **fields: object) -> Answer:

@@ -11,6 +11,7 @@ from tasks.council.models import Item
 from tasks.council.prompts.propose import propose_messages
 from tasks.council.stages import PROPOSE
 from tasks.stages.assignment import Assignment
+from tasks.stages.dispatch import dispatched
 from tasks.stages.member_stage import Fields, MemberStage, Question, answer_after, open_member_stage
 from tasks.stages.stage_gate import StageGate
 from tasks.stages.text_reply import TextReply
@@ -23,7 +24,11 @@ async def propose(assignment: Assignment) -> dict[str, int]:
         return await answer_after(ProposingLater, assignment)
     async with connections():
         member_stage = await open_member_stage(assignment)
-        return await member_stage.answer_all(Proposing(member_stage))
+        begun = None
+        if assignment.first is not None:
+            record, plan = member_stage.record, member_stage.plan
+            begun = dispatched(record, plan, assignment.epoch, assignment.first)
+        return await member_stage.answer_all(Proposing(member_stage), begun)
 
 
 class Proposing(TextReply):

@@ -29,6 +29,9 @@ class StageGate:
         self._record, self._plan, self._epoch = record, plan, epoch
         self._pattern = subjects.closed(plan.id, "*", plan.stages[plan.stages.index(stage) - 1])
         self._closed: dict[str, asyncio.Future[Closing]] = {}
+        self._items = {item.id: item for item in plan.agenda}
+        self._news: asyncio.Queue[str | None] = asyncio.Queue()
+        """Items that are closed or decided, by id; None once nothing is heard any more."""
         self._lost: Exception | None = None
 
     @asynccontextmanager
@@ -43,6 +46,28 @@ class StageGate:
             raise self._lost
         return await self._closing(item.id)
 
+    async def items(self) -> AsyncGenerator[Item, None]:
+        """The items as they are closed, each once, until all are closed or decided. Raises RecordError and Orphaned."""
+        decided = subjects.decision(self._plan.id, "*")
+        passing = await self._record.listen(decided, lambda subject: self._heard(subject.rpartition(".")[2]))
+        try:
+            for subject in await self._record.standing(decided):
+                self._heard(subject.rpartition(".")[2])
+            left = dict(self._items)
+            while left:
+                one = await self._news.get()
+                if one is None:
+                    assert self._lost is not None
+                    raise self._lost
+                item = left.pop(one, None)
+                if item is not None and self._closing(one).done():
+                    yield item
+        finally:
+            await passing.unsubscribe()
+
+    def _heard(self, item_id: str) -> None:
+        self._news.put_nowait(item_id)
+
     async def _hear(self) -> None:
         async with aclosing(self._record.follow(self._pattern)) as events:
             async for event in events:
@@ -51,6 +76,7 @@ class StageGate:
                     closed = closed.model_copy(update={"called": ()})
                 if not (closing := self._closing(closed.item)).done():
                     closing.set_result(closed)
+                    self._heard(closed.item)
 
     async def _look_after(self) -> None:
         await self._record.leases.abandoned(self._plan.id, ORPHANED_S)
@@ -62,6 +88,7 @@ class StageGate:
             await work
         except (RecordError, Orphaned, ValueError) as error:  # a ValueError: a closing of another form
             self._lost = error
+            self._news.put_nowait(None)
             for closing in self._closed.values():
                 if not closing.done():
                     closing.set_exception(error)

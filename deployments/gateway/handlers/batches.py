@@ -1,0 +1,143 @@
+"""Batches: their rows taken agenda by agenda, started, read, followed, and asked to stop."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from contextlib import aclosing
+
+from aiohttp import web
+
+from blocks.exceptions import RecordError
+from deployments.gateway.acceptance import may_change, may_see
+from deployments.gateway.bodies import beside, json_of
+from deployments.gateway.handlers.answers import document, only
+from deployments.gateway.problems import Problem, forbidden
+from deployments.gateway.routes import Call
+from tasks.batch.asked import MAX_AGENDAS, AgendaBody, BatchRequest, check_batch_id
+from tasks.batch.decided import DecidedRow, Place, decided_rows
+from tasks.batch.store import Batch, note, put_agenda, read_batch
+from tasks.batch.submission import submit_batch
+from tasks.council.exceptions import InvalidRequest
+
+HIDDEN = ("council", "owner")
+"""What of a batch's body is not told: prompts of a council, and whose it is."""
+_audit = logging.getLogger("conclave.audit")
+_log = logging.getLogger("conclave.gateway")
+
+
+async def put_rows(call: Call) -> web.StreamResponse:
+    """Take the rows of one agenda; the same ones again are no fault."""
+    only(call)
+    batch_id, number = check_batch_id(call.request.match_info["id"]), _number(call)
+    body, size = await json_of(call.request)
+    agenda = await beside(size, lambda: AgendaBody.read(body))
+    await put_agenda(call.service.record, batch_id, number, agenda.rows, call.token.owner)
+    return web.Response(status=204, headers=call.headers)
+
+
+async def start(call: Call) -> web.StreamResponse:
+    """Take a batch whose rows are there; the same one again attaches."""
+    only(call)
+    batch_id = check_batch_id(call.request.match_info["id"])
+    body, _ = await json_of(call.request)
+    request = BatchRequest.read(body)
+    if not call.token.may_ask(request.council):
+        raise forbidden(f"council: this token may not ask {request.council!r}", "council")
+    service = call.service
+    standing = await read_batch(service.record, batch_id)
+    if standing is None:
+        (await service.councils.mirror()).require(request.council)
+        await service.quotas.check(call.token, batch_id)
+    new = await submit_batch(service.record, batch_id, request, call.token.owner, "gateway")
+    _audit.info("%s batch %s new=%s", call.token.id, batch_id, new)
+    batch = await _asked_about(call)
+    headers = {} if new else {"Idempotency-Replayed": "true"}
+    return document(call, _shown(batch), 202, Location=f"/v1/batches/{batch_id}", **headers)
+
+
+async def read(call: Call) -> web.StreamResponse:
+    """A batch so far."""
+    only(call)
+    return document(call, _shown(await _asked_about(call)))
+
+
+async def results(call: Call) -> web.StreamResponse:
+    """Its rows as they are decided, a line of JSON each, to its end; `after` goes on where a line said."""
+    only(call, "after")
+    batch = await _asked_about(call)
+    text = call.request.query.get("after")
+    after = Place.read(text) if text else Place()
+    response = web.StreamResponse(headers={**call.headers, "Content-Type": "application/x-ndjson"})
+    await response.prepare(call.request)
+    call.service.counts.listeners += 1
+    try:
+        async with aclosing(decided_rows(call.service.record, batch.id, after)) as rows:
+            async for row in rows:
+                await response.write(_line(row))
+        await response.write_eof()
+    except (ConnectionError, RecordError) as error:
+        _log.info("the results of %s break off: %s", batch.id, error)
+        _abort(call)
+    finally:
+        call.service.counts.listeners -= 1
+    return response
+
+
+async def cancel(call: Call) -> web.StreamResponse:
+    """Ask a batch to stop: what is decided stays so."""
+    only(call)
+    batch = await _asked_about(call)
+    if not may_change(call.token, batch.body.get("owner")):
+        raise forbidden("it is another owner's; the scope admin may stop it")
+    if not batch.has_ended:
+        batch = batch._replace(body=await note(call.service.record, batch.id, {"cancel_requested": True}))
+    _audit.info("%s cancel batch %s", call.token.id, batch.id)
+    return document(call, _shown(batch), 200 if batch.has_ended else 202)
+
+
+def _abort(call: Call) -> None:
+    """Let the client see that the answer is not whole: it comes again with its last place."""
+    if call.request.transport is not None:
+        call.request.transport.abort()
+
+
+def _line(row: DecidedRow) -> bytes:
+    asked = row.row
+    told = {
+        "id": asked.id,
+        "row": asked.row,
+        "line": asked.line,
+        "key": asked.key,
+        "item": asked.item.id,
+        "tries": asked.tries,
+        "deliberation_id": row.deliberation_id,
+        "council_digest": row.council_digest,
+        "after": str(row.after),
+        "result": row.event.body,
+    }
+    return json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+
+def _number(call: Call) -> int:
+    text = call.request.match_info["number"]
+    if re.fullmatch(r"[0-9]{1,6}", text) is None or not 1 <= int(text) <= MAX_AGENDAS:
+        raise InvalidRequest("number", f"must be 1 to {MAX_AGENDAS:,}")
+    return int(text)
+
+
+async def _asked_about(call: Call) -> Batch:
+    """The batch in the path. Raises Problem where there is none that is shown to who asks."""
+    batch_id = call.request.match_info["id"]
+    try:
+        batch = await read_batch(call.service.record, check_batch_id(batch_id))
+    except InvalidRequest:
+        batch = None
+    if batch is None or not may_see(call.token, batch.body.get("owner")):
+        raise Problem(404, "unknown-batch", f"there is no batch {batch_id!r}")
+    return batch
+
+
+def _shown(batch: Batch) -> dict[str, object]:
+    return {name: value for name, value in batch.body.items() if name not in HIDDEN}

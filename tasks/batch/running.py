@@ -1,0 +1,225 @@
+"""A batch at work: its agendas, each a deliberation of its own, under one pace and one budget.
+
+Two agendas at most wait for room while others are at work, so that a seam between them costs nothing. Rows whose server
+was away, or had no time, are asked again in an agenda of their own, after a while of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from blocks.background import cancel_and_wait
+from blocks.documents import open_leases
+from blocks.exceptions import ModelServerUnavailable
+from blocks.record import subjects
+from blocks.record.envelope import Body
+from blocks.record.events import Record
+from tasks.batch.asked import AskedRow, agenda_id
+from tasks.batch.store import Batch, agendas_again, note, put_agenda, rows_of
+from tasks.collect.admission import Admission
+from tasks.collect.end import end
+from tasks.council.council import CouncilSpec
+from tasks.council.decisions import ItemResult
+from tasks.council.engines import UNKNOWN, engine_of
+from tasks.council.finished import Finished
+from tasks.council.models import DeliberationRequest, MemberStatus, Status
+from tasks.council.outcome import Outcome
+from tasks.council.proposal import Usage
+from tasks.deliberations.plan import Session, begin, convene
+from tasks.deliberations.read import answers_of
+from tasks.deliberations.submit import ask_to_cancel
+
+MAX_AT_WORK = 8
+"""Agendas at work at a time, however slow their last rows are."""
+AHEAD = 2
+"""Agendas that wait for room, the one that is being served among them."""
+LOOK_S = 0.05
+TELL_S = 1.0
+AGAIN_S = 5.0
+"""How long rows wait that are asked again, for each time that they were asked."""
+PASSING = (ModelServerUnavailable.__name__, "AgentDied")
+"""Types of errors of answers that may pass."""
+FAILED = (Status.FAILED, Status.TIMEOUT)
+
+Ask = Callable[[Record, Session, Admission], Awaitable[Outcome]]
+"""Lets a council decide the agenda of a session: `flows.deliberate.deliberated`."""
+
+
+@dataclass
+class BatchRun:
+    """One run of a batch, first or again after a crash: what is decided stays so, and the rest is asked."""
+
+    batch: Batch
+    record: Record
+    council: CouncilSpec
+    admission: Admission
+    ask: Ask
+    run: str
+    run_url: str | None = None
+    counts: Counter[str] = field(default_factory=Counter)
+    """Rows by what they came to, and those of them that are `degraded`."""
+    usage: Usage = field(default_factory=Usage)
+    engine: str = UNKNOWN
+    last_decision_at: str | None = None
+    is_cancelled: bool = False
+    _agendas: int = 0
+    _due: list[tuple[float, int]] = field(default_factory=list)
+    _at_work: dict[int, asyncio.Task[None]] = field(default_factory=dict)
+    _again: set[int] = field(default_factory=set)
+    """Agendas whose failed rows are asked again."""
+
+    async def decide_all(self) -> None:
+        """Decide the rows of all agendas, as far as a cancel and the budget let them.
+
+        Raises what a deliberation raises.
+        """
+        again = await agendas_again(self.record, self.batch)
+        self._agendas, self._again = self.batch.request.agendas + len(again), set(again.values())
+        self._due = [(0.0, number) for number in range(1, self._agendas + 1)]
+        self.admission.heard = self._heard
+        telling = asyncio.create_task(self._tell())
+        try:
+            while self._due or self._at_work:
+                self._begin_what_is_due()
+                await asyncio.wait({telling, *self._at_work.values()}, timeout=LOOK_S)
+                if telling.done():
+                    telling.result()
+                for number in [number for number, work in self._at_work.items() if work.done()]:
+                    self._at_work.pop(number).result()
+        finally:
+            await cancel_and_wait([telling, *self._at_work.values()])
+
+    def told(self) -> Body:
+        """What the record says of it while it runs."""
+        windows = self.admission.windows
+        return {
+            "agendas": self._agendas,
+            "counts": {name: count for name, count in self.counts.items() if count},
+            "usage": self.usage.model_dump(mode="json"),
+            "engine": self.engine,
+            "windows": {server: int(window.size) for server, window in windows.items()},
+            "in_flight": sum(window.in_flight for window in windows.values()),
+            "last_decision_at": self.last_decision_at,
+        }
+
+    # --- agendas ----------------------------------------------------------------------------------
+
+    def _begin_what_is_due(self) -> None:
+        now = asyncio.get_running_loop().time()
+        while self._due and self._due[0][0] <= now and self._has_place():
+            _, number = heapq.heappop(self._due)
+            if not self._is_stopped:
+                self._at_work[number] = asyncio.create_task(self._decide(number))
+
+    @property
+    def _is_stopped(self) -> bool:
+        return self.is_cancelled or self.admission.stopped is not None
+
+    def _has_place(self) -> bool:
+        begun = self.admission.waiting + len(self._at_work) - self.admission.joined
+        return self._is_stopped or (len(self._at_work) < MAX_AT_WORK and begun < AHEAD)
+
+    async def _decide(self, number: int) -> None:
+        """Decide one agenda, or take what an earlier run came to; then see to its failed rows."""
+        one = agenda_id(self.batch.id, number)
+        rows = await rows_of(self.record, self.batch.id, number)
+        ended = await self.record.last(subjects.finished(one), direct=False)
+        if ended is None:
+            await self._deliberate(one, rows)
+        else:
+            self._count(Finished.from_record(ended.body))
+        if number not in self._again and not self._is_stopped:
+            await self._ask_again(number, one, rows)
+
+    async def _deliberate(self, one: str, rows: Sequence[AskedRow]) -> None:
+        request = await asyncio.to_thread(self._request, rows)
+        key: Body = {"id": one, "status": Status.PENDING.value, "batch": self.batch.id, "council": self.council.name}
+        key |= {"request_digest": request.digest, "owner": self.batch.body.get("owner"), "lane": "batch"}
+        await self.record.statuses.create(one, {**key, "run": self.run})
+        async with (await open_leases()).hold(one) as lease:
+            session = await convene(self.record, one, request, council=self.council)
+            self.engine = engine_of((self.engine, session.engine))
+            session = await begin(self.record, session, lease, self.run, self.run_url)
+            try:
+                await self.ask(self.record, session, self.admission)
+            except asyncio.CancelledError:
+                if self.is_cancelled:
+                    await asyncio.shield(end(self.record, one, lease, request.given))
+                raise
+
+    def _request(self, rows: Sequence[AskedRow]) -> DeliberationRequest:
+        request = self.batch.request.of_items([row.item for row in rows])
+        return request.model_copy(update={"metadata": {**request.metadata, "batch": self.batch.id}})
+
+    def _heard(self, result: ItemResult) -> None:
+        """Count a decision."""
+        self.counts["decided"] += 1
+        self.counts[result.status.value] += 1
+        self.counts["degraded"] += result.degraded
+        self.usage += result.usage
+        self.last_decision_at = datetime.now(UTC).isoformat()
+
+    def _count(self, finished: Finished) -> None:
+        """Count the decisions of an agenda that an earlier run came to the end of."""
+        self.counts.update({name: count for name, count in (finished.counts or {}).items() if name != "items"})
+        self.usage += finished.usage
+        self.engine = engine_of((self.engine, finished.engine))
+
+    # --- rows again -------------------------------------------------------------------------------
+
+    async def _ask_again(self, number: int, one: str, rows: Sequence[AskedRow]) -> None:
+        """Put the rows into another agenda that failed since their servers were away, or had no time."""
+        finished = await self.record.last(subjects.finished(one), direct=False)
+        counts = Finished.from_record(finished.body).counts if finished else {}
+        if not any(counts.get(status.value) for status in FAILED):
+            return
+        failed = {str(row.item.id): row for row in rows if row.tries < self.batch.request.row_tries}
+        again = list[AskedRow]()
+        async for event in self.record.stored(subjects.decision(one, "*")):
+            row, status = failed.get(event.subject.rpartition(".")[2]), Status(event.body["status"])
+            if row is not None and status in FAILED and await self._is_of_the_server(one, row):
+                again.append(row.model_copy(update={"tries": row.tries + 1}))
+                self.counts[status.value] -= 1
+                self.counts["degraded"] -= bool(event.body.get("degraded"))
+        if again:
+            await self._put_again(number, tuple(again))
+
+    async def _put_again(self, number: int, rows: tuple[AskedRow, ...]) -> None:
+        mine = self._agendas + 1
+        await put_agenda(self.record, self.batch.id, mine, rows, again_of=number)
+        await note(self.record, self.batch.id, {"agendas": mine})
+        self._agendas = mine
+        self.counts["decided"] -= len(rows)
+        self.counts["again"] += len(rows)
+        wait_s = AGAIN_S * max(row.tries - 1 for row in rows)
+        heapq.heappush(self._due, (asyncio.get_running_loop().time() + wait_s, mine))
+
+    async def _is_of_the_server(self, one: str, row: AskedRow) -> bool:
+        """Whether a row failed for something that may pass: its server was away or had no time, or an agent died."""
+        found = await answers_of(self.record, one, str(row.item.id))
+        return any(
+            answer.status is MemberStatus.TIMEOUT or answer.error_type in PASSING
+            for given in found.values()
+            for answer in given.values()
+        )
+
+    # --- telling ----------------------------------------------------------------------------------
+
+    async def _tell(self) -> None:
+        """Say on the record how far it is, and hear whether it is to stop; never ends."""
+        while True:
+            body = await note(self.record, self.batch.id, self.told())
+            if body.get("cancel_requested") and not self.is_cancelled:
+                await self._cancel()
+            await asyncio.sleep(TELL_S)
+
+    async def _cancel(self) -> None:
+        """Ask every agenda at work to stop; those that have not begun are left."""
+        self.is_cancelled = True
+        for number in self._at_work:
+            await ask_to_cancel(self.record, agenda_id(self.batch.id, number))

@@ -1,0 +1,143 @@
+"""Batches on the record: what each asks and how it stands, and the rows of its agendas.
+
+The key `<id>` of the bucket has a batch, `<id>.<n>` its n-th agenda, whose rows are in the object store. Neither ever
+passes through Prefect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from blocks.exceptions import RecordError
+from blocks.record.envelope import Body
+from blocks.record.events import Record
+from tasks.batch.asked import AgendaBody, AskedRow, BatchRequest
+from tasks.council.exceptions import InvalidRequest
+from tasks.council.models import Status
+from tasks.deliberations.read import has_ended
+
+
+class Batch(NamedTuple):
+    """A batch as it stands on the record."""
+
+    id: str
+    request: BatchRequest
+    body: Body
+
+    @property
+    def agendas(self) -> int:
+        """How many there are, those with rows that are asked again among them."""
+        return int(self.body.get("agendas") or self.request.agendas)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing follows."""
+        return has_ended(self.body)
+
+
+async def read_batch(record: Record, batch_id: str) -> Batch | None:
+    """The batch of this id; None where there is none. Raises RecordError."""
+    body = await record.batches.read(batch_id)
+    if not body or "asked" not in body:
+        return None
+    return Batch(batch_id, BatchRequest.from_record(body["asked"]), body)
+
+
+async def put_batch(record: Record, batch_id: str, request: BatchRequest, owner: str | None) -> bool:
+    """Put a batch on the record whose agendas stand there; False where the same one stands there already.
+
+    Raises InvalidRequest where an agenda is missing, or the id is another batch's.
+    """
+    rows = 0
+    for number in range(1, request.agendas + 1):
+        kept = await record.batches.read(f"{batch_id}.{number}")
+        if kept is None or kept.get("owner") != owner:
+            raise InvalidRequest("agendas", f"agenda {number} of {request.agendas} was not sent")
+        rows += int(kept["rows"])
+    asked = request.model_dump(mode="json")
+    body = {
+        "id": batch_id,
+        "status": Status.PENDING.value,
+        "owner": owner,
+        "asked": asked,
+        "rows": rows,
+        "agendas": request.agendas,
+        "requested_at": datetime.now(UTC).isoformat(),
+    }
+    if await record.batches.create(batch_id, body):
+        return True
+    standing = await record.batches.read(batch_id) or {}
+    if (standing.get("asked"), standing.get("owner")) != (asked, owner):
+        raise InvalidRequest("id", f"{batch_id!r} is another batch's")
+    return False
+
+
+async def put_agenda(
+    record: Record,
+    batch_id: str,
+    number: int,
+    rows: tuple[AskedRow, ...],
+    owner: str | None = None,
+    again_of: int | None = None,
+) -> None:
+    """Keep an owner's rows of an agenda, whose number may be given once; `again_of`: they failed in that one.
+
+    Raises InvalidRequest and RecordError.
+    """
+    body = AgendaBody(rows=rows).model_dump(mode="json", exclude_defaults=True)
+    text = await asyncio.to_thread(json.dumps, body, ensure_ascii=False)
+    kept: Body = {
+        "rows": len(rows),
+        "owner": owner,
+        "body": await record.bodies.keep(f"{batch_id}.{number}", text.encode()),
+    }
+    if again_of is not None:
+        kept["again_of"] = again_of
+    if await record.batches.create(f"{batch_id}.{number}", kept):
+        return
+    if await record.batches.read(f"{batch_id}.{number}") != kept:
+        raise InvalidRequest("agenda", f"{number} of {batch_id!r} was sent before, with other rows")
+
+
+async def rows_of(record: Record, batch_id: str, number: int) -> tuple[AskedRow, ...]:
+    """The rows of an agenda. Raises RecordError."""
+    kept = await record.batches.read(f"{batch_id}.{number}")
+    if kept is None:
+        raise RecordError(f"agenda {number} of batch {batch_id} is not on the record any more")
+    data = await record.bodies.read(str(kept["body"]))
+    return await asyncio.to_thread(lambda: AgendaBody.from_record(json.loads(data)).rows)
+
+
+async def agendas_again(record: Record, batch: Batch) -> dict[int, int]:
+    """The agendas of rows that were asked again, by number, and in which one each failed. Raises RecordError."""
+    found: dict[int, int] = {}
+    number = batch.request.agendas + 1
+    while (kept := await record.batches.read(f"{batch.id}.{number}")) is not None:
+        found[number] = int(kept["again_of"])
+        number += 1
+    return found
+
+
+async def note(record: Record, batch_id: str, told: Body) -> Body:
+    """Set some fields of a batch; its body with them. Raises RecordError."""
+    noted: Body = {}
+
+    def changed(standing: Body | None) -> Body | None:
+        nonlocal noted
+        noted = {**(standing or {}), **told}
+        return None if standing is None else noted
+
+    await record.batches.change(batch_id, changed)
+    return noted
+
+
+async def ask_batch_to_stop(record: Record, batch_id: object) -> bool:
+    """Set the flag that whoever runs a batch hears; False where there is no such batch, or it has ended."""
+    batch = await read_batch(record, batch_id) if isinstance(batch_id, str) else None
+    if batch is None or batch.has_ended:
+        return False
+    await note(record, batch.id, {"cancel_requested": True})
+    return True
