@@ -86,6 +86,11 @@ def dispatch(deliberation: str, epoch: int, upto: int | str) -> str:
     return f"conclave.dispatch.{deliberation}.{epoch}.{upto}"
 
 
+def leave(deliberation: str, item: str, stage: str) -> str:
+    """On core NATS: nobody waits any more for those who have not answered an item in a stage."""
+    return f"conclave.leave.{deliberation}.{item}.{stage}"
+
+
 def request(deliberation: str, lane: Lane = "interactive") -> str:
     """Where a request waits for a worker."""
     return f"requests.{deliberation}.batch" if lane == "batch" else f"requests.{deliberation}"

@@ -9,6 +9,8 @@ member. One bounded inbox brings everything that can change a verdict; the clock
 from __future__ import annotations
 
 import asyncio
+import heapq
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -36,6 +38,8 @@ from tasks.stages.member_stage import WINDOW, final_answer
 
 WRITES = 64
 """Decisions that are being written at a time."""
+GATHER_S = 0.004
+"""How long items that begin one after another are told together."""
 TELL_S = 1.0
 """How often members are told again how many items may have begun."""
 
@@ -113,6 +117,9 @@ class Collector:
         self._place = {item.id: place for place, item in enumerate(self._plan.agenda, 1)}
         self._opened: list[str] = []
         self._upto = 0
+        self._untold = asyncio.Event()
+        self._wakes: list[tuple[float, str]] = []
+        """When items want to be looked at, the earliest first; what is outdated among them is passed over."""
         self._writes: set[asyncio.Task[None]] = set()
         self._write_slots = asyncio.Semaphore(WRITES)
         self._lost: BaseException | None = None
@@ -156,6 +163,9 @@ class Collector:
                     if not touched and (self._open or self._waiting):
                         touched = await self._next()
                 await asyncio.gather(*self._writes)
+                if self._admission is not None:
+                    self._upto = len(self._plan.agenda) + 1
+                    await self._tell()
         finally:
             await cancel_and_wait(self._writes)
         return self.outcome
@@ -168,10 +178,14 @@ class Collector:
         await self._record.say(subjects.dispatch(self._plan.id, self._session.epoch, self._upto))
 
     async def _tell_again(self) -> None:
-        """Tell again how many items may have begun: what is said is said at most once."""
+        """Tell how many items may have begun, those of a moment together, and again: it is said at most once."""
         while True:
-            await asyncio.sleep(TELL_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(TELL_S):
+                    await self._untold.wait()
+            self._untold.clear()
             await self._tell()
+            await asyncio.sleep(GATHER_S)
 
     # --- what comes in ----------------------------------------------------------------------------
 
@@ -189,10 +203,8 @@ class Collector:
 
     async def _next(self) -> list[str]:
         """Wait for the next thing that can change a verdict; the items that it touches."""
-        wakes = [item.wake_at for item in self._open.values() if item.wake_at is not None]
         try:
-            async with asyncio.timeout_at(min(wakes, default=None)):
-                news = await self._inbox.get()
+            news = await self._news()
         except TimeoutError:
             return list(self._open)
         if isinstance(news, Exception):
@@ -214,6 +226,23 @@ class Collector:
         else:
             self._cancelled = True
         return list(self._open)
+
+    async def _news(self) -> Any:
+        """What comes in next. Raises TimeoutError where time alone changes something before."""
+        if not self._inbox.empty():  # a timeout is not for nothing
+            return self._inbox.get_nowait()
+        async with asyncio.timeout_at(self._next_wake()):
+            return await self._inbox.get()
+
+    def _next_wake(self) -> float | None:
+        """When time alone changes something about an item that is open."""
+        while self._wakes:
+            wake_at, item_id = self._wakes[0]
+            item = self._open.get(item_id)
+            if item is not None and item.wake_at == wake_at:
+                return wake_at
+            heapq.heappop(self._wakes)
+        return None
 
     def _take(self, answer: Answer) -> list[str]:
         item = self._open.get(answer.item)
@@ -266,7 +295,7 @@ class Collector:
             opened.append(item_id)
         if self._admission is not None and opened:
             self._upto = len(self._plan.agenda) if not self._waiting else self._place[opened[-1]]
-            await self._tell()
+            self._untold.set()
         if self._admission is not None and not self._waiting:
             self._admission.is_served(self._plan)
         return opened
@@ -299,6 +328,8 @@ class Collector:
         while (item := self._open.get(item_id)) is not None:
             early = None if self._cancelled else item.progress.early_end(item.stage)
             verdict = Verdict(Status.COMPLETED) if early else self._judge(item)
+            if verdict.wake_at is not None and verdict.wake_at != item.wake_at:
+                heapq.heappush(self._wakes, (verdict.wake_at, item.id))
             item.wake_at = verdict.wake_at
             if not verdict.status.final:
                 return
@@ -358,6 +389,8 @@ class Collector:
     async def _complete(self, item: OpenItem, verdict: Verdict, early: str | None) -> Verdict:
         """Write who is missing in this stage; the verdict with an answer that may have come before our word for it."""
         status, reason = (MemberStatus.CANCELLED, early) if early else self._missing(item, verdict)
+        if self._admission is not None and item.missing:
+            await self._record.say(subjects.leave(self._plan.id, item.id, item.stage))
         for agent_id in item.missing:
             await self._write(item, agent_id, status, reason, ENDED_EARLY if early else status.value)
         final = self._judge(item)

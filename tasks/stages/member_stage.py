@@ -96,9 +96,8 @@ class MemberStage:
 
         `begun` gives the items as they may begin; without it as many are at work as the member's own window holds.
         """
-        decided = await self.record.listen(subjects.decision(self.plan.id, "*"), self._heard_decision)
-        closed = await self.record.listen(subjects.closed(self.plan.id, "*", self.stage), self._heard_closing)
         window, statuses = asyncio.Semaphore(WINDOW), Counter[str]()
+        heard = [await self.record.listen(pattern, self._leave) for pattern in self._ends(begun is not None)]
         if begun is not None:
             own = subjects.answer(self.plan.id, "*", self.stage, self.member.agent_id)
             self._subjects = await self.record.standing(own)
@@ -111,7 +110,7 @@ class MemberStage:
                     if item.id in self._closed:
                         call.cancel()
         finally:
-            await asyncio.gather(decided.unsubscribe(), closed.unsubscribe())
+            await asyncio.gather(*(subscription.unsubscribe() for subscription in heard))
         return dict(statuses)
 
     async def _within(self, window: asyncio.Semaphore) -> AsyncGenerator[Item, None]:
@@ -133,14 +132,18 @@ class MemberStage:
         answer = await self.answer_of(item, stage, agent_id)
         return answer.proposal.content if answer and answer.proposal else ""
 
-    def _heard_decision(self, subject: str) -> None:
-        self._leave(subject.rpartition(".")[2])
+    def _ends(self, is_told: bool) -> tuple[str, ...]:
+        """Subjects on which it passes by that nobody waits for this member's answer to an item any more.
 
-    def _heard_closing(self, subject: str) -> None:
-        self._leave(subject.split(".")[3])
+        A driver that lets items begin tells that, too, where a member is late; else decisions and closings do.
+        """
+        if is_told:
+            return (subjects.leave(self.plan.id, "*", self.stage),)
+        return (subjects.decision(self.plan.id, "*"), subjects.closed(self.plan.id, "*", self.stage))
 
-    def _leave(self, item: str) -> None:
+    def _leave(self, subject: str) -> None:
         """The item is decided, or this stage of it closed: nobody waits for this member's answer."""
+        item = subject.split(".")[2 if subject.startswith("decisions.") else 3]
         self._closed.add(item)
         if call := self._calls.get(item):
             call.cancel()

@@ -31,7 +31,7 @@ class StageGate:
         self._closed: dict[str, asyncio.Future[Closing]] = {}
         self._items = {item.id: item for item in plan.agenda}
         self._news: asyncio.Queue[str | None] = asyncio.Queue()
-        """Items that are closed or decided, by id; None once nothing is heard any more."""
+        """Items that are closed, by id; None once nothing follows."""
         self._lost: Exception | None = None
 
     @asynccontextmanager
@@ -47,26 +47,22 @@ class StageGate:
         return await self._closing(item.id)
 
     async def items(self) -> AsyncGenerator[Item, None]:
-        """The items as they are closed, each once, until all are closed or decided. Raises RecordError and Orphaned."""
-        decided = subjects.decision(self._plan.id, "*")
-        passing = await self._record.listen(decided, lambda subject: self._heard(subject.rpartition(".")[2]))
+        """The items as they are closed, each once, until all are or the driver says that it is over.
+
+        Raises RecordError and Orphaned.
+        """
+        over = subjects.dispatch(self._plan.id, self._epoch, len(self._items) + 1)
+        passing = await self._record.listen(over, lambda _: self._news.put_nowait(None))
         try:
-            for subject in await self._record.standing(decided):
-                self._heard(subject.rpartition(".")[2])
-            left = dict(self._items)
-            while left:
+            for _ in self._items:
                 one = await self._news.get()
                 if one is None:
-                    assert self._lost is not None
-                    raise self._lost
-                item = left.pop(one, None)
-                if item is not None and self._closing(one).done():
-                    yield item
+                    break
+                yield self._items[one]
+            if self._lost is not None:
+                raise self._lost
         finally:
             await passing.unsubscribe()
-
-    def _heard(self, item_id: str) -> None:
-        self._news.put_nowait(item_id)
 
     async def _hear(self) -> None:
         async with aclosing(self._record.follow(self._pattern)) as events:
@@ -76,7 +72,8 @@ class StageGate:
                     closed = closed.model_copy(update={"called": ()})
                 if not (closing := self._closing(closed.item)).done():
                     closing.set_result(closed)
-                    self._heard(closed.item)
+                    if closed.item in self._items:
+                        self._news.put_nowait(closed.item)
 
     async def _look_after(self) -> None:
         await self._record.leases.abandoned(self._plan.id, ORPHANED_S)
