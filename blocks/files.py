@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,6 +16,7 @@ _KINDS = {
     stat.S_IFIFO: "a FIFO",
     stat.S_IFSOCK: "a socket",
     stat.S_IFDIR: "a directory",
+    stat.S_IFLNK: "a symbolic link",
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
@@ -40,6 +42,43 @@ def open_regular(path: Path) -> BinaryIO:
         file.close()
         raise
     return file
+
+
+def open_below(folder: Path, parts: Sequence[str]) -> BinaryIO:
+    """A regular file on the way from a folder, open for reading; no symbolic link of the way is followed.
+
+    Each part is opened in the folder before it, so that nobody can put a link there meanwhile. Raises OSError, whose
+    `strerror` says what is wrong.
+    """
+    here = os.open(folder, _FOLDER)
+    try:
+        for part in parts[:-1]:
+            here, before = _opened_in(here, part, _FOLDER), here
+            os.close(before)
+        path = folder.joinpath(*parts)
+        _require_regular(os.stat(parts[-1], dir_fd=here, follow_symlinks=False), path)  # not even opened
+        file = os.fdopen(_opened_in(here, parts[-1], _FILE), "rb")
+    finally:
+        os.close(here)
+    try:
+        _require_regular(os.fstat(file.fileno()), path)
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+_FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY | os.O_NOFOLLOW
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+def _opened_in(folder: int, part: str, flags: int) -> int:
+    try:
+        return os.open(part, flags, dir_fd=folder)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EMLINK, errno.ENOTDIR):  # by system, of a link
+            raise OSError(error.errno, "a symbolic link, or no folder, stands on the way to it", part) from error
+        raise
 
 
 def require_regular(path: Path) -> None:

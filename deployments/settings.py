@@ -73,6 +73,14 @@ def _words(value: object) -> object:
     return tuple(shlex.split(value)) if isinstance(value, str) else value
 
 
+def _places(value: object) -> object:
+    """Folders, which become absolute, and URLs, separated by commas; ValueError for what is neither."""
+    if not isinstance(value, str):
+        return value
+    named = [one.strip() for one in value.split(",") if one.strip()]
+    return tuple(one if "://" in one else str(_home(Path(one))) for one in named)
+
+
 def _home(value: Path) -> Path:
     return value.expanduser().resolve()
 
@@ -205,6 +213,11 @@ class Settings(BaseModel):
         default=None,
         validation_alias="CONCLAVE_EVALUATIONS",
         description="a folder of questions, which runs of the deployment `evaluate` may name, such as /srv/evaluations",
+    )
+    batches: Annotated[tuple[str, ...], BeforeValidator(_places)] = Field(
+        default=(),
+        validation_alias="CONCLAVE_BATCHES",
+        description="folders and URLs, separated by commas, such as /srv/batches,s3://bucket/batches",
     )
     nats_server: Annotated[Path, AfterValidator(_home)] | None = Field(
         default=None,

@@ -189,6 +189,8 @@ def _worker(settings: Settings, record: StackRecord) -> dict[str, str]:
         mine["CONCLAVE_LISTENERS"] = str(settings.listeners)
     if settings.evaluations:
         mine["CONCLAVE_EVALUATIONS"] = str(settings.evaluations)
+    if settings.batches:
+        mine["CONCLAVE_BATCHES"] = ",".join(settings.batches)
     if record.database == "postgresql" and not os.environ.get("CONCLAVE_WORKER_STARTS"):
         mine["CONCLAVE_WORKER_STARTS"] = str(STARTS_ON_POSTGRESQL)
     return mine

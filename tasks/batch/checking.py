@@ -24,6 +24,10 @@ class Checked:
     """Of the tasks and contexts of good rows."""
     replaced: int = 0
     """Lone halves of characters that were replaced."""
+    place: str = "line"
+    """What the numbers of places count."""
+    notes: Counter[str] = field(default_factory=Counter)
+    """What else was seen that makes no row bad, each kind with its count."""
     reasons: Counter[str] = field(default_factory=Counter)
     """Bad rows by field and reason."""
     first_bad: list[Row] = field(default_factory=list)
@@ -36,7 +40,7 @@ class Checked:
 
 def check_rows(records: Records, columns: Columns, keep_duplicates: bool = False) -> Checked:
     """Look at every row, and keep none but the first bad ones. Raises BatchFileError as the rows do."""
-    found = Checked()
+    found = Checked(place=records.place)
     for row in read_rows(records, columns, keep_duplicates):
         found.rows += 1
         if row.item is not None:
@@ -46,7 +50,7 @@ def check_rows(records: Records, columns: Columns, keep_duplicates: bool = False
             found.reasons[f"{row.fault.field} {row.fault.reason}"] += 1
             if len(found.first_bad) < SHOWN:
                 found.first_bad.append(row)
-    found.replaced = records.replaced
+    found.replaced, found.notes = records.replaced, records.notes
     return found
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from itertools import chain
 
 from tasks.batch.lines import Line, Lines
-from tasks.batch.records import MAX_RECORD, BatchFileError, Fault, Record, has_nul, too_large
+from tasks.batch.records import MAX_RECORD, BatchFileError, Fault, Record, Records, has_nul, too_large
 from tasks.council.plain import one_line, plain
 
 DELIMITERS = (",", ";", "\t")
@@ -60,18 +60,15 @@ class _Feed:
         return line.text
 
 
-class CsvRecords:
+class CsvRecords(Records):
     """The records of a CSV file.
 
     Where one ends cannot be told any more once a quote stands wrong or a record is too large: the file is refused.
     """
 
-    header = True
-    replaced = 0
-
     def __init__(self, lines: Lines, delimiter: str | None) -> None:
         """Read the header. Raises BatchFileError."""
-        self.name = lines.name
+        super().__init__(lines.name)
         self._feed = _Feed(lines)
         csv.field_size_limit(max(csv.field_size_limit(), MAX_RECORD))  # the record's bound holds before it
         first = self._first_line()

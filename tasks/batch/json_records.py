@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from tasks.batch.lines import Line, Lines
-from tasks.batch.records import MAX_RECORD, BatchFileError, Fault, Record, has_nul, too_large
+from tasks.batch.records import MAX_RECORD, BatchFileError, Fault, Record, Records, has_nul, too_large
 from tasks.council.plain import SHOWN_INPUT, one_line
 
 MAX_COLUMNS = 1_000
@@ -49,17 +49,24 @@ class _Twice(ValueError):
     """A key stands in an object twice."""
 
 
-class JsonRecords:
+class JsonRecords(Records):
     """The records of a JSONL file. Lines end at a line feed alone: U+2028 and U+0085 are characters of a text."""
 
-    header = False
+    header, below_header = False, ""
 
     def __init__(self, lines: Lines) -> None:
-        self.name, self.replaced = lines.name, 0
-        self.columns: dict[str, None] = {}
+        """Read the first record, by which other programs' forms are known. Raises BatchFileError."""
+        super().__init__(lines.name)
         self._lines = lines
+        self._rest = self._records()
+        self.first = next(self._rest, None)
 
     def __iter__(self) -> Iterator[Record]:
+        if self.first is not None:
+            yield self.first
+        yield from self._rest
+
+    def _records(self) -> Iterator[Record]:
         first = True
         for line in self._lines:
             text = line.text.strip(_BLANK)

@@ -108,13 +108,20 @@ class Lines:
 def first_bytes(file: BinaryIO, name: str) -> bytes:
     """The first bytes of a file, which stay unread. Raises BatchFileError where there can be none."""
     try:
-        first = file.read(8)
-        file.seek(0)
+        first = _beginning(file)
     except OSError as error:
         raise BatchFileError(f"{name} cannot be read: {error.strerror or error}") from error
     if first is None:
         raise BatchFileError(f"{name} cannot be read: it has nothing to give yet")
     return first
+
+
+def _beginning(file: BinaryIO) -> bytes:
+    if file.seekable() or not isinstance(file, io.BufferedReader):
+        first = file.read(8)
+        file.seek(0)
+        return first
+    return file.peek(8)[:8]
 
 
 def _encoding_of(first: bytes, name: str, given: str | None) -> str:

@@ -49,8 +49,8 @@ class RowIds:
     A row without an id has its number for one, which is no duplicate of an id that another row has.
     """
 
-    def __init__(self, source: str, keep_duplicates: bool) -> None:
-        self._source, self._keep = source, keep_duplicates
+    def __init__(self, source: str, place: str, keep_duplicates: bool) -> None:
+        self._source, self._place, self._keep = source, place, keep_duplicates
         self._lines: dict[bytes, int] = {}
         self._numbered: set[str] = set()
 
@@ -69,8 +69,8 @@ class RowIds:
             return _made(given, number) if given in self._numbered else item_id(given, number)
         if not self._keep:
             shown = shortened(repr(given), SHOWN_INPUT)
-            told = f"is the id of line {first} already; `--duplicate-ids keep` takes both"
-            raise BatchFileError(f"{self._source} line {line}: id: {shown} {told}")
+            told = f"is the id of {self._place} {first} already; `--duplicate-ids keep` takes both"
+            raise BatchFileError(f"{self._source} {self._place} {line}: id: {shown} {told}")
         return _made(given, number)
 
 

@@ -70,6 +70,7 @@ def test_json_is_one_document(batch: Command, rows: Path) -> None:
         ],
         "characters": len("Choose a queue" + "Name it"),
         "replaced_surrogates": 0,
+        "notes": {},
         "most_calls": {"propose-0": 6},
         "most_calls_total": 6,
     }

@@ -1,0 +1,96 @@
+"""Values of typed formats as what they would be in JSONL: texts, numbers, truth values, lists and objects."""
+
+from __future__ import annotations
+
+import math
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from tasks.batch.json_records import Written
+from tasks.batch.records import MAX_RECORD, Fault, too_large
+
+
+class UnusableCell(ValueError):
+    """A value that nothing in JSON is; the text says what it is."""
+
+
+def as_json(value: Any) -> Any:
+    """The value as JSON has it: dates and times as ISO 8601, a decimal as a number that knows how it is written.
+
+    Raises UnusableCell for bytes, for what is no number, and for what is unknown.
+    """
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        return _finite(value)
+    if isinstance(value, dict):
+        return {_key(key): as_json(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_json(one) for one in value]
+    return _as_text(value)
+
+
+def characters(value: Any) -> int:
+    """Characters of the texts in a JSON value; ten for each other one."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, list):
+        return sum(map(characters, value))
+    if isinstance(value, dict):
+        return sum(map(characters, (*value, *value.values())))
+    return 10
+
+
+def row_of(values: dict[str, Any]) -> dict[str, Any] | Fault:
+    """A row of values as JSON, or which one of them cannot be, or that all are too much for a row."""
+    found = {}
+    for column, value in values.items():
+        try:
+            found[column] = as_json(value)
+        except UnusableCell as error:
+            return Fault(column, "is no text", str(error))
+    size = characters(found)
+    return too_large(size) if size > MAX_RECORD else found
+
+
+def duration(value: timedelta) -> str:
+    """Hours, minutes and seconds, `30:05:00`, as spreadsheets show it."""
+    seconds, micros = divmod(round(abs(value).total_seconds() * 1_000_000), 1_000_000)
+    minutes, second = divmod(seconds, 60)
+    fraction = f".{micros:06}".rstrip("0") if micros else ""
+    sign = "-" if value < timedelta() else ""
+    return f"{sign}{minutes // 60}:{minutes % 60:02}:{second:02}{fraction}"
+
+
+def _finite(value: float) -> float:
+    if math.isfinite(value):
+        return value
+    raise UnusableCell(f"is {value}, which is no number")
+
+
+def _key(key: Any) -> str:
+    """The name of a field; a map may have other keys than texts."""
+    key = as_json(key)
+    return key if isinstance(key, str) else str(getattr(key, "text", key))
+
+
+def _as_text(value: Any) -> Any:
+    if isinstance(value, Decimal):
+        return Written(_decimal(value))
+    if isinstance(value, datetime | date | time):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return duration(value)
+    if isinstance(value, UUID):
+        return str(value)
+    if isinstance(value, bytes):
+        raise UnusableCell(f"has {len(value):,} bytes, which are no text")
+    raise UnusableCell(f"is a {type(value).__name__}, which is no text")
+
+
+def _decimal(value: Decimal) -> str:
+    if value.is_finite():
+        return f"{value:f}"
+    raise UnusableCell(f"is {value}, which is no number")
