@@ -15,12 +15,12 @@ import pyarrow as pa
 from tasks.batch.output.errors import read, written
 from tasks.batch.output.schema import SCHEMA
 
-RANGE = 64 << 20
+RANGE = 16 << 20
 """Characters of the rows of one range, about."""
 MAX_RANGES = 256
-"""Files that are open at once; beyond 16 thousand million characters ranges grow."""
+"""Files that are open at once; beyond 4 thousand million characters ranges grow."""
 NAME = "sorting-{:03d}.arrow.tmp"
-_IPC = pa.ipc.IpcWriteOptions(compression="zstd", use_threads=False)
+_IPC = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
 
 
 def in_input_order(
@@ -52,8 +52,11 @@ def _dealt(chunks: Iterable[pa.Table], size: int, paths: list[Path]) -> None:
             writers.append(opened.enter_context(pa.ipc.new_stream(file, SCHEMA, options=_IPC)))
         for chunk in chunks:
             ranges = (chunk.column("row").to_numpy() - 1) // size
-            for number in np.unique(ranges):
-                writers[number].write_table(chunk.filter(pa.array(ranges == number)))
+            at = np.argsort(ranges, kind="stable")
+            grouped = chunk.take(pa.array(at))
+            numbers, starts = np.unique(ranges[at], return_index=True)
+            for number, start, end in zip(numbers, starts, [*starts[1:], len(at)], strict=True):
+                writers[number].write_table(grouped.slice(start, end - start))
 
 
 def _sorted(chunks: list[pa.Table]) -> pa.Table:

@@ -52,9 +52,7 @@ def member(agent_id: str, reason: str | None = None) -> MemberOutcome:
 def decided(text: str = "Do it.", at: int = 0, **other: Any) -> ItemResult:
     """The result of an item that three members decided by ballots, `at` seconds after the begin."""
     usage = Usage(prompt_tokens=30, completion_tokens=15, cached_tokens=4)
-    stages = [
-        StageCost(stage=stage, called=3, ok=3, duration_ms=7, usage=usage) for stage in ("propose-0", "review-0")
-    ]
+    stages = [StageCost(stage=stage, called=3, ok=3, duration_ms=7, usage=usage) for stage in ("propose-0", "review-0")]
     fields: dict[str, Any] = {
         "id": "d-1",
         "item": "i-1",
