@@ -32,7 +32,7 @@ def in_input_order(
     if ranges == 1:
         yield _sorted(list(chunks))
         return
-    paths = [folder / NAME.format(number) for number in range(ranges)]
+    paths = [folder / NAME.format(number) for number in range(-(-rows // size))]
     try:
         _dealt(chunks, size, paths)
         for path in paths:

@@ -304,7 +304,7 @@ def reason_of(error: str, ids: Iterable[str | None]) -> str:
     """An error without its row's ids, and with `#` for every number, so that alike ones are one reason."""
     for own in ids:
         if own and len(own) > 2:
-            error = error.replace(own, "#")
+            error = re.sub(rf"(?<![\w-]){re.escape(own)}(?![\w-])", "#", error)
     return one_line(_NUMBERS.sub("#", error), SHOWN_INPUT)
 
 
