@@ -1,44 +1,28 @@
-"""The picture of a tally: who ranked whom where, as an SVG that a report can carry.
-
-Matplotlib is imported when the first picture is drawn, since that takes about a second. Its settings are global,
-so one picture is drawn at a time.
-"""
+"""The picture of a tally: who ranked whom where."""
 
 from __future__ import annotations
 
-import base64
-import io
-import re
-import threading
 from collections.abc import Sequence
 from typing import Any
 
+from tasks.artifacts.drawing import BAR, DIM, INK, as_address, svg_of
 from tasks.council.voting.tally import Tally
 
 MAX_PROPOSALS, MAX_VOTERS = 20, 24
 """What is drawn, the best proposals and the first voters; the picture says where there are more."""
 
-_SETTINGS = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "conclave",
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 10,
-}
 _CELL_W, _CELL_H, _BARS, _MARGIN, _TITLE, _CUT = 0.62, 0.36, 0.9, 0.2, 0.3, 3.2
 _CHARACTER, _SLANTED = 0.085, 0.055
 """Inches, the last ones of a character's width, and of its height in a slanted word."""
 _LONGEST = 24
-_INK, _DIM, _BAR = "#1f2328", "#59636e", "#2f6fb2"
 _LIGHT, _DARK, _EMPTY = (0.90, 0.95, 1.0), (0.10, 0.33, 0.60), (0.94, 0.94, 0.94)
 _DARKISH = 1.8
 """Sum of red, green and blue below which white is read better."""
-_drawing = threading.Lock()
 
 
 def tally_picture(tally: Tally) -> str:
     """The tally as an address that begins with `data:`; the same tally gives the same. Raises ImportError."""
-    return f"data:image/svg+xml;base64,{base64.b64encode(tally_svg(tally).encode()).decode()}"
+    return as_address(tally_svg(tally))
 
 
 def cells(tally: Tally) -> int:
@@ -48,10 +32,6 @@ def cells(tally: Tally) -> int:
 
 def tally_svg(tally: Tally) -> str:
     """A row for each voter, a column for each proposal, best first, and above it the proposal's votes."""
-    import matplotlib
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
     authors, voters = tally.order[:MAX_PROPOSALS], _voters(tally)[:MAX_VOTERS]
     below = _MARGIN + _SLANTED * max(len(_short(author)) for author in authors)
     left = max(below, _MARGIN + _CHARACTER * max(len(_short(voter)) for voter in voters))
@@ -62,16 +42,13 @@ def tally_svg(tally: Tally) -> str:
     def box(bottom: float, height: float) -> tuple[float, float, float, float]:
         return left / size[0], bottom / size[1], wide / size[0], height / size[1]
 
-    with _drawing, matplotlib.rc_context(_SETTINGS):
-        figure = Figure(figsize=size, facecolor="white")
-        FigureCanvasSVG(figure)
+    def draw(figure: Any) -> None:
         _matrix(figure.add_axes(box(below, high)), tally, authors, voters)
         _bars(figure.add_axes(box(below + high + 0.1, _BARS - 0.35)), tally, authors)
         if cut:
-            figure.text(_MARGIN / size[0], 1 - 0.2 / size[1], cut, color=_DIM)
-        svg = io.StringIO()
-        figure.savefig(svg, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    return re.sub(r"\s*\n\s*", " ", svg.getvalue())
+            figure.text(_MARGIN / size[0], 1 - 0.2 / size[1], cut, color=DIM)
+
+    return svg_of(size, draw)
 
 
 def _voters(tally: Tally) -> list[str]:
@@ -106,8 +83,8 @@ def _middles(names: Sequence[str]) -> list[float]:
 def _bars(axes: Any, tally: Tally, authors: Sequence[str]) -> None:
     for column, author in enumerate(authors):
         votes = tally.scores[author]
-        axes.bar(column + 0.5, votes, width=0.7, color=_BAR if column == 0 else _DIM)
-        axes.text(column + 0.5, votes + 0.06, f"{votes:.2f}", ha="center", color=_INK, gid=f"votes {author}")
+        axes.bar(column + 0.5, votes, width=0.7, color=BAR if column == 0 else DIM)
+        axes.text(column + 0.5, votes + 0.06, f"{votes:.2f}", ha="center", color=INK, gid=f"votes {author}")
     axes.set(xlim=(0, len(authors)), ylim=(0, 1.0), xticks=[])
     axes.set_yticks([0.5], ["votes"])
     _bare(axes)
@@ -115,7 +92,7 @@ def _bars(axes: Any, tally: Tally, authors: Sequence[str]) -> None:
 
 def _bare(axes: Any) -> None:
     """No frame and no tick marks."""
-    axes.tick_params(length=0, colors=_INK)
+    axes.tick_params(length=0, colors=INK)
     for side in axes.spines.values():
         side.set_visible(False)
 
@@ -131,8 +108,8 @@ def _colour(rank: int | None, last: int) -> tuple[float, ...]:
 def _ink(rank: int | None, ground: Sequence[float]) -> str:
     """What a rank is written in, so that it can be read on its ground."""
     if rank is None:
-        return _DIM
-    return "white" if sum(ground) < _DARKISH else _INK
+        return DIM
+    return "white" if sum(ground) < _DARKISH else INK
 
 
 def _short(name: str) -> str:
