@@ -55,6 +55,24 @@ async def batches(source: AsyncIterator[T], size: int, gather_s: float) -> Async
             yield batch
 
 
+async def beating(source: AsyncIterator[T], interval_s: float) -> AsyncGenerator[T | None, None]:
+    """What comes from a source, and None whenever nothing came for a while. Raises what that raises."""
+    ended = object()
+
+    async def following() -> Any:
+        return await anext(source, ended)
+
+    while True:
+        async with background(following()) as (coming,):
+            while not coming.done():
+                await asyncio.wait((coming,), timeout=interval_s)
+                if not coming.done():
+                    yield None
+            if coming.result() is ended:
+                return
+            yield coming.result()
+
+
 async def _first(waiting: asyncio.Queue[T], taking: asyncio.Task[None]) -> list[T]:
     """The first that comes, and nothing where the source has ended. Raises what ended it."""
     async with background(waiting.get()) as (getting,):

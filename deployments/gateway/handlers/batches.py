@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
@@ -9,10 +10,12 @@ from contextlib import aclosing
 
 from aiohttp import web
 
+from blocks.background import beating
 from blocks.exceptions import RecordError
 from deployments.gateway.acceptance import may_change, may_see
 from deployments.gateway.bodies import beside, json_of
 from deployments.gateway.handlers.answers import document, only
+from deployments.gateway.handlers.events import HEARTBEAT_S, SEND_S
 from deployments.gateway.problems import Problem, forbidden
 from deployments.gateway.routes import Call
 from tasks.batch.asked import MAX_AGENDAS, AgendaBody, BatchRequest, check_batch_id
@@ -74,10 +77,11 @@ async def results(call: Call) -> web.StreamResponse:
     call.service.counts.listeners += 1
     try:
         async with aclosing(decided_rows(call.service.record, batch.id, after)) as rows:
-            async for row in rows:
-                await response.write(_line(row))
+            async for row in beating(rows, HEARTBEAT_S):
+                async with asyncio.timeout(SEND_S):
+                    await response.write(b"\n" if row is None else _line(row))
         await response.write_eof()
-    except (ConnectionError, RecordError) as error:
+    except (ConnectionError, TimeoutError, RecordError) as error:
         _log.info("the results of %s break off: %s", batch.id, error)
         _abort(call)
     finally:
