@@ -22,7 +22,7 @@ class Picture(NamedTuple):
 def pictures_of(found: Summary) -> Iterator[Picture]:
     """Up to three, of what there is. Raises ImportError."""
     if found.latency_s:
-        title = "Rows by seconds until their decision"
+        title = "Rows by seconds until their end"
         yield Picture(title, as_address(histogram([("", found.latency_s)], title, "seconds", logarithmic=True)))
     if found.scores:
         title = "Rows by the score of the winner"

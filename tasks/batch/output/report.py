@@ -84,7 +84,7 @@ def _group(one: Group) -> tuple[str, ...]:
 
 def _spreads(found: Summary) -> Iterator[tuple[str, ...]]:
     named: tuple[tuple[str, Spread | None], ...] = (
-        ("seconds until the decision", found.latency_s),
+        ("seconds until the end", found.latency_s),
         ("score of the winner", found.scores),
         ("Kendall's W of ballots", found.agreement),
         ("share of the vote", found.vote_share),

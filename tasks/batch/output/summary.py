@@ -94,7 +94,7 @@ class Summary:
     """As it was given, else from the first row's begin to the last one's end."""
     groups: tuple[Group, ...]
     latency_s: Spread | None
-    """From a row's begin to its decision, on a scale of logarithms."""
+    """From a row's begin to its end, decided or not; the edges are on a scale of logarithms."""
     scores: Spread | None
     """Of winners, 0 to 1: votes where there were ballots, else the checks'."""
     agreement: Spread | None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,13 @@ def test_numbers_that_no_column_takes_are_bounded() -> None:
     record = record_of(row(1, decided(usage=Usage(prompt_tokens=10**30, completion_tokens=1))))
     assert record["usage_prompt_tokens"] == record["usage_total_tokens"] == 2**63 - 1
     table_of([record])
+
+
+def test_every_column_is_in_the_docs() -> None:
+    text = (Path(__file__).parents[4] / "docs" / "batches.md").read_text()
+    table = text.split("| column | type | what |")[1].split("\n\n")[0]
+    told = [cell.split("|")[1] for cell in table.splitlines()[2:]]
+    assert sorted(re.findall(r"`(\w+)`", " ".join(told))) == sorted(SCHEMA.names)
 
 
 # --- formats --------------------------------------------------------------------------------------

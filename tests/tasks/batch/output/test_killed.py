@@ -103,6 +103,32 @@ def test_killed_anywhere_every_row_is_there_once_after_it_was_resumed(outputs: O
     assert outputs.column("row") == list(range(1, rows + 1))
 
 
+@pytest.mark.parametrize("order", ["completion", "input"])
+def test_killed_while_the_output_is_made_nothing_is_lost_and_nothing_half_is_there(
+    outputs: Outputs, order: str
+) -> None:
+    program = f"""
+    from tasks.batch.output import folder as module
+    with opened() as output:
+        for number in range(1, 6):
+            output.write(row(number, decided()))
+        def add(self, chunk):
+            print("making", flush=True)
+            signal.pause()
+        module.Summing.add = add
+        output.finish(5, order="{order}")
+    """
+    with running(outputs.folder, program) as said:
+        assert said.readline() == "making\n"
+        assert (outputs.folder / ".a.parquet.tmp").exists()
+    assert not (outputs.folder / "a.parquet").exists()
+    with outputs.open(resume=True) as output:
+        assert output.told == []
+        output.finish(5, order="input")
+    assert outputs.column("row") == [1, 2, 3, 4, 5]
+    assert [path.name for path in outputs.folder.iterdir()] == ["a.parquet"]
+
+
 FULL = """
 resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, resource.RLIM_INFINITY))
 from tasks.batch.output.errors import OutputError

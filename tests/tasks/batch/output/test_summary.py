@@ -149,7 +149,7 @@ def test_three_pictures_can_be_embedded_and_are_the_same_each_time() -> None:
     found = summed(*MIXED)
     pictures = list(pictures_of(found))
     assert [one.title for one in pictures] == [
-        "Rows by seconds until their decision",
+        "Rows by seconds until their end",
         "Rows by the score of the winner",
         "Rows by how far members agreed",
     ]
