@@ -101,6 +101,16 @@ def submission(fields: dict[str, Any], key: str | None) -> tuple[bytes, dict[str
     return json.dumps(asked).encode(), headers
 
 
+def json_of(body: Mapping[str, Any]) -> tuple[bytes, dict[str, str]]:
+    """A body as it is sent, and its header."""
+    return json.dumps(body, ensure_ascii=False).encode(), {"Content-Type": "application/json"}
+
+
+def row_in(line: bytes) -> dict[str, Any] | None:
+    """The decided row in a line; None in one that says only that the connection lives."""
+    return dict(json.loads(line)) if line.strip() else None
+
+
 def error_of(status: int, data: bytes, retry_after: str | None) -> GatewayError:
     """The error that was answered."""
     try:
@@ -135,6 +145,12 @@ def address(url: str) -> tuple[bool, str, int, str]:
 def path_of(deliberation_id: str, *more: str, **query: str) -> str:
     """The path of a deliberation, or of something below it."""
     path = "/".join(["/v1/deliberations", quote(deliberation_id, safe=""), *more])
+    return f"{path}?{urlencode(query)}" if query else path
+
+
+def path_of_batch(batch_id: str, *more: str, **query: str) -> str:
+    """The path of a batch, or of something below it."""
+    path = "/".join(["/v1/batches", quote(batch_id, safe=""), *more])
     return f"{path}?{urlencode(query)}" if query else path
 
 

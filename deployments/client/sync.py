@@ -24,10 +24,13 @@ from deployments.client.answers import (
     broken_off,
     document_in,
     error_of,
+    json_of,
     path_of,
+    path_of_batch,
     path_of_many,
     pause_s,
     result_in,
+    row_in,
     submission,
 )
 
@@ -113,6 +116,43 @@ class Client:
             return dict(self._call("GET", "/readyz")[1])
         except GatewayError as error:
             return error.document
+
+    def send_rows(self, batch_id: str, number: int, agenda: Mapping[str, Any]) -> None:
+        """Send the rows of an agenda of a batch, before it is started; the same ones again are no fault."""
+        data, headers = json_of(agenda)
+        self._call("PUT", path_of_batch(batch_id, "agendas", str(number)), data, headers)
+
+    def start_batch(self, batch_id: str, **fields: Any) -> dict[str, Any]:
+        """Start a batch whose rows were sent: `agendas=` how many, `council=`, and what else is asked."""
+        data, headers = json_of({name: value for name, value in fields.items() if value is not None})
+        return dict(self._call("PUT", path_of_batch(batch_id), data, headers)[1])
+
+    def batch(self, batch_id: str) -> dict[str, Any]:
+        """A batch as far as it is."""
+        return dict(self._call("GET", path_of_batch(batch_id))[1])
+
+    def cancel_batch(self, batch_id: str) -> dict[str, Any]:
+        """Ask a batch to stop."""
+        return dict(self._call("DELETE", path_of_batch(batch_id))[1])
+
+    def batch_results(self, batch_id: str, after: str | None = None) -> Iterator[dict[str, Any] | None]:
+        """The decided rows of a batch as they come, from the beginning or behind a place, to its end.
+
+        None comes whenever nothing came for a while. A connection that breaks is made again where it was left.
+        """
+        tries = 0
+        while True:
+            try:
+                for row in self._rows(batch_id, after):
+                    after, tries = row["after"] if row else after, 0
+                    yield row
+                return
+            except (GatewayAway, GatewayError) as error:
+                tries = 1 if isinstance(error, BrokenOff) else tries + 1
+                pause = pause_s(error, tries) if self._retry else None
+                if pause is None:
+                    raise
+                time.sleep(pause)
 
     def events(self, deliberation_id: str, after: str | None = None) -> Iterator[Event]:
         """What happens in it, from the beginning or behind a cursor, up to its end; each event once.
@@ -207,6 +247,23 @@ class Client:
             connection.sock.settimeout(connection.timeout)
         connection.request(method, self._below + path, data, headers)
         return connection.getresponse()
+
+    def _rows(self, batch_id: str, after: str | None) -> Iterator[dict[str, Any] | None]:
+        connection, heard = self._connect(SILENT_S), False
+        more = {"after": after} if after else {}
+        try:
+            connection.request("GET", self._below + path_of_batch(batch_id, "results", **more), headers=self._headers)
+            answer = connection.getresponse()
+            if answer.status != 200:
+                raise error_of(answer.status, answer.read(), answer.getheader("Retry-After"))
+            while line := answer.readline():
+                heard = True
+                yield row_in(line)
+        except AWAY as error:
+            raise broken_off(self.url, heard, error) from error
+        finally:
+            with suppress(OSError):
+                connection.close()
 
     def _events(self, deliberation_id: str, after: str | None) -> Iterator[Event]:
         headers = {**self._headers, **({"Last-Event-ID": after} if after else {})}

@@ -146,9 +146,7 @@ class Job:
             self._write_open(reason or "it was not decided")
         places = self._places() if self.stood else None
         unfinished = bool(self._open) or any(self.output.counts.get(status) for status in NOT_DECIDED)
-        return self.output.finish(
-            self.rows, order=order, places=places, elapsed_s=elapsed_s, keep_parts=unfinished
-        )
+        return self.output.finish(self.rows, order=order, places=places, elapsed_s=elapsed_s, keep_parts=unfinished)
 
     @property
     def undecided(self) -> int:

@@ -103,6 +103,8 @@ class BatchRun:
             "usage": self.usage.model_dump(mode="json"),
             "engine": self.engine,
             "windows": {server: int(window.size) for server, window in windows.items()},
+            "calls": self.admission.ledger.used.calls,
+            "tokens": self.admission.ledger.used.tokens,
             "in_flight": sum(window.in_flight for window in windows.values()),
             "last_decision_at": self.last_decision_at,
         }

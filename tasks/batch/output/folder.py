@@ -139,6 +139,11 @@ class OutputFolder:
         self._save()
 
     @property
+    def parts(self) -> int:
+        """How many parts there are: one more says that what was taken before is on disk."""
+        return len(self._manifest.parts)
+
+    @property
     def counts(self) -> Mapping[str, int]:
         """Rows by status that are in parts: one that was written twice counts twice."""
         return self._manifest.counts

@@ -1,0 +1,141 @@
+"""One batch through the gateway: its rows are sent, it is followed, and what is decided is written as it comes.
+
+What was sent and how far it was written stands beside OUTPUT. Whoever was killed goes on with that: first the rows of
+batches that run, or ran, without anybody who wrote them, then what was not asked yet.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from deployments.client import Client, GatewayError
+from tasks.batch.job import BATCHES, DecidedLine, Job, body_of
+from tasks.batch.output.folder import OutputFolder
+from tasks.council.exceptions import InvalidRequest
+from tasks.council.models import Status
+
+FINAL = (Status.COMPLETED.value, Status.FAILED.value, Status.CANCELLED.value)
+UNKNOWN = 404
+Asked = Mapping[str, Any]
+
+
+@dataclass
+class Told:
+    """How a run stands, for whoever watches it: rows to decide, decided ones, and the batch as the gateway has it."""
+
+    rows: int = 0
+    decided: int = 0
+    began: float = field(default_factory=time.monotonic)
+    batch: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Spent:
+    """What of a budget earlier batches of the same output used."""
+
+    calls: int = 0
+    tokens: int = 0
+
+    def left_of(self, budget: Mapping[str, Any]) -> dict[str, Any]:
+        """What of a budget is left. Raises InvalidRequest where that is nothing."""
+        left = dict(budget)
+        for name, used in (("max_calls", self.calls), ("max_tokens", self.tokens)):
+            if left.get(name) is None:
+                continue
+            left[name] -= used
+            if left[name] <= 0:
+                raise InvalidRequest(f"budget.{name}", f"{used:,} are used already; give more of it")
+        return left
+
+
+class BatchOfFile:
+    """Runs the batch of a job. `watch` is called whenever something is news. All methods raise what a client raises."""
+
+    def __init__(self, client: Client, job: Job, asked: Asked, watch: Callable[[Told], None]) -> None:
+        self._client, self._job, self._asked, self._watch = client, job, asked, watch
+        self._output: OutputFolder = job.output
+        self.told = Told()
+        self.id: str | None = None
+        """Of the batch that runs."""
+
+    def run(self) -> str | None:
+        """Ask what is still to be asked, and write what is decided; why rows are left undecided, where some are."""
+        reason = self._follow_earlier()
+        batches = [*self._batches]
+        batch_id, agendas = f"{self._output.batch}-{len(batches) + 1}", 0
+        for agendas, rows in enumerate(self._job.agendas(), 1):
+            self._client.send_rows(batch_id, agendas, body_of(rows))
+        if not agendas:
+            return reason
+        asked = {name: value for name, value in self._asked.items() if value is not None}
+        if budget := asked.get("budget"):
+            asked["budget"] = self._spent(batches).left_of(budget)
+        self._keep([*batches, {"id": batch_id}])
+        self._client.start_batch(batch_id, agendas=agendas, **asked)
+        self.told.rows = self._job.asked
+        return self._follow(batch_id)
+
+    def cancel(self) -> None:
+        """Ask the batch that runs to stop."""
+        if self.id is not None:
+            self._client.cancel_batch(self.id)
+
+    @property
+    def _batches(self) -> list[dict[str, Any]]:
+        return list(self._output.states.get(BATCHES, ()))
+
+    def _keep(self, batches: list[dict[str, Any]]) -> None:
+        self._output.state(BATCHES, batches)
+
+    def _follow_earlier(self) -> str | None:
+        """Write what earlier batches came to that nobody wrote."""
+        reason = None
+        for batch in self._batches:
+            if "ended" in batch:
+                continue
+            try:
+                reason = self._follow(batch["id"], batch.get("after"))
+            except GatewayError as error:
+                if error.status != UNKNOWN:
+                    raise
+                self._note(batch["id"], ended=True)  # it was killed before it was started, or is too old
+        return reason
+
+    def _follow(self, batch_id: str, after: str | None = None) -> str | None:
+        """Write the rows of a batch as they are decided, to its end; why some are not, where some are not."""
+        self.id, parts = batch_id, 0
+        self.told.batch = self._client.batch(batch_id)
+        for told in self._client.batch_results(batch_id, after):
+            if told is not None:
+                self._job.take(DecidedLine.read(told))
+                self.told.decided += 1
+                after = told["after"]
+            else:
+                self._output.flush_due()
+            if self._output.parts != parts:
+                parts = self._output.parts
+                self._note(batch_id, after=after)
+            self._watch(self.told)
+        self._output.flush()
+        body = self.told.batch = self._ended(batch_id)
+        spent = {"calls": body.get("calls", 0), "tokens": body.get("tokens", 0)}
+        self._note(batch_id, after=after, ended=True, spent=spent)
+        self.id = None
+        self._watch(self.told)
+        return body.get("error")
+
+    def _ended(self, batch_id: str) -> dict[str, Any]:
+        """The batch once it has ended: its rows are all told a moment before."""
+        while (body := self._client.batch(batch_id))["status"] not in FINAL:
+            time.sleep(0.05)
+        return body
+
+    def _note(self, batch_id: str, **told: Any) -> None:
+        self._keep([{**batch, **told} if batch["id"] == batch_id else batch for batch in self._batches])
+
+    def _spent(self, batches: list[dict[str, Any]]) -> Spent:
+        spent = [batch.get("spent", {}) for batch in batches]
+        return Spent(*(sum(one.get(name, 0) for one in spent) for name in ("calls", "tokens")))
