@@ -31,6 +31,12 @@ class Told:
     began: float = field(default_factory=time.monotonic)
     batch: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def rate(self) -> float:
+        """Rows decided a second, since the first; 0 where that cannot be said yet."""
+        elapsed_s = time.monotonic() - self.began
+        return self.decided / elapsed_s if elapsed_s > 0 else 0.0
+
 
 @dataclass
 class Spent:
@@ -52,14 +58,19 @@ class Spent:
 
 
 class BatchOfFile:
-    """Runs the batch of a job. `watch` is called whenever something is news. All methods raise what a client raises."""
+    """Runs the batch of a job. All methods raise what a client raises."""
 
-    def __init__(self, client: Client, job: Job, asked: Asked, watch: Callable[[Told], None]) -> None:
-        self._client, self._job, self._asked, self._watch = client, job, asked, watch
+    def __init__(self, client: Client, job: Job, asked: Asked) -> None:
+        self._client, self._job, self._asked = client, job, asked
+        self._watch: Callable[[Told], None] = lambda _: None
         self._output: OutputFolder = job.output
         self.told = Told()
         self.id: str | None = None
         """Of the batch that runs."""
+
+    def watch(self, watcher: Callable[[Told], None]) -> None:
+        """Call this whenever something is news."""
+        self._watch = watcher
 
     def run(self) -> str | None:
         """Ask what is still to be asked, and write what is decided; why rows are left undecided, where some are."""
@@ -75,7 +86,7 @@ class BatchOfFile:
             asked["budget"] = self._spent(batches).left_of(budget)
         self._keep([*batches, {"id": batch_id}])
         self._client.start_batch(batch_id, agendas=agendas, **asked)
-        self.told.rows = self._job.asked
+        self.told = Told(self._job.asked)
         return self._follow(batch_id)
 
     def cancel(self) -> None:

@@ -1,4 +1,4 @@
-"""The verb batch: a file of rows, and what a council would be asked about each."""
+"""The verb batch: a file of rows, each decided by a council, or what that would take."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tasks.council.plain import SHOWN_INPUT, one_line, plain_json, shortened
 
 if TYPE_CHECKING:
     from tasks.batch.checking import Checked
+    from tasks.batch.job import InputFile
     from tasks.batch.records import Records
     from tasks.batch.rows import Columns, Row
     from tasks.council.council import CouncilSpec
@@ -24,6 +25,8 @@ SOME_BAD = 3
 def add_to(app: typer.Typer) -> None:
     """Add the verb to the command."""
     epilog = examples(
+        "conclave batch questions.csv decisions.csv",
+        "conclave batch questions.csv decisions.csv --resume --max-calls 5000   # after a kill, or a budget that ended",
         "conclave batch questions.csv --dry-run",
         'conclave batch tickets.jsonl --dry-run --id key --task-template "{{title}}: {{body}}" --context product',
         "conclave batch tickets.xlsx --dry-run --sheet March",
@@ -40,6 +43,10 @@ def batch(
             help="A row for each task: .csv, .tsv, .jsonl, .parquet, a spreadsheet; a path, a URL or -.",
         ),
     ],
+    output: Annotated[
+        str | None,
+        typer.Argument(metavar="OUTPUT", help="A row for each of INPUT: .parquet, .jsonl or .csv; a path or a URL."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and check all rows; ask nothing.")] = False,
     council: Annotated[
         str | None,
@@ -80,27 +87,101 @@ def batch(
     duplicate_ids: Annotated[
         Literal["refuse", "keep"], typer.Option(help="Two rows with one id: refuse the file, or keep both.")
     ] = "refuse",
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was found as one JSON document.")] = False,
+    bad_rows: Annotated[
+        Literal["skip", "stop"], typer.Option(help="Rows that cannot be asked: tell them in OUTPUT, or ask nothing.")
+    ] = "skip",
+    rounds: Annotated[int | None, typer.Option(help="How often authors revise, 0 to 3; the council's own.")] = None,
+    members: Annotated[int | None, typer.Option(help="The council's first N members, or more in their roles.")] = None,
+    quorum: Annotated[int | None, typer.Option(help="Answers that decide; more than half where left out.")] = None,
+    grace_s: Annotated[float | None, typer.Option("--grace", help="Seconds to wait after the quorum.")] = None,
+    deadline_s: Annotated[float | None, typer.Option("--deadline", help="Seconds for each row.")] = None,
+    answer_format: Annotated[
+        str | None, typer.Option(help="Of a closed answer: number, text-exact, or a choice's options: yes,no.")
+    ] = None,
+    output_format: Annotated[
+        Literal["parquet", "jsonl", "csv", "openai"] | None, typer.Option(help="Whatever the end of OUTPUT's name is.")
+    ] = None,
+    order: Annotated[
+        Literal["completion", "input"], typer.Option(help="Of OUTPUT's rows: as they were decided, or as in INPUT.")
+    ] = "completion",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an OUTPUT that is not finished.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Write another OUTPUT in the place of one.")] = False,
+    retry: Annotated[
+        Literal["none", "failed"], typer.Option(help="With --resume: ask rows again that failed.")
+    ] = "none",
+    dedupe: Annotated[bool, typer.Option("--dedupe", help="Ask rows that are equal but for their id once.")] = False,
+    sample: Annotated[
+        int | None, typer.Option(min=1, help="Ask so many rows, tell what all will take, and stop; then --resume.")
+    ] = None,
+    max_calls: Annotated[int | None, typer.Option(min=1, help="Calls of models at most.")] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option("--max-tokens-total", min=1, help="Tokens of prompts and answers at most.")
+    ] = None,
+    max_minutes: Annotated[float | None, typer.Option(min=0.01, help="Minutes at most.")] = None,
+    window: Annotated[
+        int | None, typer.Option(min=1, help="Calls in flight at each model server at the beginning; 256.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as one JSON document.")] = False,
 ) -> None:
-    """Check a file of rows: which can be asked, what is wrong with the others, and how many calls they take.
+    """Let a council decide every row of a file, and write a row for each; or, with --dry-run, say what that takes.
 
-    Running a batch comes later: only --dry-run is there, and asks nothing. Bad rows are told with place, id and field,
-    the first 20; all are counted.
-    Exit code: 0 all rows are good, 3 some are not, 2 wrong use, 6 stack not up.
+    The gateway takes the rows, workers decide them; what is decided is written to parts beside OUTPUT at once. Whatever
+    is killed, --resume goes on and asks no finished row again. Ctrl-C once stops the batch, twice leaves it running.
+    Bad rows are told with place, id and field, the first 20; all are counted, and stand in OUTPUT.
+    Exit code: 0 every row is decided (or can be asked), 3 some are not, or degraded, 5 cancelled, 1 none is decided,
+    2 wrong use, 6 stack not up.
     """
-    if not dry_run:
-        fail("batch: running one comes later; --dry-run reads and checks the file, and asks nothing", WRONG_USE)
-    from tasks.batch.checking import check_rows
-    from tasks.batch.files import opened
-    from tasks.council.models import Deliberation
+    from deployments.cli.batch_run import RunOptions, run_batch, spooled_input
+    from tasks.batch.job import InputFile
 
     columns = guarded(lambda: _columns(task, template, id_, context, coerce, messages))
+    if not dry_run and output is None:
+        fail("OUTPUT: name the file for the decisions; or --dry-run checks INPUT, and asks nothing", WRONG_USE)
+    with spooled_input(input_, input_format, not dry_run) as named:
+        keep = duplicate_ids == "keep"
+        source = InputFile(named, columns, encoding, delimiter, sheet, input_format, keep)
+        if dry_run:
+            _dry_run(source, council, strategy, as_json)
+            return
+        asked = {
+            "council": council,
+            "strategy": strategy,
+            "rounds": rounds,
+            "members": members,
+            "quorum": quorum,
+            "grace_s": grace_s,
+            "deadline_s": deadline_s,
+            "answer_format": answer_format,
+        }
+        budget = {"max_calls": max_calls, "max_tokens": max_tokens, "max_s": max_minutes and 60 * max_minutes}
+        options = RunOptions(
+            input_,
+            str(output),
+            output_format,
+            order,
+            resume,
+            replace,
+            retry,
+            dedupe,
+            sample,
+            budget,
+            window,
+            bad_rows == "stop",
+            as_json,
+        )
+        run_batch(source, asked, options)
+
+
+def _dry_run(source: InputFile, council: str | None, strategy: str | None, as_json: bool) -> None:
+    """Read and check all rows; say what they would take."""
+    from tasks.batch.checking import check_rows
+    from tasks.council.models import Deliberation
 
     def checked() -> tuple[str, Checked, Deliberation]:
-        with opened(input_, encoding, delimiter, sheet, input_format) as records:
-            request = _request(records, council, strategy)
-            plan = Deliberation.plan("batch", request, _council(request.council))
-            return records.name, check_rows(records, columns, duplicate_ids == "keep"), plan
+        with source.opened() as records:
+            request = request_for(records, council, strategy)
+            plan = Deliberation.plan("batch", request, council_named(request.council))
+            return records.name, check_rows(records, source.columns, source.keep_duplicates), plan
 
     name, found, plan = guarded(checked)
     if as_json:
@@ -111,7 +192,7 @@ def batch(
         raise typer.Exit(SOME_BAD)
 
 
-def _request(records: Records, council: str | None, strategy: str | None) -> DeliberationRequest:
+def request_for(records: Records, council: str | None, strategy: str | None) -> DeliberationRequest:
     """Whom a row asks, as the options say or the file itself does. Raises WrongUse where they differ."""
     from tasks.council.exceptions import WrongUse
     from tasks.council.models import DeliberationRequest
@@ -146,7 +227,7 @@ def _columns(
     return Columns(task, id_, names, made, coerce, messages)
 
 
-def _council(name: str) -> CouncilSpec:
+def council_named(name: str) -> CouncilSpec:
     """The council of that name, from the gateway."""
     from deployments.cli.gateway import asked, client
     from tasks.council.council import CouncilSpec
@@ -188,7 +269,7 @@ def _show(name: str, found: Checked, plan: Deliberation) -> None:
     from tasks.batch.checking import calls_by_stage
 
     for row in found.first_bad:
-        say(f"{one_line(name)} {_told(row, found.place)}")
+        say(f"{one_line(name)} {told_bad(row, found.place)}")
     if found.bad > len(found.first_bad):
         say(f"and {found.bad - len(found.first_bad):,} more bad rows")
     put(f"rows         {found.rows:,}: {found.good:,} good, {found.bad:,} bad")
@@ -203,10 +284,10 @@ def _show(name: str, found: Checked, plan: Deliberation) -> None:
     put(f"calls        {sum(calls.values()):,} at most, of council {plan.council.name} by {plan.strategy}")
     for stage, count in calls.items():
         put(f"  {stage:10} {count:,}")
-    say("nothing was asked; running a batch comes later")
+    say("nothing was asked")
 
 
-def _told(row: Row, place: str) -> str:
+def told_bad(row: Row, place: str) -> str:
     """A bad row in one line: where it is, its id, the field, and what is wrong."""
     number = [] if place == "row" else [f"row {row.number}"]
     id_ = [] if row.id is None else [f"id {shortened(repr(row.id), SHOWN_INPUT)}"]

@@ -60,6 +60,7 @@ class TaskTemplate:
 
     def __init__(self, source: str) -> None:
         """Raises BatchFileError where it is none, or has what is no part of one."""
+        self.source = source
         if len(source) > MAX_TEMPLATE:
             raise BatchFileError(f"--task-template: has {len(source):,} characters; {MAX_TEMPLATE:,} are taken")
         jinja = SandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)

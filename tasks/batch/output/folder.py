@@ -182,6 +182,11 @@ class OutputFolder:
             for id_, key, status in zip(*(held.column(name).to_pylist() for name in columns), strict=True):
                 yield Standing(id_, key, status, part.number)
 
+    def discard(self) -> None:
+        """Let go of what was written: nothing was asked for it. Raises OutputError."""
+        self._buffer = []
+        self._remove()
+
     def summary(self, elapsed_s: float | None = None) -> Summary:
         """What the rows come to until now."""
         self.flush()
