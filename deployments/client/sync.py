@@ -258,7 +258,11 @@ class Client:
                 raise error_of(answer.status, answer.read(), answer.getheader("Retry-After"))
             while line := answer.readline():
                 heard = True
-                yield row_in(line)
+                row = row_in(line)
+                if row is not None and "result" not in row:
+                    return
+                yield row
+            raise broken_off(self.url, heard)
         except AWAY as error:
             raise broken_off(self.url, heard, error) from error
         finally:

@@ -12,6 +12,7 @@ from aiohttp import web
 
 from blocks.background import beating
 from blocks.exceptions import RecordError
+from blocks.record.envelope import Body
 from deployments.gateway.acceptance import may_change, may_see
 from deployments.gateway.bodies import beside, json_of
 from deployments.gateway.handlers.answers import document, only
@@ -67,7 +68,7 @@ async def read(call: Call) -> web.StreamResponse:
 
 
 async def results(call: Call) -> web.StreamResponse:
-    """Its rows as they are decided, a line of JSON each, to its end; `after` goes on where a line said."""
+    """Its rows as they are decided, a line of JSON each, then one with its status; `after` goes on where a line said."""
     only(call, "after")
     batch = await _asked_about(call)
     text = call.request.query.get("after")
@@ -80,6 +81,8 @@ async def results(call: Call) -> web.StreamResponse:
             async for row in beating(rows, HEARTBEAT_S):
                 async with asyncio.timeout(SEND_S):
                     await response.write(b"\n" if row is None else _line(row))
+        ended = await read_batch(call.service.record, batch.id) or batch
+        await response.write(_json({"status": ended.body["status"]}))  # a connection that breaks ends without it
         await response.write_eof()
     except (ConnectionError, TimeoutError, RecordError) as error:
         _log.info("the results of %s break off: %s", batch.id, error)
@@ -121,6 +124,10 @@ def _line(row: DecidedRow) -> bytes:
         "after": str(row.after),
         "result": row.event.body,
     }
+    return _json(told)
+
+
+def _json(told: Body) -> bytes:
     return json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 
