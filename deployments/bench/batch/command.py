@@ -12,11 +12,13 @@ import typer
 from rich.console import Console
 
 from deployments.bench.batch.options import (
+    KINDS,
     PEERS,
     QUICK,
     ROWS,
     SLOTS,
     Options,
+    read_kinds,
     read_peers,
     read_rows,
     read_slots,
@@ -48,6 +50,7 @@ def batch(
     ] = None,
     latency: Annotated[float | None, typer.Option(min=0.01, help="Seconds of each answer (2).")] = None,
     peers: Annotated[str | None, typer.Option(help=f"Who is measured ({','.join(PEERS)}).")] = None,
+    only: Annotated[str | None, typer.Option(help=f"Kinds of cases ({','.join(KINDS)}).")] = None,
     samples: Annotated[int | None, typer.Option(min=1, help="Rounds, in rotating turns (1).")] = None,
     council: Annotated[str | None, typer.Option(help="The council that is asked (dev).")] = None,
     url: Annotated[
@@ -72,6 +75,7 @@ def batch(
         "slots": _read(read_slots, slots, "--slots"),
         "peers": _read(read_peers, peers, "--peers"),
         "latency_s": latency,
+        "only": _read(read_kinds, only, "--only"),
         "samples": samples,
         "council": council,
         "url": url,

@@ -154,7 +154,8 @@ class Found:
 
 
 def _cpu_s(outcome: Outcome, groups: Sequence[str] | None) -> float:
-    return sum(value for name, value in outcome.cpu_s.items() if (name in groups if groups else name not in BESIDE))
+    wanted = groups or outcome.cpu_s.keys() - set(BESIDE)
+    return sum(outcome.cpu_s.get(name, 0.0) for name in wanted)
 
 
 def _mark(outcome: Outcome) -> dict[str, Any]:

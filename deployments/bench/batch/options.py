@@ -12,6 +12,7 @@ from tasks.council.exceptions import WrongUse
 
 Kind = Literal["batch", "changing", "rank", "short", "agenda", "live"]
 
+KINDS = ("batch", "changing", "rank", "short", "agenda")
 PEERS = ("floor", "conclave", "langgraph", "prefect", "raydata", "curator")
 ROWS = (100, 1000)
 SLOTS = (256, 64, 700)
@@ -42,6 +43,7 @@ class Options:
     short_rows: tuple[int, ...] = SHORT_ROWS
     slots_rows: int = 1000
     samples: int = 1
+    only: tuple[str, ...] = KINDS
     council: str = "dev"
     url: str | None = None
     model: str | None = None
@@ -86,7 +88,9 @@ class Case(NamedTuple):
 
 def cases(options: Options, members: int = MEMBERS) -> list[Case]:
     """All cases of a run with a council of so many members, in its order."""
-    made = _live(options) if options.url is not None else _simulated(options, members)
+    made = _live(options)
+    if options.url is None:
+        made = [case for case in _simulated(options, members) if case.kind in options.only]
     return [case._replace(members=members) for case in made if case.peers]
 
 
@@ -144,6 +148,14 @@ def read_peers(text: str) -> tuple[str, ...]:
     if unknown := sorted(named - set(PEERS)):
         raise WrongUse(f"there is no peer {', '.join(unknown)}; there are {', '.join(PEERS)}")
     return tuple(peer for peer in PEERS if peer in named | {"floor"})
+
+
+def read_kinds(text: str) -> tuple[str, ...]:
+    """Kinds of cases such as `batch,rank`. Raises WrongUse."""
+    named = {part.strip() for part in text.split(",") if part.strip()}
+    if not named or (unknown := sorted(named - set(KINDS))):
+        raise WrongUse(f"{', '.join(unknown) if named else 'nothing'} is no kind of case; they are {', '.join(KINDS)}")
+    return tuple(kind for kind in KINDS if kind in named)
 
 
 def _numbers(text: str, wanted: str) -> list[int]:

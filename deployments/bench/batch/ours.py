@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -139,7 +140,7 @@ class Conclave:
     async def agenda(self, case: Case, items: Sequence[Mapping[str, str]], council: str, patience_s: float) -> Outcome:
         """So many councils as the one agenda of a deliberation, from the POST to the last decision."""
         seen, before = Seen(case.rows), self._meter.cpu_s()
-        body = {"agenda": list(items), "council": council, "strategy": case.strategy}
+        body = {"items": list(items), "council": council, "strategy": case.strategy}
         async with self._decisions(seen), self._session() as session:
             started = time.time()
             async with session.post("/v1/deliberations", json=body) as answer:
@@ -229,5 +230,6 @@ def _check_output(output: Path, rows: int) -> None:
 
 
 def _last(text: bytes) -> str:
-    lines = [line.strip() for line in text.decode(errors="replace").splitlines() if line.strip()]
+    """The last line that has words in it: errors stand in a box."""
+    lines = [line.strip(" \u2502") for line in text.decode(errors="replace").splitlines() if re.search(r"\w", line)]
     return lines[-1][:300] if lines else ""

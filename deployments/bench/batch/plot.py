@@ -43,19 +43,14 @@ def draw(report: Report, path: Path) -> list[Path]:
 
 def plotted(report: Report) -> list[Row]:
     """Rows of one setting of the server, which differ by size alone: that of the first case."""
-    if not report.rows:
-        return []
-    behind = report.rows[0].case.partition(",")[2]
-    kind = report.rows[0].case.partition(" ")[0]
-    return [row for row in report.rows if row.case.endswith(behind) and row.case.startswith(kind)]
+    first = report.rows[0].case
+    kind, behind = first.partition(" ")[0], first.partition(",")[2]
+    return [row for row in report.rows if row.case.startswith(kind) and row.case.endswith(behind)]
 
 
 def _panel(axes: Any, rows: Sequence[Row], label: str, value: Callable[[Row], float]) -> None:
-    for peer, (colour, marker) in _LOOKS.items():
-        own = sorted((row for row in rows if row.peer == peer), key=lambda row: row.rows)
-        if own:
-            sizes, values = [row.rows for row in own], [value(row) for row in own]
-            axes.plot(sizes, values, marker=marker, color=colour, linewidth=1.6, label=peer)
+    for peer in _LOOKS:
+        _series(axes, sorted((row for row in rows if row.peer == peer), key=lambda row: row.rows), value)
     sizes = sorted({row.rows for row in rows})
     axes.set_xscale("log")
     axes.set_yscale("log")
@@ -64,7 +59,13 @@ def _panel(axes: Any, rows: Sequence[Row], label: str, value: Callable[[Row], fl
     axes.grid(alpha=0.25)
     axes.set_xlabel("questions")
     axes.set_title(label, loc="left", fontsize=10)
-    if rows:
-        axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=8)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
+
+
+def _series(axes: Any, rows: Sequence[Row], value: Callable[[Row], float]) -> None:
+    if rows:
+        colour, marker = _LOOKS[rows[0].peer]
+        sizes, values = [row.rows for row in rows], [value(row) for row in rows]
+        axes.plot(sizes, values, marker=marker, color=colour, linewidth=1.6, label=rows[0].peer)

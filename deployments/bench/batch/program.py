@@ -73,7 +73,9 @@ async def _measure(found: StackStatus, options: Options, say: Say) -> Report:
         if disturbed := others > BUSY_SHARE * (os.cpu_count() or 1):
             say(f"{busy(others)}; figures will be worse than they could be")
         planned = cases(options, len(bench.council.members))
-        taken = [one for number in range(options.samples) async for one in _round(bench, planned, number, say)]
+        taken: list[Measured] = []
+        for number in range(options.samples):
+            taken += [one async for one in _round(bench, planned, number, say)]
         server = await nats_version(environment(found)["NATS_URL"])
     asked = {name: value for name, value in asdict(options).items() if name not in ("json", "plot", "url")}
     return Report(
@@ -130,6 +132,7 @@ class Bench:
     async def first_look(self) -> float:
         """Cores that others use before anything is measured."""
         await self._watch.settle(SETTLE_S)
+        await self._watch.rest()
         before = self._watch.reading()
         await asyncio.sleep(LOOK_S)
         return self._watch.reading().others(before)

@@ -17,13 +17,15 @@ from deployments.bench.report import targets_table, verdict
 from deployments.bench.targets import Judged
 
 SCHEMA = "conclave-bench-batch/1"
+BY_FLOOR = ("batch", "changing", "rank")
+"""Kinds of cases that are judged beside the floor, which has to count there."""
 NOTES = {
-    "floor": "plain aiohttp, `slots` in flight, the very bodies of the members' calls, written before; answers are read "
-    "and not parsed, but where members rank, since a ballot's call is made of its proposals",
+    "floor": "plain aiohttp, `slots` in flight, the very bodies of the members' calls, written before; answers are "
+    "read and not parsed, but where members rank, since a ballot's call is made of its proposals",
     "conclave": "conclave batch on a stack with its worker; seconds from its run's start to its last decision",
-    "langgraph": "StateGraph, Send to each member, AsyncSqliteSaver on a file; a semaphore of `slots`, two windows begun",
+    "langgraph": "StateGraph, Send to each member, AsyncSqliteSaver on a file; semaphore of `slots`, two windows begun",
     "prefect": "a flow on RayTaskRunner, a task for each council, 8 at once, its own Ray; up to 100 rows only",
-    "raydata": "HttpRequestProcessorConfig on its own Ray: batch_size 1 and `slots` batches at once in one actor, since "
+    "raydata": "HttpRequestProcessorConfig on its own Ray: batch_size 1 and `slots` batches at once in one actor, as "
     "the requests of a batch go one after another; its actor starts inside the clock",
     "curator": "LLM of backend openai: max_concurrent_requests `slots`, no limit a minute, no retries, a new cache",
 }
@@ -64,9 +66,9 @@ def show(report: Report, console: Console) -> None:
         table.add_row(case, *_cells(row))
     console.print(table)
     console.print(
-        "of floor: of the plain client's rate; of bound: of what no client can beat, ceil(calls / slots) x latency where "
-        "slots are constant; CPU ms: a call; beside: NATS, Prefect, Ray's daemons, simulator; MiB: PSS at the end, "
-        "without those",
+        "of floor: of the plain client's rate; of bound: of what no client can beat, ceil(calls / slots) x latency "
+        "where slots are constant; CPU ms: a call; beside: NATS, Prefect, Ray's daemons, simulator; MiB: PSS at the "
+        "end, without those",
         highlight=False,
     )
     console.print(targets_table(report.targets))
@@ -76,15 +78,22 @@ def show(report: Report, console: Console) -> None:
 
 def remarks(report: Report) -> Iterator[str]:
     """Bounds, weak floors, what failed, and a disturbed machine, in words."""
-    for case in dict.fromkeys(one.case for one in report.measured):
-        if case.latency_s is not None and case.kind != "short":
-            yield f"bound: {case.name}: {bound_s(case.calls, case.slots, case.latency_s, case.narrow):.1f} s"
-    for name in dict.fromkeys(row.case for row in report.rows if row.weak_floor and not row.case.startswith("short")):
+    yield from map(_bound, dict.fromkeys(one.case for one in report.measured if _by_latency(one.case)))
+    weak = (row.case for row in report.rows if row.weak_floor and row.case.startswith(BY_FLOOR))
+    for name in dict.fromkeys(weak):
         yield f"WEAK FLOOR: {name}: the plain client did not reach its bound; a longer --latency would do"
-    for one in report.measured:
-        if one.outcome is None:
-            yield f"left out: {one.peer}: {one.case.name}: {one.reason}"
+    failed = (one for one in report.measured if one.outcome is None)
+    yield from (f"left out: {one.peer}: {one.case.name}: {one.reason}" for one in failed)
     yield from report.warnings
+
+
+def _by_latency(case: Case) -> bool:
+    """Whether the model bounds it; short answers are bounded by the processor."""
+    return case.latency_s is not None and case.kind != "short"
+
+
+def _bound(case: Case) -> str:
+    return f"bound: {case.name}: {bound_s(case.calls, case.slots, case.latency_s or 0.0, case.narrow):.1f} s"
 
 
 def report_rows(measured: Sequence[Measured]) -> list[Row]:

@@ -142,7 +142,8 @@ def _without_figure(target: Target, found: Found) -> Verdict:
     """A target is missed where our own side failed; else it is a hole."""
     if not all(OURSELVES in case.peers for case in target.cases):
         return "not asked for"
-    return "missed" if any((case, OURSELVES) in found.failed for case in target.cases) else "not measured"
+    failed = target.bound is not None and any((case, OURSELVES) in found.failed for case in target.cases)
+    return "missed" if failed else "not measured"
 
 
 def _verdict(target: Target, figure: float, found: Found) -> Verdict:
