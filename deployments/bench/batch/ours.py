@@ -9,6 +9,7 @@ import asyncio
 import json
 import random
 import re
+import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -21,7 +22,7 @@ import aiohttp
 from blocks.background import background
 from deployments.bench.batch.options import Case
 from deployments.bench.batch.sides import LOOK_S, Outcome, SideFailed
-from deployments.bench.batch.usage import Meter, tree, used
+from deployments.bench.batch.usage import Meter, used
 
 LOOKS_A_SECOND = 5
 MARK = 1000
@@ -157,10 +158,10 @@ class Conclave:
     async def _typed(self, command: Sequence[str], patience_s: float) -> tuple[Told, float]:
         """What it tells, and the processor seconds that it used."""
         pipe = asyncio.subprocess.PIPE
+        before = _children_s()
         process = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe)
-        meter = Meter(lambda: {COMMAND: tree(process.pid)})
         try:
-            async with asyncio.timeout(patience_s), background(self._keep_looking(meter)):
+            async with asyncio.timeout(patience_s), background(self._keep_looking()):
                 out, err = await process.communicate()
         except TimeoutError:
             raise SideFailed(f"conclave batch was not done within {patience_s:g} s") from None
@@ -170,11 +171,10 @@ class Conclave:
                 await process.wait()
         if process.returncode:
             raise SideFailed(f"conclave batch ended with {process.returncode}: {_last(err) or _last(out)}")
-        return Told.read(out.decode()), round(sum(meter.cpu_s().values()), 3)
+        return Told.read(out.decode()), round(_children_s() - before, 3)
 
-    async def _keep_looking(self, command: Meter) -> None:
+    async def _keep_looking(self) -> None:
         while True:
-            command.cpu_s()
             self._meter.cpu_s()
             await asyncio.sleep(LOOK_S)
 
@@ -217,6 +217,12 @@ def percentiles(seconds: Sequence[float]) -> dict[str, float]:
     most = len(ordered) - 1
     found = {"p50": ordered[most // 2], "p99": ordered[min(most, len(ordered) * 99 // 100)], "max": ordered[most]}
     return {name: round(value, 2) for name, value in found.items()} | {"looks": len(ordered)}
+
+
+def _children_s() -> float:
+    """Processor seconds of all children that have ended, with theirs."""
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime
 
 
 def _check_output(output: Path, rows: int) -> None:

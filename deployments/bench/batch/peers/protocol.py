@@ -68,7 +68,17 @@ def serve(side: Side) -> None:
     """Be such a program."""
     told = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    asyncio.run(_serve(side, Job(**json.loads(sys.stdin.readline())), lambda said: told.write(json.dumps(said) + "\n")))
+    job = Job(**json.loads(sys.stdin.readline()))
+    try:
+        asyncio.run(_serve(side, job, lambda said: told.write(json.dumps(said) + "\n")))
+    except BaseExceptionGroup as failed:
+        raise _first(failed) from None  # so that the last line says what went wrong
+
+
+def _first(failed: BaseException) -> BaseException:
+    while isinstance(failed, BaseExceptionGroup):
+        failed = failed.exceptions[0]
+    return failed
 
 
 async def _serve(side: Side, job: Job, tell: Callable[[dict[str, Any]], object]) -> None:
