@@ -32,8 +32,10 @@ def draw(report: Report, path: Path) -> list[Path]:
     matplotlib.rcParams.update({"svg.hashsalt": "conclave", "font.size": 10})
     rows = plotted(report)
     figure = Figure(figsize=(11, 4), layout="constrained")
-    for axes, (label, value) in zip(figure.subplots(1, len(_PANELS)), _PANELS, strict=True):
+    panels = figure.subplots(1, len(_PANELS))
+    for axes, (label, value) in zip(panels, _PANELS, strict=True):
         _panel(axes, rows, label, value)
+    panels[-1].legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     figure.suptitle(f"Batches of questions x 3, {report.machine['cores']} cores", x=0.01, ha="left")
     files = [path.with_suffix(".svg"), path.with_suffix(".png")]
     figure.savefig(files[0], metadata={"Date": None})
@@ -59,7 +61,6 @@ def _panel(axes: Any, rows: Sequence[Row], label: str, value: Callable[[Row], fl
     axes.grid(alpha=0.25)
     axes.set_xlabel("questions")
     axes.set_title(label, loc="left", fontsize=10)
-    axes.legend(frameon=False, fontsize=8)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
 
