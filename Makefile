@@ -96,8 +96,8 @@ $(VENV)/.ready-bench: $(VENV)/.ready requirements-bench.lock
 	@$(INSTALL) requirements-bench.lock
 	@touch $@
 
-bench: $(VENV)/.ready-bench ## measure beside floor, stock runner and LangGraph, then worker and gateway; bench-results/: OPTIONS="--latency 2"
-	@bash infra/bench.sh $(CONCLAVE) $(OPTIONS)
+bench: $(VENV)/.ready-bench ## measure beside floor, stock runner and LangGraph, then worker, gateway and batches; bench-results/: OPTIONS="--latency 2" BATCH="--rows 100,1000"
+	@BATCH="$(BATCH)" bash infra/bench.sh $(CONCLAVE) $(OPTIONS)
 
 up: $(VENV)/.ready ## bring the stack up
 	@$(CONCLAVE) up --detach $(UP)

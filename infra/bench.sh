@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # All that has a figure to reach, each on a stack of its own: bench.sh CONCLAVE [OPTIONS of `conclave bench`]
+# BATCH has options of `conclave bench batch`, such as "--rows 100,1000,10000".
 # Ends with 1 where a target was missed, else with the code of the first that could not be judged.
 set -uo pipefail
 conclave=$1
@@ -18,4 +19,5 @@ measure --json "$results/bench.json" --plot "$results/bench.svg" "$@"
 measure worker --doors 7 --json "$results/worker.json"
 measure gateway --json "$results/gateway.json"
 measure gateway --draining --json "$results/draining.json"
+measure batch --json "$results/batch.json" --plot "$results/batch.svg" ${BATCH:-}
 exit "$worst"

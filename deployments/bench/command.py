@@ -46,6 +46,10 @@ def main(arguments: list[str]) -> int:
         from deployments.bench.gateway.command import app as gateway
 
         chosen, given, name = gateway, arguments[1:], "conclave bench gateway"
+    elif arguments[:1] == ["batch"]:
+        from deployments.bench.batch.command import app as batch
+
+        chosen, given, name = batch, arguments[1:], "conclave bench batch"
     try:
         chosen(args=given, prog_name=name)
     except SystemExit as end:
@@ -85,7 +89,8 @@ def bench(
 ) -> None:
     """Measure this machine: Conclave beside the floor (a plain client), the stock runner and LangGraph.
 
-    `conclave bench worker` measures the worker: doors, many at once, memory; `conclave bench gateway` the HTTP API.
+    `conclave bench worker` measures the worker: doors, many at once, memory; `conclave bench gateway` the HTTP API;
+    `conclave bench batch` thousands of questions.
     `--against` compares two checkouts.
 
     Brings up a stack of its own with the simulator, measures in rotating turns, judges, and takes it down.

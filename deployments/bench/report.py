@@ -71,7 +71,7 @@ def show(report: Report, console: Console) -> None:
         "wall: start to decision; over: more than the floor; spread: of the server's first requests; "
         "tail: last answer sent to decision"
     )
-    console.print(_targets(report.targets))
+    console.print(targets_table(report.targets))
     for line in [*remarks(report), verdict(report.targets)]:
         console.print(line, highlight=False)
 
@@ -96,7 +96,8 @@ def verdict(judged: Sequence[Judged]) -> str:
     return f"targets: {reached} reached, {missed} missed, {len(bounded) - reached - missed} not judged"
 
 
-def _targets(judged: Sequence[Judged]) -> Table:
+def targets_table(judged: Sequence[Judged]) -> Table:
+    """The targets with their verdicts."""
     table = Table(title="Targets", title_justify="left", box=SIMPLE)
     for column in ("target", "figure", "bound", ""):
         table.add_column(column)

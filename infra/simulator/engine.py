@@ -26,12 +26,18 @@ class Slots:
 
     def __init__(self, limit: int, max_waiting: int) -> None:
         """So many requests at once, and so many that may wait."""
-        self._limit = limit
+        self.limit = limit
         self._max_waiting = max_waiting
         self._order = itertools.count()
         self._queue: list[tuple[int, int, asyncio.Future[None]]] = []
         self.running = 0
         self.waiting = 0
+
+    def resize(self, limit: int) -> None:
+        """So many from now on: what waits gets new ones at once; what runs beyond the limit is answered to its end."""
+        self.limit = limit
+        while self.running < limit and self._hand_over():
+            self.running += 1
 
     @asynccontextmanager
     async def taken(self, priority: int) -> AsyncIterator[None]:
@@ -43,7 +49,7 @@ class Slots:
             self._free()
 
     async def _take(self, priority: int) -> None:
-        if self.running < self._limit:
+        if self.running < self.limit:
             self.running += 1
             return
         if self.waiting >= self._max_waiting:
@@ -62,13 +68,18 @@ class Slots:
             raise
 
     def _free(self) -> None:
+        if self.running > self.limit or not self._hand_over():
+            self.running -= 1
+
+    def _hand_over(self) -> bool:
+        """Give a slot to the first that waits; says whether there was one."""
         while self._queue:
             turn = heapq.heappop(self._queue)[2]
             if not turn.done():
                 self.waiting -= 1
                 turn.set_result(None)
-                return
-        self.running -= 1
+                return True
+        return False
 
     def _forget_the_gone(self) -> None:
         if len(self._queue) > 2 * self.waiting + 64:
@@ -93,14 +104,15 @@ class Pace:
     def __init__(self, settings: SimulatorSettings) -> None:
         """The pace of these settings; its jitter is the same in every run."""
         self._settings = settings
+        self.latency_s = settings.latency_s
         self._chance = random.Random(0)
 
     def timing(self, tokens: int, extra_s: float = 0.0) -> Timing:
         """Times of an answer of so many tokens; `extra_s` comes before its first token."""
         settings = self._settings
         factor = 1 + settings.jitter * self._chance.uniform(-1, 1) if settings.jitter else 1.0
-        if settings.latency_s is not None:
-            return Timing(extra_s, extra_s + settings.latency_s * factor)
+        if self.latency_s is not None:
+            return Timing(extra_s, extra_s + self.latency_s * factor)
         first = settings.ttft_s * factor
         return Timing(extra_s + first, extra_s + first + settings.tpot_s * factor * tokens)
 

@@ -22,6 +22,7 @@ from infra.simulator.chat import TokenizeRequest, parse, render
 from infra.simulator.completions import chat_completions
 from infra.simulator.dialects import in_place, respoken_models
 from infra.simulator.faults import parse_rule
+from infra.simulator.pacing import Pacing, parse_pacing
 from infra.simulator.players import Players, parse_players
 from infra.simulator.prefix_cache import CHARS_PER_TOKEN
 from infra.simulator.state import REQUEST_ID, STATE, id_of
@@ -112,7 +113,7 @@ async def _load(request: web.Request) -> web.Response:
 async def _metrics(request: web.Request) -> web.Response:
     state = request.app[STATE]
     running, waiting = state.slots.running, state.slots.waiting
-    page = state.metrics.render(running, waiting, running / state.settings.slots)
+    page = state.metrics.render(running, waiting, min(1.0, running / state.slots.limit))
     return web.Response(body=page.encode(), headers={"Content-Type": METRICS_TYPE})
 
 
@@ -164,6 +165,30 @@ async def _clear_players(request: web.Request) -> web.Response:
     return await _list_players(request)
 
 
+async def _set_pace(request: web.Request) -> web.Response:
+    return _paced(request, parse_pacing(await request.read()))
+
+
+async def _show_pace(request: web.Request) -> web.Response:
+    return _paced(request, Pacing())
+
+
+async def _reset_pace(request: web.Request) -> web.Response:
+    settings = request.app[STATE].settings
+    request.app[STATE].pace.latency_s = settings.latency_s
+    return _paced(request, Pacing(slots=settings.slots))
+
+
+def _paced(request: web.Request, pacing: Pacing) -> web.Response:
+    """Take a pace over, and tell the one that is on."""
+    state = request.app[STATE]
+    if pacing.latency_s is not None:
+        state.pace.latency_s = pacing.latency_s
+    if pacing.slots is not None:
+        state.slots.resize(pacing.slots)
+    return web.json_response({"slots": state.slots.limit, "latency_s": state.pace.latency_s})
+
+
 async def _list_calls(request: web.Request) -> web.Response:
     return web.json_response(request.app[STATE].calls.listed())
 
@@ -189,6 +214,9 @@ ROUTES = (
     web.put("/sim/players", _set_players),
     web.get("/sim/players", _list_players),
     web.delete("/sim/players", _clear_players),
+    web.put("/sim/pace", _set_pace),
+    web.get("/sim/pace", _show_pace),
+    web.delete("/sim/pace", _reset_pace),
     web.get("/sim/calls", _list_calls),
     web.delete("/sim/calls", _clear_calls),
 )

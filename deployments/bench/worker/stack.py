@@ -24,9 +24,17 @@ MEMBERS = 3
 
 @contextmanager
 def bench_stack(
-    latency_s: float, say: Say, database: str | None = None, worker: bool = True
+    latency_s: float,
+    say: Say,
+    database: str | None = None,
+    worker: bool = True,
+    llm_url: str | None = None,
+    model: str | None = None,
 ) -> Generator[StackStatus, None, None]:
-    """A stack of its own, provisioned, with its worker or without; its variables are set. Raises StackError."""
+    """A stack of its own, provisioned, with its worker or without; its variables are set. Raises StackError.
+
+    Its model server is the simulator, or one that is up at `llm_url`.
+    """
     with tempfile.TemporaryDirectory(prefix="conclave-bench-") as home:
         for name in EXTERNAL:
             os.environ.pop(name, None)
@@ -35,6 +43,9 @@ def bench_stack(
             os.environ["CONCLAVE_PREFECT_DATABASE"] = database
         settings = load_settings()
         simulator = ("--latency", str(latency_s), "--slots", str(SLOTS))
+        asked = UpOptions(simulate=True, simulator_args=simulator, worker=worker)
+        if llm_url is not None:
+            asked = UpOptions(llm_url=llm_url, model=model, worker=worker)
 
         def provision(found: StackStatus) -> None:
             os.environ.update(environment(found))
@@ -43,7 +54,7 @@ def bench_stack(
             asyncio.run(_provision(found, settings, say))
 
         try:
-            yield up(UpOptions(simulate=True, simulator_args=simulator, worker=worker), say, settings, provision)
+            yield up(asked, say, settings, provision)
         finally:
             down(settings, say)
 
