@@ -202,7 +202,7 @@ class Conclave:
                 raise SideFailed(f"the gateway knows no batch {batch}: {answer.status}")
             told = await answer.json()
         wanted = ("status", "counts", "started_at", "last_decision_at", "finished_at")
-        return {name: told.get(name) for name in wanted} | {"agendas": len(told.get("agendas") or ())}
+        return {name: told.get(name) for name in wanted} | {"agendas": told.get("agendas")}
 
     def _session(self) -> aiohttp.ClientSession:
         headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
