@@ -77,7 +77,11 @@ def _places(value: object) -> object:
     """Folders, which become absolute, and URLs, separated by commas; ValueError for what is neither."""
     if not isinstance(value, str):
         return value
-    return tuple(map(_place, filter(None, map(str.strip, value.split(",")))))
+    from tasks.batch.places import Places
+
+    named = tuple(map(_place, filter(None, map(str.strip, value.split(",")))))
+    Places(named)
+    return named
 
 
 def _place(value: str) -> str:
