@@ -29,6 +29,8 @@ MAX_UNPACKED = 1_000_000_000
 """Bytes of what is packed in the file, by the file's own directory."""
 MAX_ERRORS = 1_000_000
 """Cells with errors that are told apart from empty ones."""
+OLE = b"\xd0\xcf\x11\xe0"
+"""How an .xls begins, and an .xlsx that a password protects."""
 DIGITS = 15
 """Of a number, as many as spreadsheets keep and show: 0.1 + 0.2 is 0.3 there."""
 MAX_INTEGER = 1 << 63
@@ -77,9 +79,9 @@ def read(file: IO[bytes], wanted: str | None) -> Iterator[Any]:
         book = python_calamine.CalamineWorkbook.from_filelike(file)
         sheet = _chosen(book, wanted)
         found = book.get_sheet_by_name(sheet)
-    except python_calamine.PasswordError:
-        raise Refused("is protected by a password; save it without one") from None
     except python_calamine.CalamineError as error:
+        if packed is None and _begins(file, OLE):  # of a password in an .xls nothing is told here
+            raise Refused("is protected by a password, or is broken; save it anew, without one") from None
         raise Refused(f"is no spreadsheet that can be read: {error}") from None
     errors = _errors(packed, sheet) if packed else {}
     _, left = found.start or (0, 0)
@@ -113,6 +115,11 @@ def _packed(file: IO[bytes]) -> zipfile.ZipFile | None:
         raise Refused("is protected by a password; save it without one")
     file.seek(0)
     return packed
+
+
+def _begins(file: IO[bytes], beginning: bytes) -> bool:
+    file.seek(0)
+    return file.read(len(beginning)) == beginning
 
 
 def _chosen(book: python_calamine.CalamineWorkbook, wanted: str | None) -> str:

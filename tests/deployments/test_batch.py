@@ -68,6 +68,7 @@ def test_json_is_one_document(batch: Command, rows: Path) -> None:
         "good": 2,
         "bad": 1,
         "bad_by_reason": {"task is empty": 1},
+        "place": "line",
         "first_bad": [
             {"line": 3, "row": 2, "id": "\x1b[31m", "field": "task", "reason": "is empty", "text": "is empty"}
         ],

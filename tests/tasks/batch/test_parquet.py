@@ -154,6 +154,13 @@ def test_a_cell_that_cannot_be_used_makes_a_bad_row_where_it_would_be(files: Fil
     assert read.tasks == [None, "fine"]
 
 
+def test_an_id_that_is_no_number_is_a_bad_row(files: Files) -> None:
+    """Two of them are no duplicates; the null beside them is a row without an id."""
+    read = files.read("a.parquet", written({"id": pa.array([NAN, 1.5, NAN, None]), "task": ["a"] * 4}))
+    assert read.faults == [(1, "id", "is no text"), (3, "id", "is no text")]
+    assert read.ids == [None, "1.5", None, "4"]
+
+
 def test_text_that_is_no_utf_8_is_a_bad_row(files: Files) -> None:
     broken = pa.Array.from_buffers(
         pa.string(), 2, [None, pa.array([0, 2, 4], pa.int32()).buffers()[1], pa.py_buffer(b"ok\xff\xfe")]

@@ -152,7 +152,7 @@ def test_more_cells_than_headers_shift_nothing(files: Files) -> None:
         (b"", "a.xlsx is no spreadsheet that can be read"),
         (b"id,task\n1,a\n", "a.xlsx is no spreadsheet that can be read"),
         (xlsx(("task",), ("a",))[:-30], "a.xlsx is no spreadsheet that can be read"),
-        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"x" * 2000, "a.xlsx is no spreadsheet that can be read"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"x" * 2000, "a.xlsx is protected by a password, or is broken"),
     ],
 )
 def test_a_sheet_without_rows_or_columns_or_sense_is_told(files: Files, content: bytes, told: str) -> None:
@@ -163,6 +163,10 @@ def test_a_file_that_a_password_protects_is_told(files: Files) -> None:
     ole = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(504) + "EncryptedPackage".encode("utf-16-le") + bytes(100)
     for name in ("a.xlsx", "a.xls"):
         assert files.refused(name, ole) == f"{name} is protected by a password; save it without one"
+    old = bytearray(XLS)
+    after = XLS.index(b"\x09\x08\x10\0") + 20
+    old[after : after + 2] = b"\x2f\0"  # the record FILEPASS
+    assert files.refused("a.xls", bytes(old)).startswith("a.xls is protected by a password, or is broken")
 
 
 def test_the_first_visible_sheet_is_read_or_the_one_that_is_named(files: Files) -> None:
