@@ -9,9 +9,8 @@ import errno
 import io
 import os
 import re
-from pathlib import PurePosixPath
 from typing import Any, BinaryIO
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from fsspec.core import url_to_fs
 
@@ -103,7 +102,7 @@ def shown_url(url: str) -> str:
 
 def file_name(url: str) -> str:
     """The last part of a URL's path, by which people know the file."""
-    return PurePosixPath(unquote(urlsplit(shown_url(url)).path)).name or shown_url(url)
+    return unquote(shown_url(url).rstrip("/").rpartition("/")[2])
 
 
 def _can_seek(file: Any) -> bool:

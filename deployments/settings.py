@@ -77,8 +77,15 @@ def _places(value: object) -> object:
     """Folders, which become absolute, and URLs, separated by commas; ValueError for what is neither."""
     if not isinstance(value, str):
         return value
-    named = [one.strip() for one in value.split(",") if one.strip()]
-    return tuple(one if "://" in one else str(_home(Path(one))) for one in named)
+    from tasks.batch.places import Places
+
+    named = tuple(map(_place, filter(None, map(str.strip, value.split(",")))))
+    Places(named)
+    return named
+
+
+def _place(value: str) -> str:
+    return value if "://" in value else str(_home(Path(value)))
 
 
 def _home(value: Path) -> Path:

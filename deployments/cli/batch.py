@@ -249,6 +249,7 @@ def _document(found: Checked, plan: Deliberation) -> dict[str, Any]:
         "good": found.good,
         "bad": found.bad,
         "bad_by_reason": dict(found.reasons.most_common()),
+        "place": found.place,
         "first_bad": [_bad_row(row) for row in found.first_bad],
         "characters": found.characters,
         "replaced_surrogates": found.replaced,

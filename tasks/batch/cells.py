@@ -8,6 +8,8 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+from pydantic_core import to_jsonable_python
+
 from tasks.batch.json_records import Written
 from tasks.batch.records import MAX_RECORD, Fault, too_large
 
@@ -51,17 +53,8 @@ def row_of(values: dict[str, Any]) -> dict[str, Any] | Fault:
             found[column] = as_json(value)
         except UnusableCell as error:
             return Fault(column, "is no text", str(error))
-    size = characters(found)
+    size = sum(map(characters, found.values()))
     return too_large(size) if size > MAX_RECORD else found
-
-
-def duration(value: timedelta) -> str:
-    """Hours, minutes and seconds, `30:05:00`, as spreadsheets show it."""
-    seconds, micros = divmod(round(abs(value).total_seconds() * 1_000_000), 1_000_000)
-    minutes, second = divmod(seconds, 60)
-    fraction = f".{micros:06}".rstrip("0") if micros else ""
-    sign = "-" if value < timedelta() else ""
-    return f"{sign}{minutes // 60}:{minutes % 60:02}:{second:02}{fraction}"
 
 
 def _finite(value: float) -> float:
@@ -81,10 +74,8 @@ def _as_text(value: Any) -> Any:
         return Written(_decimal(value))
     if isinstance(value, datetime | date | time):
         return value.isoformat()
-    if isinstance(value, timedelta):
-        return duration(value)
-    if isinstance(value, UUID):
-        return str(value)
+    if isinstance(value, timedelta | UUID):
+        return to_jsonable_python(value)
     if isinstance(value, bytes):
         raise UnusableCell(f"has {len(value):,} bytes, which are no text")
     raise UnusableCell(f"is a {type(value).__name__}, which is no text")

@@ -147,7 +147,10 @@ def is_url(text: str) -> bool:
 
 def local_path(url: str) -> Path:
     """The path of a `file://` URL. Raises BatchFileError."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise BatchFileError(f"{_shown(url)} is no URL") from error
     if parts.netloc not in ("", "localhost") or not parts.path or parts.query or parts.fragment:
         raise BatchFileError("a file:// URL names a path of this machine, such as file:///data/rows.csv")
     return Path(unquote(parts.path))

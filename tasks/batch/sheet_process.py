@@ -14,6 +14,7 @@ import re
 import resource
 import sys
 import zipfile
+import zlib
 from collections.abc import Iterator
 from typing import IO, Any
 from xml.parsers import expat
@@ -28,6 +29,8 @@ MAX_UNPACKED = 1_000_000_000
 """Bytes of what is packed in the file, by the file's own directory."""
 MAX_ERRORS = 1_000_000
 """Cells with errors that are told apart from empty ones."""
+OLE = b"\xd0\xcf\x11\xe0"
+"""How an .xls begins, and an .xlsx that a password protects."""
 DIGITS = 15
 """Of a number, as many as spreadsheets keep and show: 0.1 + 0.2 is 0.3 there."""
 MAX_INTEGER = 1 << 63
@@ -37,6 +40,20 @@ _LETTERS = re.compile(r"([A-Z]{1,3})([0-9]{1,7})")
 
 Errors = dict[tuple[int, int], str]
 """Errors by row and column from 0, such as `#N/A`, which calamine gives as empty cells."""
+
+
+_BROKEN = (
+    EOFError,
+    IndexError,
+    KeyError,
+    NotImplementedError,
+    OSError,
+    ValueError,
+    zipfile.BadZipFile,
+    zlib.error,
+    expat.ExpatError,
+)
+"""What is raised of an archive, and of XML or records in it, that are no such."""
 
 
 class Refused(Exception):
@@ -62,9 +79,9 @@ def read(file: IO[bytes], wanted: str | None) -> Iterator[Any]:
         book = python_calamine.CalamineWorkbook.from_filelike(file)
         sheet = _chosen(book, wanted)
         found = book.get_sheet_by_name(sheet)
-    except python_calamine.PasswordError:
-        raise Refused("is protected by a password; save it without one") from None
     except python_calamine.CalamineError as error:
+        if packed is None and _begins(file, OLE):  # of a password in an .xls nothing is told here
+            raise Refused("is protected by a password, or is broken; save it anew, without one") from None
         raise Refused(f"is no spreadsheet that can be read: {error}") from None
     errors = _errors(packed, sheet) if packed else {}
     _, left = found.start or (0, 0)
@@ -89,7 +106,7 @@ def _packed(file: IO[bytes]) -> zipfile.ZipFile | None:
         return None
     try:
         packed = zipfile.ZipFile(file)
-    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
+    except _BROKEN as error:
         raise Refused(f"is no ZIP archive that can be read: {error}") from None
     size = sum(member.file_size for member in packed.infolist())
     if size > MAX_UNPACKED:
@@ -98,6 +115,11 @@ def _packed(file: IO[bytes]) -> zipfile.ZipFile | None:
         raise Refused("is protected by a password; save it without one")
     file.seek(0)
     return packed
+
+
+def _begins(file: IO[bytes], beginning: bytes) -> bool:
+    file.seek(0)
+    return file.read(len(beginning)) == beginning
 
 
 def _chosen(book: python_calamine.CalamineWorkbook, wanted: str | None) -> str:
@@ -145,14 +167,16 @@ def _duration(value: datetime.timedelta) -> str:
 
 
 def _errors(packed: zipfile.ZipFile, sheet: str) -> Errors:
-    """The errors of a sheet in XML: .xlsx, .xlsm, .ods. Those of .xlsb are in records of bytes, and read as empty."""
+    """The errors of a sheet of .xlsx, .xlsm, .xlsb and .ods; those of .xls, which is no archive, read as empty."""
     names = set(packed.namelist())
     try:
         if "content.xml" in names:
             return _found(packed, "content.xml", re.compile(rb"value-type\s*=\s*[\"']error"), _OdsErrors(sheet))
-        if "xl/workbook.xml" in names and (part := _part(packed, sheet)) in names:
+        if "xl/workbook.xml" in names and (part := _part(packed, "xl/workbook.xml", sheet)) in names:
             return _found(packed, part, re.compile(rb"\bt\s*=\s*[\"']e[\"']"), _XlsxErrors())
-    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError, expat.ExpatError) as error:
+        if "xl/workbook.bin" in names and (part := _part(packed, "xl/workbook.bin", sheet)) in names:
+            return dict(_binary_errors(packed.read(part)))
+    except _BROKEN as error:
         raise Refused(f"is no spreadsheet that can be read: {error}") from None
     return {}
 
@@ -277,14 +301,22 @@ class _OdsErrors(_Handler):
             self.errors[self._row, self._column] = text.strip()[:20]
 
 
-def _part(packed: zipfile.ZipFile, sheet: str) -> str:
-    """The document of a sheet within an .xlsx."""
-    book, links = _Named("sheet", "name", "id"), _Named("Relationship", "Id", "Target")
-    for part, handler in (("xl/workbook.xml", book), ("xl/_rels/workbook.xml.rels", links)):
-        with packed.open(part) as document:
-            _parse(document, handler)
-    target = links.found.get(book.found.get(sheet, ""), "")
-    return target.removeprefix("/") if target.startswith("/") else f"xl/{target}"
+def _part(packed: zipfile.ZipFile, book: str, sheet: str) -> str:
+    """The document of a sheet, by the document of its book."""
+    if book.endswith(".bin"):
+        links = dict(_binary_sheets(packed.read(book)))
+    else:
+        links = _attributes(packed, book, _Named("sheet", "name", "id"))
+    folder, _, name = book.rpartition("/")
+    targets = _attributes(packed, f"{folder}/_rels/{name}.rels", _Named("Relationship", "Id", "Target"))
+    target = targets.get(links.get(sheet, ""), "")
+    return target.removeprefix("/") if target.startswith("/") else f"{folder}/{target}"
+
+
+def _attributes(packed: zipfile.ZipFile, part: str, handler: _Named) -> dict[str, str]:
+    with packed.open(part) as document:
+        _parse(document, handler)
+    return handler.found
 
 
 class _Named(_Handler):
@@ -300,6 +332,63 @@ class _Named(_Handler):
         if name == self._element:
             plain = {_local(attribute): value for attribute, value in attributes.items()}
             self.found[plain.get(self._key, "")] = plain.get(self._value, "")
+
+
+# --- records of .xlsb: a kind and a size, of seven bits a byte, and so many bytes ------------------
+
+_ROW, _BUNDLED_SHEET, _CELL_ERRORS = 0, 156, (3, 11)
+_ERROR_NAMES = {0: "#NULL!", 7: "#DIV/0!", 15: "#VALUE!", 23: "#REF!", 29: "#NAME?", 36: "#NUM!", 42: "#N/A"}
+
+
+def _binary_errors(content: bytes) -> Iterator[tuple[tuple[int, int], str]]:
+    """The errors of a sheet, by the places of their cells."""
+    row = 0
+    for kind, at in _records(content):
+        if kind == _ROW:
+            row = _number(content, at)
+        elif kind in _CELL_ERRORS:
+            yield (row, _number(content, at)), _ERROR_NAMES.get(content[at + 8], "#?")
+
+
+def _binary_sheets(content: bytes) -> Iterator[tuple[str, str]]:
+    """The name of each sheet, and of the link to its document."""
+    for kind, at in _records(content):
+        if kind == _BUNDLED_SHEET:
+            link, after = _wide(content, at + 8)
+            yield _wide(content, after)[0], link
+
+
+def _records(content: bytes) -> Iterator[tuple[int, int]]:
+    """The kind of each record, and where its bytes begin."""
+    at = 0
+    while at < len(content):
+        kind, at = _sevens(content, at, 2)
+        size, at = _sevens(content, at, 4)
+        if at + size > len(content):
+            raise ValueError("it is cut off")
+        yield kind, at
+        at += size
+
+
+def _sevens(content: bytes, at: int, most: int) -> tuple[int, int]:
+    """A number of seven bits a byte, the first one the lowest, and where it ends."""
+    number = 0
+    for place in range(most):
+        byte = content[at + place]
+        number |= (byte & 0x7F) << 7 * place
+        if byte < 0x80:
+            return number, at + place + 1
+    return number, at + most
+
+
+def _number(content: bytes, at: int) -> int:
+    return int.from_bytes(content[at : at + 4], "little")
+
+
+def _wide(content: bytes, at: int) -> tuple[str, int]:
+    """A text behind its length, and where it ends."""
+    end = at + 4 + 2 * _number(content, at)
+    return content[at + 4 : end].decode("utf-16-le"), end
 
 
 if __name__ == "__main__":

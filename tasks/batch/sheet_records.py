@@ -23,8 +23,7 @@ MAX_LINE = 64_000_000
 """Characters of a row."""
 CUT = 32_767
 """Characters, as UTF-16 counts them, at which Excel cuts a text."""
-OLE = b"\xd0\xcf\x11\xe0"
-"""How an .xls begins, and an .xlsx that a password protects."""
+OLE = sheet_process.OLE
 _INHERITED = (
     *("LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "PATH", "PYTHONPATH", "TZ", "VIRTUAL_ENV"),
     *("CONCLAVE_STACK_HOME", "SUPERVISOR_PROCESS_NAME"),  # by which `conclave down` finds what a part has left

@@ -8,7 +8,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -127,4 +127,6 @@ def _standard_input() -> BinaryIO:
         raise BatchFileError("INPUT: - is standard input, which is closed")
     if stream.isatty():
         raise BatchFileError("INPUT: - is standard input, which is a terminal here; give it a file: `... - < rows.csv`")
+    with suppress(OSError):  # a stream of a test has no number
+        os.set_blocking(stream.fileno(), True)  # else a pause of the writer would look like the end
     return io.BufferedReader(_Input(stream.buffer), _CHUNK)

@@ -98,6 +98,7 @@ def test_an_empty_variable_counts_as_unset() -> None:
         ("VLLM_URL", "localhost", "http://127.0.0.1:8000"),
         ("CONCLAVE_NATS_SYNC", "never", "always"),
         ("CONCLAVE_VLLM_ARGS", "--x 'open", "--max-model-len 8192"),
+        ("CONCLAVE_BATCHES", "/srv,ftp://host/a", "/srv/batches,s3://bucket/batches"),
     ],
 )
 def test_a_bad_value_is_refused_with_its_variable_and_what_would_be_right(name: str, value: str, right: str) -> None:
@@ -106,6 +107,17 @@ def test_a_bad_value_is_refused_with_its_variable_and_what_would_be_right(name: 
         load_settings({name: value})
     for part in (name, value, right):
         assert part in str(caught.value)
+
+
+def test_places_of_batches_are_absolute_folders_and_urls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A relative one is meant from where `conclave up` was typed, and parts run in the home."""
+    monkeypatch.chdir(tmp_path)
+    assert load_settings({}).batches == ()
+    found = load_settings({"CONCLAVE_BATCHES": "in, s3://bucket/in,,/srv/../etc"}).batches
+    assert found == (str(tmp_path / "in"), "s3://bucket/in", "/etc")
+    with pytest.raises(SettingsError) as caught:
+        load_settings({"CONCLAVE_BATCHES": "s3://ann:hush@bucket/in"})
+    assert "hush" not in str(caught.value)
 
 
 def test_the_api_key_shows_nowhere() -> None:

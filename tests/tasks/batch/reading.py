@@ -13,10 +13,11 @@ from tasks.batch.rows import Columns, Row, read_rows
 
 
 class Read(NamedTuple):
-    """All rows of a file, and how many halves of characters were replaced."""
+    """All rows of a file, how many halves of characters were replaced, and what else was seen."""
 
     rows: list[Row]
     replaced: int
+    notes: dict[str, int]
 
     @property
     def tasks(self) -> list[str | None]:
@@ -32,6 +33,16 @@ class Read(NamedTuple):
     def lines(self) -> list[int]:
         """The line of each row."""
         return [row.line for row in self.rows]
+
+    @property
+    def contexts(self) -> list[dict[str, Any] | None]:
+        """The context of each row; None of a bad one."""
+        return [row.item and row.item.context for row in self.rows]
+
+    @property
+    def told(self) -> list[str]:
+        """What is told of each bad row."""
+        return [row.fault.text for row in self.rows if row.fault]
 
     @property
     def faults(self) -> list[tuple[int, str, str]]:
@@ -59,7 +70,7 @@ class Files:
         path.write_bytes(content.encode() if isinstance(content, str) else content)
         with opened(path, **how) as records:
             rows = list(read_rows(records, columns or Columns(), keep))
-            return Read(rows, records.replaced)
+            return Read(rows, records.replaced, dict(records.notes))
 
     def refused(self, name: str, content: str | bytes, columns: Columns | None = None, **how: Any) -> str:
         """Why it is refused as a whole."""

@@ -173,11 +173,10 @@ def test_a_template_writes_no_more_than_a_bound(files: Files) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
-        ("a.parquet", b"PAR1", "is Parquet, which comes later"),
-        ("a.csv", b"PAR1\x15\x04", "is Parquet, which comes later"),
-        ("a.xlsx", b"", "is a spreadsheet, which comes later"),
-        ("a.jsonl", b"PK\x03\x04\x14\0", "reading one comes later"),
-        ("a.csv", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "is a spreadsheet, which comes later"),
+        ("a.csv", b"PAR1\x15\x04", "is Parquet; name it so, or say `--input-format parquet`"),
+        ("a.jsonl", b"PK\x03\x04\x14\0", "is a spreadsheet or a ZIP archive; name it so"),
+        ("a.csv", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "is a spreadsheet; name it so"),
+        ("a.parquet.zst", b"", "is compressed"),
         ("a.csv", b"\x1f\x8b\x08\0", "is compressed"),
         ("a.csv.gz", b"", "is compressed"),
         ("a.txt", b"task\na\n", "has to be one of .csv, .tsv, .jsonl"),
