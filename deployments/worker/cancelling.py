@@ -20,6 +20,7 @@ from deployments.worker.flow_runs import tell_prefect
 from deployments.worker.pools import of_our_type
 from deployments.worker.runs import Runs
 from tasks.batch.store import ask_batch_to_stop
+from tasks.batch.tries import batch_of
 from tasks.collect.cancel import end_queued
 from tasks.council.plain import error_line
 from tasks.deliberations.ownership import ours_in_prefect, runs_under
@@ -69,13 +70,19 @@ async def _cancel(runs: Runs, run: FlowRun) -> None:
             await ask_to_cancel(runs.record, one)
         if work is None and await end_queued(runs.record, one):
             await tell_prefect(own, Cancelled(message="Cancelled while nobody ran it."))
-    elif (batch := run.parameters.get("batch_id")) is not None and await ask_batch_to_stop(runs.record, batch):
+    elif (batch := await _batch_of(runs.record, run)) is not None and await ask_batch_to_stop(runs.record, batch):
         if work is None:
             await _end_flow_run(runs, run, batch, goes_on=False)
     elif work is not None:
         work.cancel()
     else:
         await _end_flow_run(runs, run, one, goes_on=status is not None)
+
+
+async def _batch_of(record: Record, run: FlowRun) -> str | None:
+    """The batch that a flow run is at, or is to begin."""
+    named = run.parameters.get("batch_id")
+    return named if isinstance(named, str) else await batch_of(record, str(run.id))
 
 
 async def _open_status(record: Record, deliberation_id: str) -> Body | None:

@@ -12,7 +12,7 @@ import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import httpx
 from prefect import Flow
@@ -49,6 +49,8 @@ from deployments.worker.flow_runs import FlowRuns, OtherRun, run_flow, tell_pref
 from deployments.worker.requests import UnknownFlow, load
 from deployments.worker.start_slots import StartSlots
 from deployments.worker.work import MAX_TRIES, Work
+from tasks.batch.submission import BATCH_FLOWS
+from tasks.batch.tries import count_try, goes_on
 from tasks.collect.end import end, refuse
 from tasks.collect.states import TakenOver, ended_state, wants_end
 from tasks.council.exceptions import InvalidRequest
@@ -285,10 +287,18 @@ class Runs:
     async def _other(self, work: Work, request: Request, beside: Beside, run: FlowRun) -> None:
         """Run a flow that is no deliberation, unless it has ended or was given up too often."""
         if run.state is not None and (run.state.is_final() or wants_end(run.state)):
+            if request.flow in BATCH_FLOWS and (run.state.is_failed() or run.state.is_crashed()):
+                if await goes_on(self.record, str(run.id)):
+                    await self._run_other(work, request, beside, run)
+                return
             if not run.state.is_final():
                 await tell_prefect(work.run, Cancelled(message="Cancelled before it began."))
             return
-        if work.delivery.deliveries > MAX_TRIES:
+        await self._run_other(work, request, beside, run)
+
+    async def _run_other(self, work: Work, request: Request, beside: Beside, run: FlowRun) -> None:
+        """Run it, unless it was given up too often. Raises what is worth another try."""
+        if await self._tries_of(work, request, run) > MAX_TRIES:
             await tell_prefect(work.run, Crashed(message=f"Given up after {MAX_TRIES} deliveries."))
             return
         state = await self._execute(work, await beside.flow, run, request, work.lease)
@@ -296,8 +306,12 @@ class Runs:
             await tell_prefect(work.run, state)
             return
         failure = await state.aresult(raise_on_failure=False) if not state.is_completed() else None
-        if isinstance(failure, AgentsUnavailable):
+        if isinstance(failure, AgentsUnavailable | OtherInstallation) or _is_of_batch_to_go_on(request, failure):
             raise failure
+
+    async def _tries_of(self, work: Work, request: Request, run: FlowRun) -> int:
+        """How often a flow that is no deliberation was tried; of a batch since it came on."""
+        return await count_try(self.record, str(run.id)) if request.flow in BATCH_FLOWS else work.delivery.deliveries
 
     async def _execute(
         self,
@@ -334,6 +348,11 @@ class Runs:
             return
         self._log.warning("%s is ended with what stands on the record: %s", request.id, reason)
         await end(self.record, request.id, lease, request.asked)
+
+
+def _is_of_batch_to_go_on(request: Request, failure: object) -> TypeGuard[ConclaveError]:
+    """Whether a batch failed for something that another try need not meet: what is decided stays so."""
+    return request.flow in BATCH_FLOWS and isinstance(failure, TRIED_AGAIN) and isinstance(failure, ConclaveError)
 
 
 def _tries(status: Body) -> int:

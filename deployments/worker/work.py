@@ -11,6 +11,8 @@ from prefect.client.schemas.objects import State
 from blocks.record.events import Record
 from blocks.record.leases import Lease
 from blocks.record.queue import Delivery
+from tasks.batch.submission import BATCH_FLOWS
+from tasks.batch.tries import take_back_try
 from tasks.deliberations.submit import Request
 
 MAX_TRIES = 5
@@ -40,5 +42,7 @@ class Work:
 
     async def take_back_try(self, record: Record) -> None:
         """Let its run, where one has begun, not count as a try of the deliberation. Raises RecordError."""
-        if self.request is not None and self.tries:
+        if self.request is not None and self.request.flow in BATCH_FLOWS and self.run is not None:
+            await take_back_try(record, self.run)
+        elif self.request is not None and self.tries:
             await record.statuses.merge(self.request.id, {"tries": self.tries - 1})

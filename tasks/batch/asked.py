@@ -143,6 +143,8 @@ def agenda_id(batch_id: str, number: int) -> str:
 def check_batch_id(value: str) -> str:
     """The value, if it can be the id of a batch. Raises InvalidRequest."""
     check_id(value)
+    if value == "run":
+        raise InvalidRequest("id", "'run' is a name of ours; take another")
     if len(value) > MAX_ID_LENGTH:
         raise InvalidRequest("id", f"has {len(value)} characters; {MAX_ID_LENGTH} are taken")
     return value

@@ -12,13 +12,17 @@ from prefect.states import Cancelled, Completed, Failed
 from blocks.record.envelope import Body
 from blocks.record.events import Record
 from tasks.artifacts.keys import artifact_key
+from tasks.batch.output.folder import Finished
 from tasks.batch.running import BatchRun
 from tasks.batch.store import Batch, note, read_batch
+from tasks.batch.tries import note_batch_of
 from tasks.council.council import CouncilSpec
 from tasks.council.engines import SIMULATOR
 from tasks.council.exceptions import InvalidRequest
 from tasks.council.models import Deliberation, ItemRequest, Status
 from tasks.deliberations.plan import council_spec
+
+CANCELLED = "cancelled"
 
 
 class BegunBatch(NamedTuple):
@@ -44,6 +48,7 @@ async def begin_batch(record: Record, batch_id: str, run: str) -> BegunBatch:
     plan = Deliberation.plan("batch", batch.request.of_items([ItemRequest(task="a row")]), council)
     begun = {"status": Status.IN_PROGRESS.value, "run": run, "council": council.model_dump(mode="json")}
     started = batch.body.get("started_at") or datetime.now(UTC).isoformat()
+    await note_batch_of(record, run, batch_id)
     body = await note(record, batch_id, {**begun, "started_at": started})
     return BegunBatch(batch._replace(body=body), council, plan.servers)
 
@@ -52,7 +57,7 @@ async def end_batch(record: Record, run: BatchRun) -> Body:
     """Say on the record, and in Prefect, what a batch came to; its body."""
     status, reason = Status.COMPLETED, run.admission.stopped
     if run.is_cancelled:
-        status, reason = Status.CANCELLED, "cancelled"
+        status, reason = Status.CANCELLED, CANCELLED
     ended = {"status": status.value, "error": reason, "finished_at": datetime.now(UTC).isoformat(), "in_flight": 0}
     body = await note(record, run.batch.id, {**run.told(), **ended})
     await acreate_markdown_artifact(
@@ -74,6 +79,24 @@ def batch_state(body: Body) -> State[Any]:
     whole = counts.get(Status.COMPLETED.value, 0) == body.get("rows") and not counts.get("degraded")
     if not counts.get(Status.COMPLETED.value):
         return Failed(message=message)
+    return Completed(message=message, name="Completed" if whole else "Degraded")
+
+
+async def file_state(record: Record, run: str, came_to: tuple[Finished, str, str | None]) -> State[Any]:
+    """Show in Prefect what the rows of a file came to: the report, and how the run ends."""
+    finished, report, reason = came_to
+    await acreate_markdown_artifact(report, key=artifact_key("batch", run), description=f"Batch to {finished.path}")
+    summary = finished.summary
+    message = f"{summary.decided:,} of {summary.rows:,} rows decided, in {finished.path}"
+    if reason is not None:
+        message = f"{reason}; {message}"
+    if summary.simulated:
+        message = f"simulated, {message}"
+    if reason == CANCELLED:
+        return Cancelled(message=message)
+    if not summary.decided:
+        return Failed(message=message)
+    whole = summary.decided == summary.rows and not summary.degraded
     return Completed(message=message, name="Completed" if whole else "Degraded")
 
 

@@ -9,6 +9,8 @@ from tasks.deliberations.submit import Door, Request, enqueue
 
 BATCH = "flows.batch.batch"
 """Entrypoint of the flow."""
+BATCH_FLOWS = (BATCH, "flows.batch_files.batch_files")
+"""Flows whose tries count only without progress."""
 
 
 async def submit_batch(record: Record, batch_id: str, request: BatchRequest, owner: str | None, door: Door) -> bool:

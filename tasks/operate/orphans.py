@@ -91,9 +91,11 @@ async def is_orphan(record: Record, deliberation_id: str) -> bool:
     """Whether nobody holds its lease, and no request for it is in the queue."""
     if await record.leases.held(deliberation_id):
         return False
-    batch = (await record.statuses.read(deliberation_id) or {}).get("batch")
-    if isinstance(batch, str) and not await is_orphan(record, batch):  # its run goes on with it, or will
-        return False
+    status = await record.statuses.read(deliberation_id) or {}
+    runs = [status.get("batch"), status.get("run")] if "batch" in status else []
+    for run in runs:  # of a batch, which goes on with its agendas, or will
+        if isinstance(run, str) and not await is_orphan(record, run):
+            return False
     return not any([await queued(record, deliberation_id, lane) for lane in LANES])
 
 
