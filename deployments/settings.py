@@ -226,6 +226,12 @@ class Settings(BaseModel):
         validation_alias="CONCLAVE_BATCHES",
         description="folders and URLs, separated by commas, such as /srv/batches,s3://bucket/batches",
     )
+    notify: str | None = Field(
+        default=None,
+        validation_alias="CONCLAVE_NOTIFY",
+        pattern=r"^[a-z0-9-]+/[a-z0-9-]+$",
+        description="a notification block of Prefect's, by its type and name, such as slack-webhook/ops",
+    )
     nats_server: Annotated[Path, AfterValidator(_home)] | None = Field(
         default=None,
         validation_alias="CONCLAVE_NATS_SERVER",

@@ -102,7 +102,8 @@ def batch(
         Literal["parquet", "jsonl", "csv", "openai"] | None, typer.Option(help="Whatever the end of OUTPUT's name is.")
     ] = None,
     order: Annotated[
-        Literal["completion", "input"], typer.Option(help="Of OUTPUT's rows: as they were decided, or as in INPUT.")
+        Literal["completion", "input"],
+        typer.Option("--output-order", help="Of OUTPUT's rows: as they were decided, or as in INPUT."),
     ] = "completion",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an OUTPUT that is not finished.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Write another OUTPUT in the place of one.")] = False,

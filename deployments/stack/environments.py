@@ -191,6 +191,8 @@ def _worker(settings: Settings, record: StackRecord) -> dict[str, str]:
         mine["CONCLAVE_EVALUATIONS"] = str(settings.evaluations)
     if settings.batches:
         mine["CONCLAVE_BATCHES"] = ",".join(settings.batches)
+    if settings.notify:
+        mine["CONCLAVE_NOTIFY"] = settings.notify
     if record.database == "postgresql" and not os.environ.get("CONCLAVE_WORKER_STARTS"):
         mine["CONCLAVE_WORKER_STARTS"] = str(STARTS_ON_POSTGRESQL)
     return mine

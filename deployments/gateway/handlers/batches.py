@@ -68,7 +68,7 @@ async def read(call: Call) -> web.StreamResponse:
 
 
 async def results(call: Call) -> web.StreamResponse:
-    """Its rows as they are decided, a line of JSON each, then one with its status; `after` goes on where a line said."""
+    """Its rows as they are decided, a line of JSON each, and its status at last; `after` goes on where a line said."""
     only(call, "after")
     batch = await _asked_about(call)
     text = call.request.query.get("after")
