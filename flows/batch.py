@@ -25,8 +25,10 @@ from tasks.batch.file_run import FileRun
 from tasks.batch.pacing import paced
 from tasks.batch.parameters import file_batch
 from tasks.batch.running import BatchRun
+from tasks.batch.tries import fail_batch
 from tasks.council.base import Name, Text
 from tasks.council.council import Deadline, Grace, Members, Rounds
+from tasks.council.exceptions import InvalidRequest
 from tasks.council.form import AnswerForm
 from tasks.council.models import Budget
 from tasks.council.stages import Strategy
@@ -124,9 +126,13 @@ async def batch(
 
 async def decided(record: Record, batch_id: str, run: str) -> Body:
     """Decide the rows of a batch that stands on the record, as far as they are not; its body at its end."""
-    begun = await begin_batch(record, batch_id, run)
-    request = begun.batch.request
-    async with paced(begun.servers, request.budget, request.window) as admission:
-        running = BatchRun(begun.batch, record, begun.council, admission, deliberated, run, flow_run.ui_url)
-        await running.decide_all()
+    try:
+        begun = await begin_batch(record, batch_id, run)
+        request = begun.batch.request
+        async with paced(begun.servers, request.budget, request.window) as admission:
+            running = BatchRun(begun.batch, record, begun.council, admission, deliberated, run, flow_run.ui_url)
+            await running.decide_all()
+    except InvalidRequest as error:  # another try would meet it again
+        await fail_batch(record, run, batch_id, str(error))
+        raise
     return await end_batch(record, running)

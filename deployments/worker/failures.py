@@ -28,6 +28,8 @@ from blocks.record.lease_keys import LEASE_S
 from blocks.record.leases import Leases
 from deployments.worker.flow_runs import tell_prefect
 from deployments.worker.work import MAX_TRIES, Work
+from tasks.batch.submission import BATCH_FLOWS
+from tasks.batch.tries import fail_batch
 from tasks.council.plain import one_line
 from tasks.deliberations.finish import MAX_REASON, end_without_plan
 from tasks.deliberations.submit import DELIBERATE, is_accepted
@@ -144,6 +146,8 @@ class Failures:
                 await end_without_plan(self._record, request.id, lease, reason, run=work.run)
             finally:
                 await self._leases.release(lease)
+        if request is not None and request.flow in BATCH_FLOWS:
+            await fail_batch(self._record, work.run, request.parameters.get("batch_id"), reason)
         await tell_prefect(work.run, Crashed(message=reason))
         return True
 

@@ -50,7 +50,7 @@ from deployments.worker.requests import UnknownFlow, load
 from deployments.worker.start_slots import StartSlots
 from deployments.worker.work import MAX_TRIES, Work
 from tasks.batch.submission import BATCH_FLOWS
-from tasks.batch.tries import count_try, goes_on
+from tasks.batch.tries import count_try, fail_batch, goes_on
 from tasks.collect.end import end, refuse
 from tasks.collect.states import TakenOver, ended_state, wants_end
 from tasks.council.exceptions import InvalidRequest
@@ -209,6 +209,7 @@ class Runs:
         reason = "its flow run is not in Prefect: it was deleted, or never was"
         if request.flow != DELIBERATE or await is_second_run(self.record, request.id, request.run):
             self._log.warning("request %s leaves the queue: %s", request.id, reason)
+            await self._fail_batch(request, request.run, reason)
         elif not await refuse(self.record, request.id, lease, reason, request.digest):
             await self._end(request, lease, reason)
 
@@ -299,7 +300,9 @@ class Runs:
     async def _run_other(self, work: Work, request: Request, beside: Beside, run: FlowRun) -> None:
         """Run it, unless it was given up too often. Raises what is worth another try."""
         if await self._tries_of(work, request, run) > MAX_TRIES:
-            await tell_prefect(work.run, Crashed(message=f"Given up after {MAX_TRIES} deliveries."))
+            reason = f"Given up after {MAX_TRIES} deliveries."
+            await self._fail_batch(request, work.run, reason)
+            await tell_prefect(work.run, Crashed(message=reason))
             return
         state = await self._execute(work, await beside.flow, run, request, work.lease)
         if state.is_cancelled():  # Prefect's engine calls that a crash
@@ -308,6 +311,11 @@ class Runs:
         failure = await state.aresult(raise_on_failure=False) if not state.is_completed() else None
         if isinstance(failure, AgentsUnavailable | OtherInstallation) or _is_of_batch_to_go_on(request, failure):
             raise failure
+
+    async def _fail_batch(self, request: Request, run: str | None, reason: str) -> None:
+        """End a batch that is not run any more, since somebody may wait for it."""
+        if request.flow in BATCH_FLOWS:
+            await fail_batch(self.record, run, request.parameters.get("batch_id"), reason)
 
     async def _tries_of(self, work: Work, request: Request, run: FlowRun) -> int:
         """How often a flow that is no deliberation was tried; of a batch since it came on."""

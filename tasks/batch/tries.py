@@ -6,9 +6,13 @@ key `run.<flow run>` of the batches' bucket has both.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from blocks.record.envelope import Body
 from blocks.record.events import Record
-from tasks.batch.store import read_batch
+from tasks.batch.store import note, read_batch
+from tasks.council.models import Status
+from tasks.council.plain import SHOWN_ERROR, one_line
 
 RUN = "run"
 
@@ -59,6 +63,21 @@ async def count_try(record: Record, run: str) -> int:
 
     await record.batches.change(f"{RUN}.{run}", counted)
     return tries
+
+
+async def fail_batch(record: Record, run: str | None, named: object, reason: str) -> None:
+    """End a batch FAILED that nobody will run any more: that of a flow run, or the one that its request names.
+
+    What is decided stays so. Raises RecordError.
+    """
+    batch_id = named if isinstance(named, str) else None
+    if batch_id is None and run is not None:
+        batch_id = await batch_of(record, run)
+    batch = None if batch_id is None else await read_batch(record, batch_id)
+    if batch is None or batch.has_ended:
+        return
+    ended = {"status": Status.FAILED.value, "error": one_line(reason, SHOWN_ERROR), "in_flight": 0}
+    await note(record, batch.id, {**ended, "finished_at": datetime.now(UTC).isoformat()})
 
 
 async def take_back_try(record: Record, run: str) -> None:
