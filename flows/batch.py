@@ -22,10 +22,10 @@ from blocks.task_runner import BlockTaskRunner
 from flows.deliberate import deliberated
 from tasks.batch.ending import batch_state, begin_batch, end_batch, file_state
 from tasks.batch.file_run import FileRun
-from tasks.batch.pacing import paced
 from tasks.batch.parameters import file_batch
 from tasks.batch.running import BatchRun
 from tasks.batch.tries import fail_batch
+from tasks.collect.pacing import paced
 from tasks.council.base import Name, Text
 from tasks.council.council import Deadline, Grace, Members, Rounds
 from tasks.council.exceptions import InvalidRequest

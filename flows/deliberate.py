@@ -22,12 +22,13 @@ from blocks.ray_agents import waiting_only
 from blocks.record.events import Record
 from blocks.task_runner import BlockTaskRunner, untraversed
 from tasks.artifacts.artifacts import record_artifacts
-from tasks.collect.admission import Admission, admission_of
+from tasks.collect.admission import Admission
 from tasks.collect.agents import AgentKey, watch_agents
 from tasks.collect.cancel import end_cancelled
 from tasks.collect.collect import collect
 from tasks.collect.collector import Collector
 from tasks.collect.inbox import INBOX
+from tasks.collect.pacing import pace_of
 from tasks.collect.states import final_state, left_to
 from tasks.council.base import Name, Text
 from tasks.council.council import Deadline, Grace, Members, Rounds
@@ -103,8 +104,8 @@ async def deliberate(
         try:
             async with leases.hold(session.plan.id) as lease:
                 begun = await begin(record, session, lease, run, flow_run.ui_url)
-                admission = admission_of(begun.plan, asyncio.get_running_loop().time)
-                outcome = await deliberated(record, begun, admission)
+                async with pace_of(begun.plan) as admission:
+                    outcome = await deliberated(record, begun, admission)
         except Superseded as error:
             raise await left_to(record, session.plan.id, error, run) from error
         await record_artifacts(untraversed(session.plan), untraversed(outcome))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -88,6 +90,7 @@ def run_batch(source: InputFile, asked: dict[str, Any], options: RunOptions) -> 
             say(told)
         job = Job(source, output, asks, options.retry, options.dedupe, options.sample)
         batch = BatchOfFile(client(timeout_s=120.0), job, {**asked, **_given(options)})
+        threading.Thread(target=_prepare_end, daemon=True).start()
         try:
             reason = _followed(batch, job)
         except BaseException:
@@ -98,6 +101,12 @@ def run_batch(source: InputFile, asked: dict[str, Any], options: RunOptions) -> 
             _tell_sample(job, batch.told, options)
         finished = guarded(lambda: job.finish(reason, options.order, None if job.stood else time.monotonic() - began))
     _end(job, finished, batch, reason, time.monotonic() - began, options)
+
+
+def _prepare_end() -> None:
+    """Import what only the end needs, which takes most of a second, while others are at work."""
+    importlib.import_module("matplotlib.figure")
+    importlib.import_module("matplotlib.backends.backend_svg")
 
 
 def _asked_of(source: InputFile, asked: dict[str, Any]) -> dict[str, Any]:

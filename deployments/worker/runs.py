@@ -12,7 +12,7 @@ import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple
 
 import httpx
 from prefect import Flow
@@ -309,7 +309,8 @@ class Runs:
             await tell_prefect(work.run, state)
             return
         failure = await state.aresult(raise_on_failure=False) if not state.is_completed() else None
-        if isinstance(failure, AgentsUnavailable | OtherInstallation) or _is_of_batch_to_go_on(request, failure):
+        again = TRIED_AGAIN if request.flow in BATCH_FLOWS else (AgentsUnavailable,)
+        if isinstance(failure, again):  # what of a batch is decided stays so
             raise failure
 
     async def _fail_batch(self, request: Request, run: str | None, reason: str) -> None:
@@ -356,11 +357,6 @@ class Runs:
             return
         self._log.warning("%s is ended with what stands on the record: %s", request.id, reason)
         await end(self.record, request.id, lease, request.asked)
-
-
-def _is_of_batch_to_go_on(request: Request, failure: object) -> TypeGuard[ConclaveError]:
-    """Whether a batch failed for something that another try need not meet: what is decided stays so."""
-    return request.flow in BATCH_FLOWS and isinstance(failure, TRIED_AGAIN) and isinstance(failure, ConclaveError)
 
 
 def _tries(status: Body) -> int:

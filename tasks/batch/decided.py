@@ -22,7 +22,7 @@ from tasks.batch.store import read_batch, rows_of
 from tasks.council.exceptions import InvalidRequest
 from tasks.deliberations.read import plan_of
 
-LOOK_S = 0.5
+LOOK_S = 0.1
 """How often it is looked whether a further agenda has begun, or the batch has ended."""
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +32,7 @@ from tasks.deliberations.plan import council_spec
 
 RUN = "run"
 """State of an output: the flow run that writes it."""
-Decide = Callable[[str], Awaitable[Body]]
+Decide = Callable[[str], Coroutine[Any, Any, Body]]
 """Lets the batch of this id, which stands on the record, be decided; its body at its end."""
 
 

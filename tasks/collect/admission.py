@@ -32,13 +32,6 @@ class _Agenda:
     is_waiting: bool = True
 
 
-def admission_of(plan: Deliberation, clock: Callable[[], float]) -> Admission | None:
-    """What lets the items of a deliberation with a budget begin; without one its members begin them by themselves."""
-    if plan.budget is None:
-        return None
-    return Admission({server: Window() for server in plan.servers}, Ledger(plan.budget, clock()), clock)
-
-
 class Admission:
     """The windows by model server, the budget, and the agendas that share both. `clock` gives seconds."""
 

@@ -1,10 +1,10 @@
-"""The pace of a batch: one window a model server, which follows what the server's metrics tell, where it has any."""
+"""The pace of agendas: one window a model server, which follows what the server's metrics tell, where it has any."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext, suppress
 
 from blocks.background import background
 from blocks.documents import load
@@ -13,7 +13,7 @@ from blocks.refreshed import Refreshed
 from blocks.vllm_server import VLLM
 from tasks.collect.admission import Admission
 from tasks.council.budget import Ledger
-from tasks.council.models import Budget
+from tasks.council.models import Budget, Deliberation
 from tasks.council.window import FIRST, Window
 
 FIRST_LOOKS_S = (0.15, 0.15, 0.2, 0.25, 0.25)
@@ -23,9 +23,18 @@ UNTOLD_S = 30.0
 """How long a server is left alone that has no metrics, or does not answer."""
 
 
+def pace_of(plan: Deliberation) -> AbstractAsyncContextManager[Admission | None]:
+    """What lets the items of a deliberation begin; nothing where there is one item and no budget."""
+    if len(plan.agenda) == 1 and plan.budget is None:
+        return nullcontext()
+    return paced(plan.servers, plan.budget)
+
+
 @asynccontextmanager
-async def paced(servers: Iterable[str], budget: Budget | None, first: int | None) -> AsyncGenerator[Admission, None]:
-    """What lets the rows of a batch begin, kept up with the servers while the block runs."""
+async def paced(
+    servers: Iterable[str], budget: Budget | None, first: int | None = None
+) -> AsyncGenerator[Admission, None]:
+    """What lets items begin that share these servers and a budget, kept up with the servers while the block runs."""
     clock = asyncio.get_running_loop().time
     windows = {server: Window(float(first or FIRST)) for server in servers}
     admission = Admission(windows, Ledger(budget, clock()), clock)
