@@ -96,7 +96,7 @@ class BatchOfFile:
 
     @property
     def _batches(self) -> list[dict[str, Any]]:
-        return list(self._output.states.get(BATCHES, ()))
+        return [dict(batch) for batch in self._output.states.get(BATCHES, ())]
 
     def _keep(self, batches: list[dict[str, Any]]) -> None:
         self._output.state(BATCHES, batches)
@@ -145,7 +145,11 @@ class BatchOfFile:
         return body
 
     def _note(self, batch_id: str, **told: Any) -> None:
-        self._keep([{**batch, **told} if batch["id"] == batch_id else batch for batch in self._batches])
+        batches = self._batches
+        for batch in batches:
+            if batch["id"] == batch_id:
+                batch.update(told)
+        self._keep(batches)
 
     def _spent(self, batches: list[dict[str, Any]]) -> Spent:
         spent = [batch.get("spent", {}) for batch in batches]

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import chain
 
 from blocks.background import cancel_and_wait
 from blocks.documents import open_leases
@@ -176,20 +177,26 @@ class BatchRun:
 
     async def _ask_again(self, number: int, one: str, rows: Sequence[AskedRow]) -> None:
         """Put the rows into another agenda that failed since their servers were away, or had no time."""
-        finished = await self.record.last(subjects.finished(one), direct=False)
-        counts = Finished.from_record(finished.body).counts if finished else {}
-        if not any(counts.get(status.value) for status in FAILED):
+        if not await self._has_failed(one):
             return
-        failed = {str(row.item.id): row for row in rows if row.tries < self.batch.request.row_tries}
+        left = {str(row.item.id): row for row in rows if row.tries < self.batch.request.row_tries}
         again = list[AskedRow]()
         async for event in self.record.stored(subjects.decision(one, "*")):
-            row, status = failed.get(event.subject.rpartition(".")[2]), Status(event.body["status"])
-            if row is not None and status in FAILED and await self._is_of_the_server(one, row):
+            row = left.get(event.subject.rpartition(".")[2])
+            if row is None or Status(event.body["status"]) not in FAILED:
+                continue
+            if await self._is_of_the_server(one, row):
                 again.append(row.model_copy(update={"tries": row.tries + 1}))
-                self.counts[status.value] -= 1
+                self.counts[event.body["status"]] -= 1
                 self.counts["degraded"] -= bool(event.body.get("degraded"))
         if again:
             await self._put_again(number, tuple(again))
+
+    async def _has_failed(self, one: str) -> bool:
+        """Whether rows of an agenda have failed."""
+        finished = await self.record.last(subjects.finished(one), direct=False)
+        counts = Finished.from_record(finished.body).counts if finished else {}
+        return any(counts.get(status.value) for status in FAILED)
 
     async def _put_again(self, number: int, rows: tuple[AskedRow, ...]) -> None:
         mine = self._agendas + 1
@@ -204,11 +211,8 @@ class BatchRun:
     async def _is_of_the_server(self, one: str, row: AskedRow) -> bool:
         """Whether a row failed for something that may pass: its server was away or had no time, or an agent died."""
         found = await answers_of(self.record, one, str(row.item.id))
-        return any(
-            answer.status is MemberStatus.TIMEOUT or answer.error_type in PASSING
-            for given in found.values()
-            for answer in given.values()
-        )
+        answers = chain.from_iterable(given.values() for given in found.values())
+        return any(answer.status is MemberStatus.TIMEOUT or answer.error_type in PASSING for answer in answers)
 
     # --- telling ----------------------------------------------------------------------------------
 

@@ -36,6 +36,8 @@ from tasks.deliberations.plan import Session
 from tasks.deliberations.read import answers_of
 from tasks.stages.member_stage import WINDOW, final_answer
 
+LAST_ANSWERS_S = 1.0
+"""How long the last answers of an agent task may be on their way once it has ended."""
 WRITES = 64
 """Decisions that are being written at a time."""
 GATHER_S = 0.004
@@ -118,6 +120,8 @@ class Collector:
         self._opened: list[str] = []
         self._upto = 0
         self._untold = asyncio.Event()
+        self._exits: list[tuple[float, AgentExited]] = []
+        """Agent tasks that have done their work, and when their last answers must have come; the earliest first."""
         self._wakes: list[tuple[float, str]] = []
         """When items want to be looked at, the earliest first; what is outdated among them is passed over."""
         self._writes: set[asyncio.Task[None]] = set()
@@ -206,6 +210,7 @@ class Collector:
         try:
             news = await self._news()
         except TimeoutError:
+            await self._note_exits()
             return list(self._open)
         if isinstance(news, Exception):
             raise news
@@ -220,12 +225,27 @@ class Collector:
         if isinstance(news, Room):
             return []
         if isinstance(news, AgentExited):
-            self._left[news.agent_id, news.stage] = news.failure
-            for item in self._open.values():
-                await self._write_left(item)
+            await self._exited(news)
         else:
             self._cancelled = True
         return list(self._open)
+
+    async def _exited(self, news: AgentExited) -> None:
+        """Note that an agent task has ended. The last answers of one that did its work may still be on their way."""
+        if news.failure is None and self._admission is not None:
+            self._exits.append((self._now() + LAST_ANSWERS_S, news))
+            return
+        self._left[news.agent_id, news.stage] = news.failure
+        for item in self._open.values():
+            await self._write_left(item)
+
+    async def _note_exits(self) -> None:
+        """Note the agent tasks whose last answers must have come by now."""
+        due = [news for at, news in self._exits if at <= self._now()]
+        self._exits = self._exits[len(due) :]
+        self._left |= {(news.agent_id, news.stage): news.failure for news in due}
+        for item in self._open.values() if due else ():
+            await self._write_left(item)
 
     async def _news(self) -> Any:
         """What comes in next. Raises TimeoutError where time alone changes something before."""
@@ -235,14 +255,16 @@ class Collector:
             return await self._inbox.get()
 
     def _next_wake(self) -> float | None:
-        """When time alone changes something about an item that is open."""
+        """When time alone changes something."""
+        wakes = [at for at, _ in self._exits[:1]]
         while self._wakes:
             wake_at, item_id = self._wakes[0]
             item = self._open.get(item_id)
             if item is not None and item.wake_at == wake_at:
-                return wake_at
+                wakes.append(wake_at)
+                break
             heapq.heappop(self._wakes)
-        return None
+        return min(wakes, default=None)
 
     def _take(self, answer: Answer) -> list[str]:
         item = self._open.get(answer.item)
@@ -274,31 +296,40 @@ class Collector:
 
     async def _open_items(self) -> list[str]:
         """Open as many items as there is room for, with what is known of them; their ids."""
-        opened = []
         if not self._waiting:
             return []
         if self._admission is not None and self._admission.stopped and not self._cancelled:
             await self._leave_out(self._admission.stopped)
+        opened = []
         while self._waiting and self._has_room():
-            item_id, item = self._waiting.popitem()
-            # The first items begin with their members, which were sent to work before this task began.
-            started = self._started if self._over or not self.outcome.lines else self._now()
-            self._open[item_id] = opening = OpenItem(ItemProgress(self._plan, item), started, PROPOSE)
-            opening.enter(PROPOSE, NextStage(self._plan.called_first(item)), started)
-            if self._admission is not None and self._cancelled:  # it was not asked for room
-                self._admission.entered(self._plan, opening.called)
-            for answer in self._early.pop(item_id, []):
-                self._take(answer)
-            if item_id in self._unread:
-                await self._read(item_id)
-            await self._write_left(opening)
-            opened.append(item_id)
-        if self._admission is not None and opened:
+            opened.append(await self._open_next())
+        if self._admission is not None:
+            self._tell_opened(self._admission, opened)
+        return opened
+
+    async def _open_next(self) -> str:
+        """Open the next item with what is known of it; its id."""
+        item_id, item = self._waiting.popitem()
+        # The first items begin with their members, which were sent to work before this task began.
+        started = self._started if self._over or not self.outcome.lines else self._now()
+        self._open[item_id] = opening = OpenItem(ItemProgress(self._plan, item), started, PROPOSE)
+        opening.enter(PROPOSE, NextStage(self._plan.called_first(item)), started)
+        if self._admission is not None and self._cancelled:  # it was not asked for room
+            self._admission.entered(self._plan, opening.called)
+        for answer in self._early.pop(item_id, []):
+            self._take(answer)
+        if item_id in self._unread:
+            await self._read(item_id)
+        await self._write_left(opening)
+        return item_id
+
+    def _tell_opened(self, admission: Admission, opened: list[str]) -> None:
+        """Let members hear of the items that have begun, and other agendas of the room that is left."""
+        if opened:
             self._upto = len(self._plan.agenda) if not self._waiting else self._place[opened[-1]]
             self._untold.set()
-        if self._admission is not None and not self._waiting:
-            self._admission.is_served(self._plan)
-        return opened
+        if not self._waiting:
+            admission.is_served(self._plan)
 
     def _has_room(self) -> bool:
         """Whether the next item may begin. One that is only to be ended needs no room."""
