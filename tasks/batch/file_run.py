@@ -196,5 +196,8 @@ def _line(row: DecidedRow) -> DecidedLine:
 
 
 def _note(output: OutputFolder, batch_id: str, **told: Any) -> None:
-    batches = output.states.get(BATCHES, ())
-    output.state(BATCHES, [{**one, **told} if one["id"] == batch_id else one for one in batches])
+    batches = [dict(one) for one in output.states.get(BATCHES, ())]
+    for one in batches:
+        if one["id"] == batch_id:
+            one.update(told)
+    output.state(BATCHES, batches)

@@ -11,12 +11,13 @@ from __future__ import annotations
 import asyncio
 import heapq
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from blocks.background import background, cancel_and_wait
 from blocks.documents import open_leases
+from blocks.exceptions import RecordError
 from blocks.record import subjects
 from blocks.record.envelope import Body, Event
 from blocks.record.events import Record
@@ -36,8 +37,8 @@ from tasks.deliberations.plan import Session
 from tasks.deliberations.read import answers_of
 from tasks.stages.member_stage import WINDOW, final_answer
 
-LAST_ANSWERS_S = 1.0
-"""How long the last answers of an agent task may be on their way once it has ended."""
+HEARD_S = 0.05
+"""How often it is looked whether the last answers of an agent task have come, once that has ended."""
 WRITES = 64
 """Decisions that are being written at a time."""
 GATHER_S = 0.004
@@ -120,8 +121,10 @@ class Collector:
         self._opened: list[str] = []
         self._upto = 0
         self._untold = asyncio.Event()
-        self._exits: list[tuple[float, AgentExited]] = []
-        """Agent tasks that have done their work, and when their last answers must have come; the earliest first."""
+        self._exits: list[asyncio.Task[None]] = []
+        """Waits for the last answers of agent tasks that have done their work."""
+        self._reached = 0
+        """Sequence of the last answer that came in."""
         self._wakes: list[tuple[float, str]] = []
         """When items want to be looked at, the earliest first; what is outdated among them is passed over."""
         self._writes: set[asyncio.Task[None]] = set()
@@ -158,7 +161,7 @@ class Collector:
 
     async def _decide_all(self) -> Outcome:
         try:
-            async with from_record(self._record, self._plan, self._inbox):
+            async with from_record(self._record, self._plan, self._inbox, self._heard):
                 touched = self._opened or await self._open_items()
                 while touched or self._open or self._waiting:
                     for item_id in touched:
@@ -171,8 +174,11 @@ class Collector:
                     self._upto = len(self._plan.agenda) + 1
                     await self._tell()
         finally:
-            await cancel_and_wait(self._writes)
+            await cancel_and_wait([*self._writes, *self._exits])
         return self.outcome
+
+    def _heard(self, sequence: int) -> None:
+        self._reached = sequence
 
     def _wake(self) -> None:
         if self._inbox.empty():  # else something else comes in, after which it is looked anyway
@@ -210,7 +216,6 @@ class Collector:
         try:
             news = await self._news()
         except TimeoutError:
-            await self._note_exits()
             return list(self._open)
         if isinstance(news, Exception):
             raise news
@@ -232,20 +237,23 @@ class Collector:
 
     async def _exited(self, news: AgentExited) -> None:
         """Note that an agent task has ended. The last answers of one that did its work may still be on their way."""
-        if news.failure is None and self._admission is not None:
-            self._exits.append((self._now() + LAST_ANSWERS_S, news))
+        if news.failure is None and not news.is_heard_out and self._admission is not None:
+            self._exits.append(asyncio.create_task(self._hear_out(news)))
             return
         self._left[news.agent_id, news.stage] = news.failure
         for item in self._open.values():
             await self._write_left(item)
 
-    async def _note_exits(self) -> None:
-        """Note the agent tasks whose last answers must have come by now."""
-        due = [news for at, news in self._exits if at <= self._now()]
-        self._exits = self._exits[len(due) :]
-        self._left |= {(news.agent_id, news.stage): news.failure for news in due}
-        for item in self._open.values() if due else ():
-            await self._write_left(item)
+    async def _hear_out(self, news: AgentExited) -> None:
+        """Bring an exit again, behind all answers that stood on the record when it came."""
+        try:
+            last = await self._record.newest(subjects.answers(self._plan.id))
+        except RecordError as error:
+            await self._inbox.put(error)
+            return
+        while self._reached < last:  # noqa: ASYNC110  # whoever follows has no event for each answer
+            await asyncio.sleep(HEARD_S)
+        await self._inbox.put(replace(news, is_heard_out=True))
 
     async def _news(self) -> Any:
         """What comes in next. Raises TimeoutError where time alone changes something before."""
@@ -255,16 +263,14 @@ class Collector:
             return await self._inbox.get()
 
     def _next_wake(self) -> float | None:
-        """When time alone changes something."""
-        wakes = [at for at, _ in self._exits[:1]]
+        """When time alone changes something about an item that is open."""
         while self._wakes:
             wake_at, item_id = self._wakes[0]
             item = self._open.get(item_id)
             if item is not None and item.wake_at == wake_at:
-                wakes.append(wake_at)
-                break
+                return wake_at
             heapq.heappop(self._wakes)
-        return min(wakes, default=None)
+        return None
 
     def _take(self, answer: Answer) -> list[str]:
         item = self._open.get(answer.item)
