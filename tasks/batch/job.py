@@ -6,8 +6,9 @@ are known here. A row is found again by its key, so that rows which were put bet
 
 from __future__ import annotations
 
+import secrets
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sized
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -239,6 +240,11 @@ def _copied(decided: RowResult, copy: _Copy) -> RowResult:
         copied_from=decided.id,
         result=decided.result,
     )
+
+
+def next_batch_id(output: str, batches: Sized) -> str:
+    """An id for the next batch of an output with these ones; each is another, since rows may have been sent before."""
+    return f"{output}-{len(batches) + 1}-{secrets.token_hex(2)}"
 
 
 def body_of(rows: tuple[AskedRow, ...]) -> dict[str, Any]:

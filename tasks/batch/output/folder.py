@@ -90,6 +90,18 @@ def open_output(
         raise
 
 
+def states_of(output: str | os.PathLike[str], parts_in: Path | None = None) -> Mapping[str, Any]:
+    """What the engine kept of an output that is not finished; nothing where there is none that can be read.
+
+    Raises BatchFileError for what can be no output.
+    """
+    try:
+        found = Manifest.load(target_of(output, parts_in).parts / manifest.NAME)
+    except OutputError:
+        return {}
+    return {} if found is None else found.states
+
+
 class OutputFolder:
     """Takes rows as they are finished, and makes OUTPUT of them. For one thread at a time; closes as a context."""
 
