@@ -59,8 +59,7 @@ class BatchOfFile:
         """Ask what is still to be asked, and write what is decided; why rows are left undecided, where some are."""
         reason = self._follow_earlier()
         batches = self._batches
-        asked = {name: value for name, value in self._asked.items() if value is not None}
-        spent, budget = Spent.of(batches), asked.get("budget") or {}
+        spent, budget = Spent.of(batches), self._asked.get("budget") or {}
         over = reason if self._was_stopped else spent.used_up(budget)
         batch_id, agendas = next_batch_id(self._output.batch, batches), 0
         for agendas, rows in enumerate(self._job.agendas(), 1):
@@ -68,8 +67,8 @@ class BatchOfFile:
                 self._client.send_rows(batch_id, agendas, body_of(rows))
         if not agendas or over is not None:
             return over or reason
-        asked["budget"] = spent.left_of(budget) or None
         self._keep([*batches, {"id": batch_id}])
+        asked = {**self._asked, "budget": spent.left_of(budget) or None}
         self._client.start_batch(batch_id, agendas=agendas, **asked)
         self.told = Told(self._job.asked)
         return self._follow(batch_id)

@@ -67,6 +67,8 @@ class BatchRun:
     engine: str = UNKNOWN
     last_decision_at: str | None = None
     is_cancelled: bool = False
+    stood: int = 0
+    """Rows that earlier runs had decided."""
     _agendas: int = 0
     _due: list[tuple[float, int]] = field(default_factory=list)
     _at_work: dict[int, asyncio.Task[None]] = field(default_factory=dict)
@@ -185,6 +187,7 @@ class BatchRun:
                     self._asked_again(result.status, result.degraded)
             if await self.record.last(subjects.finished(one), direct=False) is not None:
                 self.admission.forget(one)
+        self.stood = self.counts["decided"]
 
     # --- rows again -------------------------------------------------------------------------------
 
