@@ -20,7 +20,7 @@ from tasks.batch.output.lock import Lock
 from tasks.batch.output.manifest import Manifest, Part
 from tasks.batch.output.order import in_input_order
 from tasks.batch.output.parts import numbered_parts, part_found, read_part, why_broken, write_part
-from tasks.batch.output.rows import RowResult
+from tasks.batch.output.rows import RowCopy, RowResult
 from tasks.batch.output.schema import Record, characters_of, record_of
 from tasks.batch.output.summary import COLUMNS, Summary, Summing
 from tasks.batch.output.target import Target, target_of
@@ -162,7 +162,20 @@ class OutputFolder:
 
     def write(self, row: RowResult) -> None:
         """Take a row; a part is written once enough is held. Raises OutputError, and still holds the row then."""
-        record = record_of(row)
+        self._take(record_of(row))
+
+    def copy(self, copies: Mapping[str, Iterable[RowCopy]]) -> None:
+        """Take the results that stand under these keys once more, for rows that ask the same. Raises OutputError."""
+        self.flush()
+        parts = list(self._manifest.parts)
+        for part, placed in zip(parts, self._index(), strict=True):
+            if copies.keys().isdisjoint(self._read(part, ("key",)).column("key").to_pylist()):
+                continue
+            for record in held_of(self._read(part), placed).to_pylist():
+                for copy in copies.get(record["key"], ()):
+                    self._take({**record, **copy._asdict(), "item_id": None, "copied_from": record["id"]})
+
+    def _take(self, record: Record) -> None:
         if not self._buffer:
             self._since = self._clock()
         self._buffer.append(record)
