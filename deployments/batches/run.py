@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from deployments.client import Client, GatewayError
-from tasks.batch.job import BATCHES, DecidedLine, Job, body_of
+from tasks.batch.job import BATCHES, DecidedLine, Job, body_of, next_batch_id
 from tasks.batch.output.folder import OutputFolder
-from tasks.council.exceptions import InvalidRequest
+from tasks.batch.spent import Spent, spent_in
 from tasks.council.models import Status
 
 FINAL = (Status.COMPLETED.value, Status.FAILED.value, Status.CANCELLED.value)
@@ -38,25 +38,6 @@ class Told:
         return self.decided / elapsed_s if elapsed_s > 0 else 0.0
 
 
-@dataclass
-class Spent:
-    """What of a budget earlier batches of the same output used."""
-
-    calls: int = 0
-    tokens: int = 0
-
-    def left_of(self, budget: Mapping[str, Any]) -> dict[str, Any]:
-        """What of a budget is left. Raises InvalidRequest where that is nothing."""
-        left = dict(budget)
-        for name, used in (("max_calls", self.calls), ("max_tokens", self.tokens)):
-            if left.get(name) is None:
-                continue
-            left[name] -= used
-            if left[name] <= 0:
-                raise InvalidRequest(f"budget.{name}", f"{used:,} are used already; give more of it")
-        return left
-
-
 class BatchOfFile:
     """Runs the batch of a job. All methods raise what a client raises."""
 
@@ -67,6 +48,8 @@ class BatchOfFile:
         self.told = Told()
         self.id: str | None = None
         """Of the batch that runs."""
+        self._was_stopped = False
+        """Whether somebody asked the last batch to stop while this followed it."""
 
     def watch(self, watcher: Callable[[Told], None]) -> None:
         """Call this whenever something is news."""
@@ -75,24 +58,26 @@ class BatchOfFile:
     def run(self) -> str | None:
         """Ask what is still to be asked, and write what is decided; why rows are left undecided, where some are."""
         reason = self._follow_earlier()
-        batches = [*self._batches]
-        batch_id, agendas = f"{self._output.batch}-{len(batches) + 1}", 0
+        batches = self._batches
+        spent, budget = Spent.of(batches), self._asked.get("budget") or {}
+        over = reason if self._was_stopped else spent.used_up(budget)
+        batch_id, agendas = next_batch_id(self._output.batch, batches), 0
         for agendas, rows in enumerate(self._job.agendas(), 1):
-            self._client.send_rows(batch_id, agendas, body_of(rows))
-        if not agendas:
-            return reason
-        asked = {name: value for name, value in self._asked.items() if value is not None}
-        if budget := asked.get("budget"):
-            asked["budget"] = self._spent(batches).left_of(budget)
+            if over is None:
+                self._client.send_rows(batch_id, agendas, body_of(rows))
+        if not agendas or over is not None:
+            return over or reason
         self._keep([*batches, {"id": batch_id}])
+        asked = {**self._asked, "budget": spent.left_of(budget) or None}
         self._client.start_batch(batch_id, agendas=agendas, **asked)
         self.told = Told(self._job.asked)
         return self._follow(batch_id)
 
-    def cancel(self) -> None:
-        """Ask the batch that runs to stop."""
+    def stop(self) -> str | None:
+        """Ask the batch that runs to stop, and write what it comes to; why rows are left undecided."""
         if self.id is not None:
             self._client.cancel_batch(self.id)
+        return self._follow_earlier()
 
     @property
     def _batches(self) -> list[dict[str, Any]]:
@@ -118,7 +103,7 @@ class BatchOfFile:
     def _follow(self, batch_id: str, after: str | None = None) -> str | None:
         """Write the rows of a batch as they are decided, to its end; why some are not, where some are not."""
         self.id, parts = batch_id, 0
-        self.told.batch = self._client.batch(batch_id)
+        began = self.told.batch = self._client.batch(batch_id)
         for told in self._client.batch_results(batch_id, after):
             if told is not None:
                 self._job.take(DecidedLine.read(told))
@@ -132,8 +117,8 @@ class BatchOfFile:
             self._watch(self.told)
         self._output.flush()
         body = self.told.batch = self._ended(batch_id)
-        spent = {"calls": body.get("calls", 0), "tokens": body.get("tokens", 0)}
-        self._note(batch_id, after=after, ended=True, spent=spent)
+        self._note(batch_id, after=after, ended=True, spent=spent_in(body))
+        self._was_stopped = body["status"] == Status.CANCELLED.value != began["status"]
         self.id = None
         self._watch(self.told)
         return body.get("error")
@@ -150,7 +135,3 @@ class BatchOfFile:
             if batch["id"] == batch_id:
                 batch.update(told)
         self._keep(batches)
-
-    def _spent(self, batches: list[dict[str, Any]]) -> Spent:
-        spent = [batch.get("spent", {}) for batch in batches]
-        return Spent(*(sum(one.get(name, 0) for one in spent) for name in ("calls", "tokens")))

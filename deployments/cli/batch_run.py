@@ -182,8 +182,7 @@ def _followed(batch: BatchOfFile, job: Job) -> str | None:
                 raise
             say("stopping the batch; once more leaves it running")
             try:
-                asked_gateway(batch.cancel)
-                return asked_gateway(lambda: guarded(batch.run))
+                return asked_gateway(lambda: guarded(batch.stop))
             except KeyboardInterrupt:
                 fail(f"batch {batch.id} goes on; --resume writes what it comes to", CANCELLED)
 

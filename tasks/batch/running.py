@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import chain
@@ -68,6 +68,8 @@ class BatchRun:
     engine: str = UNKNOWN
     last_decision_at: str | None = None
     is_cancelled: bool = False
+    stood: int = 0
+    """Rows that earlier runs had decided."""
     _agendas: int = 0
     _due: list[tuple[float, int]] = field(default_factory=list)
     _at_work: dict[int, asyncio.Task[None]] = field(default_factory=dict)
@@ -83,6 +85,7 @@ class BatchRun:
         self._agendas, self._again = self.batch.request.agendas + len(again), set(again.values())
         self._due = [(0.0, number) for number in range(1, self._agendas + 1)]
         self.admission.heard = self._heard
+        await self._take_standing(again)
         telling = asyncio.create_task(self._tell())
         try:
             while self._due or self._at_work:
@@ -135,7 +138,7 @@ class BatchRun:
         if ended is None:
             await self._deliberate(one, rows)
         else:
-            self._count(Finished.from_record(ended.body))
+            self.engine = engine_of((self.engine, Finished.from_record(ended.body).engine))
         if number not in self._again and not self._is_stopped:
             await self._ask_again(number, one, rows)
 
@@ -167,11 +170,25 @@ class BatchRun:
         self.usage += result.usage
         self.last_decision_at = datetime.now(UTC).isoformat()
 
-    def _count(self, finished: Finished) -> None:
-        """Count the decisions of an agenda that an earlier run came to the end of."""
-        self.counts.update({name: count for name, count in (finished.counts or {}).items() if name != "items"})
-        self.usage += finished.usage
-        self.engine = engine_of((self.engine, finished.engine))
+    async def _take_standing(self, again: Mapping[int, int]) -> None:
+        """Take what earlier runs decided before anything begins: it is used of the budget, and counts.
+
+        `again` has agendas of rows that are asked again, each with the one in which they had failed.
+        """
+        open_again: dict[int, set[str]] = {}
+        for number, failed_in in again.items():
+            rows = await rows_of(self.record, self.batch.id, number)
+            open_again.setdefault(failed_in, set()).update(str(row.item.id) for row in rows)
+        for number in range(1, self._agendas + 1):
+            one = agenda_id(self.batch.id, number)
+            async for event in self.record.stored(subjects.decision(one, "*"), direct=False):
+                result = ItemResult.from_record(event.body)
+                self.admission.stands(result)
+                if result.item in open_again.get(number, ()):
+                    self._asked_again(result.status, result.degraded)
+            if await self.record.last(subjects.finished(one), direct=False) is not None:
+                self.admission.forget(one)
+        self.stood = self.counts["decided"]
 
     # --- rows again -------------------------------------------------------------------------------
 
@@ -187,8 +204,7 @@ class BatchRun:
                 continue
             if await self._is_of_the_server(one, row):
                 again.append(row.model_copy(update={"tries": row.tries + 1}))
-                self.counts[event.body["status"]] -= 1
-                self.counts["degraded"] -= bool(event.body.get("degraded"))
+                self._asked_again(Status(event.body["status"]), bool(event.body.get("degraded")))
         if again:
             await self._put_again(number, tuple(again))
 
@@ -198,13 +214,18 @@ class BatchRun:
         counts = Finished.from_record(finished.body).counts if finished else {}
         return any(counts.get(status.value) for status in FAILED)
 
+    def _asked_again(self, status: Status, degraded: bool) -> None:
+        """A row that had failed is asked again: that it was decided counts no more."""
+        self.counts["decided"] -= 1
+        self.counts["again"] += 1
+        self.counts[status.value] -= 1
+        self.counts["degraded"] -= degraded
+
     async def _put_again(self, number: int, rows: tuple[AskedRow, ...]) -> None:
         mine = self._agendas + 1
         await put_agenda(self.record, self.batch.id, mine, rows, again_of=number)
         await note(self.record, self.batch.id, {"agendas": mine})
         self._agendas = mine
-        self.counts["decided"] -= len(rows)
-        self.counts["again"] += len(rows)
         wait_s = AGAIN_S * max(row.tries - 1 for row in rows)
         heapq.heappush(self._due, (asyncio.get_running_loop().time() + wait_s, mine))
 
