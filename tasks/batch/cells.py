@@ -12,9 +12,10 @@ from pydantic_core import to_jsonable_python
 
 from tasks.batch.json_records import Written
 from tasks.batch.records import MAX_RECORD, Fault, too_large
+from tasks.council.exceptions import WrongUse
 
 
-class UnusableCell(ValueError):
+class UnusableCell(WrongUse):
     """A value that nothing in JSON is; the text says what it is."""
 
 

@@ -56,7 +56,7 @@ _BROKEN = (
 """What is raised of an archive, and of XML or records in it, that are no such."""
 
 
-class Refused(Exception):
+class _Refused(Exception):
     """Why the file is not read."""
 
 
@@ -68,12 +68,12 @@ def main() -> None:
     try:
         for line in read(sys.stdin.buffer, sys.argv[1] if len(sys.argv) > 1 else None):
             sys.stdout.write(json.dumps(line) + "\n")
-    except Refused as refused:
+    except _Refused as refused:
         sys.stdout.write(json.dumps({"refused": str(refused)}) + "\n")
 
 
 def read(file: IO[bytes], wanted: str | None) -> Iterator[Any]:
-    """What is written of a file, value by value. Raises Refused."""
+    """What is written of a file, value by value. Raises _Refused."""
     packed = _packed(file)
     try:
         book = python_calamine.CalamineWorkbook.from_filelike(file)
@@ -81,8 +81,8 @@ def read(file: IO[bytes], wanted: str | None) -> Iterator[Any]:
         found = book.get_sheet_by_name(sheet)
     except python_calamine.CalamineError as error:
         if packed is None and _begins(file, OLE):  # of a password in an .xls nothing is told here
-            raise Refused("is protected by a password, or is broken; save it anew, without one") from None
-        raise Refused(f"is no spreadsheet that can be read: {error}") from None
+            raise _Refused("is protected by a password, or is broken; save it anew, without one") from None
+        raise _Refused(f"is no spreadsheet that can be read: {error}") from None
     errors = _errors(packed, sheet) if packed else {}
     _, left = found.start or (0, 0)
     yield {"sheet": sheet, "left": left}
@@ -100,19 +100,19 @@ def _or_error(errors: Errors, place: tuple[int, int], cell: Any) -> Any:
 
 
 def _packed(file: IO[bytes]) -> zipfile.ZipFile | None:
-    """The archive that the file is, with the bound of what it unpacks to. Raises Refused."""
+    """The archive that the file is, with the bound of what it unpacks to. Raises _Refused."""
     if not zipfile.is_zipfile(file):
         file.seek(0)
         return None
     try:
         packed = zipfile.ZipFile(file)
     except _BROKEN as error:
-        raise Refused(f"is no ZIP archive that can be read: {error}") from None
+        raise _Refused(f"is no ZIP archive that can be read: {error}") from None
     size = sum(member.file_size for member in packed.infolist())
     if size > MAX_UNPACKED:
-        raise Refused(f"unpacks to {size:,} bytes; {MAX_UNPACKED:,} are taken")
+        raise _Refused(f"unpacks to {size:,} bytes; {MAX_UNPACKED:,} are taken")
     if any(member.flag_bits & 1 for member in packed.infolist()):
-        raise Refused("is protected by a password; save it without one")
+        raise _Refused("is protected by a password; save it without one")
     file.seek(0)
     return packed
 
@@ -123,14 +123,14 @@ def _begins(file: IO[bytes], beginning: bytes) -> bool:
 
 
 def _chosen(book: python_calamine.CalamineWorkbook, wanted: str | None) -> str:
-    """The sheet of that name, or the first visible one. Raises Refused with the sheets that there are."""
+    """The sheet of that name, or the first visible one. Raises _Refused with the sheets that there are."""
     sheets = {one.name: one for one in book.sheets_metadata if one.typ == python_calamine.SheetTypeEnum.WorkSheet}
     shown = ", ".join(map(_shown, sheets.values())) or "none"
     if wanted is not None and wanted not in sheets:
-        raise Refused(f"has no sheet {wanted!r:.100}; its sheets are {shown}")
+        raise _Refused(f"has no sheet {wanted!r:.100}; its sheets are {shown}")
     chosen = next(filter(_visible, sheets.values()), None) if wanted is None else sheets[wanted]
     if chosen is None:
-        raise Refused(f"has no visible sheet; its sheets are {shown}, of which --sheet may name one")
+        raise _Refused(f"has no visible sheet; its sheets are {shown}, of which --sheet may name one")
     return chosen.name
 
 
@@ -177,7 +177,7 @@ def _errors(packed: zipfile.ZipFile, sheet: str) -> Errors:
         if "xl/workbook.bin" in names and (part := _part(packed, "xl/workbook.bin", sheet)) in names:
             return dict(_binary_errors(packed.read(part)))
     except _BROKEN as error:
-        raise Refused(f"is no spreadsheet that can be read: {error}") from None
+        raise _Refused(f"is no spreadsheet that can be read: {error}") from None
     return {}
 
 
@@ -225,7 +225,7 @@ def _parse(document: IO[bytes], handler: _Handler) -> None:
     while chunk := document.read(_CHUNK):
         parser.Parse(chunk, False)
         if len(handler.errors) > MAX_ERRORS:
-            raise Refused(f"has more than {MAX_ERRORS:,} cells with errors")
+            raise _Refused(f"has more than {MAX_ERRORS:,} cells with errors")
     parser.Parse(b"", True)
 
 

@@ -1,8 +1,8 @@
 """The window of calls that may be in flight at one model server: it begins full, and follows what the server shows.
 
 Halved where the server refuses calls, or lets some wait for longer than a moment; then it grows back, by doubling up to
-where it was halved and by one a round beyond: additive increase, multiplicative decrease (Chiu and Jain, 1989), with
-the slow start of RFC 5681. A server that tells how many calls run and how many wait is followed at once: beginning
+nearly where it was halved and by one a round beyond: additive increase, multiplicative decrease (Chiu and Jain, 1989),
+with the slow start of RFC 5681. A server that tells how many calls run and how many wait is followed at once: beginning
 small would cost more than anything that is gained by it.
 """
 
@@ -68,7 +68,9 @@ class Window:
         """A call was refused, or came to nothing, since the server has no place for it; whether that is news."""
         if now < self._cut_until:
             return False
-        self._cut(max(1.0, min(self.size, max(1, self.in_flight)) / 2), now)
+        held = min(self.size, max(1.0, self.in_flight))
+        self._cut(held / 2, now)
+        self._threshold = held - held / SPARE
         return True
 
     def looked(self, running: int, waiting: int, now: float) -> None:
@@ -86,7 +88,6 @@ class Window:
             self.size = min(float(self.most), 2 * self.size)
 
     def _cut(self, size: float, now: float) -> None:
-        if size < self.size:
-            self.size = self._threshold = max(1.0, size)
+        self.size = max(1.0, min(self.size, size))
         self._waited = 0
         self._cut_until = now + max(CUT_S, self._answer_s)

@@ -11,7 +11,7 @@ from tasks.council.models import DeliberationRequest
 
 pytestmark = pytest.mark.usefixtures("importable_prefect")
 
-ONLY_AS_DATA = {"items", "context", "metadata"}
+ONLY_AS_DATA = {"items", "context", "metadata", "budget"}
 """Fields that nobody types on a command line."""
 
 

@@ -11,6 +11,7 @@ from deployments.bench.batch.bounds import bound_s
 from deployments.bench.batch.options import Case
 from deployments.bench.batch.sides import Outcome
 from deployments.bench.figures import FLOOR_SHARE
+from tasks.council.exceptions import ConclaveError
 
 OURSELVES = "conclave"
 BESIDE = ("nats", "prefect", "simulator", "Ray's daemons")
@@ -27,7 +28,7 @@ class Measured(NamedTuple):
     reason: str = ""
 
 
-class NotMeasured(LookupError):
+class NotMeasured(ConclaveError):
     """A figure that something is missing for."""
 
 

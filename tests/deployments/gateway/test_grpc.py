@@ -17,6 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from blocks.exceptions import RecordUnavailable
+from blocks.record import arrivals
 from deployments.gateway import authentication
 from deployments.gateway.problems import Problem, later
 from deployments.gateway.rpc import calls, health, server, servicer, statuses
@@ -538,7 +539,10 @@ def at_work() -> Counter[str]:
     return Counter({name: count for name, count in names.items() if "_request_" not in name})
 
 
-async def test_a_client_that_leaves_cancels_nothing_and_leaves_no_task(door: Door) -> None:
+async def test_a_client_that_leaves_cancels_nothing_and_leaves_no_task(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrivals, "LINGER_S", 0.1)
     await door.stub.GetStatus(pb.GetStatusRequest(), metadata=door.bearer())
     before = at_work()
     stream = door.stub.StreamDeliberation(pb.DeliberateRequest(task_description=TASK), metadata=door.bearer())
@@ -562,6 +566,7 @@ async def test_a_client_that_leaves_cancels_nothing_and_leaves_no_task(door: Doo
 
 async def test_a_client_that_does_not_read_is_followed_no_longer(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(servicer, "SEND_S", 0.2)
+    monkeypatch.setattr(arrivals, "LINGER_S", 0.1)
     large = pb.DeliberationUpdate(current_step="x" * (3 << 20))
     monkeypatch.setattr(servicer.Updates, "of", lambda *_: large)
     await door.stub.GetStatus(pb.GetStatusRequest(), metadata=door.bearer())

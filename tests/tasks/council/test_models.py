@@ -19,7 +19,15 @@ from tasks.council.council import MAX_MEMBERS, CouncilSpec, Member
 from tasks.council.decisions import Ballots, ItemResult, MemberOutcome, StageCost, StageOutcome, Synthesis
 from tasks.council.exceptions import InvalidRequest
 from tasks.council.finished import Finished
-from tasks.council.models import MAX_ITEMS, Deliberation, DeliberationRequest, Item, MemberStatus, Status, digest
+from tasks.council.models import (
+    MAX_ITEMS,
+    Deliberation,
+    DeliberationRequest,
+    Item,
+    MemberStatus,
+    Status,
+    digest,
+)
 from tasks.council.progress.stage_end import Closing
 from tasks.council.proposal import Check, Proposal, RankedProposal, Usage
 from tasks.council.voting.ballots import Opinion, Review, Score
@@ -28,6 +36,7 @@ from tasks.council.voting.firmness import Firmness
 from tasks.council.voting.majority import Majority
 from tasks.council.voting.tally import tally
 from tasks.council.voting.worth import BallotWorth
+from tasks.deliberations.submit import Request, version_of
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -263,6 +272,11 @@ ASKED_OF_VERSION_1 = {
     "TextExact": {"type"},
 }
 """What a worker of version 1 knows of a request in the queue; anything else it refuses for good."""
+SINCE_VERSION_3 = {
+    "DeliberationRequest": {"budget"},
+    "Budget": {"max_calls", "max_tokens", "max_s"},
+}
+"""What only a worker of version 3 knows of one; 2 has brought no field, but another strategy and times."""
 
 
 def test_a_new_field_of_a_request_needs_a_higher_version() -> None:
@@ -270,14 +284,32 @@ def test_a_new_field_of_a_request_needs_a_higher_version() -> None:
     schema = DeliberationRequest.model_json_schema()
     models = {"DeliberationRequest": schema, **schema["$defs"]}
     asked = {name: set(model["properties"]) for name, model in models.items()}
-    assert SCHEMA_VERSION == 2, "pin here what a request of the new version has"
-    assert asked == ASKED_OF_VERSION_1, (
-        "a worker of version 1 refuses a request with a field that it does not know: a new one needs a higher "
+    assert SCHEMA_VERSION == 3, "pin here what a request of the new version has"
+    pinned = {name: ASKED_OF_VERSION_1.get(name, set()) | SINCE_VERSION_3.get(name, set()) for name in models}
+    assert asked == pinned, (
+        "a worker of an earlier version refuses a request with a field that it does not know: a new one needs a higher "
         "SCHEMA_VERSION (blocks/record/envelope.py), and is pinned here then"
     )
+    assert pinned.keys() >= ASKED_OF_VERSION_1.keys()
     for fields in ({"task": "x", LATER: 1}, {"items": [{"task": "x", LATER: 1}]}):
         with pytest.raises(InvalidRequest, match=f"{LATER}: is no field of"):
             DeliberationRequest.read(fields)
+
+
+def test_what_has_a_budget_is_of_version_3_and_what_has_none_is_what_it_was() -> None:
+    """A worker that knows no budget would spend more, so it leaves such a request to a newer one."""
+    bare = DeliberationRequest.read({"task": "x", "strategy": "propose"})
+    bound = DeliberationRequest.read({"task": "x", "strategy": "propose", "budget": {"max_calls": 5}})
+    told = bare.model_dump(mode="json")
+    assert told.pop("budget") is None
+    assert bare.digest == digest(told)
+    assert bare.digest == "62bf79df646c85b78d16b4d1c7ea34779b54fa49ec420351e06a136f341053b0"
+    assert bound.digest == digest(bound.model_dump(mode="json")) != bare.digest
+    assert DeliberationRequest.read(bound.given) == bound
+    for request, version in ((bare, 1), (bound, 3)):
+        plan = Deliberation.plan("d", request, council())
+        assert (plan.version, plan.budget) == (version, request.budget)
+        assert version_of(Request(id="d", parameters=request.given, door="gateway")) == version
 
 
 USAGE = Usage(prompt_tokens=3, completion_tokens=2, cached_tokens=1)
@@ -363,7 +395,9 @@ WRITTEN = (
         completed_at=NOW,
     ),
     Deliberation.plan(
-        "d", DeliberationRequest.read({"items": AGENDA}), council(2, chairman=Member(agent_id="chair", role="DEV"))
+        "d",
+        DeliberationRequest.read({"items": AGENDA, "budget": {"max_calls": 9, "max_tokens": 99, "max_s": 1.5}}),
+        council(2, chairman=Member(agent_id="chair", role="DEV")),
     ),
 )
 """Each body of the record with everything in it that it may have."""
@@ -398,6 +432,7 @@ SINCE = {
     "Ballots": ("worth", "set_aside"),
     "Majority": ("by",),
     "CouncilSpec": ("tally",),
+    "Deliberation": ("budget",),
 }
 """Fields that bodies of before do not have."""
 
@@ -424,7 +459,7 @@ def test_what_an_earlier_version_wrote_on_the_record_is_read(written: Frozen) ->
         assert read.ballots is not None
         assert (read.firmness, read.answers_short, read.ballots.worth, read.ballots.set_aside) == (None,) * 4
     if isinstance(read, Deliberation):
-        assert read.council.tally == "borda"
+        assert (read.council.tally, read.budget) == ("borda", None)
 
 
 def test_a_council_keeps_its_identity_where_it_tallies_as_before() -> None:
