@@ -213,8 +213,8 @@ class _Lines:
         if time.monotonic() - self._told_at < TELL_S:
             return
         self._told_at = time.monotonic()
-        left_s = (told.rows - told.decided) / told.rate if told.rate else 0.0
-        say(f"{told.decided:,} of {told.rows:,} rows, {told.rate:,.1f} a second, {left_s:,.0f} s left")
+        left = f"{(told.rows - told.decided) / told.rate:,.0f} s left" if told.rate else "time left not known yet"
+        say(f"{told.decided:,} of {told.rows:,} rows, {told.rate:,.1f} a second, {left}")
 
 
 class _Bar:
