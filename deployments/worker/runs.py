@@ -49,7 +49,6 @@ from deployments.worker.flow_runs import FlowRuns, OtherRun, run_flow, tell_pref
 from deployments.worker.requests import UnknownFlow, load
 from deployments.worker.start_slots import StartSlots
 from deployments.worker.work import MAX_TRIES, Work
-from tasks.batch.submission import BATCH_FLOWS
 from tasks.batch.tries import count_try, fail_batch, goes_on
 from tasks.collect.end import end, refuse
 from tasks.collect.states import TakenOver, ended_state, wants_end
@@ -59,7 +58,7 @@ from tasks.deliberations.finish import end_without_plan
 from tasks.deliberations.ownership import is_second_run, runs_under
 from tasks.deliberations.plan import Convening, Session, blocks_of, convene
 from tasks.deliberations.read import has_ended, require_same, status_of
-from tasks.deliberations.submit import DELIBERATE, EXPIRED, Request, ask_to_cancel, asked_in
+from tasks.deliberations.submit import BATCH_FLOWS, DELIBERATE, EXPIRED, Request, ask_to_cancel, asked_in
 
 Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
 

@@ -5,12 +5,7 @@ from __future__ import annotations
 from blocks.record.events import Record
 from tasks.batch.asked import BatchRequest
 from tasks.batch.store import put_batch
-from tasks.deliberations.submit import Door, Request, enqueue
-
-BATCH = "flows.batch.batch"
-"""Entrypoint of the flow."""
-BATCH_FLOWS = (BATCH, "flows.batch_files.batch_files")
-"""Flows whose tries count only without progress."""
+from tasks.deliberations.submit import BATCH_FLOWS, Door, Request, enqueue
 
 
 async def submit_batch(record: Record, batch_id: str, request: BatchRequest, owner: str | None, door: Door) -> bool:
@@ -20,5 +15,7 @@ async def submit_batch(record: Record, batch_id: str, request: BatchRequest, own
     """
     new = await put_batch(record, batch_id, request, owner)
     parameters = {"batch_id": batch_id}
-    await enqueue(record, Request(id=batch_id, flow=BATCH, parameters=parameters, door=door, lane="batch", owner=owner))
+    await enqueue(
+        record, Request(id=batch_id, flow=BATCH_FLOWS[0], parameters=parameters, door=door, lane="batch", owner=owner)
+    )
     return new

@@ -316,8 +316,9 @@ class Collector:
     async def _open_next(self) -> str:
         """Open the next item with what is known of it; its id."""
         item_id, item = self._waiting.popitem()
-        # The first items begin with their members, which were sent to work before this task began.
-        started = self._started if self._over or not self.outcome.lines else self._now()
+        # Where nobody lets them begin, the first items do with their members, who were sent to work before this task.
+        with_members = self._admission is None and not self.outcome.lines
+        started = self._started if self._over or with_members else self._now()
         self._open[item_id] = opening = OpenItem(ItemProgress(self._plan, item), started, PROPOSE)
         opening.enter(PROPOSE, NextStage(self._plan.called_first(item)), started)
         if self._admission is not None and self._cancelled:  # it was not asked for room
