@@ -14,8 +14,6 @@ async def submit_batch(record: Record, batch_id: str, request: BatchRequest, own
     Whoever repeats what was broken off in between completes it. Raises InvalidRequest, RecordFull and RecordError.
     """
     new = await put_batch(record, batch_id, request, owner)
-    parameters = {"batch_id": batch_id}
-    await enqueue(
-        record, Request(id=batch_id, flow=BATCH_FLOWS[0], parameters=parameters, door=door, lane="batch", owner=owner)
-    )
+    asked = {"id": batch_id, "flow": BATCH_FLOWS[0], "parameters": {"batch_id": batch_id}}
+    await enqueue(record, Request(**asked, door=door, lane="batch", owner=owner))
     return new
