@@ -41,13 +41,9 @@ async def worker(connected: Any) -> AsyncGenerator[Worker, None]:
 
 
 @pytest_asyncio.fixture
-async def council(make_council: Any, record: Any) -> str:
+async def council(make_council: Any, record: Any, client: Any) -> str:
     """A council of three, which the gateway knows."""
-    from tasks.operate.mirror import mirror_councils
-
-    name: str = await make_council(MEMBERS)
-    await mirror_councils(record)
-    return name
+    return await _known(record, client, await make_council(MEMBERS))
 
 
 @pytest.fixture
@@ -84,6 +80,18 @@ def client(stack: Any) -> Any:
     from deployments.client import Client
 
     return Client(stack.gateway, os.environ["CONCLAVE_TOKEN"])
+
+
+async def _known(record: Any, client: Any, council: str) -> str:
+    """A council, once the gateway's copy of the mirror has it."""
+    from tasks.operate.mirror import mirror_councils
+
+    async def known() -> bool:
+        return council in await asyncio.to_thread(client.councils)
+
+    await mirror_councils(record)
+    await until(known)
+    return council
 
 
 async def _sent(client: Any, batch_id: str, key: str, count: int, council: str, **asked: Any) -> None:
@@ -163,7 +171,7 @@ async def test_the_command_has_a_row_out_for_each_row_in(
     """Good ones decided, each member asked once a stage; a bad one told; the id as it was read."""
     source, output = place / "rows.csv", place / "out.parquet"
     source.write_text(f"id,task\n{key}-1,Choose a queue\n{key} 2,\n{key}-3,Name it\n")
-    asked = ("--council", council, "--strategy", strategy, "--order", "input", "--json")
+    asked = ("--council", council, "--strategy", strategy, "--output-order", "input", "--json")
     ended = await conclave("batch", str(source), str(output), *asked)
     assert ended.code == 3, ended.err
     told = _document(ended)
@@ -295,12 +303,10 @@ async def test_calls_of_a_batch_come_behind_those_of_people(
 ) -> None:
     """On a server that serves by priority: one slot, ten rows wait for it, and a deliberation is answered next."""
     from blocks.vllm_server import VLLM
-    from tasks.operate.mirror import mirror_councils
 
     server = VLLM(base_url=stack.llm, api_key=os.environ["CONCLAVE_LLM_API_KEY"], model=stack.model, priority=5)
     await server.save("by-priority", overwrite=True)
-    council = await make_council(1, server="by-priority")
-    await mirror_councils(record)
+    council = await _known(record, client, await make_council(1, server="by-priority"))
     await simulator.pace(slots=1, latency_s=0.3)
     batch_id = new_id[:40]
     await _sent(client, batch_id, key, 10, council)
