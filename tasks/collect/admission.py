@@ -113,15 +113,19 @@ class Admission:
         if answer.status is MemberStatus.OK:
             self.windows[server].answered(answer.duration_ms / 1000)
 
+    def asked_again(self) -> None:
+        """Of an item that is decided a member was asked once more, since its answer could not be used: a call, too."""
+        self.ledger.correct(NOTHING, Cost(1))
+
     def refused(self, plan: Deliberation, agent_id: str) -> None:
         """A call came to nothing, and is made again."""
         self.windows[self._agendas[plan.id].servers[agent_id]].refused(self._clock())
 
-    def settled(self, result: ItemResult) -> None:
+    def settled(self, result: ItemResult, asked_again: int = 0) -> None:
         """An item is decided: what it claimed and did not take is free again."""
         claim = self._agendas[result.id].claims.pop(result.item, None)
         if claim is not None:
-            self.ledger.correct(claim, used_by(result))
+            self.ledger.correct(claim, used_by(result).plus(Cost(asked_again)))
             self.wake()
         if self.heard is not None:
             self.heard(result)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -22,7 +23,7 @@ from blocks.record import subjects
 from blocks.record.envelope import Body, Event
 from blocks.record.events import Record
 from tasks.collect.admission import Admission
-from tasks.collect.inbox import AgentExited, Refused, Room, from_record, refusals
+from tasks.collect.inbox import AgentExited, MadeAgain, Room, from_record, made_again
 from tasks.council.answer import Answer
 from tasks.council.decisions import ItemResult
 from tasks.council.models import MemberStatus, Status
@@ -115,9 +116,11 @@ class Collector:
         self._over = over
         self._unread = set(self._waiting) if over else set[str]()
         self._left: dict[tuple[str, str], str | None] = {}
-        self._cancelled = False
+        self._cancelled = self._has_begun = False
         self._admission = admission
         self._place = {item.id: place for place, item in enumerate(self._plan.agenda, 1)}
+        self._again = Counter[str]()
+        """How often members were asked once more, by item that is not decided yet."""
         self._opened: list[str] = []
         self._upto = 0
         self._untold = asyncio.Event()
@@ -152,7 +155,7 @@ class Collector:
             return await self._decide_all()
         try:
             async with (
-                refusals(self._record, self._plan, self._inbox),
+                made_again(self._record, self._plan, self._inbox),
                 background(self._tell_again()),
             ):
                 return await self._decide_all()
@@ -162,20 +165,25 @@ class Collector:
     async def _decide_all(self) -> Outcome:
         try:
             async with from_record(self._record, self._plan, self._inbox, self._heard):
-                touched = self._opened or await self._open_items()
-                while touched or self._open or self._waiting:
-                    for item_id in touched:
-                        await self._decide(item_id)
-                    touched = await self._open_items()
-                    if not touched and (self._open or self._waiting):
-                        touched = await self._next()
+                await self._decide_as_they_come()
                 await asyncio.gather(*self._writes)
+                if self._lost is not None:
+                    raise self._lost
                 if self._admission is not None:
                     self._upto = len(self._plan.agenda) + 1
                     await self._tell()
         finally:
             await cancel_and_wait([*self._writes, *self._exits])
         return self.outcome
+
+    async def _decide_as_they_come(self) -> None:
+        touched = self._opened or await self._open_items()
+        while touched or self._open or self._waiting:
+            for item_id in touched:
+                await self._decide(item_id)
+            touched = await self._open_items()
+            if not touched and (self._open or self._waiting):
+                touched = await self._next()
 
     def _heard(self, sequence: int) -> None:
         self._reached = sequence
@@ -223,9 +231,8 @@ class Collector:
             raise self._lost
         if isinstance(news, Answer):
             return self._take(news)
-        if isinstance(news, Refused):
-            if self._admission is not None:
-                self._admission.refused(self._plan, news.agent_id)
+        if isinstance(news, MadeAgain):
+            self._note(news)
             return []
         if isinstance(news, Room):
             return []
@@ -254,6 +261,16 @@ class Collector:
         while self._reached < last:  # noqa: ASYNC110  # whoever follows has no event for each answer
             await asyncio.sleep(HEARD_S)
         await self._inbox.put(replace(news, is_heard_out=True))
+
+    def _note(self, call: MadeAgain) -> None:
+        """Count a call that is made again."""
+        assert self._admission is not None
+        if call.was_refused:
+            self._admission.refused(self._plan, call.agent_id)
+        elif call.item in self._open or call.item in self._waiting:
+            self._again[call.item] += 1
+        else:
+            self._admission.asked_again()
 
     async def _news(self) -> Any:
         """What comes in next. Raises TimeoutError where time alone changes something before."""
@@ -304,21 +321,18 @@ class Collector:
         """Open as many items as there is room for, with what is known of them; their ids."""
         if not self._waiting:
             return []
-        if self._admission is not None and self._admission.stopped and not self._cancelled:
-            await self._leave_out(self._admission.stopped)
-        opened = []
+        # The first items begin with their members, which were sent to work before this task began.
+        started = self._started if self._over or not self._has_begun else self._now()
+        self._has_begun, opened = True, list[str]()
         while self._waiting and self._has_room():
-            opened.append(await self._open_next())
+            opened.append(await self._open_next(started))
         if self._admission is not None:
-            self._tell_opened(self._admission, opened)
+            await self._let_begin(self._admission, opened)
         return opened
 
-    async def _open_next(self) -> str:
+    async def _open_next(self, started: float) -> str:
         """Open the next item with what is known of it; its id."""
         item_id, item = self._waiting.popitem()
-        # Where nobody lets them begin, the first items do with their members, who were sent to work before this task.
-        with_members = self._admission is None and not self.outcome.lines
-        started = self._started if self._over or with_members else self._now()
         self._open[item_id] = opening = OpenItem(ItemProgress(self._plan, item), started, PROPOSE)
         opening.enter(PROPOSE, NextStage(self._plan.called_first(item)), started)
         if self._admission is not None and self._cancelled:  # it was not asked for room
@@ -330,11 +344,13 @@ class Collector:
         await self._write_left(opening)
         return item_id
 
-    def _tell_opened(self, admission: Admission, opened: list[str]) -> None:
-        """Let members hear of the items that have begun, and other agendas of the room that is left."""
-        if opened:
-            self._upto = len(self._plan.agenda) if not self._waiting else self._place[opened[-1]]
+    async def _let_begin(self, admission: Admission, opened: list[str]) -> None:
+        """Let members begin what was opened, and end what will not begin. What is only to be ended they never begin."""
+        if opened and not self._cancelled:
+            self._upto = self._place[opened[-1]]
             self._untold.set()
+        if admission.stopped and not self._cancelled:
+            await self._leave_out(admission.stopped)
         if not self._waiting:
             admission.is_served(self._plan)
 
@@ -351,8 +367,6 @@ class Collector:
             verdict = Verdict(Status.CANCELLED, reason=reason)
             await self._publish_beside(item_result(ItemProgress(self._plan, item), verdict, 0, datetime.now(UTC)))
             self.outcome.unneeded += len(self._plan.posts)
-        self._upto = len(self._plan.agenda)
-        await self._tell()
 
     async def _read(self, item_id: str) -> None:
         self._unread.remove(item_id)
@@ -520,7 +534,7 @@ class Collector:
             result = ItemResult.from_record(first.body)
         self.outcome.add(result)
         if self._admission is not None:
-            self._admission.settled(result)
+            self._admission.settled(result, self._again.pop(result.item, 0))
         await self._record.statuses.put(
             f"{result.id}.{result.item}",
             {

@@ -42,10 +42,12 @@ class Room:
 
 
 @dataclass(frozen=True)
-class Refused:
-    """A member's call came to nothing, and is made again."""
+class MadeAgain:
+    """A member's call is made again: it was refused or came to nothing, or else its answer could not be used."""
 
+    item: str
     agent_id: str
+    was_refused: bool
 
 
 @dataclass(frozen=True)
@@ -68,10 +70,10 @@ async def from_record(
 
 
 @asynccontextmanager
-async def refusals(record: Record, plan: Deliberation, inbox: asyncio.Queue[Any]) -> AsyncGenerator[None, None]:
+async def made_again(record: Record, plan: Deliberation, inbox: asyncio.Queue[Any]) -> AsyncGenerator[None, None]:
     """Bring the calls that are made again, or the RecordError that ended it."""
     attempts = record.follow(subjects.attempts(plan.id))
-    async with background(_bring(attempts, _refused, inbox)):
+    async with background(_bring(attempts, _made_again, inbox)):
         yield
 
 
@@ -106,10 +108,10 @@ async def _bring(
         await inbox.put(RecordUnreadable(f"{subject} cannot be read: {str(error)[:MAX_SAID]}"))
 
 
-def _refused(event: Event) -> Refused | None:
-    """The refusal in an attempt; None of one that brought an answer which could not be used."""
-    is_of_the_server = event.body.get("error_type") == ModelServerUnavailable.__name__
-    return Refused(event.subject.rpartition(".")[2]) if is_of_the_server else None
+def _made_again(event: Event) -> MadeAgain:
+    was_refused = event.body.get("error_type") == ModelServerUnavailable.__name__
+    _, _, item, _, agent_id = event.subject.split(".")
+    return MadeAgain(item, agent_id, was_refused)
 
 
 def _wish(status: Event) -> CancelAsked | None:

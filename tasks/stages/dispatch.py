@@ -1,6 +1,7 @@
 """The items of an agenda as its driver lets them begin: the first ones at once, further ones as it tells.
 
-It tells how many of the agenda may have begun, and again every second, so that nothing is lost for long.
+It tells how many of the agenda may have begun, and again every second, so that nothing is lost for long; one more than
+there are says that it is over, and that what has not begun never will.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ from tasks.stages.stage_gate import ORPHANED_S
 
 
 async def dispatched(record: Record, plan: Deliberation, epoch: int, first: int) -> AsyncGenerator[Item, None]:
-    """Each item, in the order of the agenda, once it may begin. Raises RecordError, and Orphaned where nobody tells."""
+    """Each item, in the order of the agenda, once it may begin, until all have or it is over.
+
+    Raises RecordError, and Orphaned where nobody tells.
+    """
     upto, told = first, asyncio.Event()
 
     def heard(subject: str) -> None:
@@ -38,6 +42,8 @@ async def dispatched(record: Record, plan: Deliberation, epoch: int, first: int)
                 while place >= upto:
                     told.clear()
                     await told.wait()
+                    if upto > len(plan.agenda):
+                        return
                     if abandoned.done():
                         abandoned.result()
                         raise Orphaned(f"nobody runs deliberation {plan.id} any more")

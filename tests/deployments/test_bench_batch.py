@@ -355,7 +355,7 @@ class Stack:
 
     async def _batch(self, request: web.Request) -> web.Response:
         assert request.headers["Authorization"] == "Bearer token"
-        return web.json_response({"id": "b1", "status": "COMPLETED", "counts": {}, "agendas": ["b1-0001"]})
+        return web.json_response({"id": "b1", "status": "COMPLETED", "counts": {}, "agendas": 1})
 
     async def _item(self, request: web.Request) -> web.Response:
         self.looked.append(f"{request.match_info['agenda']} {request.match_info['item']}")

@@ -384,6 +384,9 @@ class MemoryClient:
                     self.server.streams[name].acknowledged(consumer, int(seq), int(delivery), payload)
             elif (stream := self.server.stream_of(subject)) is not None:
                 stream.append(subject, payload, dict(headers or {}), self.user)
+            else:
+                self.server.pass_on(subject, payload, headers)
+                return
             self.server.pass_on(subject, payload, headers)
         self.server.changed()
 

@@ -123,6 +123,7 @@ class Run:
     collecting: asyncio.Task[Any]
     agents: dict[tuple[str, str], asyncio.Task[Any]]
     inbox: asyncio.Queue[Any]
+    admission: Any = None
 
     @property
     def is_over(self) -> bool:
@@ -131,7 +132,10 @@ class Run:
 
 
 class World:
-    """One deliberation, its runs, and what may happen to them. Everything is called from outside of its loop."""
+    """One deliberation, its runs, and what may happen to them. Everything is called from outside of its loop.
+
+    With a `window` its items begin as an admission lets them, with so many calls at a time, and its members are told.
+    """
 
     def __init__(
         self,
@@ -140,6 +144,7 @@ class World:
         items: int = 1,
         closed: bool = False,
         temperature: float = 0.7,
+        window: int | None = None,
         **request: Any,
     ) -> None:
         import blocks.record.events
@@ -151,7 +156,10 @@ class World:
         self.nats = MemoryNats(self.loop.time)
         patch.setattr(blocks.record.server, "Client", self.nats.client)
         patch.setattr(blocks.record.server, "LEASE_S", 1e9)  # a lease is held until it is let go
-        self.id = "w"
+        self.id, self.window = "w", window
+        self.is_deaf = False
+        self._pass_on = self.nats.pass_on
+        self.nats.pass_on = self._heard  # type: ignore[method-assign]
         self.server = ModelServer(self._stands)
         self.runs: list[Run] = []
         self._scope = connections()
@@ -225,9 +233,25 @@ class World:
         servers = {"default": Server(None, "vllm")}
         session = Session(self.plan, self.request, servers, self.loop.time(), finished=finished, fence=fence)
         inbox: asyncio.Queue[Any] = asyncio.Queue(INBOX)
-        agents = {(m.agent_id, stage): self._agent(m, stage, session.epoch, inbox) for m, stage in session.absent}
-        collecting = self.loop.create_task(self._collect(Collector(session, record, inbox), record, session))
-        self.runs.append(Run(number, collecting, agents, inbox))
+        admission = self._admission()
+        collector = Collector(session, record, inbox, admission=admission)
+        first = None if admission is None else await collector.begin()
+        agents = {
+            (m.agent_id, stage): self._agent(m, stage, session.epoch, inbox, first) for m, stage in session.absent
+        }
+        collecting = self.loop.create_task(self._collect(collector, record, session))
+        self.runs.append(Run(number, collecting, agents, inbox, admission))
+
+    def _admission(self) -> Any:
+        """What lets the items of a run begin; None where its members begin them by themselves."""
+        from tasks.collect.admission import Admission
+        from tasks.council.budget import Ledger
+        from tasks.council.window import Window
+
+        if self.window is None:
+            return None
+        clock = self.loop.time
+        return Admission({"default": Window(float(self.window))}, Ledger(self.plan.budget, clock()), clock)
 
     async def _collect(self, collector: Any, record: Any, session: Any) -> Any:
         from tasks.collect.collect import finish
@@ -236,10 +260,12 @@ class World:
         await finish(record, session, outcome, 1)
         return outcome
 
-    def _agent(self, member: Any, stage: str, epoch: int, inbox: asyncio.Queue[Any]) -> asyncio.Task[Any]:
+    def _agent(
+        self, member: Any, stage: str, epoch: int, inbox: asyncio.Queue[Any], first: int | None
+    ) -> asyncio.Task[Any]:
         from tasks.collect.inbox import AgentExited
 
-        work = self.loop.create_task(self._answer(self.plan.asked(member.agent_id, stage), stage, epoch))
+        work = self.loop.create_task(self._answer(self.plan.asked(member.agent_id, stage), stage, epoch, first))
 
         def report(ended: asyncio.Task[Any]) -> None:
             died = ended.cancelled() or ended.exception() is not None
@@ -249,7 +275,8 @@ class World:
         work.add_done_callback(report)
         return work
 
-    async def _answer(self, member: Any, stage: str, epoch: int) -> dict[str, int]:
+    async def _answer(self, member: Any, stage: str, epoch: int, first: int | None) -> dict[str, int]:
+        from tasks.stages.dispatch import dispatched
         from tasks.stages.member_stage import MemberStage
         from tasks.stages.propose import Proposing, ProposingLater
         from tasks.stages.review import Reviewing
@@ -259,11 +286,13 @@ class World:
 
         at_work = MemberStage(self.plan, member, stage, self.record, self.server, "vllm")  # type: ignore[arg-type]
         if stage == self.plan.stages[0]:
-            return await at_work.answer_all(Proposing(at_work))
+            begun = None if first is None else dispatched(self.record, self.plan, epoch, first)
+            return await at_work.answer_all(Proposing(at_work), begun)
         prompts = {"propose": ProposingLater, "review": Reviewing, "revise": Revising, "synthesize": Synthesizing}
         gate = StageGate(self.record, self.plan, stage, epoch)
         async with gate.heard():
-            return await at_work.answer_all(prompts[stage.partition("-")[0]](at_work, gate))
+            begun = None if first is None else gate.items()
+            return await at_work.answer_all(prompts[stage.partition("-")[0]](at_work, gate), begun)
 
     def wait(self, seconds: float) -> None:
         """Time passes."""
@@ -301,6 +330,11 @@ class World:
         self.run(ask_to_cancel(self.record, self.id))
         self.wait(SETTLE_S)
 
+    def _heard(self, subject: str, data: bytes, headers: dict[str, str] | None) -> None:
+        """What is said on core NATS alone comes to nobody while all are deaf to it."""
+        if not (self.is_deaf and subject.startswith("conclave.")):
+            self._pass_on(subject, data, headers)
+
     def lose_acknowledgements(self, count: int) -> None:
         """The next writes are stored, and their writers are not told."""
         self.nats.lost = count
@@ -322,7 +356,8 @@ class World:
         if not self.runs or self.runs[-1].is_over:
             self.begin()
         stages = len(self.plan.stages)
-        for _ in range(stages * 2 + 2):
+        turns = 1 if self.window is None else len(self.plan.agenda)
+        for _ in range((stages * 2 + 2) * turns):
             if self.runs[-1].is_over:
                 break
             self.wait(DEADLINE_S)
