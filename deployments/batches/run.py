@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from deployments.client import Client, GatewayError
-from tasks.batch.job import BATCHES, DecidedLine, Job, body_of
+from tasks.batch.job import BATCHES, DecidedLine, Job, body_of, next_batch_id
 from tasks.batch.output.folder import OutputFolder
 from tasks.council.exceptions import InvalidRequest
 from tasks.council.models import Status
@@ -74,20 +74,32 @@ class BatchOfFile:
 
     def run(self) -> str | None:
         """Ask what is still to be asked, and write what is decided; why rows are left undecided, where some are."""
-        reason = self._follow_earlier()
-        batches = [*self._batches]
-        batch_id, agendas = f"{self._output.batch}-{len(batches) + 1}", 0
+        reason = self.follow_begun()
+        batches, asked = self._batches, dict[str, Any]()
+        batch_id, agendas = next_batch_id(self._output), 0
         for agendas, rows in enumerate(self._job.agendas(), 1):
+            asked = asked or self._left(batches)
             self._client.send_rows(batch_id, agendas, body_of(rows))
         if not agendas:
             return reason
-        asked = {name: value for name, value in self._asked.items() if value is not None}
-        if budget := asked.get("budget"):
-            asked["budget"] = self._spent(batches).left_of(budget)
         self._keep([*batches, {"id": batch_id}])
         self._client.start_batch(batch_id, agendas=agendas, **asked)
         self.told = Told(self._job.asked)
         return self._follow(batch_id)
+
+    def follow_begun(self) -> str | None:
+        """Write what batches come to that were begun, and not written to their end; why rows of the last are left."""
+        reason = None
+        for batch in self._batches:
+            if "ended" in batch:
+                continue
+            try:
+                reason = self._follow(batch["id"], batch.get("after"))
+            except GatewayError as error:
+                if error.status != UNKNOWN:
+                    raise
+                self._note(batch["id"], ended=True)  # it was killed before it was started, or is too old
+        return reason
 
     def cancel(self) -> None:
         """Ask the batch that runs to stop."""
@@ -101,42 +113,42 @@ class BatchOfFile:
     def _keep(self, batches: list[dict[str, Any]]) -> None:
         self._output.state(BATCHES, batches)
 
-    def _follow_earlier(self) -> str | None:
-        """Write what earlier batches came to that nobody wrote."""
-        reason = None
-        for batch in self._batches:
-            if "ended" in batch:
-                continue
-            try:
-                reason = self._follow(batch["id"], batch.get("after"))
-            except GatewayError as error:
-                if error.status != UNKNOWN:
-                    raise
-                self._note(batch["id"], ended=True)  # it was killed before it was started, or is too old
-        return reason
+    def _left(self, batches: list[dict[str, Any]]) -> dict[str, Any]:
+        """What is asked, with what earlier batches left of the budget. Raises InvalidRequest where that is nothing."""
+        asked = {name: value for name, value in self._asked.items() if value is not None}
+        if budget := asked.get("budget"):
+            asked["budget"] = self._spent(batches).left_of(budget)
+        return asked
 
     def _follow(self, batch_id: str, after: str | None = None) -> str | None:
         """Write the rows of a batch as they are decided, to its end; why some are not, where some are not."""
-        self.id, parts = batch_id, 0
         self.told.batch = self._client.batch(batch_id)
-        for told in self._client.batch_results(batch_id, after):
-            if told is not None:
-                self._job.take(DecidedLine.read(told))
-                self.told.decided += 1
-                after = told["after"]
-            else:
-                self._output.flush_due()
-            if self._output.parts != parts:
-                parts = self._output.parts
-                self._note(batch_id, after=after)
-            self._watch(self.told)
-        self._output.flush()
+        self.id, parts = batch_id, self._output.parts
+        try:
+            for told in self._client.batch_results(batch_id, after):
+                if told is not None:
+                    self._job.take(DecidedLine.read(told))
+                    self.told.decided += 1
+                    after = told["after"]
+                else:
+                    self._output.flush_due()
+                if self._output.parts != parts:
+                    parts = self._written(batch_id, after)
+                self._watch(self.told)
+        finally:
+            self._written(batch_id, after)
         body = self.told.batch = self._ended(batch_id)
         spent = {"calls": body.get("calls", 0), "tokens": body.get("tokens", 0)}
-        self._note(batch_id, after=after, ended=True, spent=spent)
+        self._note(batch_id, ended=True, spent=spent)
         self.id = None
         self._watch(self.told)
         return body.get("error")
+
+    def _written(self, batch_id: str, after: str | None) -> int:
+        """Note how far a batch is written, once all of that is on disk; how many parts there are."""
+        self._output.flush()
+        self._note(batch_id, after=after)
+        return self._output.parts
 
     def _ended(self, batch_id: str) -> dict[str, Any]:
         """The batch once it has ended: its rows are all told a moment before."""

@@ -183,7 +183,7 @@ def _followed(batch: BatchOfFile, job: Job) -> str | None:
             say("stopping the batch; once more leaves it running")
             try:
                 asked_gateway(batch.cancel)
-                return asked_gateway(lambda: guarded(batch.run))
+                return asked_gateway(lambda: guarded(batch.follow_begun))
             except KeyboardInterrupt:
                 fail(f"batch {batch.id} goes on; --resume writes what it comes to", CANCELLED)
 

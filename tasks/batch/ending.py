@@ -31,6 +31,8 @@ class BegunBatch(NamedTuple):
     batch: Batch
     council: CouncilSpec
     servers: tuple[str, ...]
+    elapsed_s: float
+    """Seconds since its first run began."""
 
 
 async def begin_batch(record: Record, batch_id: str, run: str) -> BegunBatch:
@@ -47,10 +49,12 @@ async def begin_batch(record: Record, batch_id: str, run: str) -> BegunBatch:
         council = await council_spec(batch.request.council)
     plan = Deliberation.plan("batch", batch.request.of_items([ItemRequest(task="a row")]), council)
     begun = {"status": Status.IN_PROGRESS.value, "run": run, "council": council.model_dump(mode="json")}
-    started = batch.body.get("started_at") or datetime.now(UTC).isoformat()
+    now = datetime.now(UTC)
+    started = batch.body.get("started_at") or now.isoformat()
     await note_batch_of(record, run, batch_id)
     body = await note(record, batch_id, {**begun, "started_at": started})
-    return BegunBatch(batch._replace(body=body), council, plan.servers)
+    elapsed_s = max(0.0, (now - datetime.fromisoformat(started)).total_seconds())
+    return BegunBatch(batch._replace(body=body), council, plan.servers, elapsed_s)
 
 
 async def end_batch(record: Record, run: BatchRun) -> Body:

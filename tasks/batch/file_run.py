@@ -20,8 +20,8 @@ from blocks.record.envelope import Body
 from blocks.record.events import Record
 from tasks.batch.asked import BatchRequest
 from tasks.batch.decided import DecidedRow, Place, decided_rows
-from tasks.batch.job import BATCHES, DecidedLine, InputFile, Job, Retry
-from tasks.batch.output.folder import Finished, Order, OutputFolder, open_output
+from tasks.batch.job import BATCHES, DecidedLine, InputFile, Job, Retry, next_batch_id
+from tasks.batch.output.folder import Finished, Order, OutputFolder, open_output, state_of
 from tasks.batch.output.report import batch_report
 from tasks.batch.places import Places, is_url
 from tasks.batch.records import BatchFileError
@@ -100,7 +100,7 @@ class FileRun:
             if "ended" not in batch:
                 reason = await self._one(job, output, batch["id"], batch.get("after"))
         batches, agendas = list(output.states.get(BATCHES, ())), 0
-        batch_id = f"{output.batch}-{len(batches) + 1}"
+        batch_id = next_batch_id(output)
         asking = job.agendas()
         while (rows := await asyncio.to_thread(next, asking, None)) is not None:
             agendas += 1
@@ -130,6 +130,7 @@ class FileRun:
             async for row in rows:
                 await asyncio.to_thread(job.take, _line(row))
                 if output.parts != parts:
+                    await asyncio.to_thread(output.flush)  # copies of the row, too, are on disk then
                     parts = output.parts
                     await asyncio.to_thread(_note, output, batch_id, after=str(row.after))
 
@@ -148,16 +149,16 @@ class FileRun:
         """The output, held for this run; one that this run had left is gone on with. Raises BatchFileError."""
         batch = self.batch
         asked = request.model_dump(mode="json", exclude={"agendas", "budget", "window", "row_tries"})
-        how: dict[str, Any] = {"output_format": batch.output_format, "parts_in": self._parts_in()}
-        try:
-            output = open_output(batch.output, asked, resume=batch.resume, replace=batch.replace, **how)
-        except BatchFileError:
-            if batch.resume:
-                raise
-            output = open_output(batch.output, asked, resume=True, **how)
-            if output.states.get(RUN) != self.run:
-                output.__exit__(None, None, None)
-                raise
+        parts_in = self._parts_in()
+        is_own = state_of(batch.output, RUN, parts_in) == self.run
+        output = open_output(
+            batch.output,
+            asked,
+            resume=batch.resume or is_own,
+            replace=batch.replace and not is_own,
+            output_format=batch.output_format,
+            parts_in=parts_in,
+        )
         output.state(RUN, self.run)
         return output
 

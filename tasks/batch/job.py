@@ -6,6 +6,7 @@ are known here. A row is found again by its key, so that rows which were put bet
 
 from __future__ import annotations
 
+import secrets
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -111,15 +112,18 @@ class Job:
         self._seen = Counter[str]()
         self._open: set[bytes] = set()
         self._copies: dict[bytes, list[_Copy]] = {}
-        self._done: dict[bytes, bool] = {}
-        """Keys of rows that need not be asked, and whether it has still to be seen that the file has them."""
+        self._done = set[bytes]()
+        """Keys of rows that need not be asked."""
+        self._had_rows = False
+        """Whether an earlier run wrote any: the file may be another by now."""
 
     def agendas(self) -> Iterator[tuple[AskedRow, ...]]:
         """What has to be asked, in agendas; rows that cannot be asked are written. Raises BatchFileError."""
         again = FAILED if self._retry == "failed" else ()
         for standing in self.output.standing():
+            self._had_rows = True
             if standing.key and standing.status in DONE and standing.status not in again:
-                self._done[bytes.fromhex(standing.key)] = True
+                self._done.add(bytes.fromhex(standing.key))
         yield from agendas_of(self._to_ask())
 
     def take(self, told: DecidedLine) -> None:
@@ -144,9 +148,15 @@ class Job:
         """Make OUTPUT, in which rows that were not decided say why. Raises BatchFileError."""
         if self._open:
             self._write_open(reason or "it was not decided")
-        places = self._places() if self.stood else None
-        unfinished = bool(self._open) or any(self.output.counts.get(status) for status in NOT_DECIDED)
-        return self.output.finish(self.rows, order=order, places=places, elapsed_s=elapsed_s, keep_parts=unfinished)
+        places = self._places() if self._had_rows else None
+        keep = self._is_unfinished()
+        return self.output.finish(self.rows, order=order, places=places, elapsed_s=elapsed_s, keep_parts=keep)
+
+    def _is_unfinished(self) -> bool:
+        """Whether a later run may change what a row came to."""
+        if not any(self.output.counts.get(status) for status in NOT_DECIDED):
+            return bool(self._open)
+        return any(standing.status in NOT_DECIDED for standing in self.output.standing())  # the last results
 
     @property
     def undecided(self) -> int:
@@ -239,6 +249,11 @@ def _copied(decided: RowResult, copy: _Copy) -> RowResult:
         copied_from=decided.id,
         result=decided.result,
     )
+
+
+def next_batch_id(output: OutputFolder) -> str:
+    """An id for a further batch of an output. What was sent under another one, and never started, is left there."""
+    return f"{output.batch}-{len(output.states.get(BATCHES, ())) + 1}-{secrets.token_hex(2)}"
 
 
 def body_of(rows: tuple[AskedRow, ...]) -> dict[str, Any]:

@@ -70,16 +70,17 @@ class BatchRun:
     _agendas: int = 0
     _due: list[tuple[float, int]] = field(default_factory=list)
     _at_work: dict[int, asyncio.Task[None]] = field(default_factory=dict)
-    _again: set[int] = field(default_factory=set)
-    """Agendas whose failed rows are asked again."""
+    _again: dict[int, int] = field(default_factory=dict)
+    """Agendas of rows that are asked again, and in which one each failed."""
+    _numbering: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def decide_all(self) -> None:
         """Decide the rows of all agendas, as far as a cancel and the budget let them.
 
         Raises what a deliberation raises.
         """
-        again = await agendas_again(self.record, self.batch)
-        self._agendas, self._again = self.batch.request.agendas + len(again), set(again.values())
+        self._again = await agendas_again(self.record, self.batch)
+        self._agendas = self.batch.request.agendas + len(self._again)
         self._due = [(0.0, number) for number in range(1, self._agendas + 1)]
         self.admission.heard = self._heard
         telling = asyncio.create_task(self._tell())
@@ -99,7 +100,7 @@ class BatchRun:
         windows = self.admission.windows
         return {
             "agendas": self._agendas,
-            "counts": {name: count for name, count in self.counts.items() if count},
+            "counts": {name: count for name, count in self.counts.items() if count > 0},
             "usage": self.usage.model_dump(mode="json"),
             "engine": self.engine,
             "windows": {server: int(window.size) for server, window in windows.items()},
@@ -130,12 +131,14 @@ class BatchRun:
         """Decide one agenda, or take what an earlier run came to; then see to its failed rows."""
         one = agenda_id(self.batch.id, number)
         rows = await rows_of(self.record, self.batch.id, number)
+        if number in self._again:
+            await self._take_back(agenda_id(self.batch.id, self._again[number]), rows)
         ended = await self.record.last(subjects.finished(one), direct=False)
         if ended is None:
             await self._deliberate(one, rows)
         else:
-            self._count(Finished.from_record(ended.body))
-        if number not in self._again and not self._is_stopped:
+            await self._count(one, Finished.from_record(ended.body))
+        if number not in self._again.values() and not self._is_stopped:
             await self._ask_again(number, one, rows)
 
     async def _deliberate(self, one: str, rows: Sequence[AskedRow]) -> None:
@@ -166,11 +169,21 @@ class BatchRun:
         self.usage += result.usage
         self.last_decision_at = datetime.now(UTC).isoformat()
 
-    def _count(self, finished: Finished) -> None:
-        """Count the decisions of an agenda that an earlier run came to the end of."""
-        self.counts.update({name: count for name, count in (finished.counts or {}).items() if name != "items"})
-        self.usage += finished.usage
+    async def _count(self, one: str, finished: Finished) -> None:
+        """Count the decisions of an agenda that an earlier run came to the end of, and what they took."""
+        async for event in self.record.stored(subjects.decision(one, "*")):
+            self.admission.stands(ItemResult.from_record(event.body))
         self.engine = engine_of((self.engine, finished.engine))
+
+    async def _take_back(self, earlier: str, rows: Sequence[AskedRow]) -> None:
+        """Count rows no more as what they came to before: they are asked again."""
+        for row in rows:
+            event = await self.record.last(subjects.decision(earlier, str(row.item.id)))
+            if event is not None:
+                self.counts[str(event.body["status"])] -= 1
+                self.counts["degraded"] -= bool(event.body.get("degraded"))
+                self.counts["decided"] -= 1
+                self.counts["again"] += 1
 
     # --- rows again -------------------------------------------------------------------------------
 
@@ -186,18 +199,15 @@ class BatchRun:
             row, status = failed.get(event.subject.rpartition(".")[2]), Status(event.body["status"])
             if row is not None and status in FAILED and await self._is_of_the_server(one, row):
                 again.append(row.model_copy(update={"tries": row.tries + 1}))
-                self.counts[status.value] -= 1
-                self.counts["degraded"] -= bool(event.body.get("degraded"))
         if again:
             await self._put_again(number, tuple(again))
 
     async def _put_again(self, number: int, rows: tuple[AskedRow, ...]) -> None:
-        mine = self._agendas + 1
-        await put_agenda(self.record, self.batch.id, mine, rows, again_of=number)
-        await note(self.record, self.batch.id, {"agendas": mine})
-        self._agendas = mine
-        self.counts["decided"] -= len(rows)
-        self.counts["again"] += len(rows)
+        async with self._numbering:  # without a gap, whichever of two is stored first
+            mine = self._agendas + 1
+            await put_agenda(self.record, self.batch.id, mine, rows, again_of=number)
+            self._agendas, self._again[mine] = mine, number
+            await note(self.record, self.batch.id, {"agendas": mine})
         wait_s = AGAIN_S * max(row.tries - 1 for row in rows)
         heapq.heappush(self._due, (asyncio.get_running_loop().time() + wait_s, mine))
 

@@ -90,6 +90,12 @@ def open_output(
         raise
 
 
+def state_of(output: str | os.PathLike[str], name: str, parts_in: Path | None = None) -> Any:
+    """What the engine kept of an output that is not finished; None where it kept nothing. Raises BatchFileError."""
+    found = Manifest.load(target_of(output, parts_in).parts / manifest.NAME)
+    return None if found is None else found.states.get(name)
+
+
 class OutputFolder:
     """Takes rows as they are finished, and makes OUTPUT of them. For one thread at a time; closes as a context."""
 
