@@ -130,7 +130,7 @@ async def decided(record: Record, batch_id: str, run: str) -> Body:
     try:
         begun = await begin_batch(record, batch_id, run)
         request = begun.batch.request
-        async with paced(begun.servers, request.budget, request.window) as admission:
+        async with paced(begun.servers, request.budget, request.window, begun.elapsed_s) as admission:
             running = BatchRun(begun.batch, record, begun.council, admission, deliberated, run, flow_run.ui_url)
             async with shown(running):
                 await running.decide_all()

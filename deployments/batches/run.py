@@ -57,7 +57,7 @@ class BatchOfFile:
 
     def run(self) -> str | None:
         """Ask what is still to be asked, and write what is decided; why rows are left undecided, where some are."""
-        reason = self._follow_earlier()
+        reason = self._follow_begun()
         batches = self._batches
         spent, budget = Spent.of(batches), self._asked.get("budget") or {}
         over = reason if self._was_stopped else spent.used_up(budget)
@@ -77,7 +77,7 @@ class BatchOfFile:
         """Ask the batch that runs to stop, and write what it comes to; why rows are left undecided."""
         if self.id is not None:
             self._client.cancel_batch(self.id)
-        return self._follow_earlier()
+        return self._follow_begun()
 
     @property
     def _batches(self) -> list[dict[str, Any]]:
@@ -86,8 +86,8 @@ class BatchOfFile:
     def _keep(self, batches: list[dict[str, Any]]) -> None:
         self._output.state(BATCHES, batches)
 
-    def _follow_earlier(self) -> str | None:
-        """Write what earlier batches came to that nobody wrote."""
+    def _follow_begun(self) -> str | None:
+        """Write what batches come to that were begun, and not written to their end; why rows of the last are left."""
         reason = None
         for batch in self._batches:
             if "ended" in batch:
@@ -102,26 +102,34 @@ class BatchOfFile:
 
     def _follow(self, batch_id: str, after: str | None = None) -> str | None:
         """Write the rows of a batch as they are decided, to its end; why some are not, where some are not."""
-        self.id, parts = batch_id, 0
         began = self.told.batch = self._client.batch(batch_id)
-        for told in self._client.batch_results(batch_id, after):
-            if told is not None:
-                self._job.take(DecidedLine.read(told))
-                self.told.decided += 1
-                after = told["after"]
-            else:
-                self._output.flush_due()
-            if self._output.parts != parts:
-                parts = self._output.parts
-                self._note(batch_id, after=after)
-            self._watch(self.told)
-        self._output.flush()
+        if began["status"] == Status.PENDING.value:  # what was accepted may not be in the queue yet
+            self._client.start_batch(batch_id, **began["asked"])
+        self.id, parts = batch_id, self._output.parts
+        try:
+            for told in self._client.batch_results(batch_id, after):
+                if told is None:
+                    self._output.flush_due()
+                else:
+                    self.told.decided += self._job.take(DecidedLine.read(told))
+                    after = told["after"]
+                if self._output.parts != parts:
+                    parts = self._written(batch_id, after)
+                self._watch(self.told)
+        finally:
+            self._written(batch_id, after)
         body = self.told.batch = self._ended(batch_id)
-        self._note(batch_id, after=after, ended=True, spent=spent_in(body))
+        self._note(batch_id, ended=True, spent=spent_in(body))
         self._was_stopped = body["status"] == Status.CANCELLED.value != began["status"]
         self.id = None
         self._watch(self.told)
         return body.get("error")
+
+    def _written(self, batch_id: str, after: str | None) -> int:
+        """Note how far a batch is written, once all of that is on disk; how many parts there are."""
+        self._output.flush()
+        self._note(batch_id, after=after)
+        return self._output.parts
 
     def _ended(self, batch_id: str) -> dict[str, Any]:
         """The batch once it has ended: its rows are all told a moment before."""

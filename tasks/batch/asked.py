@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any, Self
 
@@ -60,8 +61,16 @@ class AgendaBody(Frozen):
         for number, row in enumerate(agenda.rows):
             if row.item.id is None:
                 raise InvalidRequest(f"rows.{number}.item.id", "is missing")
-        DeliberationRequest.read({"items": [row.item for row in agenda.rows]})  # its bounds are an agenda's
+        try:
+            DeliberationRequest.read({"items": [row.item for row in agenda.rows]})  # its bounds are an agenda's
+        except InvalidRequest as error:
+            raise InvalidRequest(_in_rows(error.field), error.problem) from None
         return agenda
+
+
+def _in_rows(field: str) -> str:
+    """A field of a request's items as it is found in rows: `rows.3.item.context` for `items.3.context`."""
+    return re.sub(r"^items(\.\d+)?", lambda found: f"rows{found[1]}.item" if found[1] else "rows", field)
 
 
 class BatchRequest(Frozen):

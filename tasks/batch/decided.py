@@ -24,8 +24,6 @@ from tasks.deliberations.read import plan_of
 
 LOOK_S = 0.1
 """How often it is looked whether a further agenda has begun, or the batch has ended."""
-
-
 SILENCE_S = 5.0
 """How often it is looked whether the batch is over without the decisions that are still waited for."""
 AHEAD = 64
@@ -69,21 +67,26 @@ async def decided_rows(record: Record, batch_id: str, after: Place = BEGINNING) 
     A row that was asked again comes again; the last time counts. Raises RecordError.
     """
     number, sequence = after
-    while await _has_begun(record, batch_id, number):
+    while (has_begun := await _has_begun(record, batch_id, number)) is not None:
+        if not has_begun:  # others behind it may have: those with rows that are asked again begin as their time comes
+            number, sequence = number + 1, 0
+            continue
         async with aclosing(_of_agenda(record, batch_id, number, sequence)) as rows:
             async for row in rows:
                 yield row
         number, sequence = number + 1, 0
 
 
-async def _has_begun(record: Record, batch_id: str, number: int) -> bool:
-    """Wait until an agenda has a plan; False where the batch has ended without it."""
+async def _has_begun(record: Record, batch_id: str, number: int) -> bool | None:
+    """Wait until an agenda has a plan; False where the batch has ended without it, None where it has no such agenda."""
     plan = subjects.plan(agenda_id(batch_id, number))
     while True:
         batch = await read_batch(record, batch_id)
         if await record.exists(plan):
             return True
-        if batch is None or batch.has_ended:
+        if batch is None or (batch.has_ended and number > batch.agendas):
+            return None
+        if batch.has_ended:
             return False
         await asyncio.sleep(LOOK_S)
 

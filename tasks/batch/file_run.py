@@ -139,6 +139,7 @@ class FileRun:
             async for row in rows:
                 await asyncio.to_thread(job.take, _line(row))
                 if output.parts != parts:
+                    await asyncio.to_thread(output.flush)  # copies of the row, too, are on disk then
                     parts = output.parts
                     await asyncio.to_thread(_note, output, batch_id, after=str(row.after))
 

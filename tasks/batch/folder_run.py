@@ -10,7 +10,6 @@ import asyncio
 import hashlib
 import json
 import logging
-import math
 from collections.abc import AsyncGenerator, Awaitable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -41,6 +40,7 @@ from tasks.council.plain import SHOWN_ERROR, error_line, one_line
 MANIFEST = "batches.json"
 MAX_MANIFEST = 64 << 20
 FORMATS = ("parquet", "jsonl", "csv")
+MAX_HOURS = 10_000
 LATE = 1.5
 """Of the time between two runs: after so much of it one was missed."""
 NOTIFY_S = 30.0
@@ -73,8 +73,8 @@ class FolderRun:
         if self.given["output_format"] not in FORMATS:
             raise InvalidRequest("output_format", f"must be one of {', '.join(FORMATS)}")
         hours = self.given["every_hours"]
-        if not isinstance(hours, int | float) or not math.isfinite(hours) or hours <= 0:
-            raise InvalidRequest("every_hours", "must be a number above 0")
+        if not isinstance(hours, int | float) or not 0 < hours <= MAX_HOURS:
+            raise InvalidRequest("every_hours", f"must be a number above 0, and at most {MAX_HOURS:,}")
         self._places = Places.of_worker()
         self._folder = _output_folder(self.given["output_folder"], self._places)
 
@@ -113,8 +113,11 @@ class FolderRun:
         manifest = _manifest(self._folder / MANIFEST)
         self._done = manifest.get("files", {})
         self.missed = _missed(manifest.get("looked_at"), timedelta(hours=self.given["every_hours"]))
-        for path in self._places.matching(self.given["pattern"]):
-            if Path(path).suffix.removeprefix(".").lower() not in KINDS:
+        matching = self._places.matching(self.given["pattern"])
+        # What is written may match, too.
+        outputs = {one.get("output") for one in self._done.values()} | {str(self._output(path)) for path in matching}
+        for path in matching:
+            if path in outputs or Path(path).suffix.removeprefix(".").lower() not in KINDS:
                 continue
             stat = Path(path).stat()
             stamp = [stat.st_size, stat.st_mtime_ns]
@@ -122,9 +125,12 @@ class FolderRun:
                 self.new_files.append(NewFile(path, stamp, self._batch(path)))
         self._save()
 
-    def _batch(self, path: str) -> FileBatch:
+    def _output(self, path: str) -> Path:
         own = hashlib.sha256(path.encode()).hexdigest()[:8]
-        output = self._folder / f"{Path(path).stem}-{own}.{self.given['output_format']}"
+        return self._folder / f"{Path(path).stem}-{own}.{self.given['output_format']}"
+
+    def _batch(self, path: str) -> FileBatch:
+        output = self._output(path)
         had = Path(f"{output}.parts").is_dir()
         names = (
             "council",
@@ -224,8 +230,9 @@ def _manifest(path: Path) -> Body:
         return {}
     except (OSError, ValueError) as error:
         raise BatchFileError(f"{one_line(str(path))} cannot be read: {error_line(error)}") from error
-    if not isinstance(body, dict):
-        raise BatchFileError(f"{one_line(str(path))} is no manifest")
+    files = body.get("files", {}) if isinstance(body, dict) else None
+    if not isinstance(files, dict) or not all(isinstance(one, dict) for one in files.values()):
+        raise BatchFileError(f"{one_line(str(path))} is no manifest of a folder's batches")
     return body
 
 
@@ -233,7 +240,10 @@ def _missed(looked_at: object, every: timedelta) -> str | None:
     """What is told of runs that did not take place; None where none was missed."""
     if not isinstance(looked_at, str):
         return None
-    ago = datetime.now(UTC) - datetime.fromisoformat(looked_at)
+    try:
+        ago = datetime.now(UTC) - datetime.fromisoformat(looked_at)
+    except (ValueError, TypeError):  # a time that is none, or one of no zone
+        return f"when the last run was cannot be read in {MANIFEST}"
     if ago < every * LATE:
         return None
     return f"runs were missed: the last one was at {looked_at[:16]} UTC, {ago.total_seconds() / 3600:,.1f} hours ago"

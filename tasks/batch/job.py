@@ -105,20 +105,24 @@ class Job:
         self._copies: dict[bytes, list[RowCopy]] = {}
         self._of_standing: dict[str, list[RowCopy]] = {}
         """Copies of rows that an earlier run wrote, by the key of these."""
-        self._done: dict[bytes, bool] = {}
-        """Keys of rows that need not be asked, and whether it has still to be seen that the file has them."""
+        self._done = set[bytes]()
+        """Keys of rows that need not be asked."""
+        self._had_rows = False
+        """Whether an earlier run wrote any: the file may be another by now."""
 
     def agendas(self) -> Iterator[tuple[AskedRow, ...]]:
         """What has to be asked, in agendas; rows that cannot be asked are written. Raises BatchFileError."""
         again = FAILED if self._retry == "failed" else ()
         for standing in self.output.standing():
+            self._had_rows = True
             if standing.key and standing.status in DONE and standing.status not in again:
-                self._done[bytes.fromhex(standing.key)] = True
+                self._done.add(bytes.fromhex(standing.key))
         yield from agendas_of(self._to_ask())
 
-    def take(self, told: DecidedLine) -> None:
-        """A row was decided: it is written, and so are those that ask the same."""
+    def take(self, told: DecidedLine) -> bool:
+        """A row was decided: it is written, and so are those that ask the same. Whether it is the first time."""
         key = bytes.fromhex(told.key)
+        is_first = key in self._open
         self._open.discard(key)
         decided = RowResult(
             told.id,
@@ -134,6 +138,7 @@ class Job:
         for copy in self._copies.get(key, ()):
             self._open.discard(bytes.fromhex(copy.key))
             self.output.write(_copied(decided, copy))
+        return is_first
 
     def finish(self, reason: str | None, order: Order = "completion", elapsed_s: float | None = None) -> Finished:
         """Make OUTPUT, in which rows that were not decided say why. Raises BatchFileError."""
@@ -141,9 +146,15 @@ class Job:
             self.output.copy(self._of_standing)
         if self._open:
             self._write_open(reason or "it was not decided")
-        places = self._places() if self.stood else None
-        unfinished = bool(self._open) or any(self.output.counts.get(status) for status in NOT_DECIDED)
-        return self.output.finish(self.rows, order=order, places=places, elapsed_s=elapsed_s, keep_parts=unfinished)
+        places = self._places() if self._had_rows else None
+        keep = self._is_unfinished()
+        return self.output.finish(self.rows, order=order, places=places, elapsed_s=elapsed_s, keep_parts=keep)
+
+    def _is_unfinished(self) -> bool:
+        """Whether a later run may change what a row came to."""
+        if not any(self.output.counts.get(status) for status in NOT_DECIDED):
+            return bool(self._open)
+        return any(standing.status in NOT_DECIDED for standing in self.output.standing())  # the last results
 
     @property
     def undecided(self) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import chain
@@ -73,19 +73,21 @@ class BatchRun:
     _agendas: int = 0
     _due: list[tuple[float, int]] = field(default_factory=list)
     _at_work: dict[int, asyncio.Task[None]] = field(default_factory=dict)
-    _again: set[int] = field(default_factory=set)
-    """Agendas whose failed rows are asked again."""
+    _again: dict[int, int] = field(default_factory=dict)
+    """Agendas of rows that are asked again, and in which one each failed."""
+    _numbering: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def decide_all(self) -> None:
         """Decide the rows of all agendas, as far as a cancel and the budget let them.
 
         Raises what a deliberation raises.
         """
-        again = await agendas_again(self.record, self.batch)
-        self._agendas, self._again = self.batch.request.agendas + len(again), set(again.values())
+        self._again = await agendas_again(self.record, self.batch)
+        self._agendas = self.batch.request.agendas + len(self._again)
         self._due = [(0.0, number) for number in range(1, self._agendas + 1)]
         self.admission.heard = self._heard
-        await self._take_standing(again)
+        self.is_cancelled = bool(self.batch.body.get("cancel_requested"))
+        await self._take_standing()
         telling = asyncio.create_task(self._tell())
         try:
             while self._due or self._at_work:
@@ -103,7 +105,7 @@ class BatchRun:
         windows = self.admission.windows
         return {
             "agendas": self._agendas,
-            "counts": {name: count for name, count in self.counts.items() if count},
+            "counts": {name: count for name, count in self.counts.items() if count > 0},
             "usage": self.usage.model_dump(mode="json"),
             "engine": self.engine,
             "windows": {server: int(window.size) for server, window in windows.items()},
@@ -119,7 +121,9 @@ class BatchRun:
         now = asyncio.get_running_loop().time()
         while self._due and self._due[0][0] <= now and self._has_place():
             _, number = heapq.heappop(self._due)
-            if not self._is_stopped:
+            if self.is_cancelled:
+                self._at_work[number] = asyncio.create_task(end_begun(self.record, agenda_id(self.batch.id, number)))
+            elif not self._is_stopped:
                 self._at_work[number] = asyncio.create_task(self._decide(number))
 
     @property
@@ -139,7 +143,7 @@ class BatchRun:
             await self._deliberate(one, rows)
         else:
             self.engine = engine_of((self.engine, Finished.from_record(ended.body).engine))
-        if number not in self._again and not self._is_stopped:
+        if number not in self._again.values() and not self._is_stopped:
             await self._ask_again(number, one, rows)
 
     async def _deliberate(self, one: str, rows: Sequence[AskedRow]) -> None:
@@ -170,13 +174,10 @@ class BatchRun:
         self.usage += result.usage
         self.last_decision_at = datetime.now(UTC).isoformat()
 
-    async def _take_standing(self, again: Mapping[int, int]) -> None:
-        """Take what earlier runs decided before anything begins: it is used of the budget, and counts.
-
-        `again` has agendas of rows that are asked again, each with the one in which they had failed.
-        """
+    async def _take_standing(self) -> None:
+        """Take what earlier runs decided before anything begins: it is used of the budget, and counts."""
         open_again: dict[int, set[str]] = {}
-        for number, failed_in in again.items():
+        for number, failed_in in self._again.items():
             rows = await rows_of(self.record, self.batch.id, number)
             open_again.setdefault(failed_in, set()).update(str(row.item.id) for row in rows)
         for number in range(1, self._agendas + 1):
@@ -222,10 +223,11 @@ class BatchRun:
         self.counts["degraded"] -= degraded
 
     async def _put_again(self, number: int, rows: tuple[AskedRow, ...]) -> None:
-        mine = self._agendas + 1
-        await put_agenda(self.record, self.batch.id, mine, rows, again_of=number)
-        await note(self.record, self.batch.id, {"agendas": mine})
-        self._agendas = mine
+        async with self._numbering:  # without a gap, whichever of two is stored first
+            mine = self._agendas + 1
+            await put_agenda(self.record, self.batch.id, mine, rows, again_of=number)
+            self._agendas, self._again[mine] = mine, number
+            await note(self.record, self.batch.id, {"agendas": mine})
         wait_s = AGAIN_S * max(row.tries - 1 for row in rows)
         heapq.heappush(self._due, (asyncio.get_running_loop().time() + wait_s, mine))
 
@@ -248,5 +250,14 @@ class BatchRun:
     async def _cancel(self) -> None:
         """Ask every agenda at work to stop; those that have not begun are left."""
         self.is_cancelled = True
-        for number in self._at_work:
+        for number in list(self._at_work):
             await ask_to_cancel(self.record, agenda_id(self.batch.id, number))
+
+
+async def end_begun(record: Record, one: str) -> None:
+    """End an agenda that a run had begun, and that nobody goes on with. Raises RecordError."""
+    if not await record.exists(subjects.plan(one)) or await record.exists(subjects.finished(one)):
+        return
+    await ask_to_cancel(record, one)
+    async with (await open_leases()).hold(one) as lease:
+        await end(record, one, lease, {})

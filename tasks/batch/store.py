@@ -1,7 +1,8 @@
 """Batches on the record: what each asks and how it stands, and the rows of its agendas.
 
-The key `<id>` of the bucket has a batch, `<id>.<n>` its n-th agenda, whose rows are in the object store. Neither ever
-passes through Prefect.
+The key `<id>` of the bucket has a batch, `<id>.<n>` its n-th agenda, whose rows are in the object store, and `run.<flow
+run>` which batch a flow run is at (`tries.py`). Rows never pass through Prefect. A batch and a deliberation may have the
+same id: they are two.
 """
 
 from __future__ import annotations
@@ -49,14 +50,20 @@ async def read_batch(record: Record, batch_id: str) -> Batch | None:
 async def put_batch(record: Record, batch_id: str, request: BatchRequest, owner: str | None) -> bool:
     """Put a batch on the record whose agendas stand there; False where the same one stands there already.
 
-    Raises InvalidRequest where an agenda is missing, or the id is another batch's.
+    Raises InvalidRequest where an agenda is missing, where there is another one, or the id is another batch's.
     """
+    standing = await read_batch(record, batch_id)
+    if standing is not None:
+        _require_same(standing, request, owner)
+        return False
     rows = 0
     for number in range(1, request.agendas + 1):
         kept = await record.batches.read(f"{batch_id}.{number}")
         if kept is None or kept.get("owner") != owner:
             raise InvalidRequest("agendas", f"agenda {number} of {request.agendas} was not sent")
         rows += int(kept["rows"])
+    if await record.batches.read(f"{batch_id}.{request.agendas + 1}") is not None:
+        raise InvalidRequest("agendas", f"agenda {request.agendas + 1} was sent, too")
     asked = request.model_dump(mode="json")
     body = {
         "id": batch_id,
@@ -69,10 +76,15 @@ async def put_batch(record: Record, batch_id: str, request: BatchRequest, owner:
     }
     if await record.batches.create(batch_id, body):
         return True
-    standing = await record.batches.read(batch_id) or {}
-    if (standing.get("asked"), standing.get("owner")) != (asked, owner):
-        raise InvalidRequest("id", f"{batch_id!r} is another batch's")
+    standing = await read_batch(record, batch_id)
+    if standing is not None:  # put there just now
+        _require_same(standing, request, owner)
     return False
+
+
+def _require_same(standing: Batch, request: BatchRequest, owner: str | None) -> None:
+    if (standing.request, standing.body.get("owner")) != (request, owner):
+        raise InvalidRequest("id", f"{standing.id!r} is another batch's")
 
 
 async def put_agenda(
@@ -85,8 +97,11 @@ async def put_agenda(
 ) -> None:
     """Keep an owner's rows of an agenda, whose number may be given once; `again_of`: they failed in that one.
 
-    Raises InvalidRequest and RecordError.
+    Of a batch that was started there are no further ones but those. Raises InvalidRequest and RecordError.
     """
+    standing = None if again_of is not None else await read_batch(record, batch_id)
+    if standing is not None and number > standing.request.agendas:
+        raise InvalidRequest("agenda", f"{batch_id!r} was started already, with {standing.request.agendas}")
     body = AgendaBody(rows=rows).model_dump(mode="json", exclude_defaults=True)
     text = await asyncio.to_thread(json.dumps, body, ensure_ascii=False)
     kept: Body = {
@@ -115,7 +130,7 @@ async def agendas_again(record: Record, batch: Batch) -> dict[int, int]:
     """The agendas of rows that were asked again, by number, and in which one each failed. Raises RecordError."""
     found: dict[int, int] = {}
     number = batch.request.agendas + 1
-    while (kept := await record.batches.read(f"{batch.id}.{number}")) is not None:
+    while (kept := await record.batches.read(f"{batch.id}.{number}")) is not None and "again_of" in kept:
         found[number] = int(kept["again_of"])
         number += 1
     return found

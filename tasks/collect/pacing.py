@@ -32,12 +32,15 @@ def pace_of(plan: Deliberation) -> AbstractAsyncContextManager[Admission | None]
 
 @asynccontextmanager
 async def paced(
-    servers: Iterable[str], budget: Budget | None, first: int | None = None
+    servers: Iterable[str], budget: Budget | None, first: int | None = None, elapsed_s: float = 0.0
 ) -> AsyncGenerator[Admission, None]:
-    """What lets items begin that share these servers and a budget, kept up with the servers while the block runs."""
+    """What lets items begin that share these servers and a budget, kept up with the servers while the block runs.
+
+    `elapsed_s` is what of the budget's time is over.
+    """
     clock = asyncio.get_running_loop().time
     windows = {server: Window(float(first or FIRST)) for server in servers}
-    admission = Admission(windows, Ledger(budget, clock()), clock)
+    admission = Admission(windows, Ledger(budget, clock() - elapsed_s), clock)
     async with AsyncExitStack() as looking:
         for server, window in windows.items():
             await looking.enter_async_context(background(_follow(server, window, admission)))

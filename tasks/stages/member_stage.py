@@ -89,8 +89,8 @@ class MemberStage:
     may_wait: bool = False
     _calls: dict[str, asyncio.Task[MemberStatus | None]] = field(default_factory=dict)
     _closed: set[str] = field(default_factory=set)
-    _subjects: set[str] | None = None
-    """Of the answers that stood on the record when the stage began, where that was asked for."""
+    _is_alone: bool = False
+    """Whether no answer of this member stood in the stage when it began, so that none need be looked for."""
 
     async def answer_all(self, prompt: StagePrompt, begun: AsyncGenerator[Item, None] | None = None) -> dict[str, int]:
         """Answer every item of a stage; how many ended in which status. Raises RecordError.
@@ -101,7 +101,7 @@ class MemberStage:
         heard = [await self.record.listen(pattern, self._leave) for pattern in self._ends(begun is not None)]
         if begun is not None:
             own = subjects.answer(self.plan.id, "*", self.stage, self.member.agent_id)
-            self._subjects = await self.record.standing(own)
+            self._is_alone = not await self.record.standing(own)
         try:
             async with asyncio.TaskGroup() as group, aclosing(begun or self._within(window)) as items:
                 async for item in items:
@@ -173,16 +173,14 @@ class MemberStage:
             return await self._publish(item, failed)
 
     async def _answered(self, prompt: StagePrompt, item: Item) -> MemberStatus | None:
-        if self._subjects is not None:
-            if subjects.answer(self.plan.id, item.id, self.stage, self.member.agent_id) in self._subjects:
-                return None
-        elif (standing := await self._standing(item)) is not None:
+        if not self._is_alone and (standing := await self._standing(item)) is not None:
             return standing
         question = await prompt.question(item)
         if question is None:
             return None
         # While it waited for the stage before, it may have been written for; what tells it so passes by only once.
-        if self._subjects is None and self.stage != PROPOSE and (standing := await self._standing(item)) is not None:
+        waited = self.stage != PROPOSE and not self._is_alone
+        if waited and (standing := await self._standing(item)) is not None:
             return standing
         answer = await self._ask(prompt, item, question)
         if answer is None:

@@ -117,6 +117,25 @@ def test_a_run_that_follows_repeats_nothing(world: Callable[..., World]) -> None
     assert one.server.asked.total() > made
 
 
+def test_answers_of_members_whose_driver_was_killed_are_not_asked_for_again(world: Callable[..., World]) -> None:
+    """They go on with what they were told of, and an item that begins later has their answers by then."""
+    one = world(strategy="propose", items=3, window=6)
+    one.begin()
+    one.server.answer("w:i0:propose-0:m1", "ok")
+    one.server.answer("w:i0:propose-0:m2", "ok")
+    one.server.answer("w:i0:propose-0:m3", "ok")
+    one.wait(SETTLE_S)
+    one.kill_run(agents_too=False)
+    one.window = 3
+    one.begin()
+    one.server.answer("w:i2:propose-0:m2", "ok")  # of the members of the run before; this one is at i1
+    one.wait(SETTLE_S)
+    answer_all(one)
+    one.finish()
+    assert one.server.repeated == []
+    assert set(statuses(one).values()) == {"COMPLETED"}
+
+
 def test_a_run_that_follows_counts_what_the_one_before_used(world: Callable[..., World]) -> None:
     """Its budget is that of both."""
     one = world(strategy="propose", items=4, window=3, budget={"max_calls": 9})

@@ -199,6 +199,14 @@ class AdmittedMachine(CouncilMachine):
         self.world = World(self.patch, **given)
         self.world.begin()
 
+    @rule()
+    def begin(self) -> None:
+        """Another run begins where the one before was killed: its lease would keep it from one that lives."""
+        if len(self.one.runs) < 4:
+            if not self.one.runs[-1].is_over:
+                self.one.kill_run(agents_too=False)
+            self.one.begin()
+
     @rule(is_deaf=st.booleans())
     def lose_words(self, is_deaf: bool) -> None:
         """What is said on core NATS alone comes to nobody, or does again."""
