@@ -287,11 +287,11 @@ class Runs:
 
     async def _other(self, work: Work, request: Request, beside: Beside, run: FlowRun) -> None:
         """Run a flow that is no deliberation, unless it has ended or was given up too often."""
-        if run.state is not None and (run.state.is_final() or wants_end(run.state)):
-            if not await self._is_to_go_on(request, run):
-                if not run.state.is_final():
-                    await tell_prefect(work.run, Cancelled(message="Cancelled before it began."))
-                return
+        over = run.state is not None and (run.state.is_final() or wants_end(run.state))
+        if over and not await self._is_to_go_on(request, run):
+            if not (run.state and run.state.is_final()):
+                await tell_prefect(work.run, Cancelled(message="Cancelled before it began."))
+            return
         await self._run_other(work, request, beside, run)
 
     async def _is_to_go_on(self, request: Request, run: FlowRun) -> bool:
