@@ -304,13 +304,11 @@ class Collector:
         """Open as many items as there is room for, with what is known of them; their ids."""
         if not self._waiting:
             return []
-        if self._admission is not None and self._admission.stopped and not self._cancelled:
-            await self._leave_out(self._admission.stopped)
         opened = []
         while self._waiting and self._has_room():
             opened.append(await self._open_next())
         if self._admission is not None:
-            self._tell_opened(self._admission, opened)
+            await self._tell_opened(self._admission, opened)
         return opened
 
     async def _open_next(self) -> str:
@@ -330,11 +328,17 @@ class Collector:
         await self._write_left(opening)
         return item_id
 
-    def _tell_opened(self, admission: Admission, opened: list[str]) -> None:
-        """Let members hear of the items that have begun, and other agendas of the room that is left."""
-        if opened:
+    async def _tell_opened(self, admission: Admission, opened: list[str]) -> None:
+        """Let members hear of the items that have begun, and other agendas of the room that is left.
+
+        Of items that are only ended members hear nothing: they would ask.
+        """
+        if opened and not self._cancelled:
             self._upto = len(self._plan.agenda) if not self._waiting else self._place[opened[-1]]
             self._untold.set()
+        # Asked for room, it may just have found that there will be none any more, of which nothing else would tell.
+        if admission.stopped and not self._cancelled:
+            await self._leave_out(admission.stopped)
         if not self._waiting:
             admission.is_served(self._plan)
 
@@ -351,8 +355,6 @@ class Collector:
             verdict = Verdict(Status.CANCELLED, reason=reason)
             await self._publish_beside(item_result(ItemProgress(self._plan, item), verdict, 0, datetime.now(UTC)))
             self.outcome.unneeded += len(self._plan.posts)
-        self._upto = len(self._plan.agenda)
-        await self._tell()
 
     async def _read(self, item_id: str) -> None:
         self._unread.remove(item_id)

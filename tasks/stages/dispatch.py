@@ -1,6 +1,7 @@
 """The items of an agenda as its driver lets them begin: the first ones at once, further ones as it tells.
 
-It tells how many of the agenda may have begun, and again every second, so that nothing is lost for long.
+It tells how many of the agenda may have begun, and again every second, so that nothing is lost for long; more than
+there are says that it is over, and that no other one begins.
 """
 
 from __future__ import annotations
@@ -18,11 +19,15 @@ from tasks.stages.stage_gate import ORPHANED_S
 
 async def dispatched(record: Record, plan: Deliberation, epoch: int, first: int) -> AsyncGenerator[Item, None]:
     """Each item, in the order of the agenda, once it may begin. Raises RecordError, and Orphaned where nobody tells."""
-    upto, told = first, asyncio.Event()
+    upto, over, told = first, False, asyncio.Event()
 
     def heard(subject: str) -> None:
-        nonlocal upto
-        upto = max(upto, int(subject.rpartition(".")[2]))
+        nonlocal upto, over
+        count = int(subject.rpartition(".")[2])
+        if count > len(plan.agenda):
+            over = True
+        else:
+            upto = max(upto, count)
         told.set()
 
     async def look_after() -> None:
@@ -36,6 +41,8 @@ async def dispatched(record: Record, plan: Deliberation, epoch: int, first: int)
         async with background(look_after()) as (abandoned,):
             for place, item in enumerate(plan.agenda):
                 while place >= upto:
+                    if over:
+                        return
                     told.clear()
                     await told.wait()
                     if abandoned.done():
