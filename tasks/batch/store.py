@@ -84,7 +84,7 @@ async def put_batch(record: Record, batch_id: str, request: BatchRequest, owner:
 
 def _require_same(standing: Batch, request: BatchRequest, owner: str | None) -> None:
     if (standing.request, standing.body.get("owner")) != (request, owner):
-        raise InvalidRequest("id", f"{standing.id!r} is another batch's")
+        raise InvalidRequest("id", f"{standing.id!r} was started before, with other fields or by another owner")
 
 
 async def put_agenda(
