@@ -8,7 +8,7 @@ import json
 import os
 import uuid
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -94,20 +94,30 @@ async def _known(record: Any, client: Any, council: str) -> str:
     return council
 
 
-async def _sent(client: Any, batch_id: str, key: str, count: int, council: str, **asked: Any) -> None:
-    """Send a batch of so many rows and start it, as any client does."""
-    rows = [
-        {
-            "id": f"row {number}",
-            "row": number,
-            "line": number,
-            "key": f"{number:032x}",
-            "item": {"id": f"{key}-{number}", "task": f"Name service {number}"},
-        }
-        for number in range(1, count + 1)
-    ]
-    await asyncio.to_thread(client.send_rows, batch_id, 1, {"rows": rows})
-    await asyncio.to_thread(lambda: client.start_batch(batch_id, agendas=1, council=council, **asked))
+@pytest_asyncio.fixture
+async def send(worker: Worker, client: Any) -> AsyncGenerator[Callable[..., Awaitable[None]], None]:
+    """Send a batch of so many rows and start it, as any client does; none is at work after the test."""
+    sent: list[str] = []
+
+    async def begin(batch_id: str, key: str, count: int, council: str, **asked: Any) -> None:
+        rows = [
+            {
+                "id": f"row {number}",
+                "row": number,
+                "line": number,
+                "key": f"{number:032x}",
+                "item": {"id": f"{key}-{number}", "task": f"Name service {number}"},
+            }
+            for number in range(1, count + 1)
+        ]
+        await asyncio.to_thread(client.send_rows, batch_id, 1, {"rows": rows})
+        await asyncio.to_thread(lambda: client.start_batch(batch_id, agendas=1, council=council, **asked))
+        sent.append(batch_id)
+
+    yield begin
+    for batch_id in sent:
+        await asyncio.to_thread(client.cancel_batch, batch_id)
+        await _ended(client, batch_id)
 
 
 async def _item(stack: Any, deliberation_id: str, item: str) -> dict[str, Any]:
@@ -192,26 +202,25 @@ async def test_the_command_has_a_row_out_for_each_row_in(
 
 
 async def test_an_item_s_status_is_known_while_the_batch_runs_and_a_cancel_ends_it(
-    worker: Worker, council: str, stack: Any, client: Any, simulator: Any, shown: Any, key: str, new_id: str
+    worker: Worker, council: str, stack: Any, client: Any, send: Any, simulator: Any, shown: Any, key: str, new_id: str
 ) -> None:
     """What is decided is told at once, what hangs is IN_PROGRESS; a cancel by the API ends the rest, and Prefect shows
     both: the bar meanwhile, Cancelled at the end."""
     await simulator.fault("hang", match=f":{key}-3:")
     batch_id = new_id[:40]
-    await _sent(client, batch_id, key, 4, council)
+    await send(batch_id, key, 4, council)
 
     async def three_decided() -> Any:
         return ((await asyncio.to_thread(client.batch, batch_id)).get("counts") or {}).get("decided") == 3
 
     async def bar() -> Any:
         found = await shown.found("artifacts", artifacts={"key": {"any_": [f"progress-{batch_id}"]}})
-        return found and found[0]
+        return next((one for one in found if float(one["data"]) == 75), None)
 
     await until(three_decided)
     items = [await _item(stack, f"{batch_id}-0001", f"{key}-{number}") for number in (1, 3)]
     assert [item["status"] for item in items] == ["COMPLETED", "IN_PROGRESS"]
     told = await until(bar)
-    assert float(told["data"]) == 75
     assert told["description"].startswith(f"simulated: 3 of 4 rows of council {council}, ")
     await asyncio.to_thread(client.cancel_batch, batch_id)
     ended = await _ended(client, batch_id)
@@ -223,7 +232,7 @@ async def test_an_item_s_status_is_known_while_the_batch_runs_and_a_cancel_ends_
 
 
 async def test_a_cancel_in_prefect_s_ui_ends_a_batch(
-    worker: Worker, council: str, client: Any, simulator: Any, shown: Any, key: str, new_id: str
+    worker: Worker, council: str, client: Any, send: Any, simulator: Any, shown: Any, key: str, new_id: str
 ) -> None:
     """The button sets the state Cancelling; what is decided stays, calls are closed, nothing further is asked."""
     from prefect.client.orchestration import get_client
@@ -231,7 +240,7 @@ async def test_a_cancel_in_prefect_s_ui_ends_a_batch(
 
     await simulator.fault("hang", match=f":{key}-2:")
     batch_id = new_id[:40]
-    await _sent(client, batch_id, key, 3, council)
+    await send(batch_id, key, 3, council)
 
     async def running() -> Any:
         batch = await asyncio.to_thread(client.batch, batch_id)
@@ -267,12 +276,12 @@ async def test_a_budget_that_ends_is_raised_twice(
 
 
 async def test_more_batches_than_places_all_end(
-    worker: Worker, council: str, client: Any, simulator: Any, key: str, new_id: str
+    worker: Worker, council: str, client: Any, send: Any, simulator: Any, key: str, new_id: str
 ) -> None:
     """The lane has one place, and each batch needs agendas of its own: none waits for another's."""
     batches = [f"{new_id[:36]}-{number}" for number in range(3)]
     for number, batch_id in enumerate(batches):
-        await _sent(client, batch_id, f"{key}-{number}", 2, council)
+        await send(batch_id, f"{key}-{number}", 2, council)
     ended = [await _ended(client, batch_id) for batch_id in batches]
     assert [(one["status"], one["counts"]["COMPLETED"]) for one in ended] == [("COMPLETED", 2)] * 3
     assert sum((await _asked(simulator, key)).values()) == 3 * 2 * MEMBERS
@@ -299,7 +308,15 @@ async def test_a_second_batch_over_one_output_is_refused(
 
 
 async def test_calls_of_a_batch_come_behind_those_of_people(
-    worker: Worker, stack: Any, make_council: Any, record: Any, client: Any, simulator: Any, key: str, new_id: str
+    worker: Worker,
+    stack: Any,
+    make_council: Any,
+    record: Any,
+    client: Any,
+    send: Any,
+    simulator: Any,
+    key: str,
+    new_id: str,
 ) -> None:
     """On a server that serves by priority: one slot, ten rows wait for it, and a deliberation is answered next."""
     from blocks.vllm_server import VLLM
@@ -309,7 +326,7 @@ async def test_calls_of_a_batch_come_behind_those_of_people(
     council = await _known(record, client, await make_council(1, server="by-priority"))
     await simulator.pace(slots=1, latency_s=0.3)
     batch_id = new_id[:40]
-    await _sent(client, batch_id, key, 10, council)
+    await send(batch_id, key, 10, council)
 
     async def all_wait() -> Any:
         return len(await simulator.lines(f":{key}-")) == 10
