@@ -17,9 +17,10 @@ import aiohttp
 import pyarrow.parquet as pq
 import pytest
 import pytest_asyncio
+from click.testing import Result
+from typer.testing import CliRunner
 
 from tests.conftest import until
-from tests.deployments.commands import Ended, conclave
 from tests.deployments.commands import end as ended_of
 from tests.deployments.commands import start as started
 from tests.deployments.warm_worker import Worker, working
@@ -165,10 +166,11 @@ async def _asked(simulator: Any, key: str) -> Counter[str]:
     return Counter(str(line["request_id"]).split(":", 1)[1] for line in await simulator.lines(f":{key}"))
 
 
-def _document(ended: Ended) -> dict[str, Any]:
-    assert ended.out, ended
-    found: dict[str, Any] = json.loads(ended.out)
-    return found
+async def _command(*arguments: str | Path) -> Result:
+    """The verb to its end, in this process: a new one would import for seconds."""
+    from deployments.cli import app
+
+    return await asyncio.to_thread(lambda: CliRunner().invoke(app, ["batch", *map(str, arguments)]))
 
 
 # --- through the gateway --------------------------------------------------------------------------
@@ -182,9 +184,9 @@ async def test_the_command_has_a_row_out_for_each_row_in(
     source, output = place / "rows.csv", place / "out.parquet"
     source.write_text(f"id,task\n{key}-1,Choose a queue\n{key} 2,\n{key}-3,Name it\n")
     asked = ("--council", council, "--strategy", strategy, "--output-order", "input", "--json")
-    ended = await conclave("batch", str(source), str(output), *asked)
-    assert ended.code == 3, ended.err
-    told = _document(ended)
+    ended = await _command(source, output, *asked)
+    assert ended.exit_code == 3, ended.output
+    told = json.loads(ended.stdout)
     assert (told["summary"]["decided"], told["summary"]["rows"], told["error"]) == (2, 3, None)
     rows = _rows(output)
     assert [(row["id"], row["status"], row["strategy"]) for row in rows] == [
@@ -262,17 +264,15 @@ async def test_a_budget_that_ends_is_raised_twice(
     source, output = file_of(7), place / "out.parquet"
     for most, decided, code in ((10, 3, 3), (16, 5, 3), (21, 7, 0)):
         more = () if most == 10 else ("--resume",)
-        ended = await conclave(
-            "batch", str(source), str(output), "--council", council, "--max-calls", str(most), "--json", *more
-        )
-        assert (ended.code, _statuses(output)["COMPLETED"]) == (code, decided), ended.err
+        ended = await _command(source, output, "--council", council, "--max-calls", str(most), *more)
+        assert (ended.exit_code, _statuses(output)["COMPLETED"]) == (code, decided), ended.output
         calls = await _asked(simulator, key)
         assert (sum(calls.values()), set(calls.values())) == (decided * MEMBERS, {1})
         left = [row for row in _rows(output) if row["status"] != "COMPLETED"]
         assert all(row["error"].startswith("budget: ") for row in left)
         assert len(left) == 7 - decided
-    again = await conclave("batch", str(source), str(output), "--council", council, "--resume")
-    assert (again.code, "is finished" in again.err) == (2, True)
+    again = await _command(source, output, "--council", council, "--resume")
+    assert (again.exit_code, "is finished" in again.stderr) == (2, True), again.output
 
 
 async def test_more_batches_than_places_all_end(
@@ -299,9 +299,9 @@ async def test_a_second_batch_over_one_output_is_refused(
         return await simulator.lines(f":{key}-1:")
 
     await until(asked)
-    second = await conclave("batch", str(source), str(output), "--council", council, "--replace")
-    assert (second.code, second.out) == (2, "")
-    assert f"process {first.pid}" in second.err
+    second = await _command(source, output, "--council", council, "--replace")
+    assert (second.exit_code, second.stdout) == (2, "")
+    assert f"process {first.pid}" in second.stderr
     assert (await ended_of(first)).code == 0
     with output.open(newline="") as file:
         assert [row["status"] for row in csv.DictReader(file)] == ["COMPLETED"] * 2
@@ -366,7 +366,7 @@ async def test_a_flow_reads_and_writes_below_the_operator_s_folder(
     copied = {row["id"]: row["copied_from"] for row in _rows(output)}
     assert copied == {f"{key}-{number}": f"{key}-1" if number == 4 else None for number in range(1, 5)}
     report = (await shown.artifact("batch", str(last.state_details.flow_run_id)))["data"]
-    assert "SIMULATED" in report
+    assert "**Simulated: " in report
 
 
 @pytest.mark.parametrize("name", ["input_file", "output_file"])
@@ -378,8 +378,7 @@ async def test_a_flow_reads_and_writes_below_the_operator_s_folder(
         ("{place}/link.csv", "a symbolic link stands on the way"),
         ("{place}/way/rows.csv", "a symbolic link stands on the way"),
         ("rows.csv", "absolute path"),
-        ("http://127.0.0.1/rows.csv", "begins with no URL of CONCLAVE_BATCHES"),
-        ("memory://rows.csv", "a URL here has one scheme"),
+        ("memory://rows.csv", "begins with no URL of CONCLAVE_BATCHES"),
     ],
 )
 async def test_a_path_outside_the_operator_s_folder_is_refused(
@@ -424,7 +423,7 @@ async def test_no_rows_and_rows_of_five_megabytes(
 async def test_a_run_that_goes_on_counts_and_spends_what_earlier_ones_did(
     connected: Any, council: str, simulator: Any, key: str, new_id: str
 ) -> None:
-    """Two rows an agenda, six calls of budget left by a run that was broken off in its third agenda."""
+    """Two rows an agenda; a run is broken off with six of eight rows decided, and the budget has seven in it."""
     from flows.batch import batch
     from tasks.batch.asked import AskedRow, BatchRequest
     from tasks.batch.store import put_agenda, put_batch, read_batch
@@ -444,14 +443,14 @@ async def test_a_run_that_goes_on_counts_and_spends_what_earlier_ones_did(
         await put_agenda(connected, batch_id, number, tuple(rows))
     request = BatchRequest.read({"agendas": 4, "council": council, "budget": {"max_calls": 7 * MEMBERS}, "window": 12})
     await put_batch(connected, batch_id, request, None)
-    await simulator.fault("hang", match=f":{key}-6:")
+    await simulator.fault("hang", match=f":{key}-[68]:")
 
     async def so_far() -> Any:
         return (await read_batch(connected, batch_id)).body
 
     async def broken_off() -> Any:
         counts = (await so_far()).get("counts") or {}
-        return counts.get("decided", 0) >= 5
+        return counts.get("decided") == 6
 
     run = asyncio.create_task(batch(batch_id=batch_id, return_state=True))
     await until(broken_off)
@@ -463,10 +462,8 @@ async def test_a_run_that_goes_on_counts_and_spends_what_earlier_ones_did(
     counts = {name: count for name, count in body["counts"].items() if name in ("decided", "COMPLETED", "CANCELLED")}
     assert counts == {"decided": 8, "COMPLETED": 7, "CANCELLED": 1}, state.message
     assert (body["calls"], body["error"].startswith("budget: 21 of 21 calls are used")) == (21, True)
-    calls = await _asked(simulator, key)
-    repeated = {call for call, count in calls.items() if count > 1}
-    assert all(call.startswith(f"{key}-6:") for call in repeated)
-    assert len(calls) == 7 * MEMBERS
+    answered = [line["request_id"] for line in await simulator.lines(f":{key}") if line["status"] == 200]
+    assert (len(answered), len(set(answered))) == (7 * MEMBERS, 7 * MEMBERS)
 
 
 # --- a folder, by a schedule ----------------------------------------------------------------------
