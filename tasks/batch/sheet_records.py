@@ -80,16 +80,21 @@ class SheetRecords(Records):
             )
             return Cells({}, Fault("row", "has too many cells", told))
         values, fault = dict[str, Any](), None
-        for column, at in self._columns.items():
-            if self.wanted is None or column in self.wanted:
-                value = cells[at] if at < len(cells) else ""
-                if isinstance(value, dict):
-                    told = f"cell {self._cell(at, number)} is the error {one_line(value['error'])}"
-                    fault = fault or Fault(column, "is an error", told)
-                    continue
-                values[column] = value
-                self._note(value)
+        for column, at in self._used.items():
+            value = cells[at] if at < len(cells) else ""
+            if isinstance(value, dict):
+                told = f"cell {self._cell(at, number)} is the error {one_line(value['error'])}"
+                fault = fault or Fault(column, "is an error", told)
+                continue
+            values[column] = value
+            self._note(value)
         return row_of(values, fault)
+
+    @property
+    def _used(self) -> dict[str, int]:
+        """Columns that are looked at, and where they are."""
+        wanted = self.wanted
+        return {name: at for name, at in self._columns.items() if wanted is None or name in wanted}
 
     def _note(self, value: Any) -> None:
         """Count what may have been lost before the file was saved."""
