@@ -154,6 +154,8 @@ def agenda_id(batch_id: str, number: int) -> str:
 
 def check_batch_id(value: str) -> str:
     """The value, if it can be the id of a batch. Raises InvalidRequest."""
+    if not isinstance(value, str):  # Prefect's API takes anything
+        raise InvalidRequest("batch_id", "must be a text")
     check_id(value)
     if value == "run":
         raise InvalidRequest("id", "'run' is a name of ours; take another")

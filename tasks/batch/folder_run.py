@@ -212,9 +212,8 @@ def _output_folder(named: object, places: Places) -> Path:
     if named is None:
         if not places.folders:
             raise BatchFileError("output_folder: CONCLAVE_BATCHES names no folder on this worker")
-        own = places.folders[0] / "out"
-        own.mkdir(mode=0o700, exist_ok=True)
-        return own
+        named = str(places.folders[0] / "out")
+        Path(named).mkdir(mode=0o700, exist_ok=True)
     if not isinstance(named, str):
         raise InvalidRequest("output_folder", "must be a text")
     folder = places.allowed(named)

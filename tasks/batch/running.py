@@ -22,7 +22,7 @@ from blocks.record import subjects
 from blocks.record.envelope import Body
 from blocks.record.events import Record
 from tasks.batch.asked import AskedRow, agenda_id
-from tasks.batch.store import Batch, agendas_again, note, put_agenda, rows_of
+from tasks.batch.store import Batch, agendas_again, note, put_agenda, require_of_batch, rows_of
 from tasks.collect.admission import Admission
 from tasks.collect.end import end
 from tasks.council.council import CouncilSpec
@@ -143,6 +143,7 @@ class BatchRun:
         """Decide one agenda, or take what an earlier run came to; then see to its failed rows."""
         one = agenda_id(self.batch.id, number)
         rows = await rows_of(self.record, self.batch.id, number)
+        await require_of_batch(self.record, self.batch, one)
         ended = await self.record.last(subjects.finished(one), direct=False)
         if ended is None:
             await self._deliberate(one, rows)
