@@ -40,9 +40,10 @@ def test_good_rows_are_counted_with_their_calls(batch: Command, tmp_path: Path) 
     path = tmp_path / "rows.jsonl"
     path.write_text('{"title": "a", "n": 1, "key": "k-1"}\n{"title": "b\\ud83d", "n": 2, "key": 2}\n')
     ended = batch(path, "--task-template", "{{title}}: {{n}}", "--id", "key", "--context", "n, title")
-    assert (ended.exit_code, ended.stderr) == (0, "nothing was asked; running a batch comes later\n")
+    assert (ended.exit_code, ended.stderr) == (0, "nothing was asked\n")
     told = [line.split() for line in ended.stdout.splitlines()]
-    assert told[0] == ["rows", "2:", "2", "good,", "0", "bad"]
+    assert told[0][:4] == ["first", "k-1:", "a:", "1;"]
+    assert told[1] == ["rows", "2:", "2", "good,", "0", "bad"]
     assert ["propose-0", "6"] in told
     assert ["review-0", "6"] in told
     assert ["calls", "12", "at", "most,", "of", "council", "dev", "by", "rank"] in told
@@ -150,7 +151,7 @@ def test_a_sheet_is_named(batch: Command, tmp_path: Path) -> None:
 def test_standard_input_and_urls_are_read(batch: Command) -> None:
     chat = b'{"messages": [{"role": "user", "content": "Name it"}]}\n'
     ended = batch("-", "--input-format", "jsonl", "--messages", "messages", stdin=chat)
-    assert (ended.exit_code, ended.stdout.splitlines()[0]) == (0, "rows         1: 1 good, 0 bad")
+    assert (ended.exit_code, ended.stdout.splitlines()[:2]) == (0, ["first        1: Name it", "rows         1: 1 good, 0 bad"])
     assert "--input-format: has to say what standard input is" in batch("-").stderr
     system = fsspec.filesystem("memory")
     system.pipe("/rows.csv", b"task\na\n")
@@ -191,10 +192,10 @@ def test_a_batch_file_of_openais_names_its_council(batch: Command, tmp_path: Pat
     assert "council: 'none' is unknown" in batch(path).stderr
 
 
-def test_without_dry_run_it_says_that_running_comes_later(rows: Path) -> None:
+def test_without_dry_run_it_wants_an_output(rows: Path) -> None:
     ended = CliRunner().invoke(app, ["batch", str(rows)])
     assert (ended.exit_code, ended.stdout) == (2, "")
-    assert "running one comes later" in ended.stderr
+    assert "OUTPUT: name the file for the decisions" in ended.stderr
 
 
 def test_without_a_gateway_it_ends_with_6(rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
