@@ -142,6 +142,7 @@ class Job:
         )
         self.output.write(decided)
         for copy in self._copies.get(key, ()):
+            self._open.discard(bytes.fromhex(copy.key))
             self.output.write(_copied(decided, copy))
 
     def finish(self, reason: str | None, order: Order = "completion", elapsed_s: float | None = None) -> Finished:
@@ -154,6 +155,7 @@ class Job:
 
     def _is_unfinished(self) -> bool:
         """Whether a later run may change what a row came to."""
+        self.output.flush()
         if not any(self.output.counts.get(status) for status in NOT_DECIDED):
             return bool(self._open)
         return any(standing.status in NOT_DECIDED for standing in self.output.standing())  # the last results

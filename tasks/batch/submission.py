@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from blocks.record.events import Record
 from tasks.batch.asked import BatchRequest
-from tasks.batch.store import put_batch
+from tasks.batch.store import put_batch, read_batch
 from tasks.deliberations.submit import Door, Request, enqueue
 
 BATCH = "flows.batch.batch"
@@ -19,6 +19,9 @@ async def submit_batch(record: Record, batch_id: str, request: BatchRequest, own
     Whoever repeats what was broken off in between completes it. Raises InvalidRequest, RecordFull and RecordError.
     """
     new = await put_batch(record, batch_id, request, owner)
+    standing = None if new else await read_batch(record, batch_id)
+    if standing is not None and standing.has_ended:
+        return False
     parameters = {"batch_id": batch_id}
     await enqueue(record, Request(id=batch_id, flow=BATCH, parameters=parameters, door=door, lane="batch", owner=owner))
     return new

@@ -78,7 +78,7 @@ class Batches:
         )
 
         async def block() -> tuple[JetStream, Any]:
-            return JetStream(servers=[URL], patience_s=5), documents._nothing
+            return JetStream(servers=[URL], patience_s=1), documents._nothing
 
         async def nothing(_record: Any) -> None:
             """There is no Prefect whose mark could be compared."""
