@@ -336,7 +336,7 @@ def unique(rows: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     return list(dict(rows).items())
 
 
-@settings(max_examples=20)
+@settings(max_examples=10)
 @given(
     files=st.lists(Rows.map(unique).filter(bool), min_size=1, max_size=4),
     limits=st.lists(st.integers(0, 8), min_size=4, max_size=4),
