@@ -37,6 +37,8 @@ MAX_NAME = 200
 """Characters of a model's name, and of another word of the server's about its answer."""
 _HTML = re.compile(r"\s*<(?:!doctype html|html|head|body)\b", re.IGNORECASE)
 _TITLE = re.compile(r"<title[^<>]{0,200}>([^<]{1,400})", re.IGNORECASE)
+BEHIND = 10
+"""How far behind the priority of its block a call comes that may wait; a lower one is served first."""
 MAX_COUNT = 1 << 53
 """Above it, readers of JSON disagree about a whole number."""
 
@@ -46,7 +48,10 @@ _MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticErro
 
 @dataclass(frozen=True)
 class ChatCall:
-    """One call of `/v1/chat/completions`; `in_words` is told where a server takes no JSON schema as in `extra`."""
+    """One call of `/v1/chat/completions`; `in_words` is told where a server takes no JSON schema as in `extra`.
+
+    One that `may_wait` is asked for behind others, where the server serves by priority.
+    """
 
     messages: list[dict[str, str]]
     request_id: str
@@ -56,6 +61,7 @@ class ChatCall:
     model: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
     in_words: str = ""
+    may_wait: bool = False
 
     def worded(self) -> ChatCall:
         """The same call without its schema: the form of the answer in words behind its last message, if it has any."""
@@ -139,7 +145,7 @@ def chat_payload(
         "max_tokens": call.max_tokens,
     }
     if priority is not None:
-        payload["priority"] = priority
+        payload["priority"] = priority + (BEHIND if call.may_wait else 0)
     if stream:
         payload |= {"stream": True, "stream_options": {"include_usage": True}}
     return payload

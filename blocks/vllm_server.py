@@ -126,7 +126,8 @@ class VLLM(Block):
     request_timeout_s: float = Field(600.0, gt=0, description="Seconds for one attempt, within the deadline.")
     max_in_flight: int = Field(512, ge=1, le=10_000, description="Calls at once from one process.")
     priority: int | None = Field(
-        None, description="Lower is served first; only for a server with --scheduling-policy priority."
+        None,
+        description="Lower is served first; only for a server with --scheduling-policy priority. Batches add 10.",
     )
     stream: bool = Field(False, description="Read the answer as it is generated instead of at its end.")
     extra_body: dict[str, Any] = Field(

@@ -20,6 +20,7 @@ from blocks.record.envelope import Body
 from blocks.record.events import Record
 from blocks.task_runner import BlockTaskRunner
 from flows.deliberate import deliberated
+from tasks.batch.bar import shown
 from tasks.batch.ending import batch_state, begin_batch, end_batch, file_state
 from tasks.batch.file_run import FileRun
 from tasks.batch.parameters import file_batch
@@ -131,7 +132,8 @@ async def decided(record: Record, batch_id: str, run: str) -> Body:
         request = begun.batch.request
         async with paced(begun.servers, request.budget, request.window, begun.elapsed_s) as admission:
             running = BatchRun(begun.batch, record, begun.council, admission, deliberated, run, flow_run.ui_url)
-            await running.decide_all()
+            async with shown(running):
+                await running.decide_all()
     except InvalidRequest as error:  # another try would meet it again
         await fail_batch(record, run, batch_id, str(error))
         raise

@@ -37,8 +37,8 @@ from tasks.council.stages import Strategy
     on_crashed=[notified],
 )
 async def batch_files(
-    pattern: str,
-    output_folder: str,
+    pattern: str = "in/*",
+    output_folder: str | None = None,
     output_format: Literal["parquet", "jsonl", "csv"] = "parquet",
     council: Name | None = None,
     strategy: Strategy | None = None,
@@ -53,8 +53,10 @@ async def batch_files(
     """Let a council decide every row of the files that match and are new.
 
     Args:
-        pattern: Of files in a folder that the worker's CONCLAVE_BATCHES names, such as /srv/batches/in/*.csv.
-        output_folder: Where the decisions go, there, too: a file for each, and the manifest of what is done.
+        pattern: Of files in the folders that the worker's CONCLAVE_BATCHES names, such as in/*.csv; what is no file of
+            rows by its name is left alone.
+        output_folder: Where the decisions go, there, too: a file for each, and the manifest of what is done; `out` in
+            the first of these folders where left out.
         output_format: Of these files.
         council: Name of a council; dev where left out.
         strategy: propose, rank, synthesize or escalate; the council's own where left out.

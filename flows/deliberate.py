@@ -121,7 +121,8 @@ async def deliberated(record: Record, session: Session, admission: Admission | N
         agents = {}
         for member, stage in session.absent:
             server = session.servers[member.server]
-            assignment = assign(session.plan.id, member, stage, server, session.epoch, record.installation, first)
+            told = (session.epoch, record.installation, first, collector.is_of_batch)
+            assignment = assign(session.plan.id, member, stage, server, *told)
             agents[AgentKey(member.agent_id, stage)] = AGENT_TASKS[kind_of(stage)].submit(assignment)
     async with watch_agents(agents, inbox):
         return await collect(untraversed(session), untraversed(collector))

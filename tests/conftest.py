@@ -212,14 +212,25 @@ class Simulator:
             lines: list[dict[str, Any]] = (await answer.json())["requests"]
         return [line for line in lines if str(line["request_id"]).startswith(f"{deliberation_id}:")]
 
+    async def lines(self, text: str) -> list[dict[str, Any]]:
+        """The book's lines whose X-Request-Id has this text, in the order in which they came."""
+        async with self._session.get(f"{self.url}/sim/calls") as answer:
+            lines: list[dict[str, Any]] = (await answer.json())["requests"]
+        return [line for line in lines if text in str(line["request_id"])]
+
+    async def pace(self, **pace: Any) -> None:
+        """Change `slots` and `latency_s`, until the test ends."""
+        async with self._session.put(f"{self.url}/sim/pace", json=pace) as answer:
+            assert answer.status < 300, await answer.text()
+
     async def play(self, **players: Any) -> None:
         """Let members be right and judge with given probabilities: `players` and `key`, until the test ends."""
         async with self._session.put(f"{self.url}/sim/players", json=players) as answer:
             assert answer.status < 300, await answer.text()
 
     async def heal(self) -> None:
-        """Forget all faults and players."""
-        for what in ("faults", "players"):
+        """Forget all faults and players, and what was changed of the pace."""
+        for what in ("faults", "players", "pace"):
             await self._session.delete(f"{self.url}/sim/{what}")
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from deployments.client import Client, GatewayError
 from tasks.batch.job import BATCHES, DecidedLine, Job, body_of, next_batch_id
 from tasks.batch.output.folder import OutputFolder
-from tasks.council.exceptions import InvalidRequest
+from tasks.batch.spent import Spent, spent_in
 from tasks.council.models import Status
 
 FINAL = (Status.COMPLETED.value, Status.FAILED.value, Status.CANCELLED.value)
@@ -38,25 +38,6 @@ class Told:
         return self.decided / elapsed_s if elapsed_s > 0 else 0.0
 
 
-@dataclass
-class Spent:
-    """What of a budget earlier batches of the same output used."""
-
-    calls: int = 0
-    tokens: int = 0
-
-    def left_of(self, budget: Mapping[str, Any]) -> dict[str, Any]:
-        """What of a budget is left. Raises InvalidRequest where that is nothing."""
-        left = dict(budget)
-        for name, used in (("max_calls", self.calls), ("max_tokens", self.tokens)):
-            if left.get(name) is None:
-                continue
-            left[name] -= used
-            if left[name] <= 0:
-                raise InvalidRequest(f"budget.{name}", f"{used:,} are used already; give more of it")
-        return left
-
-
 class BatchOfFile:
     """Runs the batch of a job. All methods raise what a client raises."""
 
@@ -67,6 +48,8 @@ class BatchOfFile:
         self.told = Told()
         self.id: str | None = None
         """Of the batch that runs."""
+        self._was_stopped = False
+        """Whether somebody asked the last batch to stop while this followed it."""
 
     def watch(self, watcher: Callable[[Told], None]) -> None:
         """Call this whenever something is news."""
@@ -74,20 +57,36 @@ class BatchOfFile:
 
     def run(self) -> str | None:
         """Ask what is still to be asked, and write what is decided; why rows are left undecided, where some are."""
-        reason = self.follow_begun()
-        batches, asked = self._batches, dict[str, Any]()
-        batch_id, agendas = next_batch_id(self._output), 0
+        reason = self._follow_begun()
+        batches = self._batches
+        spent, budget = Spent.of(batches), self._asked.get("budget") or {}
+        over = reason if self._was_stopped else spent.used_up(budget)
+        batch_id, agendas = next_batch_id(self._output.batch, batches), 0
         for agendas, rows in enumerate(self._job.agendas(), 1):
-            asked = asked or self._left(batches)
-            self._client.send_rows(batch_id, agendas, body_of(rows))
-        if not agendas:
-            return reason
+            if over is None:
+                self._client.send_rows(batch_id, agendas, body_of(rows))
+        if not agendas or over is not None:
+            return over or reason
         self._keep([*batches, {"id": batch_id}])
+        asked = {**self._asked, "budget": spent.left_of(budget) or None}
         self._client.start_batch(batch_id, agendas=agendas, **asked)
         self.told = Told(self._job.asked)
         return self._follow(batch_id)
 
-    def follow_begun(self) -> str | None:
+    def stop(self) -> str | None:
+        """Ask the batch that runs to stop, and write what it comes to; why rows are left undecided."""
+        if self.id is not None:
+            self._client.cancel_batch(self.id)
+        return self._follow_begun()
+
+    @property
+    def _batches(self) -> list[dict[str, Any]]:
+        return [dict(batch) for batch in self._output.states.get(BATCHES, ())]
+
+    def _keep(self, batches: list[dict[str, Any]]) -> None:
+        self._output.state(BATCHES, batches)
+
+    def _follow_begun(self) -> str | None:
         """Write what batches come to that were begun, and not written to their end; why rows of the last are left."""
         reason = None
         for batch in self._batches:
@@ -101,45 +100,27 @@ class BatchOfFile:
                 self._note(batch["id"], ended=True)  # it was killed before it was started, or is too old
         return reason
 
-    def cancel(self) -> None:
-        """Ask the batch that runs to stop."""
-        if self.id is not None:
-            self._client.cancel_batch(self.id)
-
-    @property
-    def _batches(self) -> list[dict[str, Any]]:
-        return list(self._output.states.get(BATCHES, ()))
-
-    def _keep(self, batches: list[dict[str, Any]]) -> None:
-        self._output.state(BATCHES, batches)
-
-    def _left(self, batches: list[dict[str, Any]]) -> dict[str, Any]:
-        """What is asked, with what earlier batches left of the budget. Raises InvalidRequest where that is nothing."""
-        asked = {name: value for name, value in self._asked.items() if value is not None}
-        if budget := asked.get("budget"):
-            asked["budget"] = self._spent(batches).left_of(budget)
-        return asked
-
     def _follow(self, batch_id: str, after: str | None = None) -> str | None:
         """Write the rows of a batch as they are decided, to its end; why some are not, where some are not."""
-        self.told.batch = self._client.batch(batch_id)
+        began = self.told.batch = self._client.batch(batch_id)
+        if began["status"] == Status.PENDING.value:  # what was accepted may not be in the queue yet
+            self._client.start_batch(batch_id, **began["asked"])
         self.id, parts = batch_id, self._output.parts
         try:
             for told in self._client.batch_results(batch_id, after):
-                if told is not None:
-                    self._job.take(DecidedLine.read(told))
-                    self.told.decided += 1
-                    after = told["after"]
-                else:
+                if told is None:
                     self._output.flush_due()
+                else:
+                    self.told.decided += self._job.take(DecidedLine.read(told))
+                    after = told["after"]
                 if self._output.parts != parts:
                     parts = self._written(batch_id, after)
                 self._watch(self.told)
         finally:
             self._written(batch_id, after)
         body = self.told.batch = self._ended(batch_id)
-        spent = {"calls": body.get("calls", 0), "tokens": body.get("tokens", 0)}
-        self._note(batch_id, ended=True, spent=spent)
+        self._note(batch_id, ended=True, spent=spent_in(body))
+        self._was_stopped = body["status"] == Status.CANCELLED.value != began["status"]
         self.id = None
         self._watch(self.told)
         return body.get("error")
@@ -157,8 +138,8 @@ class BatchOfFile:
         return body
 
     def _note(self, batch_id: str, **told: Any) -> None:
-        self._keep([{**batch, **told} if batch["id"] == batch_id else batch for batch in self._batches])
-
-    def _spent(self, batches: list[dict[str, Any]]) -> Spent:
-        spent = [batch.get("spent", {}) for batch in batches]
-        return Spent(*(sum(one.get(name, 0) for one in spent) for name in ("calls", "tokens")))
+        batches = self._batches
+        for batch in batches:
+            if batch["id"] == batch_id:
+                batch.update(told)
+        self._keep(batches)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 import typer
 
 from deployments.batches.run import BatchOfFile, Told
-from deployments.cli import batch as options_of
+from deployments.cli.batch_checks import council_named, request_for, told_bad
 from deployments.cli.gateway import asked as asked_gateway
 from deployments.cli.gateway import client
 from deployments.cli.support import WRONG_USE, fail, guarded, put, say
@@ -81,7 +81,7 @@ def run_batch(source: InputFile, asked: dict[str, Any], options: RunOptions) -> 
     began = time.monotonic()
     asked = guarded(lambda: _asked_of(source, asked))
     request = guarded(lambda: BatchRequest.read({"agendas": 1, **asked, **_given(options)}))
-    asks = guarded(lambda: request.asks(options_of.council_named(request.council)))
+    asks = guarded(lambda: request.asks(council_named(request.council)))
     if options.stop_at_bad:
         guarded(lambda: _require_good(source))
     _require_other_file(options)
@@ -116,7 +116,7 @@ def _asked_of(source: InputFile, asked: dict[str, Any]) -> dict[str, Any]:
     if asked["answer_format"] is not None:
         asked = {**asked, "answer_format": format_of(asked["answer_format"])}
     with source.opened() as records:
-        request = options_of.request_for(records, asked["council"], asked["strategy"])
+        request = request_for(records, asked["council"], asked["strategy"])
     return {**asked, "council": request.council, "strategy": request.strategy}
 
 
@@ -131,7 +131,7 @@ def _require_good(source: InputFile) -> None:
         place = records.place
     for row in source.rows():
         if row.item is None:
-            raise BatchFileError(f"{one_line(source.named)} {options_of.told_bad(row, place)}; nothing was asked")
+            raise BatchFileError(f"{one_line(source.named)} {told_bad(row, place)}; nothing was asked")
 
 
 def _require_other_file(options: RunOptions) -> None:
@@ -182,8 +182,7 @@ def _followed(batch: BatchOfFile, job: Job) -> str | None:
                 raise
             say("stopping the batch; once more leaves it running")
             try:
-                asked_gateway(batch.cancel)
-                return asked_gateway(lambda: guarded(batch.follow_begun))
+                return asked_gateway(lambda: guarded(batch.stop))
             except KeyboardInterrupt:
                 fail(f"batch {batch.id} goes on; --resume writes what it comes to", CANCELLED)
 
@@ -214,8 +213,8 @@ class _Lines:
         if time.monotonic() - self._told_at < TELL_S:
             return
         self._told_at = time.monotonic()
-        left_s = (told.rows - told.decided) / told.rate if told.rate else 0.0
-        say(f"{told.decided:,} of {told.rows:,} rows, {told.rate:,.1f} a second, {left_s:,.0f} s left")
+        left = f"{(told.rows - told.decided) / told.rate:,.0f} s left" if told.rate else "time left not known yet"
+        say(f"{told.decided:,} of {told.rows:,} rows, {told.rate:,.1f} a second, {left}")
 
 
 class _Bar:

@@ -197,13 +197,15 @@ def result(deliberation_id: Id, as_json: AsJson = False) -> None:
 
 
 def cancel(deliberation_id: Id) -> None:
-    """Stop a running deliberation; its members' calls are closed.
+    """Stop a running deliberation, or a batch; its members' calls are closed.
 
     Exit code 0 when it is cancelled, 1 where it had already ended otherwise, 6 where nobody is running it.
     """
     from deployments.cli.gateway import asked, client
 
     gateway = client()
+    if asked(lambda: _batch_was_asked_to_stop(gateway, deliberation_id)):
+        return
     before = asked(lambda: gateway.result(deliberation_id))
     if before.final and before.status != "CANCELLED":
         fail(f"{deliberation_id} had already ended: {before.status}", FAILED)
@@ -215,6 +217,20 @@ def cancel(deliberation_id: Id) -> None:
     say(f"{deliberation_id} is cancelled" if after == "CANCELLED" else f"{deliberation_id} ended first: {after}")
     if after != "CANCELLED":
         raise typer.Exit(FAILED)
+
+
+def _batch_was_asked_to_stop(gateway: Client, batch_id: str) -> bool:
+    """Whether there is a batch of that id, which is asked to stop."""
+    from deployments.client import GatewayError
+
+    try:
+        batch = gateway.cancel_batch(batch_id)
+    except GatewayError as error:
+        if error.type != "unknown-batch":
+            raise
+        return False
+    say(f"batch {batch_id} is asked to stop: {batch['status']}")
+    return True
 
 
 def deliveries(

@@ -66,6 +66,10 @@ class Quotas:
             told = f"{used:,} model tokens were used today (UTC), and {limit:,} are allowed"
             raise Problem(429, "daily-tokens", told, {"Retry-After": str(min(120, seconds_to_midnight()))})
 
+    async def _status(self, one: str) -> Body | None:
+        """The status of a deliberation, or of a batch."""
+        return await status_of(self._record, one) or await self._record.batches.read(one)
+
     async def _take_place(self, token: Token, limit: int, deliberation_id: str) -> bool:
         key = OPEN + token.owner
 
@@ -88,7 +92,7 @@ class Quotas:
 
     async def _ended(self, ids: dict[str, float]) -> set[str]:
         """Those that have ended, or of which nothing is known though their key has had the time to be made."""
-        statuses = await asyncio.gather(*(status_of(self._record, one) for one in ids))
+        statuses = await asyncio.gather(*(self._status(one) for one in ids))
         old = time.time() - UNKNOWN_S
         gone = set()
         for (one, taken_at), status in zip(ids.items(), statuses, strict=True):

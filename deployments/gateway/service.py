@@ -147,7 +147,8 @@ async def _follow_end(record: Record, councils: Councils, end: Event) -> None:
     status = await status_of(record, one) or {}
     await add_end(record, status.get("owner"), end.body, end.sequence)
     council = (await councils.mirror()).councils.get(str(status.get("council")))
-    await begin(record, one, _told_by(council), requested_at_in(status))
+    told = [] if "batch" in status else _told_by(council)  # of a batch's thousand rows a part is nobody's news
+    await begin(record, one, told, requested_at_in(status))
 
 
 def _told_by(council: CouncilSpec | None) -> list[Target]:

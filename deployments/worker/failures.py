@@ -28,11 +28,10 @@ from blocks.record.lease_keys import LEASE_S
 from blocks.record.leases import Leases
 from deployments.worker.flow_runs import tell_prefect
 from deployments.worker.work import MAX_TRIES, Work
-from tasks.batch.submission import BATCH_FLOWS
 from tasks.batch.tries import fail_batch
 from tasks.council.plain import one_line
 from tasks.deliberations.finish import MAX_REASON, end_without_plan
-from tasks.deliberations.submit import DELIBERATE, is_accepted
+from tasks.deliberations.submit import BATCH_FLOWS, DELIBERATE, is_accepted
 
 Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
 

@@ -49,7 +49,7 @@ from deployments.worker.flow_runs import FlowRuns, OtherRun, run_flow, tell_pref
 from deployments.worker.requests import UnknownFlow, load
 from deployments.worker.start_slots import StartSlots
 from deployments.worker.work import MAX_TRIES, Work
-from tasks.batch.submission import BATCH_FLOWS
+from tasks.batch.ending import end_cancelled
 from tasks.batch.tries import count_try, fail_batch, goes_on
 from tasks.collect.end import end, refuse
 from tasks.collect.states import TakenOver, ended_state, wants_end
@@ -59,7 +59,7 @@ from tasks.deliberations.finish import end_without_plan
 from tasks.deliberations.ownership import is_second_run, runs_under
 from tasks.deliberations.plan import Convening, Session, blocks_of, convene
 from tasks.deliberations.read import has_ended, require_same, status_of
-from tasks.deliberations.submit import DELIBERATE, EXPIRED, Request, ask_to_cancel, asked_in
+from tasks.deliberations.submit import BATCH_FLOWS, DELIBERATE, EXPIRED, Request, ask_to_cancel, asked_in
 
 Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
@@ -287,15 +287,24 @@ class Runs:
 
     async def _other(self, work: Work, request: Request, beside: Beside, run: FlowRun) -> None:
         """Run a flow that is no deliberation, unless it has ended or was given up too often."""
-        if run.state is not None and (run.state.is_final() or wants_end(run.state)):
-            if request.flow in BATCH_FLOWS and (run.state.is_failed() or run.state.is_crashed()):
-                if await goes_on(self.record, str(run.id)):
-                    await self._run_other(work, request, beside, run)
-                return
-            if not run.state.is_final():
+        over = run.state is not None and (run.state.is_final() or wants_end(run.state))
+        if over and not await self._is_to_go_on(request, run):
+            if not (run.state and run.state.is_final()):
                 await tell_prefect(work.run, Cancelled(message="Cancelled before it began."))
             return
         await self._run_other(work, request, beside, run)
+
+    async def _is_to_go_on(self, request: Request, run: FlowRun) -> bool:
+        """Whether a flow run that Prefect shows as ended is run again: a batch that failed, and has not ended.
+
+        A batch that is to stop, and that nobody is at, ends here.
+        """
+        if request.flow not in BATCH_FLOWS or run.state is None:
+            return False
+        if wants_end(run.state):
+            await end_cancelled(self.record, str(run.id), request.parameters.get("batch_id"))
+            return False
+        return (run.state.is_failed() or run.state.is_crashed()) and await goes_on(self.record, str(run.id))
 
     async def _run_other(self, work: Work, request: Request, beside: Beside, run: FlowRun) -> None:
         """Run it, unless it was given up too often. Raises what is worth another try."""

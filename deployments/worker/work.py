@@ -11,9 +11,8 @@ from prefect.client.schemas.objects import State
 from blocks.record.events import Record
 from blocks.record.leases import Lease
 from blocks.record.queue import Delivery
-from tasks.batch.submission import BATCH_FLOWS
 from tasks.batch.tries import take_back_try
-from tasks.deliberations.submit import Request
+from tasks.deliberations.submit import BATCH_FLOWS, Request
 
 MAX_TRIES = 5
 """A request that is still not finished after so many runs is ended with what stands on the record."""

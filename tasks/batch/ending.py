@@ -5,17 +5,21 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+import httpx
 from prefect.artifacts import acreate_markdown_artifact
 from prefect.client.schemas.objects import State
+from prefect.exceptions import PrefectException
+from prefect.logging import get_run_logger
 from prefect.states import Cancelled, Completed, Failed
 
 from blocks.record.envelope import Body
 from blocks.record.events import Record
 from tasks.artifacts.keys import artifact_key
+from tasks.batch.asked import agenda_id
 from tasks.batch.output.folder import Finished
-from tasks.batch.running import BatchRun
+from tasks.batch.running import BatchRun, end_begun
 from tasks.batch.store import Batch, note, read_batch
-from tasks.batch.tries import note_batch_of
+from tasks.batch.tries import batch_of, note_batch_of
 from tasks.council.council import CouncilSpec
 from tasks.council.engines import SIMULATOR
 from tasks.council.exceptions import InvalidRequest
@@ -64,10 +68,27 @@ async def end_batch(record: Record, run: BatchRun) -> Body:
         status, reason = Status.CANCELLED, CANCELLED
     ended = {"status": status.value, "error": reason, "finished_at": datetime.now(UTC).isoformat(), "in_flight": 0}
     body = await note(record, run.batch.id, {**run.told(), **ended})
-    await acreate_markdown_artifact(
-        _report(body), key=artifact_key("batch", run.batch.id), description=f"Batch {run.batch.id}"
-    )
+    try:
+        key = artifact_key("batch", run.batch.id)
+        await acreate_markdown_artifact(_report(body), key=key, description=f"Batch {run.batch.id}")
+    except (httpx.HTTPError, PrefectException) as error:  # the batch has ended, whether that can be shown or not
+        get_run_logger().warning("the counts cannot be shown: %s", error)
     return body
+
+
+async def end_cancelled(record: Record, run: str, named: object) -> None:
+    """End a batch CANCELLED that nobody is at any more, with the agendas that it had begun.
+
+    It is that of a flow run, or the one that its request names. Raises RecordError.
+    """
+    batch_id = named if isinstance(named, str) else await batch_of(record, run)
+    batch = None if batch_id is None else await read_batch(record, batch_id)
+    if batch is None or batch.has_ended:
+        return
+    for number in range(1, batch.agendas + 1):
+        await end_begun(record, agenda_id(batch.id, number))
+    ended = {"status": Status.CANCELLED.value, "error": CANCELLED, "in_flight": 0}
+    await note(record, batch.id, {**ended, "finished_at": datetime.now(UTC).isoformat()})
 
 
 def batch_state(body: Body) -> State[Any]:

@@ -20,14 +20,17 @@ from blocks.record.envelope import Body
 from blocks.record.events import Record
 from tasks.batch.asked import BatchRequest
 from tasks.batch.decided import DecidedRow, Place, decided_rows
+from tasks.batch.ending import CANCELLED
 from tasks.batch.job import BATCHES, DecidedLine, InputFile, Job, Retry, next_batch_id
-from tasks.batch.output.folder import Finished, Order, OutputFolder, open_output, state_of
+from tasks.batch.output.folder import Finished, Order, OutputFolder, open_output, states_of
 from tasks.batch.output.report import batch_report
 from tasks.batch.places import Places, is_url
 from tasks.batch.records import BatchFileError
+from tasks.batch.spent import Spent, spent_in
 from tasks.batch.store import put_agenda, put_batch
 from tasks.batch.tries import host_of
 from tasks.council.decisions import ItemResult
+from tasks.council.models import Budget, Status
 from tasks.deliberations.plan import council_spec
 
 RUN = "run"
@@ -100,14 +103,18 @@ class FileRun:
             if "ended" not in batch:
                 reason = await self._one(job, output, batch["id"], batch.get("after"))
         batches, agendas = list(output.states.get(BATCHES, ())), 0
-        batch_id = next_batch_id(output)
+        budget = {} if request.budget is None else request.budget.model_dump()
+        spent, batch_id = Spent.of(batches), next_batch_id(output.batch, batches)
+        over = reason if reason == CANCELLED else spent.used_up(budget)
         asking = job.agendas()
         while (rows := await asyncio.to_thread(next, asking, None)) is not None:
             agendas += 1
-            await put_agenda(self.record, batch_id, agendas, rows)
-        if not agendas:
-            return reason
-        await put_batch(self.record, batch_id, request.model_copy(update={"agendas": agendas}), None)
+            if over is None:
+                await put_agenda(self.record, batch_id, agendas, rows)
+        if not agendas or over is not None:
+            return over or reason
+        asked = request.model_copy(update={"agendas": agendas, "budget": _budget(spent.left_of(budget))})
+        await put_batch(self.record, batch_id, asked, None)
         await asyncio.to_thread(output.state, BATCHES, [*batches, {"id": batch_id}])
         return await self._one(job, output, batch_id, None)
 
@@ -119,7 +126,9 @@ class FileRun:
             body = await deciding
             await writing
         await asyncio.to_thread(output.flush)
-        await asyncio.to_thread(_note, output, batch_id, ended=True)
+        await asyncio.to_thread(_note, output, batch_id, ended=True, spent=spent_in(body))
+        if body["status"] == Status.CANCELLED.value:
+            return CANCELLED
         error = body.get("error")
         return None if error is None else str(error)
 
@@ -150,12 +159,12 @@ class FileRun:
         batch = self.batch
         asked = request.model_dump(mode="json", exclude={"agendas", "budget", "window", "row_tries"})
         parts_in = self._parts_in()
-        is_own = state_of(batch.output, RUN, parts_in) == self.run
+        own = states_of(batch.output, parts_in).get(RUN) == self.run
         output = open_output(
             batch.output,
             asked,
-            resume=batch.resume or is_own,
-            replace=batch.replace and not is_own,
+            resume=batch.resume or own,
+            replace=batch.replace and not own,
             output_format=batch.output_format,
             parts_in=parts_in,
         )
@@ -183,6 +192,10 @@ class FileRun:
         return places.folders[0]
 
 
+def _budget(left: dict[str, Any]) -> Budget | None:
+    return Budget.model_validate(left) if left else None
+
+
 def _require_good(source: InputFile) -> None:
     for row in source.rows():
         if row.item is None and row.fault is not None:
@@ -197,5 +210,8 @@ def _line(row: DecidedRow) -> DecidedLine:
 
 
 def _note(output: OutputFolder, batch_id: str, **told: Any) -> None:
-    batches = output.states.get(BATCHES, ())
-    output.state(BATCHES, [{**one, **told} if one["id"] == batch_id else one for one in batches])
+    batches = [dict(one) for one in output.states.get(BATCHES, ())]
+    for one in batches:
+        if one["id"] == batch_id:
+            one.update(told)
+    output.state(BATCHES, batches)

@@ -28,6 +28,7 @@ from blocks.record.envelope import Body
 from tasks.artifacts.keys import artifact_key
 from tasks.batch.ending import CANCELLED
 from tasks.batch.file_run import FileBatch
+from tasks.batch.files import KINDS
 from tasks.batch.output.disk import BY_UMASK, replace_bytes
 from tasks.batch.output.folder import Finished
 from tasks.batch.parameters import file_batch, notification
@@ -67,19 +68,15 @@ class FolderRun:
     _done: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("pattern", "output_folder"):
-            if not isinstance(self.given[name], str):
-                raise InvalidRequest(name, "must be a text")
+        if not isinstance(self.given["pattern"], str):
+            raise InvalidRequest("pattern", "must be a text")
         if self.given["output_format"] not in FORMATS:
             raise InvalidRequest("output_format", f"must be one of {', '.join(FORMATS)}")
         hours = self.given["every_hours"]
         if not isinstance(hours, int | float) or not 0 < hours <= MAX_HOURS:
             raise InvalidRequest("every_hours", f"must be a number above 0, and at most {MAX_HOURS:,}")
         self._places = Places.of_worker()
-        folder = self._places.allowed(self.given["output_folder"])
-        if not isinstance(folder, Path) or not folder.is_dir():
-            raise BatchFileError(f"output_folder: {one_line(str(folder))} is no folder")
-        self._folder = folder
+        self._folder = _output_folder(self.given["output_folder"], self._places)
 
     @property
     def key(self) -> str:
@@ -120,7 +117,7 @@ class FolderRun:
         # What is written may match, too.
         outputs = {one.get("output") for one in self._done.values()} | {str(self._output(path)) for path in matching}
         for path in matching:
-            if path in outputs:
+            if path in outputs or Path(path).suffix.removeprefix(".").lower() not in KINDS:
                 continue
             stat = Path(path).stat()
             stamp = [stat.st_size, stat.st_mtime_ns]
@@ -205,6 +202,22 @@ async def notified(flow: Flow[Any, Any], flow_run: FlowRun, state: State[Any]) -
             await block.notify(f"{flow.name} {flow_run.name}: {state.name}: {state.message or ''}", "Conclave")
     except Exception as error:  # noqa: BLE001  # a service elsewhere, with errors of its own
         _log.error("nobody could be told of the failure by %s: %s", named, error_line(error))
+
+
+def _output_folder(named: object, places: Places) -> Path:
+    """The folder of the outputs. Raises BatchFileError and InvalidRequest."""
+    if named is None:
+        if not places.folders:
+            raise BatchFileError("output_folder: CONCLAVE_BATCHES names no folder on this worker")
+        own = places.folders[0] / "out"
+        own.mkdir(mode=0o700, exist_ok=True)
+        return own
+    if not isinstance(named, str):
+        raise InvalidRequest("output_folder", "must be a text")
+    folder = places.allowed(named)
+    if not isinstance(folder, Path) or not folder.is_dir():
+        raise BatchFileError(f"output_folder: {one_line(str(folder))} is no folder")
+    return folder
 
 
 def _manifest(path: Path) -> Body:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sized
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -17,7 +17,7 @@ from tasks.batch.asked import AgendaBody, AskedRow, agendas_of, content_key, row
 from tasks.batch.files import opened
 from tasks.batch.output.folder import Finished, Order, OutputFolder
 from tasks.batch.output.index import Place
-from tasks.batch.output.rows import INVALID, NOT_ASKED, RowResult
+from tasks.batch.output.rows import INVALID, NOT_ASKED, RowCopy, RowResult
 from tasks.batch.places import Places
 from tasks.batch.records import BatchFileError, Records
 from tasks.batch.rows import Columns, Row, read_rows
@@ -78,15 +78,6 @@ class DecidedLine(NamedTuple):
         return cls(**{**{name: told[name] for name in cls._fields}, "result": ItemResult.from_record(told["result"])})
 
 
-class _Copy(NamedTuple):
-    """A row that asks the same as an earlier one, which is asked in its place."""
-
-    id: str
-    row: int
-    line: int
-    key: str
-
-
 class Job:
     """What of a file is still to be asked, and what came of it.
 
@@ -111,7 +102,9 @@ class Job:
         self.first_bad: list[Row] = []
         self._seen = Counter[str]()
         self._open: set[bytes] = set()
-        self._copies: dict[bytes, list[_Copy]] = {}
+        self._copies: dict[bytes, list[RowCopy]] = {}
+        self._of_standing: dict[str, list[RowCopy]] = {}
+        """Copies of rows that an earlier run wrote, by the key of these."""
         self._done = set[bytes]()
         """Keys of rows that need not be asked."""
         self._had_rows = False
@@ -126,9 +119,10 @@ class Job:
                 self._done.add(bytes.fromhex(standing.key))
         yield from agendas_of(self._to_ask())
 
-    def take(self, told: DecidedLine) -> None:
-        """A row was decided: it is written, and so are those that ask the same."""
+    def take(self, told: DecidedLine) -> bool:
+        """A row was decided: it is written, and so are those that ask the same. Whether it is the first time."""
         key = bytes.fromhex(told.key)
+        is_first = key in self._open
         self._open.discard(key)
         decided = RowResult(
             told.id,
@@ -144,9 +138,12 @@ class Job:
         for copy in self._copies.get(key, ()):
             self._open.discard(bytes.fromhex(copy.key))
             self.output.write(_copied(decided, copy))
+        return is_first
 
     def finish(self, reason: str | None, order: Order = "completion", elapsed_s: float | None = None) -> Finished:
         """Make OUTPUT, in which rows that were not decided say why. Raises BatchFileError."""
+        if self._of_standing:
+            self.output.copy(self._of_standing)
         if self._open:
             self._write_open(reason or "it was not decided")
         places = self._places() if self._had_rows else None
@@ -177,6 +174,8 @@ class Job:
             key = self._key(row, row.item)
             if bytes.fromhex(key) in self._done:
                 self.stood += 1
+                if self._dedupe:
+                    firsts.setdefault(_content(row.item), bytes.fromhex(key))
             elif self._first is None or self.asked < self._first:
                 yield from self._unless_copy(row, row.item, key, firsts)
             else:
@@ -185,12 +184,16 @@ class Job:
     def _unless_copy(self, row: Row, item: ItemRequest, key: str, firsts: dict[bytes, bytes]) -> Iterator[AskedRow]:
         """The row to ask, unless an earlier one asks the same and its answer is taken."""
         own = bytes.fromhex(key)
-        self._open.add(own)
         if self._dedupe:
-            first = firsts.setdefault(bytes.fromhex(content_key(item))[:16], own)
-            if first != own:
-                self._copies.setdefault(first, []).append(_Copy(str(row.id), row.number, row.line, key))
+            first, copy = firsts.setdefault(_content(item), own), RowCopy(str(row.id), row.number, row.line, key)
+            if first in self._done:
+                self._of_standing.setdefault(first.hex(), []).append(copy)
                 return
+            if first != own:
+                self._open.add(own)
+                self._copies.setdefault(first, []).append(copy)
+                return
+        self._open.add(own)
         self.asked += 1
         yield AskedRow(id=str(row.id), row=row.number, line=row.line, key=key, item=item)
 
@@ -240,7 +243,7 @@ class Job:
                 yield Place(str(row.id), self._key(row, row.item), row.number, row.line)
 
 
-def _copied(decided: RowResult, copy: _Copy) -> RowResult:
+def _copied(decided: RowResult, copy: RowCopy) -> RowResult:
     return RowResult(
         copy.id,
         copy.row,
@@ -253,9 +256,13 @@ def _copied(decided: RowResult, copy: _Copy) -> RowResult:
     )
 
 
-def next_batch_id(output: OutputFolder) -> str:
-    """An id for a further batch of an output. What was sent under another one, and never started, is left there."""
-    return f"{output.batch}-{len(output.states.get(BATCHES, ())) + 1}-{secrets.token_hex(2)}"
+def next_batch_id(output: str, batches: Sized) -> str:
+    """An id for the next batch of an output with these ones; each is another, since rows may have been sent before."""
+    return f"{output}-{len(batches) + 1}-{secrets.token_hex(2)}"
+
+
+def _content(item: ItemRequest) -> bytes:
+    return bytes.fromhex(content_key(item))[:16]
 
 
 def body_of(rows: tuple[AskedRow, ...]) -> dict[str, Any]:

@@ -76,22 +76,22 @@ def notification() -> str | None:
 def _require_kinds(given: Mapping[str, Any]) -> None:
     """Raise InvalidRequest for a parameter that is not what its name says: Prefect's API takes anything."""
     for name in ("input_file", "output_file"):
-        if not isinstance(given[name], str):
-            raise InvalidRequest(name, "is missing; a file in a place that CONCLAVE_BATCHES names, or give batch_id")
+        _require(isinstance(given[name], str), name, "is missing; name a file below CONCLAVE_BATCHES, or give batch_id")
     for name in TEXTS:
-        if given[name] is not None and not isinstance(given[name], str):
-            raise InvalidRequest(name, "must be a text")
+        _require(given[name] is None or isinstance(given[name], str), name, "must be a text")
     for name in FLAGS:
-        if not isinstance(given[name], bool):
-            raise InvalidRequest(name, "must be true or false")
+        _require(isinstance(given[name], bool), name, "must be true or false")
     columns = given["context_columns"] or []
-    if not isinstance(columns, list) or not all(isinstance(column, str) for column in columns):
-        raise InvalidRequest("context_columns", "must be a list of names")
-    if given["order"] not in ORDERS:
-        raise InvalidRequest("order", f"must be one of {', '.join(ORDERS)}")
-    named = sum(given[name] is not None for name in ("task_column", "task_template", "messages_column"))
-    if named > 1:
-        raise InvalidRequest("task_column", "task_column, task_template and messages_column exclude one another")
+    are_names = isinstance(columns, list) and all(isinstance(column, str) for column in columns)
+    _require(are_names, "context_columns", "must be a list of names")
+    _require(given["order"] in ORDERS, "order", f"must be one of {', '.join(ORDERS)}")
+    tasks = [name for name in ("task_column", "task_template", "messages_column") if given[name] is not None]
+    _require(len(tasks) < 2, "task_column", "task_column, task_template and messages_column exclude one another")
+
+
+def _require(holds: bool, name: str, told: str) -> None:
+    if not holds:
+        raise InvalidRequest(name, told)
 
 
 def _plain(value: Any) -> Any:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import chain
 
 from blocks.background import cancel_and_wait
 from blocks.documents import open_leases
@@ -67,6 +68,8 @@ class BatchRun:
     engine: str = UNKNOWN
     last_decision_at: str | None = None
     is_cancelled: bool = False
+    stood: int = 0
+    """Rows that earlier runs had decided."""
     _agendas: int = 0
     _due: list[tuple[float, int]] = field(default_factory=list)
     _at_work: dict[int, asyncio.Task[None]] = field(default_factory=dict)
@@ -83,6 +86,8 @@ class BatchRun:
         self._agendas = self.batch.request.agendas + len(self._again)
         self._due = [(0.0, number) for number in range(1, self._agendas + 1)]
         self.admission.heard = self._heard
+        self.is_cancelled = bool(self.batch.body.get("cancel_requested"))
+        await self._take_standing()
         telling = asyncio.create_task(self._tell())
         try:
             while self._due or self._at_work:
@@ -116,7 +121,9 @@ class BatchRun:
         now = asyncio.get_running_loop().time()
         while self._due and self._due[0][0] <= now and self._has_place():
             _, number = heapq.heappop(self._due)
-            if not self._is_stopped:
+            if self.is_cancelled:
+                self._at_work[number] = asyncio.create_task(end_begun(self.record, agenda_id(self.batch.id, number)))
+            elif not self._is_stopped:
                 self._at_work[number] = asyncio.create_task(self._decide(number))
 
     @property
@@ -131,13 +138,11 @@ class BatchRun:
         """Decide one agenda, or take what an earlier run came to; then see to its failed rows."""
         one = agenda_id(self.batch.id, number)
         rows = await rows_of(self.record, self.batch.id, number)
-        if number in self._again:
-            await self._take_back(agenda_id(self.batch.id, self._again[number]), rows)
         ended = await self.record.last(subjects.finished(one), direct=False)
         if ended is None:
             await self._deliberate(one, rows)
         else:
-            await self._count(one, Finished.from_record(ended.body))
+            self.engine = engine_of((self.engine, Finished.from_record(ended.body).engine))
         if number not in self._again.values() and not self._is_stopped:
             await self._ask_again(number, one, rows)
 
@@ -169,38 +174,53 @@ class BatchRun:
         self.usage += result.usage
         self.last_decision_at = datetime.now(UTC).isoformat()
 
-    async def _count(self, one: str, finished: Finished) -> None:
-        """Count the decisions of an agenda that an earlier run came to the end of, and what they took."""
-        async for event in self.record.stored(subjects.decision(one, "*")):
-            self.admission.stands(ItemResult.from_record(event.body))
-        self.engine = engine_of((self.engine, finished.engine))
-
-    async def _take_back(self, earlier: str, rows: Sequence[AskedRow]) -> None:
-        """Count rows no more as what they came to before: they are asked again."""
-        for row in rows:
-            event = await self.record.last(subjects.decision(earlier, str(row.item.id)))
-            if event is not None:
-                self.counts[str(event.body["status"])] -= 1
-                self.counts["degraded"] -= bool(event.body.get("degraded"))
-                self.counts["decided"] -= 1
-                self.counts["again"] += 1
+    async def _take_standing(self) -> None:
+        """Take what earlier runs decided before anything begins: it is used of the budget, and counts."""
+        open_again: dict[int, set[str]] = {}
+        for number, failed_in in self._again.items():
+            rows = await rows_of(self.record, self.batch.id, number)
+            open_again.setdefault(failed_in, set()).update(str(row.item.id) for row in rows)
+        for number in range(1, self._agendas + 1):
+            one = agenda_id(self.batch.id, number)
+            async for event in self.record.stored(subjects.decision(one, "*"), direct=False):
+                result = ItemResult.from_record(event.body)
+                self.admission.stands(result)
+                if result.item in open_again.get(number, ()):
+                    self._asked_again(result.status, result.degraded)
+            if await self.record.last(subjects.finished(one), direct=False) is not None:
+                self.admission.forget(one)
+        self.stood = self.counts["decided"]
 
     # --- rows again -------------------------------------------------------------------------------
 
     async def _ask_again(self, number: int, one: str, rows: Sequence[AskedRow]) -> None:
         """Put the rows into another agenda that failed since their servers were away, or had no time."""
-        finished = await self.record.last(subjects.finished(one), direct=False)
-        counts = Finished.from_record(finished.body).counts if finished else {}
-        if not any(counts.get(status.value) for status in FAILED):
+        if not await self._has_failed(one):
             return
-        failed = {str(row.item.id): row for row in rows if row.tries < self.batch.request.row_tries}
+        left = {str(row.item.id): row for row in rows if row.tries < self.batch.request.row_tries}
         again = list[AskedRow]()
         async for event in self.record.stored(subjects.decision(one, "*")):
-            row, status = failed.get(event.subject.rpartition(".")[2]), Status(event.body["status"])
-            if row is not None and status in FAILED and await self._is_of_the_server(one, row):
+            row = left.get(event.subject.rpartition(".")[2])
+            if row is None or Status(event.body["status"]) not in FAILED:
+                continue
+            if await self._is_of_the_server(one, row):
                 again.append(row.model_copy(update={"tries": row.tries + 1}))
+                self._asked_again(Status(event.body["status"]), bool(event.body.get("degraded")))
         if again:
             await self._put_again(number, tuple(again))
+
+    async def _has_failed(self, one: str) -> bool:
+        """Whether rows of an agenda have failed."""
+        finished = await self.record.last(subjects.finished(one), direct=False)
+        counts = Finished.from_record(finished.body).counts if finished else {}
+        return any(counts.get(status.value) for status in FAILED)
+
+    def _asked_again(self, status: Status, degraded: bool) -> None:
+        """A row that had failed is asked again: that it was decided counts no more."""
+        self.counts["decided"] -= 1
+        self.counts["again"] += 1
+        self.counts[status.value] -= 1
+        self.counts["degraded"] -= degraded
 
     async def _put_again(self, number: int, rows: tuple[AskedRow, ...]) -> None:
         async with self._numbering:  # without a gap, whichever of two is stored first
@@ -214,11 +234,8 @@ class BatchRun:
     async def _is_of_the_server(self, one: str, row: AskedRow) -> bool:
         """Whether a row failed for something that may pass: its server was away or had no time, or an agent died."""
         found = await answers_of(self.record, one, str(row.item.id))
-        return any(
-            answer.status is MemberStatus.TIMEOUT or answer.error_type in PASSING
-            for given in found.values()
-            for answer in given.values()
-        )
+        answers = chain.from_iterable(given.values() for given in found.values())
+        return any(answer.status is MemberStatus.TIMEOUT or answer.error_type in PASSING for answer in answers)
 
     # --- telling ----------------------------------------------------------------------------------
 
@@ -233,5 +250,14 @@ class BatchRun:
     async def _cancel(self) -> None:
         """Ask every agenda at work to stop; those that have not begun are left."""
         self.is_cancelled = True
-        for number in self._at_work:
+        for number in list(self._at_work):
             await ask_to_cancel(self.record, agenda_id(self.batch.id, number))
+
+
+async def end_begun(record: Record, one: str) -> None:
+    """End an agenda that a run had begun, and that nobody goes on with. Raises RecordError."""
+    if not await record.exists(subjects.plan(one)) or await record.exists(subjects.finished(one)):
+        return
+    await ask_to_cancel(record, one)
+    async with (await open_leases()).hold(one) as lease:
+        await end(record, one, lease, {})

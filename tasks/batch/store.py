@@ -1,7 +1,8 @@
 """Batches on the record: what each asks and how it stands, and the rows of its agendas.
 
-The key `<id>` of the bucket has a batch, `<id>.<n>` its n-th agenda, whose rows are in the object store. Neither ever
-passes through Prefect.
+The key `<id>` of the bucket has a batch, `<id>.<n>` its n-th agenda, whose rows are in the object store, and `run.<flow
+run>` which batch a flow run is at (`tries.py`). Rows never pass through Prefect. A batch and a deliberation may have
+the same id: they are two.
 """
 
 from __future__ import annotations

@@ -5,12 +5,7 @@ from __future__ import annotations
 from blocks.record.events import Record
 from tasks.batch.asked import BatchRequest
 from tasks.batch.store import put_batch, read_batch
-from tasks.deliberations.submit import Door, Request, enqueue
-
-BATCH = "flows.batch.batch"
-"""Entrypoint of the flow."""
-BATCH_FLOWS = (BATCH, "flows.batch_files.batch_files")
-"""Flows whose tries count only without progress."""
+from tasks.deliberations.submit import BATCH_FLOWS, Door, Request, enqueue
 
 
 async def submit_batch(record: Record, batch_id: str, request: BatchRequest, owner: str | None, door: Door) -> bool:
@@ -22,6 +17,6 @@ async def submit_batch(record: Record, batch_id: str, request: BatchRequest, own
     standing = None if new else await read_batch(record, batch_id)
     if standing is not None and standing.has_ended:
         return False
-    parameters = {"batch_id": batch_id}
-    await enqueue(record, Request(id=batch_id, flow=BATCH, parameters=parameters, door=door, lane="batch", owner=owner))
+    asked = {"id": batch_id, "flow": BATCH_FLOWS[0], "parameters": {"batch_id": batch_id}}
+    await enqueue(record, Request(**asked, door=door, lane="batch", owner=owner))
     return new

@@ -41,6 +41,8 @@ class Admission:
         """Is told of every decision of these agendas, those of earlier runs, too."""
         self._agendas: dict[str, _Agenda] = {}
         self._stopped: str | None = None
+        self._standing: dict[str, set[str]] = {}
+        """Items by agenda that an earlier run decided, until the agenda leaves."""
 
     @property
     def stopped(self) -> str | None:
@@ -70,6 +72,7 @@ class Admission:
 
     def leave(self, plan: Deliberation) -> None:
         """It is at work no more: what it still held is free again."""
+        self.forget(plan.id)
         agenda = self._agendas.pop(plan.id, None)
         if agenda is None:
             return
@@ -128,10 +131,18 @@ class Admission:
             self.heard(result)
 
     def stands(self, result: ItemResult) -> None:
-        """An earlier run decided an item: what that took is used."""
+        """An earlier run decided an item: what that took is used. Told once more it changes nothing."""
+        known = self._standing.setdefault(result.id, set())
+        if result.item in known:
+            return
+        known.add(result.item)
         self.ledger.correct(NOTHING, used_by(result))
         if self.heard is not None:
             self.heard(result)
+
+    def forget(self, agenda_id: str) -> None:
+        """Nobody tells of this agenda any more what an earlier run decided."""
+        self._standing.pop(agenda_id, None)
 
     def wake(self) -> None:
         """Let the agenda that is served look whether there is room."""

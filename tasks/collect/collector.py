@@ -12,12 +12,13 @@ import asyncio
 import heapq
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from blocks.background import background, cancel_and_wait
 from blocks.documents import open_leases
+from blocks.exceptions import RecordError
 from blocks.record import subjects
 from blocks.record.envelope import Body, Event
 from blocks.record.events import Record
@@ -37,6 +38,8 @@ from tasks.deliberations.plan import Session
 from tasks.deliberations.read import answers_of
 from tasks.stages.member_stage import WINDOW, final_answer
 
+HEARD_S = 0.05
+"""How often it is looked whether the last answers of an agent task have come, once that has ended."""
 WRITES = 64
 """Decisions that are being written at a time."""
 GATHER_S = 0.004
@@ -121,6 +124,10 @@ class Collector:
         self._opened: list[str] = []
         self._upto = 0
         self._untold = asyncio.Event()
+        self._exits: list[asyncio.Task[None]] = []
+        """Waits for the last answers of agent tasks that have done their work."""
+        self._reached = 0
+        """Sequence of the last answer that came in."""
         self._wakes: list[tuple[float, str]] = []
         """When items want to be looked at, the earliest first; what is outdated among them is passed over."""
         self._writes: set[asyncio.Task[None]] = set()
@@ -157,14 +164,8 @@ class Collector:
 
     async def _decide_all(self) -> Outcome:
         try:
-            async with from_record(self._record, self._plan, self._inbox):
-                touched = self._opened or await self._open_items()
-                while touched or self._open or self._waiting:
-                    for item_id in touched:
-                        await self._decide(item_id)
-                    touched = await self._open_items()
-                    if not touched and (self._open or self._waiting):
-                        touched = await self._next()
+            async with from_record(self._record, self._plan, self._inbox, self._heard):
+                await self._decide_as_they_come()
                 await asyncio.gather(*self._writes)
                 if self._lost is not None:
                     raise self._lost
@@ -172,8 +173,20 @@ class Collector:
                     self._upto = len(self._plan.agenda) + 1
                     await self._tell()
         finally:
-            await cancel_and_wait(self._writes)
+            await cancel_and_wait([*self._writes, *self._exits])
         return self.outcome
+
+    async def _decide_as_they_come(self) -> None:
+        touched = self._opened or await self._open_items()
+        while touched or self._open or self._waiting:
+            for item_id in touched:
+                await self._decide(item_id)
+            touched = await self._open_items()
+            if not touched and (self._open or self._waiting):
+                touched = await self._next()
+
+    def _heard(self, sequence: int) -> None:
+        self._reached = sequence
 
     def _wake(self) -> None:
         if self._inbox.empty():  # else something else comes in, after which it is looked anyway
@@ -224,12 +237,30 @@ class Collector:
         if isinstance(news, Room):
             return []
         if isinstance(news, AgentExited):
-            self._left[news.agent_id, news.stage] = news.failure
-            for item in self._open.values():
-                await self._write_left(item)
+            await self._exited(news)
         else:
             self._cancelled = True
         return list(self._open)
+
+    async def _exited(self, news: AgentExited) -> None:
+        """Note that an agent task has ended. The last answers of one that did its work may still be on their way."""
+        if news.failure is None and not news.is_heard_out and self._admission is not None:
+            self._exits.append(asyncio.create_task(self._hear_out(news)))
+            return
+        self._left[news.agent_id, news.stage] = news.failure
+        for item in self._open.values():
+            await self._write_left(item)
+
+    async def _hear_out(self, news: AgentExited) -> None:
+        """Bring an exit again, behind all answers that stood on the record when it came."""
+        try:
+            last = await self._record.newest(subjects.answers(self._plan.id))
+        except RecordError as error:
+            await self._inbox.put(error)
+            return
+        while self._reached < last:  # noqa: ASYNC110  # whoever follows has no event for each answer
+            await asyncio.sleep(HEARD_S)
+        await self._inbox.put(replace(news, is_heard_out=True))
 
     def _note(self, call: MadeAgain) -> None:
         """Count a call that is made again."""
@@ -288,27 +319,30 @@ class Collector:
 
     async def _open_items(self) -> list[str]:
         """Open as many items as there is room for, with what is known of them; their ids."""
-        opened = list[str]()
         if not self._waiting:
-            return opened
+            return []
         # The first items begin with their members, which were sent to work before this task began.
         started = self._started if self._over or not self._has_begun else self._now()
-        self._has_begun = True
+        self._has_begun, opened = True, list[str]()
         while self._waiting and self._has_room():
-            item_id, item = self._waiting.popitem()
-            self._open[item_id] = opening = OpenItem(ItemProgress(self._plan, item), started, PROPOSE)
-            opening.enter(PROPOSE, NextStage(self._plan.called_first(item)), started)
-            if self._admission is not None and self._cancelled:  # it was not asked for room
-                self._admission.entered(self._plan, opening.called)
-            for answer in self._early.pop(item_id, []):
-                self._take(answer)
-            if item_id in self._unread:
-                await self._read(item_id)
-            await self._write_left(opening)
-            opened.append(item_id)
+            opened.append(await self._open_next(started))
         if self._admission is not None:
             await self._let_begin(self._admission, opened)
         return opened
+
+    async def _open_next(self, started: float) -> str:
+        """Open the next item with what is known of it; its id."""
+        item_id, item = self._waiting.popitem()
+        self._open[item_id] = opening = OpenItem(ItemProgress(self._plan, item), started, PROPOSE)
+        opening.enter(PROPOSE, NextStage(self._plan.called_first(item)), started)
+        if self._admission is not None and self._cancelled:  # it was not asked for room
+            self._admission.entered(self._plan, opening.called)
+        for answer in self._early.pop(item_id, []):
+            self._take(answer)
+        if item_id in self._unread:
+            await self._read(item_id)
+        await self._write_left(opening)
+        return item_id
 
     async def _let_begin(self, admission: Admission, opened: list[str]) -> None:
         """Let members begin what was opened, and end what will not begin. What is only to be ended they never begin."""

@@ -25,11 +25,15 @@ INBOX = 1024
 
 @dataclass(frozen=True)
 class AgentExited:
-    """A member's agent task for a stage has ended; `failure` says why, None where it ran to its end."""
+    """A member's agent task for a stage has ended; `failure` says why, None where it ran to its end.
+
+    `is_heard_out`: its last answers came in before this.
+    """
 
     agent_id: str
     stage: str
     failure: str | None
+    is_heard_out: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,10 +56,16 @@ class CancelAsked:
 
 
 @asynccontextmanager
-async def from_record(record: Record, plan: Deliberation, inbox: asyncio.Queue[Any]) -> AsyncGenerator[None, None]:
-    """Bring the answers, the wish to cancel, or the RecordError that ended either, into the inbox."""
+async def from_record(
+    record: Record, plan: Deliberation, inbox: asyncio.Queue[Any], heard: Callable[[int], None]
+) -> AsyncGenerator[None, None]:
+    """Bring the answers, the wish to cancel, or the RecordError that ended either, into the inbox.
+
+    `heard` is told the sequence of each answer once it is in.
+    """
     answers = record.follow(subjects.answers(plan.id))
-    async with background(_bring(answers, partial(_answer, plan.stages), inbox)), wishes(record, plan.id, inbox):
+    bringing = _bring(answers, partial(_answer, plan.stages), inbox, heard)
+    async with background(bringing), wishes(record, plan.id, inbox):
         yield
 
 
@@ -79,13 +89,19 @@ def _answer(stages: Collection[str], event: Event) -> Answer | None:
     return answer_in(event) if event.subject.split(".")[3] in stages else None
 
 
-async def _bring(events: AsyncGenerator[Event, None], read: Callable[[Event], Any], inbox: asyncio.Queue[Any]) -> None:
+async def _bring(
+    events: AsyncGenerator[Event, None],
+    read: Callable[[Event], Any],
+    inbox: asyncio.Queue[Any],
+    heard: Callable[[int], None] = lambda _: None,
+) -> None:
     subject = ""
     try:
         async for event in events:
             subject = event.subject
             if (news := read(event)) is not None:
                 await inbox.put(news)
+            heard(event.sequence)
     except RecordError as error:
         await inbox.put(error)
     except ValueError as error:  # an answer of another form: whoever collects must not wait for what follows it

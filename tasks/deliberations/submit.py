@@ -28,6 +28,8 @@ DELIBERATE = "flows.deliberate.deliberate"
 """Entrypoint of the flow; what a request runs is named as in prefect.yaml."""
 MAX_REQUEST_IN_STATUS = 64 * 1024
 """Characters of a request that stands in the key of its deliberation; a larger one is stored apart."""
+BATCH_FLOWS = ("flows.batch.batch", "flows.batch_files.batch_files")
+"""Flows of batches, whose tries count only without progress; workers of version 2 know none of them."""
 EXPIRED = "expired"
 """The reason of a deliberation that had not begun in time begins so."""
 Door = Literal["prefect", "gateway", "planning", "webhook", "housekeeping"]
@@ -106,7 +108,7 @@ def version_of(request: Request) -> int:
 
     One that knows no times would begin it too early, or after it has expired; one that knows no budget spends more.
     """
-    if request.parameters.get("budget") is not None:
+    if request.parameters.get("budget") is not None or request.flow in BATCH_FLOWS:
         return 3
     timed = request.not_before is not None or request.expires_at is not None
     return 2 if timed or request.parameters.get("strategy") == "escalate" else 1

@@ -24,6 +24,7 @@ class Assignment(Frozen):
         engine: What that server was found to be; an answer says so where there is one.
         first: How many items may begin at once, the others as the driver tells; None where the member begins them by
             itself.
+        may_wait: Whether its calls come behind others where a server serves by priority: a batch's do.
         dialects: What it was found to take otherwise, by model: fields, and what is asked for in their place.
     """
 
@@ -35,6 +36,7 @@ class Assignment(Frozen):
     server_version: str | None
     engine: str
     first: int | None = None
+    may_wait: bool = False
     dialects: dict[str, dict[str, str | None]] = Field(default={})
 
 
@@ -46,6 +48,7 @@ def assign(
     epoch: int,
     installation: str,
     first: int | None = None,
+    may_wait: bool = False,
 ) -> Assignment:
     """What a member's agent task for a stage is given, with what the driver found of its model server."""
     return Assignment(
@@ -57,5 +60,6 @@ def assign(
         server_version=server.version,
         engine=server.engine,
         first=first,
+        may_wait=may_wait,
         dialects={model: dialect.differences for model, dialect in server.dialects.items()},
     )

@@ -22,11 +22,15 @@ async def dispatched(record: Record, plan: Deliberation, epoch: int, first: int)
 
     Raises RecordError, and Orphaned where nobody tells.
     """
-    upto, told = first, asyncio.Event()
+    upto, over, told = first, False, asyncio.Event()
 
     def heard(subject: str) -> None:
-        nonlocal upto
-        upto = max(upto, int(subject.rpartition(".")[2]))
+        nonlocal upto, over
+        count = int(subject.rpartition(".")[2])
+        if count > len(plan.agenda):
+            over = True
+        else:
+            upto = max(upto, count)
         told.set()
 
     async def look_after() -> None:
@@ -40,10 +44,10 @@ async def dispatched(record: Record, plan: Deliberation, epoch: int, first: int)
         async with background(look_after()) as (abandoned,):
             for place, item in enumerate(plan.agenda):
                 while place >= upto:
+                    if over:
+                        return
                     told.clear()
                     await told.wait()
-                    if upto > len(plan.agenda):
-                        return
                     if abandoned.done():
                         abandoned.result()
                         raise Orphaned(f"nobody runs deliberation {plan.id} any more")

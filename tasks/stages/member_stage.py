@@ -86,6 +86,7 @@ class MemberStage:
     record: Record
     server: VLLM
     engine: str
+    may_wait: bool = False
     _calls: dict[str, asyncio.Task[MemberStatus | None]] = field(default_factory=dict)
     _closed: set[str] = field(default_factory=set)
     _is_alone: bool = False
@@ -244,6 +245,7 @@ class MemberStage:
             model=self.member.model,
             extra=question.extra,
             in_words=question.in_words,
+            may_wait=self.may_wait,
         )
 
     def _failure(self, item: Item, error: Exception, spent: Usage, duration_ms: int) -> Answer:
@@ -291,7 +293,7 @@ async def open_member_stage(assignment: Assignment) -> MemberStage:
     member = plan.asked(assignment.agent_id, assignment.stage)
     server = await load(VLLM, member.server, assignment.server_version)
     await server.recall({model: read_dialect(told) for model, told in assignment.dialects.items()})
-    return MemberStage(plan, member, assignment.stage, record, server, assignment.engine)
+    return MemberStage(plan, member, assignment.stage, record, server, assignment.engine, assignment.may_wait)
 
 
 async def answer_after(

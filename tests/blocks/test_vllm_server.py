@@ -119,9 +119,11 @@ async def test_the_request_carries_the_calls_and_the_blocks_fields(answering: An
     async with answering(record) as asker:
         await asker.ask(request_id="d:i:propose-0:m", extra_body={"top_k": 5}, call={"extra": {"min_p": 0.1}})
         await asker.ask(priority=3)
+        await asker.ask(priority=3, call={"may_wait": True})
+        await asker.ask(call={"may_wait": True})
 
     assert {"top_k": 5, "min_p": 0.1, "model": "m", "seed": 1, "id": "d:i:propose-0:m"}.items() <= seen[0].items()
-    assert ["priority" in seen[0], seen[1]["priority"]] == [False, 3]
+    assert [body.get("priority") for body in seen] == [None, 3, 13, None]
 
 
 async def test_a_stream_may_come_in_one_long_line(answering: Any) -> None:

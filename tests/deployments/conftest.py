@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.conftest import until
-from tests.deployments.warm_worker import Worker, is_ready
+from tests.deployments.warm_worker import Worker, working
 
 
 @pytest.fixture
@@ -25,25 +24,5 @@ def impatient(connected: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest_asyncio.fixture
 async def worker(connected: Any, impatient: None) -> AsyncGenerator[Worker, None]:
     """A worker's flows' loop, ready, drained after the test."""
-    from prefect.logging import get_logger
-
-    from deployments.settings import load_settings
-    from deployments.stack.ports import free_port
-    from deployments.worker.flows_thread import FlowsThread
-    from deployments.worker.stalls import LoopWatch
-
-    address = f"127.0.0.1:{free_port(19000)}"
-    settings = load_settings().model_copy(update={"worker_health": address, "worker_drain_s": 20.0, "worker_batch": 1})
-    log = get_logger("test-worker")
-    watch = LoopWatch(log)
-    watch.start()
-    thread = FlowsThread(settings, "conclave", 8, log, watch)
-    thread.start()
-    found = Worker(thread, connected, address)
-    try:
-        await until(lambda: is_ready(thread))
+    async with working(connected) as found:
         yield found
-    finally:
-        await thread.stop()
-        watch.close()
-    assert thread.failure is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
@@ -51,6 +53,32 @@ async def buried_of(worker: Worker, prefix: str) -> list[Any]:
 
     subject = f"requests.{prefix}"
     return [letter async for letter in dead_letters(worker.record) if letter.subject.startswith(subject)]
+
+
+@asynccontextmanager
+async def working(record: Any, pool: str = "conclave", **settings: Any) -> AsyncGenerator[Worker, None]:
+    """A worker's flows' loop, ready while the block runs, then drained; the lane `batch` has one place."""
+    from prefect.logging import get_logger
+
+    from deployments.settings import load_settings
+    from deployments.stack.ports import free_port
+    from deployments.worker.flows_thread import FlowsThread
+    from deployments.worker.stalls import LoopWatch
+
+    address = f"127.0.0.1:{free_port(19000)}"
+    given = {"worker_health": address, "worker_drain_s": 20.0, "worker_batch": 1, **settings}
+    log = get_logger("test-worker")
+    watch = LoopWatch(log)
+    watch.start()
+    thread = FlowsThread(load_settings().model_copy(update=given), pool, 8, log, watch)
+    thread.start()
+    try:
+        await until(lambda: is_ready(thread))
+        yield Worker(thread, record, address)
+    finally:
+        await thread.stop()
+        watch.close()
+    assert thread.failure is None
 
 
 async def is_ready(thread: Any) -> bool:

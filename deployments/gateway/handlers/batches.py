@@ -11,13 +11,14 @@ from contextlib import aclosing
 from aiohttp import web
 
 from blocks.background import beating
-from blocks.exceptions import RecordError
+from blocks.exceptions import RecordError, RecordFull
 from blocks.record.envelope import Body
 from deployments.gateway.acceptance import may_change, may_see
 from deployments.gateway.bodies import beside, json_of
 from deployments.gateway.handlers.answers import document, only
 from deployments.gateway.handlers.events import HEARTBEAT_S, SEND_S
-from deployments.gateway.problems import Problem, forbidden
+from deployments.gateway.problems import Problem, forbidden, later
+from deployments.gateway.quotas import FULL_S
 from deployments.gateway.routes import Call
 from tasks.batch.asked import MAX_AGENDAS, AgendaBody, BatchRequest, check_batch_id
 from tasks.batch.decided import DecidedRow, Place, decided_rows
@@ -54,7 +55,10 @@ async def start(call: Call) -> web.StreamResponse:
     if standing is None:
         (await service.councils.mirror()).require(request.council)
         await service.quotas.check(call.token, batch_id)
-    new = await submit_batch(service.record, batch_id, request, call.token.owner, "gateway")
+    try:
+        new = await submit_batch(service.record, batch_id, request, call.token.owner, "gateway")
+    except RecordFull:
+        raise later(429, "queue-full", "the queue takes no more; the same batch again attaches", FULL_S) from None
     _audit.info("%s batch %s new=%s", call.token.id, batch_id, new)
     batch = await _asked_about(call)
     headers = {} if new else {"Idempotency-Replayed": "true"}

@@ -20,7 +20,7 @@ from tasks.batch.output.lock import Lock
 from tasks.batch.output.manifest import Manifest, Part
 from tasks.batch.output.order import in_input_order
 from tasks.batch.output.parts import numbered_parts, part_found, read_part, why_broken, write_part
-from tasks.batch.output.rows import RowResult
+from tasks.batch.output.rows import RowCopy, RowResult
 from tasks.batch.output.schema import Record, characters_of, record_of
 from tasks.batch.output.summary import COLUMNS, Summary, Summing
 from tasks.batch.output.target import Target, target_of
@@ -90,10 +90,16 @@ def open_output(
         raise
 
 
-def state_of(output: str | os.PathLike[str], name: str, parts_in: Path | None = None) -> Any:
-    """What the engine kept of an output that is not finished; None where it kept nothing. Raises BatchFileError."""
-    found = Manifest.load(target_of(output, parts_in).parts / manifest.NAME)
-    return None if found is None else found.states.get(name)
+def states_of(output: str | os.PathLike[str], parts_in: Path | None = None) -> Mapping[str, Any]:
+    """What the engine kept of an output that is not finished; nothing where there is none that can be read.
+
+    Raises BatchFileError for what can be no output.
+    """
+    try:
+        found = Manifest.load(target_of(output, parts_in).parts / manifest.NAME)
+    except OutputError:
+        return {}
+    return {} if found is None else found.states
 
 
 class OutputFolder:
@@ -156,7 +162,20 @@ class OutputFolder:
 
     def write(self, row: RowResult) -> None:
         """Take a row; a part is written once enough is held. Raises OutputError, and still holds the row then."""
-        record = record_of(row)
+        self._take(record_of(row))
+
+    def copy(self, copies: Mapping[str, Iterable[RowCopy]]) -> None:
+        """Take the results that stand under these keys once more, for rows that ask the same. Raises OutputError."""
+        self.flush()
+        parts = list(self._manifest.parts)
+        for part, placed in zip(parts, self._index(), strict=True):
+            if copies.keys().isdisjoint(self._read(part, ("key",)).column("key").to_pylist()):
+                continue
+            for record in held_of(self._read(part), placed).to_pylist():
+                for copy in copies.get(record["key"], ()):
+                    self._take({**record, **copy._asdict(), "item_id": None, "copied_from": record["id"]})
+
+    def _take(self, record: Record) -> None:
         if not self._buffer:
             self._since = self._clock()
         self._buffer.append(record)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from tasks.council.decisions import ItemResult
 
@@ -11,6 +11,15 @@ INVALID: Final = "INVALID"
 """Status of a bad row of the input, which nobody was asked about."""
 NOT_ASKED: Final = "PENDING"
 """Status of a row that was not asked, such as for want of budget; its error says why."""
+
+
+class RowCopy(NamedTuple):
+    """A row that asks the same as another one, whose result is its own, too."""
+
+    id: str
+    row: int
+    line: int
+    key: str
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import json
 import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from itertools import combinations
 from textwrap import dedent
 
@@ -26,6 +27,8 @@ from tasks.council.replies import visible_tags
 
 COVERED = 0.6
 """Share of the significant words from which on something counts as covered."""
+USUAL_WORD = 40
+"""Characters."""
 MIN_WORDS = 80
 MAX_WORDS = 20_000
 MAX_CODE = 60_000
@@ -146,6 +149,11 @@ def rank_proposals(proposals: Sequence[Proposal], checks: Checks, salt: str) -> 
 
 
 def _stem(word: str) -> str:
+    """The stem of a word; those of words of a usual length are kept, since they come again and again."""
+    return _kept_stem(word) if len(word) <= USUAL_WORD else _rough_stem(word)
+
+
+def _rough_stem(word: str) -> str:
     """A rough stem: plural, -ing, -ed, final e and doubled letters go, so that forms of a word agree."""
     for ending, instead in (("ies", "y"), ("ied", "y"), ("ing", ""), ("ings", ""), ("ed", ""), ("s", "")):
         start = word.removesuffix(ending)
@@ -154,6 +162,9 @@ def _stem(word: str) -> str:
             break
     word = word.removesuffix("e") if len(word) > 3 else word
     return word[:-1] if len(word) > 2 and word[-1] == word[-2] else word
+
+
+_kept_stem = lru_cache(maxsize=20_000)(_rough_stem)
 
 
 def _significant(text: str) -> list[tuple[str, str]]:

@@ -90,6 +90,15 @@ def test_files_that_match_are_done_once(look: Look, folder: Path) -> None:
     assert names(look()) == ["d.csv"]
 
 
+def test_without_a_word_they_are_those_of_two_folders(look: Look, folder: Path) -> None:
+    """`in` and `out` below the operator's; what is no file of rows by its name is left alone."""
+    (folder / "out/.keep").unlink()
+    (folder / "out").rmdir()
+    run = look(pattern="in/*", output_folder=None)
+    assert names(run) == ["a.csv", "b.csv"]
+    assert {Path(file.batch.output).parent for file in run.new_files} == {folder / "out"}
+
+
 def test_a_file_that_was_changed_is_new(look: Look, folder: Path) -> None:
     done(look(), "a.csv", "b.csv")
     (folder / "in/a.csv").write_text("task\ntwo, and longer\n")
@@ -199,7 +208,7 @@ def test_a_manifest_that_is_too_large_is_told(look: Look, folder: Path, monkeypa
     ("name", "value"),
     [
         *(("pattern", value) for value in (None, 7, ["*.csv"])),
-        *(("output_folder", value) for value in (None, 7)),
+        *(("output_folder", value) for value in (7, ["out"])),
         *(("output_format", value) for value in (None, "openai", "word", 7, ["csv"])),
         *(("every_hours", value) for value in (None, 0, -1, "24", float("nan"), float("inf"), 1e300, 10_001)),
         *(("task_column", value) for value in (7, [])),
