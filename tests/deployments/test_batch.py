@@ -40,7 +40,7 @@ def test_good_rows_are_counted_with_their_calls(batch: Command, tmp_path: Path) 
     path = tmp_path / "rows.jsonl"
     path.write_text('{"title": "a", "n": 1, "key": "k-1"}\n{"title": "b\\ud83d", "n": 2, "key": 2}\n')
     ended = batch(path, "--task-template", "{{title}}: {{n}}", "--id", "key", "--context", "n, title")
-    assert (ended.exit_code, ended.stderr) == (0, "nothing was asked; running a batch comes later\n")
+    assert (ended.exit_code, ended.stderr) == (0, "nothing was asked\n")
     told = [line.split() for line in ended.stdout.splitlines()]
     assert told[0] == ["rows", "2:", "2", "good,", "0", "bad"]
     assert ["propose-0", "6"] in told
@@ -191,10 +191,10 @@ def test_a_batch_file_of_openais_names_its_council(batch: Command, tmp_path: Pat
     assert "council: 'none' is unknown" in batch(path).stderr
 
 
-def test_without_dry_run_it_says_that_running_comes_later(rows: Path) -> None:
+def test_without_an_output_it_says_what_to_give(rows: Path) -> None:
     ended = CliRunner().invoke(app, ["batch", str(rows)])
     assert (ended.exit_code, ended.stdout) == (2, "")
-    assert "running one comes later" in ended.stderr
+    assert "OUTPUT: name the file for the decisions; or --dry-run" in ended.stderr
 
 
 def test_without_a_gateway_it_ends_with_6(rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
