@@ -20,6 +20,7 @@ from blocks.record.envelope import Body
 from blocks.record.events import Record
 from blocks.task_runner import BlockTaskRunner
 from flows.deliberate import deliberated
+from tasks.batch.asked import check_batch_id
 from tasks.batch.bar import shown
 from tasks.batch.ending import batch_state, begin_batch, end_batch, file_state
 from tasks.batch.file_run import FileRun
@@ -120,7 +121,7 @@ async def batch(
     async with connections():
         record = await open_record()
         if batch_id is not None:
-            return batch_state(await decided(record, batch_id, run))
+            return batch_state(await decided(record, check_batch_id(batch_id), run))
         files = FileRun(record, file_batch(given), run, lambda one: decided(record, one, run))
         return await file_state(record, run, await files.decided())
 

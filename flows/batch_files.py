@@ -47,6 +47,9 @@ async def batch_files(
     task_template: str | None = None,
     id_column: str | None = None,
     context_columns: list[str] | None = None,
+    encoding: str | None = None,
+    delimiter: str | None = None,
+    sheet: str | None = None,
     budget: Budget | None = None,
     every_hours: float = 24.0,
 ) -> State[Any]:
@@ -65,6 +68,9 @@ async def batch_files(
         task_template: The task of several columns, such as {{title}}: {{body}}.
         id_column: The column of its id; id where there is one, else the row's number.
         context_columns: Columns with facts that members should know.
+        encoding: What text files are in, such as cp1252; UTF-8, or by their byte order mark.
+        delimiter: What separates cells of CSV; comma, semicolon and tab are found.
+        sheet: The sheet of spreadsheets; the first visible one.
         budget: The most that each file may use: `max_calls`, `max_tokens`, `max_s`.
         every_hours: How often it is scheduled: where the last run was longer ago, one was missed, and that is told.
     """

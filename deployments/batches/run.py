@@ -77,7 +77,11 @@ class BatchOfFile:
         """Ask the batch that runs to stop, and write what it comes to; why rows are left undecided."""
         if self.id is not None:
             self._client.cancel_batch(self.id)
-        return self._follow_begun()
+        reason = self._follow_begun()
+        if not self._job.rows:  # it was an earlier batch's end that was waited for
+            for _ in self._job.agendas():
+                pass
+        return reason
 
     @property
     def _batches(self) -> list[dict[str, Any]]:

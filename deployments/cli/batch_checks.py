@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from deployments.cli.support import WRONG_USE, fail, guarded, put, say
+from deployments.cli.support import NOT_UP, WRONG_USE, fail, guarded, put, say
 from tasks.council.plain import SHOWN_INPUT, one_line, plain_json, shortened
 
 if TYPE_CHECKING:
@@ -61,6 +61,8 @@ def council_named(name: str) -> CouncilSpec:
     from tasks.council.council import CouncilSpec
 
     found = asked(lambda: client().councils())
+    if not found:
+        fail("no council is known yet: the stack is still starting; `conclave status` says what is up", NOT_UP)
     if name not in found:
         fail(f"council: {name!r} is unknown; known are {', '.join(found) or 'none'}", WRONG_USE)
     return CouncilSpec.from_record(found[name])
@@ -97,6 +99,10 @@ def _show(name: str, found: Checked, plan: Deliberation) -> None:
     """What was found on standard output, the bad rows on standard error."""
     from tasks.batch.checking import calls_by_stage
 
+    if found.first_good is not None:
+        item = found.first_good
+        facts = f"; context {one_line(plain_json(item.context), SHOWN_INPUT)}" if item.context else ""
+        put(f"first        {item.id}: {one_line(item.task, SHOWN_INPUT)}{facts}")
     for row in found.first_bad:
         say(f"{one_line(name)} {told_bad(row, found.place)}")
     if found.bad > len(found.first_bad):

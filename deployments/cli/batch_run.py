@@ -152,7 +152,7 @@ def _opened(asked: dict[str, Any], source: InputFile, options: RunOptions) -> Ou
     columns = source.columns
     template = None if columns.template is None else columns.template.source
     told = {
-        **{name: value for name, value in asked.items() if value is not None},
+        **{name: value for name, value in asked.items() if value is not None and name not in BatchRequest.PACE},
         "columns": [columns.task, columns.id, list(columns.context), template, columns.coerce, columns.messages],
         "dedupe": options.dedupe,
     }

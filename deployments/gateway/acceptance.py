@@ -15,6 +15,7 @@ from deployments.gateway.quotas import FULL_S
 from deployments.gateway.service import Service
 from tasks.access.signing import secrets_of
 from tasks.access.tokens import Token
+from tasks.batch.store import is_of_batches
 from tasks.callbacks import deliveries
 from tasks.callbacks.targets import Target, UrlTarget, address_in
 from tasks.council.exceptions import InvalidRequest
@@ -54,6 +55,8 @@ async def accept(
     """
     if not token.may_ask(asked.council):
         raise forbidden(f"council: this token may not ask {asked.council!r}", "council")
+    if by == "body" and await is_of_batches(service.record, request.id):
+        raise _reused(request.id, by)
     place = await _admit(service, token, asked, request.id)
     submitted = await _enqueued(service, token, request, by, place)
     if told:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import Field, ValidationError
 
@@ -75,6 +75,9 @@ def _in_rows(field: str) -> str:
 
 class BatchRequest(Frozen):
     """What is asked for all rows, and how much of it there is."""
+
+    PACE: ClassVar[tuple[str, ...]] = ("budget", "window", "row_tries", "deadline_s", "grace_s")
+    """Fields that say how long and how fast: a batch that is gone on with may have others."""
 
     agendas: int = Field(ge=1, le=MAX_AGENDAS, description="Agendas that were sent before, numbered from 1.")
     council: Name = Field("dev", description="Name of the council that decides.")
@@ -151,6 +154,8 @@ def agenda_id(batch_id: str, number: int) -> str:
 
 def check_batch_id(value: str) -> str:
     """The value, if it can be the id of a batch. Raises InvalidRequest."""
+    if not isinstance(value, str):  # Prefect's API takes anything
+        raise InvalidRequest("batch_id", "must be a text")
     check_id(value)
     if value == "run":
         raise InvalidRequest("id", "'run' is a name of ours; take another")

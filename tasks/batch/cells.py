@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from pydantic_core import to_jsonable_python
@@ -46,16 +46,23 @@ def characters(value: Any) -> int:
     return 10
 
 
-def row_of(values: dict[str, Any]) -> dict[str, Any] | Fault:
-    """A row of values as JSON, or which one of them cannot be, or that all are too much for a row."""
+class Cells(NamedTuple):
+    """The values of a row as JSON, as far as they can be, and why the row cannot be asked, where it cannot."""
+
+    values: dict[str, Any]
+    fault: Fault | None = None
+
+
+def row_of(values: dict[str, Any], fault: Fault | None = None) -> Cells:
+    """A row of values; its first fault is that which is given, a value that is no JSON, or that they are too many."""
     found = {}
     for column, value in values.items():
         try:
             found[column] = as_json(value)
         except UnusableCell as error:
-            return Fault(column, "is no text", str(error))
+            fault = fault or Fault(column, "is no text", str(error))
     size = sum(map(characters, found.values()))
-    return too_large(size) if size > MAX_RECORD else found
+    return Cells({}, too_large(size)) if size > MAX_RECORD else Cells(found, fault)
 
 
 def _finite(value: float) -> float:

@@ -30,6 +30,8 @@ class Checked:
     """What else was seen that makes no row bad, each kind with its count."""
     reasons: Counter[str] = field(default_factory=Counter)
     """Bad rows by field and reason."""
+    first_good: ItemRequest | None = None
+    """What would be asked first."""
     first_bad: list[Row] = field(default_factory=list)
 
     @property
@@ -45,6 +47,7 @@ def check_rows(records: Records, columns: Columns, keep_duplicates: bool = False
         found.rows += 1
         if row.item is not None:
             found.good += 1
+            found.first_good = found.first_good or row.item
             found.characters += _characters(row.item)
         elif row.fault is not None:
             found.reasons[f"{row.fault.field} {row.fault.reason}"] += 1

@@ -17,7 +17,7 @@ from blocks.record.events import Record
 from tasks.artifacts.keys import artifact_key
 from tasks.batch.asked import agenda_id
 from tasks.batch.output.folder import Finished
-from tasks.batch.running import BatchRun, end_begun
+from tasks.batch.running import CANCELLED, BatchRun, end_begun
 from tasks.batch.store import Batch, note, read_batch
 from tasks.batch.tries import batch_of, note_batch_of
 from tasks.council.council import CouncilSpec
@@ -25,8 +25,6 @@ from tasks.council.engines import SIMULATOR
 from tasks.council.exceptions import InvalidRequest
 from tasks.council.models import Deliberation, ItemRequest, Status
 from tasks.deliberations.plan import council_spec
-
-CANCELLED = "cancelled"
 
 
 class BegunBatch(NamedTuple):

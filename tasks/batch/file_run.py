@@ -20,12 +20,12 @@ from blocks.record.envelope import Body
 from blocks.record.events import Record
 from tasks.batch.asked import BatchRequest
 from tasks.batch.decided import DecidedRow, Place, decided_rows
-from tasks.batch.ending import CANCELLED
 from tasks.batch.job import BATCHES, DecidedLine, InputFile, Job, Retry, next_batch_id
 from tasks.batch.output.folder import Finished, Order, OutputFolder, open_output, states_of
 from tasks.batch.output.report import batch_report
 from tasks.batch.places import Places, is_url
 from tasks.batch.records import BatchFileError
+from tasks.batch.running import CANCELLED
 from tasks.batch.spent import Spent, spent_in
 from tasks.batch.store import put_agenda, put_batch
 from tasks.batch.tries import host_of
@@ -157,7 +157,7 @@ class FileRun:
     def _opened(self, request: BatchRequest) -> OutputFolder:
         """The output, held for this run; one that this run had left is gone on with. Raises BatchFileError."""
         batch = self.batch
-        asked = request.model_dump(mode="json", exclude={"agendas", "budget", "window", "row_tries"})
+        asked = request.model_dump(mode="json", exclude={"agendas", *BatchRequest.PACE})
         parts_in = self._parts_in()
         own = states_of(batch.output, parts_in).get(RUN) == self.run
         output = open_output(

@@ -26,7 +26,6 @@ from prefect.states import Cancelled, Completed, Failed
 from blocks.documents import open_leases
 from blocks.record.envelope import Body
 from tasks.artifacts.keys import artifact_key
-from tasks.batch.ending import CANCELLED
 from tasks.batch.file_run import FileBatch
 from tasks.batch.files import KINDS
 from tasks.batch.output.disk import BY_UMASK, replace_bytes
@@ -34,6 +33,7 @@ from tasks.batch.output.folder import Finished
 from tasks.batch.parameters import file_batch, notification
 from tasks.batch.places import Places
 from tasks.batch.records import BatchFileError
+from tasks.batch.running import CANCELLED
 from tasks.council.exceptions import InvalidRequest
 from tasks.council.plain import SHOWN_ERROR, error_line, one_line
 
@@ -141,6 +141,9 @@ class FolderRun:
             "id_column",
             "context_columns",
             "budget",
+            "encoding",
+            "delimiter",
+            "sheet",
         )
         chosen = {name: self.given[name] for name in names}
         ways = {"resume": had, "replace": not had}
@@ -153,7 +156,7 @@ class FolderRun:
 
 UNSAID: dict[str, Any] = {
     **dict.fromkeys(("messages_column", "rubric", "requirements", "answer_format", "rounds", "quorum", "grace_s")),
-    **dict.fromkeys(("deadline_s", "window", "encoding", "delimiter", "sheet", "input_format", "output_format")),
+    **dict.fromkeys(("deadline_s", "window", "input_format", "output_format")),
     **dict.fromkeys(("coerce", "keep_duplicates", "stop_at_bad_rows", "dedupe", "retry_failed"), False),
     "order": "completion",
 }
@@ -209,9 +212,8 @@ def _output_folder(named: object, places: Places) -> Path:
     if named is None:
         if not places.folders:
             raise BatchFileError("output_folder: CONCLAVE_BATCHES names no folder on this worker")
-        own = places.folders[0] / "out"
-        own.mkdir(mode=0o700, exist_ok=True)
-        return own
+        named = str(places.folders[0] / "out")
+        Path(named).mkdir(mode=0o700, exist_ok=True)
     if not isinstance(named, str):
         raise InvalidRequest("output_folder", "must be a text")
     folder = places.allowed(named)

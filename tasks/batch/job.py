@@ -28,6 +28,8 @@ from tasks.council.plain import SHOWN_ERROR, one_line
 Retry = Literal["none", "failed"]
 FAILED = (Status.FAILED.value, Status.TIMEOUT.value)
 DONE = (Status.COMPLETED.value, *FAILED)
+UNKNOWN_ID = ""
+"""Id of a bad row whose own cannot be told: its number would be another row's, perhaps."""
 SHOWN = 20
 """Bad rows that are kept to be shown; all are counted."""
 NOT_DECIDED = (*FAILED, Status.CANCELLED.value, NOT_ASKED)
@@ -212,8 +214,7 @@ class Job:
         if len(self.first_bad) < SHOWN:
             self.first_bad.append(row)
         error = one_line(f"{field_}: {text}", SHOWN_ERROR)
-        given = row.id if row.id is not None else str(row.number)
-        self.output.write(RowResult(given, row.number, row.line, error=error, status=INVALID))
+        self.output.write(RowResult(row.id or UNKNOWN_ID, row.number, row.line, error=error, status=INVALID))
 
     # --- the end ----------------------------------------------------------------------------------
 
@@ -238,7 +239,7 @@ class Job:
         self._seen.clear()
         for row in self.source.rows():
             if row.item is None:
-                yield Place(row.id if row.id is not None else str(row.number), "", row.number, row.line)
+                yield Place(row.id or UNKNOWN_ID, "", row.number, row.line)
             else:
                 yield Place(str(row.id), self._key(row, row.item), row.number, row.line)
 

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 import pyarrow
 from pyarrow import parquet
 
-from tasks.batch.cells import row_of
+from tasks.batch.cells import Cells, row_of
 from tasks.batch.records import BatchFileError, Fault, Record, Records
 from tasks.council.plain import SHOWN_INPUT, one_line
 
@@ -52,8 +52,7 @@ class ParquetRecords(Records):
             for batch in self._batches(group, number):
                 for found in _rows(batch):
                     number += 1
-                    fault = found if isinstance(found, Fault) else None
-                    yield Record(number, {} if isinstance(found, Fault) else found, fault)
+                    yield Record(number, *found)
 
     @property
     def _used(self) -> list[str]:
@@ -98,7 +97,7 @@ _ERRORS = (pyarrow.ArrowException, KeyError, OSError, OverflowError, ValueError)
 """What Arrow raises of a file that is broken, and of values that Python has none of."""
 
 
-def _rows(batch: pyarrow.RecordBatch) -> list[dict[str, Any] | Fault]:
+def _rows(batch: pyarrow.RecordBatch) -> list[Cells]:
     """Its rows; where one has a value that Python has none of, each is made by itself."""
     try:
         rows = batch.to_pylist(maps_as_pydicts="strict")
@@ -107,11 +106,12 @@ def _rows(batch: pyarrow.RecordBatch) -> list[dict[str, Any] | Fault]:
     return list(map(row_of, rows))
 
 
-def _row(row: pyarrow.RecordBatch) -> dict[str, Any] | Fault:
-    values = {}
+def _row(row: pyarrow.RecordBatch) -> Cells:
+    values, fault = dict[str, Any](), None
     for column, cells in zip(row.schema.names, row.columns, strict=True):
         try:
             (values[column],) = cells.to_pylist(maps_as_pydicts="strict")
         except _ERRORS as error:
-            return Fault(column, "cannot be read", f"cannot be read: {one_line(str(error), SHOWN_INPUT)}")
-    return row_of(values)
+            told = f"cannot be read: {one_line(str(error), SHOWN_INPUT)}"
+            fault = fault or Fault(column, "cannot be read", told)
+    return row_of(values, fault)

@@ -9,12 +9,11 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 from urllib.parse import unquote, urlsplit
-
-from fsspec.utils import glob_translate
 
 from blocks.files import open_below
 from blocks.remote_files import PACKAGES, URL, shown_url
@@ -25,6 +24,9 @@ VARIABLE = "CONCLAVE_BATCHES"
 """The variable of a worker that names the places, separated by commas."""
 MAX_MATCHES = 10_000
 """Files that one pattern may name."""
+ANY_FOLDERS = "**"
+MAX_ANY_FOLDERS = 3
+"""`**` of one pattern: each is tried at every depth."""
 MAX_SEEN = 1_000_000
 """Files and folders that are looked at for one pattern."""
 _LOCAL = "file://"
@@ -88,6 +90,8 @@ class Places:
         """
         if URL.match(pattern) or ".." in Path(pattern).parts or "\0" in pattern:
             raise BatchFileError(f"{_shown(pattern)}: a pattern is a path below a folder of {VARIABLE}, without `..`")
+        if Path(pattern).parts.count(ANY_FOLDERS) > MAX_ANY_FOLDERS:
+            raise BatchFileError(f"{_shown(pattern)}: has `**` more than {MAX_ANY_FOLDERS} times")
         found: set[str] = set()
         for path in self._files(self.folders_of(pattern), pattern):
             found.add(str(path))
@@ -109,12 +113,11 @@ class Places:
         seen = 0
         for folder in folders:
             below = Path(pattern).relative_to(folder) if Path(pattern).is_absolute() else Path(pattern)
-            matches = re.compile(glob_translate(below.as_posix())).match
             for path in _walk(folder):
                 seen += 1
                 if seen > MAX_SEEN:
                     raise BatchFileError(f"{_shown(pattern)}: there are more than {MAX_SEEN:,} files to look at")
-                if matches(path.relative_to(folder).as_posix()) and stat.S_ISREG(path.lstat().st_mode):
+                if _fits(path.relative_to(folder).parts, below.parts) and stat.S_ISREG(path.lstat().st_mode):
                     yield path
 
     def _below(self, text: str) -> tuple[Path, tuple[str, ...]]:
@@ -189,6 +192,15 @@ def _wrong(scheme: str, rest: str) -> str | None:
     if "//" in f"/{path}" or {".", ".."} & set(path.split("/")):
         return "a URL here has no `..`, `.` or `//` in its path"
     return None
+
+
+def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether a path has the form of a pattern, folder by folder; a name is matched in linear time (`fnmatch`)."""
+    if not pattern:
+        return not parts
+    if pattern[0] == ANY_FOLDERS:
+        return any(_fits(parts[at:], pattern[1:]) for at in range(len(parts) + 1))
+    return bool(parts) and fnmatchcase(parts[0], pattern[0]) and _fits(parts[1:], pattern[1:])
 
 
 def _walk(folder: Path) -> Iterator[Path]:

@@ -126,9 +126,9 @@ def _with_cell(row: Row, records: Records, columns: Columns) -> Row:
 
 
 def _row(record: Record, number: int, columns: Columns, ids: RowIds) -> Row:
-    if record.fault:
-        return Row(number, record.line, None, None, record.fault)
     given = row_id(record.values.get(ID if columns.id is None else columns.id))
+    if record.fault:
+        return Row(number, record.line, given if isinstance(given, str) else None, None, record.fault)
     if given is None and columns.id is not None:
         given = Fault("id", "is empty", f"the column {columns.id!r:.100}, which --id names, is empty or not there")
     if isinstance(given, Fault):

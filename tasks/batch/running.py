@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from blocks.record import subjects
 from blocks.record.envelope import Body
 from blocks.record.events import Record
 from tasks.batch.asked import AskedRow, agenda_id
-from tasks.batch.store import Batch, agendas_again, note, put_agenda, rows_of
+from tasks.batch.store import Batch, agendas_again, note, put_agenda, require_of_batch, rows_of
 from tasks.collect.admission import Admission
 from tasks.collect.end import end
 from tasks.council.council import CouncilSpec
@@ -45,6 +46,9 @@ AGAIN_S = 5.0
 """How long rows wait that are asked again, for each time that they were asked."""
 PASSING = (ModelServerUnavailable.__name__, "AgentDied")
 """Types of errors of answers that may pass."""
+CANCELLED = "cancelled"
+DRAIN_S = 20.0
+"""How long what has begun may take to its end once a batch is asked to stop."""
 FAILED = (Status.FAILED, Status.TIMEOUT)
 
 Ask = Callable[[Record, Session, Admission], Awaitable[Outcome]]
@@ -70,6 +74,7 @@ class BatchRun:
     is_cancelled: bool = False
     stood: int = 0
     """Rows that earlier runs had decided."""
+    _cut_off_at: float = math.inf
     _agendas: int = 0
     _due: list[tuple[float, int]] = field(default_factory=list)
     _at_work: dict[int, asyncio.Task[None]] = field(default_factory=dict)
@@ -138,6 +143,7 @@ class BatchRun:
         """Decide one agenda, or take what an earlier run came to; then see to its failed rows."""
         one = agenda_id(self.batch.id, number)
         rows = await rows_of(self.record, self.batch.id, number)
+        await require_of_batch(self.record, self.batch, one)
         ended = await self.record.last(subjects.finished(one), direct=False)
         if ended is None:
             await self._deliberate(one, rows)
@@ -168,9 +174,7 @@ class BatchRun:
 
     def _heard(self, result: ItemResult) -> None:
         """Count a decision."""
-        self.counts["decided"] += 1
-        self.counts[result.status.value] += 1
-        self.counts["degraded"] += result.degraded
+        self._count(result.status, result.degraded, 1)
         self.usage += result.usage
         self.last_decision_at = datetime.now(UTC).isoformat()
 
@@ -217,10 +221,15 @@ class BatchRun:
 
     def _asked_again(self, status: Status, degraded: bool) -> None:
         """A row that had failed is asked again: that it was decided counts no more."""
-        self.counts["decided"] -= 1
         self.counts["again"] += 1
-        self.counts[status.value] -= 1
-        self.counts["degraded"] -= degraded
+        self._count(status, degraded, -1)
+
+    def _count(self, status: Status, degraded: bool, rows: int) -> None:
+        """Count rows with this end: one that was not asked, or cut off, is neither decided nor degraded."""
+        self.counts[status.value] += rows
+        if status is not Status.CANCELLED:
+            self.counts["decided"] += rows
+            self.counts["degraded"] += rows * degraded
 
     async def _put_again(self, number: int, rows: tuple[AskedRow, ...]) -> None:
         async with self._numbering:  # without a gap, whichever of two is stored first
@@ -245,11 +254,19 @@ class BatchRun:
             body = await note(self.record, self.batch.id, self.told())
             if body.get("cancel_requested") and not self.is_cancelled:
                 await self._cancel()
+            if asyncio.get_running_loop().time() >= self._cut_off_at:
+                await self._cut_off()
             await asyncio.sleep(TELL_S)
 
     async def _cancel(self) -> None:
-        """Ask every agenda at work to stop; those that have not begun are left."""
+        """Let nothing begin any more, and what has begun end, since it is paid for; what takes long is cut off."""
         self.is_cancelled = True
+        self.admission.stop(CANCELLED)
+        self._cut_off_at = asyncio.get_running_loop().time() + DRAIN_S
+
+    async def _cut_off(self) -> None:
+        """Ask every agenda at work to stop."""
+        self._cut_off_at = math.inf
         for number in list(self._at_work):
             await ask_to_cancel(self.record, agenda_id(self.batch.id, number))
 

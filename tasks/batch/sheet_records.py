@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 from tasks.batch import sheet_process
-from tasks.batch.cells import row_of
+from tasks.batch.cells import Cells, row_of
 from tasks.batch.records import BatchFileError, Fault, Record, Records
 from tasks.council.plain import SHOWN_INPUT, one_line
 
@@ -51,8 +51,7 @@ class SheetRecords(Records):
 
     def __iter__(self) -> Iterator[Record]:
         for number, cells in self._rows:
-            found = self._record(number, cells)
-            yield Record(number, {}, found) if isinstance(found, Fault) else Record(number, found)
+            yield Record(number, *self._record(number, cells))
 
     def cell(self, column: str, line: int) -> str | None:
         """The name of a cell, such as B7."""
@@ -72,24 +71,30 @@ class SheetRecords(Records):
             raise BatchFileError(f"{where}: the column {most!r:.100} stands in the header {times:,} times")
         return {name: at for at, name in enumerate(names) if name}
 
-    def _record(self, number: int, cells: list[Any]) -> dict[str, Any] | Fault:
+    def _record(self, number: int, cells: list[Any]) -> Cells:
         last = max(self._columns.values())
         beyond = next((at for at, cell in enumerate(cells) if at > last and cell != ""), None)
         if beyond is not None:
             told = (
                 f"the cell {self._cell(beyond, number)} has no header; the last one is in column {self._letters(last)}"
             )
-            return Fault("row", "has too many cells", told)
-        values = {}
-        for column, at in self._columns.items():
-            if self.wanted is None or column in self.wanted:
-                value = cells[at] if at < len(cells) else ""
-                if isinstance(value, dict):
-                    told = f"cell {self._cell(at, number)} is the error {one_line(value['error'])}"
-                    return Fault(column, "is an error", told)
-                values[column] = value
-                self._note(value)
-        return row_of(values)
+            return Cells({}, Fault("row", "has too many cells", told))
+        values, fault = dict[str, Any](), None
+        for column, at in self._used.items():
+            value = cells[at] if at < len(cells) else ""
+            if isinstance(value, dict):
+                told = f"cell {self._cell(at, number)} is the error {one_line(value['error'])}"
+                fault = fault or Fault(column, "is an error", told)
+                continue
+            values[column] = value
+            self._note(value)
+        return row_of(values, fault)
+
+    @property
+    def _used(self) -> dict[str, int]:
+        """Columns that are looked at, and where they are."""
+        wanted = self.wanted
+        return {name: at for name, at in self._columns.items() if wanted is None or name in wanted}
 
     def _note(self, value: Any) -> None:
         """Count what may have been lost before the file was saved."""

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 from blocks.exceptions import RecordError
+from blocks.record import subjects
 from blocks.record.envelope import Body
 from blocks.record.events import Record
-from tasks.batch.asked import AgendaBody, AskedRow, BatchRequest
+from tasks.batch.asked import AgendaBody, AskedRow, BatchRequest, agenda_id
 from tasks.council.exceptions import InvalidRequest
 from tasks.council.models import Status
-from tasks.deliberations.read import has_ended
+from tasks.deliberations.read import has_ended, status_of
 
 
 class Batch(NamedTuple):
@@ -84,7 +86,7 @@ async def put_batch(record: Record, batch_id: str, request: BatchRequest, owner:
 
 def _require_same(standing: Batch, request: BatchRequest, owner: str | None) -> None:
     if (standing.request, standing.body.get("owner")) != (request, owner):
-        raise InvalidRequest("id", f"{standing.id!r} is another batch's")
+        raise InvalidRequest("id", f"{standing.id!r} was started before, with other fields or by another owner")
 
 
 async def put_agenda(
@@ -117,6 +119,44 @@ async def put_agenda(
         raise InvalidRequest("agenda", f"{number} of {batch_id!r} was sent before, with other rows")
 
 
+async def require_own(record: Record, batch_id: str, owner: str | None, number: int = 1) -> None:
+    """Raise InvalidRequest unless this owner may send the n-th agenda of a batch of that id, or start it.
+
+    An id that a deliberation has is none for a batch: the queue has one place for both. Raises RecordError.
+    """
+    for key in (batch_id, f"{batch_id}.1"):
+        standing = await record.batches.read(key)
+        if standing is not None and standing.get("owner") != owner:
+            raise InvalidRequest("id", f"{batch_id!r} is another owner's batch")
+    if await status_of(record, batch_id) is not None:
+        raise InvalidRequest("id", f"{batch_id!r} is the id of a deliberation; take another")
+    batch = Batch(batch_id, BatchRequest(agendas=1), {"owner": owner})
+    await require_of_batch(record, batch, agenda_id(batch_id, number))
+
+
+async def require_of_batch(record: Record, batch: Batch, one: str) -> None:
+    """Raise InvalidRequest where a deliberation of an agenda's id is none of the batch: somebody took the id.
+
+    Raises RecordError.
+    """
+    plan = await record.last(subjects.plan(one), direct=False)
+    if plan is None:
+        key = await record.statuses.read(one)
+        is_own = key is None or key.get("batch") == batch.id
+    else:
+        metadata = (plan.body.get("request") or {}).get("metadata") or {}
+        is_own = plan.body.get("owner") == batch.body.get("owner") and metadata.get("batch") == batch.id
+    if not is_own:
+        raise InvalidRequest("id", f"{one!r} is the id of a deliberation of its own; take another for the batch")
+
+
+async def is_of_batches(record: Record, deliberation_id: str) -> bool:
+    """Whether an id is a batch's, or of one of its agendas, so that no deliberation may have it. Raises RecordError."""
+    found = re.fullmatch(r"(.+)-(\d{4,6})", deliberation_id)
+    keys = [deliberation_id, *([f"{found[1]}.{int(found[2])}"] if found else [])]
+    return any([await record.batches.read(key) is not None for key in keys])
+
+
 async def rows_of(record: Record, batch_id: str, number: int) -> tuple[AskedRow, ...]:
     """The rows of an agenda. Raises RecordError."""
     kept = await record.batches.read(f"{batch_id}.{number}")
@@ -131,6 +171,8 @@ async def agendas_again(record: Record, batch: Batch) -> dict[int, int]:
     found: dict[int, int] = {}
     number = batch.request.agendas + 1
     while (kept := await record.batches.read(f"{batch.id}.{number}")) is not None and "again_of" in kept:
+        if "again_of" not in kept:
+            break
         found[number] = int(kept["again_of"])
         number += 1
     return found

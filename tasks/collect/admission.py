@@ -60,6 +60,12 @@ class Admission:
         """Agendas at work."""
         return len(self._agendas)
 
+    def stop(self, reason: str) -> None:
+        """Let nothing begin any more."""
+        self._stopped = self._stopped or reason
+        for agenda in self._agendas.values():
+            agenda.wake()
+
     def join(self, plan: Deliberation, wake: Wake) -> None:
         """An agenda asks for room; `wake` is called where there may be some."""
         servers = {member.agent_id: member.server for member in plan.council.members}

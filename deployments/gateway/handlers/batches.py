@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import re
+from collections import Counter
 from contextlib import aclosing
 
 from aiohttp import web
@@ -22,12 +23,15 @@ from deployments.gateway.quotas import FULL_S
 from deployments.gateway.routes import Call
 from tasks.batch.asked import MAX_AGENDAS, AgendaBody, BatchRequest, check_batch_id
 from tasks.batch.decided import DecidedRow, Place, decided_rows
-from tasks.batch.store import Batch, note, put_agenda, read_batch
+from tasks.batch.store import Batch, note, put_agenda, read_batch, require_own
 from tasks.batch.submission import submit_batch
 from tasks.council.exceptions import InvalidRequest
 
 HIDDEN = ("council", "owner")
 """What of a batch's body is not told: prompts of a council, and whose it is."""
+MAX_FOLLOWERS = 64
+"""Results that one owner may follow at a time: each is a consumer of the streams."""
+_following = Counter[str]()
 _audit = logging.getLogger("conclave.audit")
 _log = logging.getLogger("conclave.gateway")
 
@@ -38,6 +42,7 @@ async def put_rows(call: Call) -> web.StreamResponse:
     batch_id, number = check_batch_id(call.request.match_info["id"]), _number(call)
     body, size = await json_of(call.request)
     agenda = await beside(size, lambda: AgendaBody.read(body))
+    await require_own(call.service.record, batch_id, call.token.owner, number)
     await put_agenda(call.service.record, batch_id, number, agenda.rows, call.token.owner)
     return web.Response(status=204, headers=call.headers)
 
@@ -53,6 +58,7 @@ async def start(call: Call) -> web.StreamResponse:
     service = call.service
     standing = await read_batch(service.record, batch_id)
     if standing is None:
+        await require_own(service.record, batch_id, call.token.owner)
         (await service.councils.mirror()).require(request.council)
         await service.quotas.check(call.token, batch_id)
     try:
@@ -75,11 +81,15 @@ async def results(call: Call) -> web.StreamResponse:
     """Its rows as they are decided, a line of JSON each, and its status at last; `after` goes on where a line said."""
     only(call, "after")
     batch = await _asked_about(call)
+    if _following[call.token.owner] >= MAX_FOLLOWERS:
+        told = f"this token's owner follows {MAX_FOLLOWERS} batches already, and may follow no more; try again later"
+        raise later(429, "too-many-open", told, FULL_S)
     text = call.request.query.get("after")
     after = Place.read(text) if text else Place()
     response = web.StreamResponse(headers={**call.headers, "Content-Type": "application/x-ndjson"})
     await response.prepare(call.request)
     call.service.counts.listeners += 1
+    _following[call.token.owner] += 1
     try:
         async with aclosing(decided_rows(call.service.record, batch.id, after)) as rows:
             async for row in beating(rows, HEARTBEAT_S):
@@ -93,6 +103,7 @@ async def results(call: Call) -> web.StreamResponse:
         _abort(call)
     finally:
         call.service.counts.listeners -= 1
+        _following[call.token.owner] -= 1
     return response
 
 

@@ -83,6 +83,7 @@ class Summary:
     bad: int
     """Rows of the input that could not be asked."""
     pending: int
+    """Rows that were not asked, or were cut off by a cancel or a budget: `--resume` asks them."""
     copied: int
     statuses: dict[str, int]
     problems: tuple[Problem, ...]
@@ -188,7 +189,8 @@ class Summing:
         self._fold()
         statuses = {name.removeprefix("status "): n for name, n in self._rows.items() if name.startswith("status ")}
         groups = tuple(Group(*key, *row) for key, *row in _rows_of(self._groups))
-        asked, bad, pending = self._rows["rows"], statuses.get(INVALID, 0), statuses.get(NOT_ASKED, 0)
+        asked, bad = self._rows["rows"], statuses.get(INVALID, 0)
+        pending = statuses.get(NOT_ASKED, 0) + statuses.get(Status.CANCELLED.value, 0)
         problems = [Problem(status, reason, n) for (status, reason), n in self._reasons.most_common()]
         return Summary(
             rows=asked,
