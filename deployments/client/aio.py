@@ -25,10 +25,13 @@ from deployments.client.answers import (
     broken_off,
     document_in,
     error_of,
+    json_of,
     path_of,
+    path_of_batch,
     path_of_many,
     pause_s,
     result_in,
+    row_in,
     submission,
 )
 
@@ -119,6 +122,42 @@ class AsyncClient:
         except GatewayError as error:
             return error.document
 
+    async def send_rows(self, batch_id: str, number: int, agenda: Mapping[str, Any]) -> None:
+        """Send the rows of an agenda of a batch, before it is started; the same ones again are no fault."""
+        data, headers = json_of(agenda)
+        await self._call("PUT", path_of_batch(batch_id, "agendas", str(number)), data, headers)
+
+    async def start_batch(self, batch_id: str, **fields: Any) -> dict[str, Any]:
+        """Start a batch whose rows were sent; as `Client.start_batch`."""
+        data, headers = json_of({name: value for name, value in fields.items() if value is not None})
+        return dict((await self._call("PUT", path_of_batch(batch_id), data, headers))[1])
+
+    async def batch(self, batch_id: str) -> dict[str, Any]:
+        """A batch as far as it is."""
+        return dict((await self._call("GET", path_of_batch(batch_id)))[1])
+
+    async def cancel_batch(self, batch_id: str) -> dict[str, Any]:
+        """Ask a batch to stop."""
+        return dict((await self._call("DELETE", path_of_batch(batch_id)))[1])
+
+    async def batch_results(
+        self, batch_id: str, after: str | None = None
+    ) -> AsyncGenerator[dict[str, Any] | None, None]:
+        """The decided rows of a batch as they come, to its end; as `Client.batch_results`."""
+        tries = 0
+        while True:
+            try:
+                async for row in self._rows(batch_id, after):
+                    after, tries = row["after"] if row else after, 0
+                    yield row
+                return
+            except (GatewayAway, GatewayError) as error:
+                tries = 1 if isinstance(error, BrokenOff) else tries + 1
+                pause = pause_s(error, tries) if self._retry else None
+                if pause is None:
+                    raise
+                await asyncio.sleep(pause)
+
     async def events(self, deliberation_id: str, after: str | None = None) -> AsyncGenerator[Event, None]:
         """What happens in it, up to its end; as `Client.events`."""
         tries = 0
@@ -183,6 +222,25 @@ class AsyncClient:
         if answer.status >= 400:
             raise error_of(answer.status, body, answer.headers.get("Retry-After"))
         return answer.headers, document_in(self.url, answer.status, body)
+
+    async def _rows(self, batch_id: str, after: str | None) -> AsyncGenerator[dict[str, Any] | None, None]:
+        limit, heard = aiohttp.ClientTimeout(total=None, sock_read=SILENT_S), False
+        url = self.url + path_of_batch(batch_id, "results", **({"after": after} if after else {}))
+        try:
+            async with self._there.get(url, timeout=limit, allow_redirects=False) as answer:
+                if answer.status != 200:
+                    raise error_of(answer.status, await answer.read(), answer.headers.get("Retry-After"))
+                rest = b""
+                async for chunk in answer.content.iter_any():
+                    heard = True
+                    *whole, rest = (rest + chunk).split(b"\n")
+                    for row in map(row_in, whole):
+                        if row is not None and "result" not in row:
+                            return
+                        yield row
+            raise broken_off(self.url, heard)
+        except AWAY as error:
+            raise broken_off(self.url, heard, error) from error
 
     async def _events(self, deliberation_id: str, after: str | None) -> AsyncGenerator[Event, None]:
         headers = {"Last-Event-ID": after} if after else {}

@@ -256,7 +256,7 @@ class Client:
             answer = connection.getresponse()
             if answer.status != 200:
                 raise error_of(answer.status, answer.read(), answer.getheader("Retry-After"))
-            while line := answer.readline():
+            while (line := answer.readline()).endswith(b"\n"):  # half of one is none: the connection broke
                 heard = True
                 row = row_in(line)
                 if row is not None and "result" not in row:

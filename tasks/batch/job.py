@@ -154,6 +154,7 @@ class Job:
 
     def _is_unfinished(self) -> bool:
         """Whether a later run may change what a row came to."""
+        self.output.flush()
         if not any(self.output.counts.get(status) for status in NOT_DECIDED):
             return bool(self._open)
         return any(standing.status in NOT_DECIDED for standing in self.output.standing())  # the last results

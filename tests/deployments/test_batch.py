@@ -151,7 +151,10 @@ def test_a_sheet_is_named(batch: Command, tmp_path: Path) -> None:
 def test_standard_input_and_urls_are_read(batch: Command) -> None:
     chat = b'{"messages": [{"role": "user", "content": "Name it"}]}\n'
     ended = batch("-", "--input-format", "jsonl", "--messages", "messages", stdin=chat)
-    assert (ended.exit_code, ended.stdout.splitlines()[:2]) == (0, ["first        1: Name it", "rows         1: 1 good, 0 bad"])
+    assert (ended.exit_code, ended.stdout.splitlines()[:2]) == (
+        0,
+        ["first        1: Name it", "rows         1: 1 good, 0 bad"],
+    )
     assert "--input-format: has to say what standard input is" in batch("-").stderr
     system = fsspec.filesystem("memory")
     system.pipe("/rows.csv", b"task\na\n")
@@ -192,10 +195,10 @@ def test_a_batch_file_of_openais_names_its_council(batch: Command, tmp_path: Pat
     assert "council: 'none' is unknown" in batch(path).stderr
 
 
-def test_without_dry_run_it_wants_an_output(rows: Path) -> None:
+def test_without_an_output_it_says_what_to_give(rows: Path) -> None:
     ended = CliRunner().invoke(app, ["batch", str(rows)])
     assert (ended.exit_code, ended.stdout) == (2, "")
-    assert "OUTPUT: name the file for the decisions" in ended.stderr
+    assert "OUTPUT: name the file for the decisions; or --dry-run" in ended.stderr
 
 
 def test_without_a_gateway_it_ends_with_6(rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

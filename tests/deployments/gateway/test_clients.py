@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,6 +17,7 @@ from deployments.client.answers import Cancelled, Event, EventLines
 from deployments.gateway.handlers import events
 from tasks.deliberations import councils
 from tests.deployments.gateway.parts import TASK, Gateway, Run, council, heard_whole
+from tests.deployments.gateway.test_batches import decide, end, rows
 
 pytestmark = pytest.mark.servers
 
@@ -36,6 +38,11 @@ class Threaded:
         found = self._client.events(*arguments, **fields)
         while (event := await asyncio.to_thread(next, found, None)) is not None:
             yield event
+
+    async def batch_results(self, *arguments: Any, **fields: Any) -> AsyncIterator[dict[str, Any] | None]:
+        found, ended = self._client.batch_results(*arguments, **fields), object()
+        while (row := await asyncio.to_thread(next, found, ended)) is not ended:
+            yield row  # type: ignore[misc]
 
     async def deliberations(self, **fields: Any) -> AsyncIterator[dict[str, Any]]:
         for one in await asyncio.to_thread(lambda: list(self._client.deliberations(**fields))):
@@ -293,3 +300,128 @@ def test_what_is_no_url_is_told_before_anything_is_sent(url: str) -> None:
     for kind in (Client, AsyncClient):
         with pytest.raises(ValueError, match="is no URL of a gateway"):
             kind(url)
+
+
+# --- batches --------------------------------------------------------------------------------------
+
+
+async def test_both_have_the_same_methods() -> None:
+    def methods(kind: type) -> set[str]:
+        return {name for name in vars(kind) if not name.startswith("_")} - {"close"}
+
+    assert methods(AsyncClient) == methods(Client)
+
+
+async def test_a_batch_is_sent_started_followed_and_stopped(client: Any, gateway: Gateway) -> None:
+    async with client() as talking:
+        await talking.send_rows("b", 1, rows(1, 2))
+        await talking.send_rows("b", 1, rows(1, 2))
+        started = await talking.start_batch("b", agendas=1, strategy=None, budget={"max_calls": 9})
+        assert (started["status"], started["rows"], started["asked"]["strategy"]) == ("PENDING", 2, None)
+        assert await talking.batch("b") == started
+        assert (await talking.start_batch("b", agendas=1, budget={"max_calls": 9}))["id"] == "b"
+        followed = talking.batch_results("b")
+        coming = asyncio.ensure_future(anext(followed))
+        await decide(gateway.record, "i2", "i1")
+        found = [await coming]
+        assert (await talking.cancel_batch("b"))["cancel_requested"] is True
+        await end(gateway.record, "CANCELLED")
+        found += [row async for row in followed]
+        assert [row["id"] for row in found] == ["r2", "r1"]
+        behind = [row["id"] async for row in talking.batch_results("b", found[0]["after"])]
+        assert behind == ["r1"]
+        assert (await talking.cancel_batch("b"))["status"] == "CANCELLED"
+
+
+async def test_errors_of_batches_name_the_field(client: Any) -> None:
+    async with client() as talking:
+        for call, status, field in (
+            (talking.send_rows("b", 1, {"rows": []}), 422, "rows"),
+            (talking.send_rows("b", 0, rows(1)), 422, "number"),
+            (talking.start_batch("b", agendas=1), 422, "agendas"),
+            (talking.batch("no/body?x=1#é"), 404, None),
+            (talking.cancel_batch("b"), 404, None),
+        ):
+            with pytest.raises(GatewayError) as caught:
+                await call
+            assert (caught.value.status, caught.value.field) == (status, field)
+        with pytest.raises(GatewayError) as caught:
+            [row async for row in talking.batch_results("b")]
+        assert caught.value.status == 404
+    async with client(url="http://127.0.0.1:1", retry=False) as talking:
+        with pytest.raises(GatewayAway):
+            [row async for row in talking.batch_results("b")]
+
+
+@pytest.mark.parametrize("how", ["ended", "aborted"])
+async def test_rows_over_a_connection_that_breaks_at_every_line_come_once(
+    client: Any, gateway: Gateway, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """Each time it goes on behind the last row, and is whole only with its last line."""
+    write = web.StreamResponse.write
+
+    async def then_break(self: web.StreamResponse, data: bytes) -> None:
+        await write(self, data)
+        if how == "aborted":
+            await asyncio.sleep(0.005)
+            self._req.transport.close()  # type: ignore[union-attr]
+        if b"result" in data:
+            raise ConnectionResetError
+
+    monkeypatch.setattr(web.StreamResponse, "write", then_break)
+    async with client() as talking:
+        await talking.send_rows("b", 1, rows(*range(1, 9)))
+        await talking.start_batch("b", agendas=1)
+        await decide(gateway.record, *(f"i{number}" for number in range(1, 9)))
+        await end(gateway.record)
+        found = [row["id"] async for row in talking.batch_results("b") if row is not None]
+        assert found == [f"r{number}" for number in range(1, 9)]
+
+
+async def test_a_line_that_breaks_off_is_read_anew(client: Any) -> None:
+    """Half of a row is none, and no fault in the program."""
+    asked: list[str] = []
+    lines = [json.dumps({"id": f"r{number}", "after": f"1-{number}", "result": {}}).encode() for number in (1, 2)]
+
+    async def breaks(request: web.Request) -> web.StreamResponse:
+        asked.append(request.query.get("after", ""))
+        response = web.StreamResponse()
+        await response.prepare(request)
+        if len(asked) == 1:
+            await response.write(lines[0] + b"\n" + lines[1][:20])
+            await asyncio.sleep(0.05)
+            assert request.transport is not None
+            request.transport.close()
+            return response
+        await response.write(b"\n" + lines[1] + b'\n{"status": "COMPLETED"}\n')
+        return response
+
+    server = await served(breaks)
+    async with client(url=str(server.make_url("")).rstrip("/")) as talking:
+        found = [row and row["id"] async for row in talking.batch_results("x")]
+    assert found == ["r1", None, "r2"]
+    assert asked == ["", "1-1"]
+    await server.close()
+
+
+async def test_rows_are_followed_over_any_number_of_connections_that_work(client: Any) -> None:
+    """A proxy cuts each after a while; what brings nothing at all is given up after some tries."""
+    cuts = 0
+
+    async def cut(request: web.Request) -> web.StreamResponse:
+        nonlocal cuts
+        cuts += 1
+        response = web.StreamResponse()
+        await response.prepare(request)
+        if cuts <= 3 * answers.TRIES:
+            await response.write(b"\n")
+        elif cuts == 3 * answers.TRIES + 1:
+            await response.write(b'{"status": "COMPLETED"}\n')
+        return response
+
+    server = await served(cut)
+    async with client(url=str(server.make_url("")).rstrip("/")) as talking:
+        assert {row async for row in talking.batch_results("x")} == {None}
+        with pytest.raises(GatewayAway):
+            [row async for row in talking.batch_results("x")]
+    await server.close()

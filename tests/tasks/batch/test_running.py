@@ -93,7 +93,7 @@ def test_a_row_whose_server_is_away_is_asked_again_after_a_while_of_its_own(batc
     assert running.counts["again"] == 3
     assert {name: count for name, count in running.counts.items() if count < 0} == {}
     assert batches.server.asked == {"task-1": 3, "task-2": 1, "task-3": 1, "task-4": 2}
-    assert 15 <= batches.loop.time() - before <= 15 + 5 * ANSWER_S
+    assert 15 + 3 * ANSWER_S <= batches.loop.time() - before <= 15 + 3 * ANSWER_S + 5
     told = batches.told("b")
     assert told.count(("r1", "FAILED")) == 2
     assert dict(told) == dict.fromkeys(("r1", "r2", "r3", "r4"), "COMPLETED")

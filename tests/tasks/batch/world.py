@@ -68,6 +68,7 @@ class Batches:
         import blocks.record.server
         from blocks import documents
         from blocks.jetstream import JetStream
+        from tasks.batch import ending, file_run
         from tasks.council.council import CouncilSpec, Member
         from tasks.deliberations import plan
 
@@ -78,7 +79,7 @@ class Batches:
         )
 
         async def block() -> tuple[JetStream, Any]:
-            return JetStream(servers=[URL], patience_s=5), documents._nothing
+            return JetStream(servers=[URL], patience_s=1), documents._nothing
 
         async def nothing(_record: Any) -> None:
             """There is no Prefect whose mark could be compared."""
@@ -89,16 +90,14 @@ class Batches:
         async def servers(_record: Any, of: Any, must_exist: bool = True, at_hand: Any = None) -> dict[str, Any]:
             return {name: plan.Server(None, "vllm") for name in of.servers}
 
-        async def at_once(work: Callable[..., Any], *given: Any, **more: Any) -> Any:
-            return work(*given, **more)  # the clock would jump while a thread is at work
-
-        patch.setattr(asyncio, "to_thread", at_once)
+        _without_threads(patch)
         patch.setattr(blocks.connections, "_pools", WeakKeyDictionary())
         patch.setattr(blocks.record.server, "Client", self.nats.client)
         patch.setattr(blocks.record.server, "LEASE_S", 1e9)  # a lease is held until it is let go
         patch.setattr(documents, "_read_jetstream", block)
         patch.setattr(documents, "check", nothing)
-        patch.setattr(plan, "council_spec", spec)
+        for module in (plan, ending, file_run):
+            patch.setattr(module, "council_spec", spec)
         patch.setattr(plan, "servers_of", servers)
         self._scope = blocks.connections.connections()
         self.run(self._scope.__aenter__())
@@ -202,3 +201,24 @@ def row(number: int, task: str | None = None, **more: Any) -> Any:
     return AskedRow(
         **{"id": f"r{number}", "row": number, "line": number + 1, "key": f"{number:032x}", "item": item, **more}
     )
+
+
+def _without_threads(patch: Any) -> None:
+    """Whatever is done in a thread elsewhere is done at once: the clock would jump while one is at work."""
+    from blocks.record.leases import Leases
+
+    async def at_once(work: Callable[..., Any], *given: Any, **more: Any) -> Any:
+        return work(*given, **more)
+
+    async def opened(leases: Any) -> None:
+        leases._record = await leases._connect()
+
+    async def closed(_leases: Any) -> None:
+        """There is no thread to end."""
+
+    async def here(_leases: Any, work: Coroutine[Any, Any, Any]) -> Any:
+        return await work
+
+    patch.setattr(asyncio, "to_thread", at_once)
+    for name, way in (("open", opened), ("close", closed), ("_there", here)):
+        patch.setattr(Leases, name, way)
