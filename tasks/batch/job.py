@@ -102,6 +102,7 @@ class Job:
         """Rows of the file, those that cannot be asked, that are asked now, that were decided before."""
         self.reasons = Counter[str]()
         self.first_bad: list[Row] = []
+        self._is_read = False
         self._seen = Counter[str]()
         self._open: set[bytes] = set()
         self._copies: dict[bytes, list[RowCopy]] = {}
@@ -120,6 +121,7 @@ class Job:
             if standing.key and standing.status in DONE and standing.status not in again:
                 self._done.add(bytes.fromhex(standing.key))
         yield from agendas_of(self._to_ask())
+        self._is_read = True
 
     def take(self, told: DecidedLine) -> bool:
         """A row was decided: it is written, and so are those that ask the same. Whether it is the first time."""
@@ -144,6 +146,9 @@ class Job:
 
     def finish(self, reason: str | None, order: Order = "completion", elapsed_s: float | None = None) -> Finished:
         """Make OUTPUT, in which rows that were not decided say why. Raises BatchFileError."""
+        if not self._is_read:  # whoever was told to stop before has still to know what there is
+            for _ in self.agendas():
+                pass
         if self._of_standing:
             self.output.copy(self._of_standing)
         if self._open:

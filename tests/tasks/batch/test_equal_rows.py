@@ -99,3 +99,14 @@ def test_no_two_batches_of_an_output_have_one_id() -> None:
     ids = {next_batch_id("o" * 32, ()) for _ in range(50)}
     assert len(ids) > 45
     assert all(len(one) <= 48 for one in ids)
+
+
+def test_a_run_that_is_told_to_stop_before_it_read_the_file_tells_of_all_rows(tmp_path: Path) -> None:
+    """It followed an earlier batch, and was stopped there."""
+    first = Run(tmp_path, *ROWS)
+    first.take("a")
+    first.killed()
+    with open_output(tmp_path / "out.parquet", {"council": "dev"}, resume=True) as output:
+        Job(InputFile(str(tmp_path / "rows.csv")), output, "dev", dedupe=True).finish("cancelled")
+    rows = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    assert {row["id"]: row["error"] for row in rows if row["status"] == "PENDING"} == {"c": "cancelled", "d": "cancelled"}
