@@ -42,7 +42,8 @@ def test_good_rows_are_counted_with_their_calls(batch: Command, tmp_path: Path) 
     ended = batch(path, "--task-template", "{{title}}: {{n}}", "--id", "key", "--context", "n, title")
     assert (ended.exit_code, ended.stderr) == (0, "nothing was asked\n")
     told = [line.split() for line in ended.stdout.splitlines()]
-    assert told[0] == ["rows", "2:", "2", "good,", "0", "bad"]
+    assert told[0][:4] == ["first", "k-1:", "a:", "1;"]
+    assert told[1] == ["rows", "2:", "2", "good,", "0", "bad"]
     assert ["propose-0", "6"] in told
     assert ["review-0", "6"] in told
     assert ["calls", "12", "at", "most,", "of", "council", "dev", "by", "rank"] in told
@@ -150,7 +151,10 @@ def test_a_sheet_is_named(batch: Command, tmp_path: Path) -> None:
 def test_standard_input_and_urls_are_read(batch: Command) -> None:
     chat = b'{"messages": [{"role": "user", "content": "Name it"}]}\n'
     ended = batch("-", "--input-format", "jsonl", "--messages", "messages", stdin=chat)
-    assert (ended.exit_code, ended.stdout.splitlines()[0]) == (0, "rows         1: 1 good, 0 bad")
+    assert (ended.exit_code, ended.stdout.splitlines()[:2]) == (
+        0,
+        ["first        1: Name it", "rows         1: 1 good, 0 bad"],
+    )
     assert "--input-format: has to say what standard input is" in batch("-").stderr
     system = fsspec.filesystem("memory")
     system.pipe("/rows.csv", b"task\na\n")
