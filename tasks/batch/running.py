@@ -126,10 +126,8 @@ class BatchRun:
         now = asyncio.get_running_loop().time()
         while self._due and self._due[0][0] <= now and self._has_place():
             _, number = heapq.heappop(self._due)
-            if self.is_cancelled:
-                self._at_work[number] = asyncio.create_task(end_begun(self.record, agenda_id(self.batch.id, number)))
-            elif not self._is_stopped:
-                self._at_work[number] = asyncio.create_task(self._decide(number))
+            work = self._leave(number) if self._is_stopped else self._decide(number)
+            self._at_work[number] = asyncio.create_task(work)
 
     @property
     def _is_stopped(self) -> bool:
@@ -151,6 +149,14 @@ class BatchRun:
             self.engine = engine_of((self.engine, Finished.from_record(ended.body).engine))
         if number not in self._again.values() and not self._is_stopped:
             await self._ask_again(number, one, rows)
+
+    async def _leave(self, number: int) -> None:
+        """Leave an agenda that is not to begin: its rows, where they were to be asked again, stay what they came to."""
+        one = agenda_id(self.batch.id, number)
+        if self.is_cancelled:
+            await end_begun(self.record, one)
+        if number in self._again and not await self.record.exists(subjects.plan(one)):
+            await self._take_back(agenda_id(self.batch.id, self._again[number]), number)
 
     async def _deliberate(self, one: str, rows: Sequence[AskedRow]) -> None:
         request = await asyncio.to_thread(self._request, rows)
@@ -223,6 +229,14 @@ class BatchRun:
         """A row that had failed is asked again: that it was decided counts no more."""
         self.counts["again"] += 1
         self._count(status, degraded, -1)
+
+    async def _take_back(self, failed_in: str, number: int) -> None:
+        """Rows that were to be asked again are not, and count as before."""
+        for row in await rows_of(self.record, self.batch.id, number):
+            event = await self.record.last(subjects.decision(failed_in, str(row.item.id)))
+            if event is not None:
+                self.counts["again"] -= 1
+                self._count(Status(event.body["status"]), bool(event.body.get("degraded")), 1)
 
     def _count(self, status: Status, degraded: bool, rows: int) -> None:
         """Count rows with this end: one that was not asked, or cut off, is neither decided nor degraded."""

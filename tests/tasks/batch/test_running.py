@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -173,7 +174,8 @@ def test_a_batch_that_has_ended_is_counted_and_not_asked(batches: Batches) -> No
 # --- ends -----------------------------------------------------------------------------------------
 
 
-def test_a_cancel_ends_what_is_in_flight_and_leaves_the_rest(batches: Batches) -> None:
+def test_a_cancel_lets_what_has_begun_end_and_leaves_the_rest(batches: Batches) -> None:
+    """What is in flight is paid for; rows that have not begun are told as cancelled, or not at all."""
     from tasks.batch.store import ask_batch_to_stop
 
     batches.put("b", *[4] * 6)
@@ -187,14 +189,32 @@ def test_a_cancel_ends_what_is_in_flight_and_leaves_the_rest(batches: Batches) -
     before = batches.loop.time()
     running = batches.run(work())
     assert running.is_cancelled
-    assert batches.loop.time() - before < 5
-    assert running.counts["COMPLETED"] >= 4
-    assert running.counts["CANCELLED"] >= 4
-    assert running.counts["decided"] < 24
+    assert batches.loop.time() - before < 6
+    made = sum(batches.server.asked.values())
+    assert running.counts["COMPLETED"] == running.counts["decided"] == made < 24
     assert batches.server.running == 0
-    assert sum(batches.server.asked.values()) <= 12
-    told = batches.told("b")
-    assert len(told) == running.counts["decided"] + running.counts["CANCELLED"]
+    told = Counter(status for _, status in batches.told("b"))
+    assert told == {"COMPLETED": made, "CANCELLED": running.counts["CANCELLED"]}
+
+
+def test_what_takes_long_after_a_cancel_is_cut_off(batches: Batches) -> None:
+    from tasks.batch import running as at_work
+    from tasks.batch.store import ask_batch_to_stop
+
+    batches.server.kinds["task-1"] = ("silent", 9)
+    batches.put("b", 2)
+
+    async def work() -> Any:
+        running = asyncio.create_task(batches.decided("b"))
+        await asyncio.sleep(2)
+        await ask_batch_to_stop(batches.record, "b")
+        return await running
+
+    before = batches.loop.time()
+    running = batches.run(work())
+    assert batches.loop.time() - before < 2 + at_work.DRAIN_S + 5 < DEADLINE_S
+    assert running.counts["COMPLETED"] == running.counts["CANCELLED"] == 1
+    assert batches.server.running == 0
 
 
 def test_a_budget_of_calls_is_never_exceeded(batches: Batches) -> None:
@@ -218,13 +238,23 @@ def test_nor_over_the_runs_of_a_batch(batches: Batches, seconds: float) -> None:
     assert running.admission.ledger.used.calls == 9
 
 
-def test_rows_that_were_to_be_asked_again_keep_what_they_came_to_where_the_budget_ends(batches: Batches) -> None:
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_rows_that_were_to_be_asked_again_stay_what_they_came_to_where_the_budget_ends(
+    batches: Batches, is_killed: bool
+) -> None:
+    """They count as failed; also in a run that follows."""
     batches.server.kinds["task-2"] = ("away", 9)
     batches.put("b", 2, 2, budget={"max_calls": 4})
-    running = decide(batches)
+    if is_killed:
+        killed(batches, 3)
+    running = decide(batches, run="run-2")
     counts = {name: count for name, count in running.counts.items() if count}
+    told = dict(batches.told("b"))
+    assert Counter(told.values()) == {
+        name: counts[name] for name in ("COMPLETED", "FAILED", "CANCELLED") if name in counts
+    }
+    assert counts["COMPLETED"] == 3
     assert counts["decided"] + counts.get("CANCELLED", 0) == 4
-    assert sum(counts[name] for name in ("COMPLETED", "FAILED", "CANCELLED") if name in counts) == 4
 
 
 def test_its_time_counts_over_its_runs(batches: Batches) -> None:

@@ -84,7 +84,7 @@ def test_the_same_batch_again_is_none_and_another_one_is_refused(batches: Batche
     again = BatchRequest.read({"agendas": 2})
     assert batches.run(put_batch(batches.record, "b", again, "a")) is False
     assert batches.body("b")["status"] == "IN_PROGRESS"
-    told = "id: 'b' is another batch's"
+    told = "id: 'b' was started before, with other fields or by another owner"
     assert refused(batches, put_batch(batches.record, "b", again, "another")) == told
     assert refused(batches, put_batch(batches.record, "b", BatchRequest.read({"agendas": 1}), "a")) == told
 
