@@ -258,10 +258,11 @@ async def test_another_owners_batch_is_not_there(gateway: Gateway) -> None:
 
 
 async def test_rows_of_another_owner_are_none_of_this_ones(gateway: Gateway) -> None:
+    """Whoever sends the first rows under an id owns the id."""
     a, b = await gateway.new_token(owner="a"), await gateway.new_token(owner="b")
     assert (await send(gateway, "b", 1, rows(1), a)).status == 204
     told = await start(gateway, token=b)
-    assert (told.status, told.problem["detail"]) == (422, "agendas: agenda 1 of 1 was not sent")
+    assert (told.status, told.problem["detail"]) == (422, "id: 'b' is another owner's batch")
 
 
 async def test_what_a_scope_may(gateway: Gateway) -> None:
