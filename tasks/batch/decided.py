@@ -18,7 +18,7 @@ from blocks.record import subjects
 from blocks.record.envelope import Event
 from blocks.record.events import Record
 from tasks.batch.asked import AskedRow, agenda_id
-from tasks.batch.store import read_batch, require_of_batch, rows_of
+from tasks.batch.store import may_be_of_batch, read_batch, rows_of
 from tasks.council.exceptions import InvalidRequest
 from tasks.deliberations.read import plan_of
 
@@ -78,11 +78,14 @@ async def decided_rows(record: Record, batch_id: str, after: Place = BEGINNING) 
 
 
 async def _has_begun(record: Record, batch_id: str, number: int) -> bool | None:
-    """Wait until an agenda has a plan; False where the batch has ended without it, None where it has no such agenda."""
-    plan = subjects.plan(agenda_id(batch_id, number))
+    """Wait until an agenda has a plan; False where the batch has ended without it, None where it has no such agenda.
+
+    One that somebody else has put there is none.
+    """
+    one = agenda_id(batch_id, number)
     while True:
         batch = await read_batch(record, batch_id)
-        if await record.exists(plan):
+        if batch is not None and await record.exists(subjects.plan(one)) and await may_be_of_batch(record, batch, one):
             return True
         if batch is None or (batch.has_ended and number > batch.agendas):
             return None
@@ -94,9 +97,6 @@ async def _has_begun(record: Record, batch_id: str, number: int) -> bool | None:
 async def _of_agenda(record: Record, batch_id: str, number: int, after: int) -> AsyncGenerator[DecidedRow, None]:
     """The decided rows of one agenda, to its end."""
     one = agenda_id(batch_id, number)
-    if (batch := await read_batch(record, batch_id)) is None:
-        return
-    await require_of_batch(record, batch, one)
     rows = {str(row.item.id): row for row in await rows_of(record, batch_id, number)}
     council_digest = (await plan_of(record, one)).council_digest
     pattern = subjects.decision(one, "*")

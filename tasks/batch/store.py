@@ -139,15 +139,18 @@ async def require_of_batch(record: Record, batch: Batch, one: str) -> None:
 
     Raises RecordError.
     """
+    if not await may_be_of_batch(record, batch, one):
+        raise InvalidRequest("id", f"{one!r} is the id of a deliberation of its own; take another for the batch")
+
+
+async def may_be_of_batch(record: Record, batch: Batch, one: str) -> bool:
+    """Whether a deliberation of an agenda's id is the batch's, or there is none yet. Raises RecordError."""
     plan = await record.last(subjects.plan(one), direct=False)
     if plan is None:
         key = await record.statuses.read(one)
-        is_own = key is None or key.get("batch") == batch.id
-    else:
-        metadata = (plan.body.get("request") or {}).get("metadata") or {}
-        is_own = plan.body.get("owner") == batch.body.get("owner") and metadata.get("batch") == batch.id
-    if not is_own:
-        raise InvalidRequest("id", f"{one!r} is the id of a deliberation of its own; take another for the batch")
+        return key is None or key.get("batch") == batch.id
+    metadata = (plan.body.get("request") or {}).get("metadata") or {}
+    return plan.body.get("owner") == batch.body.get("owner") and metadata.get("batch") == batch.id
 
 
 async def is_of_batches(record: Record, deliberation_id: str) -> bool:
@@ -171,8 +174,6 @@ async def agendas_again(record: Record, batch: Batch) -> dict[int, int]:
     found: dict[int, int] = {}
     number = batch.request.agendas + 1
     while (kept := await record.batches.read(f"{batch.id}.{number}")) is not None and "again_of" in kept:
-        if "again_of" not in kept:
-            break
         found[number] = int(kept["again_of"])
         number += 1
     return found

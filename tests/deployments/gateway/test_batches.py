@@ -16,7 +16,7 @@ from deployments.gateway.handlers import batches
 from tasks.batch.asked import AgendaBody, agenda_id
 from tasks.batch.store import note, rows_of
 from tasks.council.models import Deliberation, DeliberationRequest
-from tests.deployments.gateway.parts import Gateway, Told, council
+from tests.deployments.gateway.parts import Gateway, Run, Told, council
 from tests.tasks.batch.output.finished import decided
 from tests.tasks.batch.world import row
 
@@ -53,9 +53,10 @@ async def started(gateway: Gateway, *sizes: int, token: str | None = "", **asked
 async def decide(record: Record, *items: str, number: int = 1, batch: str = "b") -> None:
     """Write decisions of an agenda onto the record, as a run does; its plan first."""
     one, agenda = agenda_id(batch, number), await rows_of(record, batch, number)
-    request = DeliberationRequest.read({"items": [one_row.item for one_row in agenda]})
+    request = DeliberationRequest.read({"items": [asked.item for asked in agenda], "metadata": {"batch": batch}})
     plan = Deliberation.plan(one, request, council())
-    body = {"plan": plan.model_dump(mode="json"), "request": request.model_dump(mode="json"), "owner": "tester"}
+    owner = (await record.batches.read(batch) or {})["owner"]
+    body = {"plan": plan.model_dump(mode="json"), "request": request.model_dump(mode="json"), "owner": owner}
     await record.publish_final(subjects.plan(one), f"{one}:plan", "deliberation.plan", body)
     for item in items:
         told = decided(f"Of {item}", id=one, item=item).model_dump(mode="json")
@@ -258,11 +259,33 @@ async def test_another_owners_batch_is_not_there(gateway: Gateway) -> None:
 
 
 async def test_rows_of_another_owner_are_none_of_this_ones(gateway: Gateway) -> None:
-    """Whoever sends the first rows under an id owns the id."""
     a, b = await gateway.new_token(owner="a"), await gateway.new_token(owner="b")
     assert (await send(gateway, "b", 1, rows(1), a)).status == 204
-    told = await start(gateway, token=b)
-    assert (told.status, told.problem["detail"]) == (422, "id: 'b' is another owner's batch")
+    for told in (await start(gateway, token=b), await send(gateway, "b", 2, rows(2), b)):
+        assert (told.status, told.problem["detail"]) == (422, "id: 'b' is another owner's batch")
+    assert await gateway.queued() == []
+
+
+async def test_an_id_that_a_deliberation_has_is_none_for_a_batch(gateway: Gateway) -> None:
+    """Nor one of which an agenda's would be made."""
+    for one in ("b", "c-0001"):
+        assert (await gateway.post(id=one)).status == 202
+    for told in (await send(gateway, "b", 1, rows(1)), await send(gateway, "c", 1, rows(1))):
+        assert (told.status, told.problem["field"]) == (422, "id")
+
+
+async def test_what_somebody_else_has_put_under_an_agendas_id_is_not_told(gateway: Gateway) -> None:
+    """Its batch cannot be run, and ends; nobody waits for its rows meanwhile."""
+    await started(gateway, 1)
+    run = Run(gateway.record, "b-0001", owner="another")
+    await run.begin()
+    await run.decide(item="i1")
+    async with listening(gateway) as line:
+        coming = asyncio.ensure_future(line())
+        await asyncio.sleep(0.2)
+        assert not coming.done()
+        await end(gateway.record, "FAILED")
+        assert await coming == {"status": "FAILED"}
 
 
 async def test_what_a_scope_may(gateway: Gateway) -> None:
