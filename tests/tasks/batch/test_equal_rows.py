@@ -109,4 +109,7 @@ def test_a_run_that_is_told_to_stop_before_it_read_the_file_tells_of_all_rows(tm
     with open_output(tmp_path / "out.parquet", {"council": "dev"}, resume=True) as output:
         Job(InputFile(str(tmp_path / "rows.csv")), output, "dev", dedupe=True).finish("cancelled")
     rows = pq.read_table(tmp_path / "out.parquet").to_pylist()
-    assert {row["id"]: row["error"] for row in rows if row["status"] == "PENDING"} == {"c": "cancelled", "d": "cancelled"}
+    assert {row["id"]: row["error"] for row in rows if row["status"] == "PENDING"} == {
+        "c": "cancelled",
+        "d": "cancelled",
+    }
