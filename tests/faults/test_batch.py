@@ -263,6 +263,7 @@ async def test_a_full_disk_ends_the_command_with_the_file_and_loses_nothing(
 async def test_a_batch_outlives_more_hand_overs_than_a_request_has_tries(broken: Stack, batch: Batch) -> None:
     """Workers are replaced one after another, each with a second to end: the next one goes on at once."""
     hand_overs = 11 if ROUNDS else 6
+    await _simulator(broken, "PUT", "pace", json={"latency_s": 1.0, "slots": 6})
     command: Command | None = None
     async with broken.away("worker"):
         for number in range(hand_overs):
@@ -272,6 +273,7 @@ async def test_a_batch_outlives_more_hand_overs_than_a_request_has_tries(broken:
                 await batch.asked(before + MEMBERS)
                 worker.send_signal(signal.SIGTERM)
                 assert await asyncio.wait_for(worker.wait(), 60) == 0, number
+    await _simulator(broken, "PUT", "pace", json={"latency_s": 0.0, "slots": WINDOW})
     assert command is not None
     assert (await batch.end(command)).code == 0
     await batch.is_whole()
