@@ -46,7 +46,7 @@ acceptance: $(VENV)/.ready-dev ## let councils decide end to end on the simulato
 	@echo "acceptance $(if $(CONCLAVE_LLM_URL),on the model server $(CONCLAVE_LLM_URL),on the SIMULATOR: CONCLAVE_LLM_URL=http://host:8000 asks a live model)"
 	ACCEPTANCE_LLM_URL="$(CONCLAVE_LLM_URL)" ACCEPTANCE_LLM_MODEL="$(CONCLAVE_LLM_MODEL)" $(VENV)/bin/python -m pytest tests/acceptance
 
-test-faults: $(VENV)/.ready-dev ## break a stack on purpose: parts that die or go away, a full disk, two under one id
+test-faults: $(VENV)/.ready-dev ## break a stack on purpose: parts that die or go away, a full disk, two under one id; BATCH_ROUNDS=10 kills more batches
 	$(PYTEST) -n 2 tests/faults
 
 test-security: $(VENV)/.ready-dev ## attack a stack: as another user, from a page in Chromium, with hostile content; a seeded part of the fuzz

@@ -7,8 +7,9 @@ import csv
 import json
 import os
 import uuid
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import aiohttp
 import pyarrow.parquet as pq
 import pytest
 import pytest_asyncio
+from aiohttp import web
 from click.testing import Result
 from typer.testing import CliRunner
 
@@ -340,6 +342,66 @@ async def test_calls_of_a_batch_come_behind_those_of_people(
     late = [line for line in await simulator.lines(f":{key}-") if line["started_at"] > mine["received_at"]]
     assert len(late) > 1
     assert all(line["started_at"] > mine["started_at"] for line in late)
+
+
+A_SECOND = 30
+"""Calls that the limited server answers in a second: the 30 a minute of an account, on a clock that is faster."""
+
+
+@asynccontextmanager
+async def _limited(url: str) -> AsyncGenerator[tuple[str, list[int]], None]:
+    """A server before the simulator that refuses what comes beyond its limit, and has no metrics; what it answered."""
+    answered, recent = list[int](), deque[float](maxlen=A_SECOND)
+
+    async def handle(request: web.Request) -> web.Response:
+        now = asyncio.get_running_loop().time()
+        if request.path == "/metrics":
+            return web.Response(status=404)
+        if request.method == "POST":
+            if len(recent) == A_SECOND and now - recent[0] < 1:
+                answered.append(429)
+                return web.json_response(
+                    {"error": {"message": "Rate limit reached"}}, status=429, headers={"Retry-After": "1"}
+                )
+            recent.append(now)
+        kept = {name: request.headers[name] for name in ("Authorization", "X-Request-Id") if name in request.headers}
+        kept["Content-Type"] = "application/json"
+        data = await request.read()
+        async with session.request(request.method, f"{url}{request.path}", headers=kept, data=data) as told:
+            answered.append(told.status)
+            return web.Response(body=await told.read(), status=told.status, content_type=told.content_type)
+
+    app = web.Application(client_max_size=1 << 24)
+    app.router.add_route("*", "/{path:.*}", handle)
+    async with aiohttp.ClientSession() as session:
+        runner = web.AppRunner(app)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        host, port = runner.addresses[0][:2]
+        try:
+            yield f"http://{host}:{port}", answered
+        finally:
+            await runner.cleanup()
+
+
+async def test_a_server_with_a_rate_limit_is_asked_no_call_twice_that_it_answered(
+    connected: Any, stack: Any, make_council: Any, simulator: Any, file_of: Any, place: Path, key: str
+) -> None:
+    """Far more calls at once than it takes: it refuses some, which wait as it says, and all rows are decided."""
+    from blocks.vllm_server import VLLM
+    from flows.batch import batch
+
+    async with _limited(stack.llm) as (url, answered):
+        server = VLLM(base_url=url, api_key=os.environ["CONCLAVE_LLM_API_KEY"], model=stack.model)
+        await server.save("limited", overwrite=True)
+        council = await make_council(MEMBERS, server="limited")
+        output = place / "out.parquet"
+        state = await batch(input_file=str(file_of(40)), output_file=str(output), council=council, return_state=True)
+    assert (state.name, _statuses(output)) == ("Completed", {"COMPLETED": 40}), state.message
+    calls = await _asked(simulator, key)
+    assert (len(calls), set(calls.values())) == (40 * MEMBERS, {1})
+    assert 429 in answered
 
 
 # --- a flow over files ----------------------------------------------------------------------------
