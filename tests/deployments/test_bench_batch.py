@@ -42,7 +42,6 @@ from deployments.bench.batch.targets import judge
 from deployments.bench.batch.usage import Meter, tree, used
 from deployments.bench.batch.workload import PROMPT_CHARS, Questions, row_of, write_calls, write_rows
 from deployments.bench.targets import MISSED, NOT_JUDGED, REACHED, Judged, exit_code
-from deployments.provisioning.councils import DEFAULTS, read_councils
 from infra.simulator import SimulatorSettings, simulator
 from tasks.batch.checking import check_rows
 from tasks.batch.files import opened
@@ -53,8 +52,10 @@ PATIENCE_S = 60.0
 
 
 @pytest.fixture(scope="module")
-def council() -> CouncilSpec:
+def council(importable_prefect: None) -> CouncilSpec:
     """The default council of three."""
+    from deployments.provisioning.councils import DEFAULTS, read_councils
+
     return read_councils(DEFAULTS)["dev"].spec("dev")
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from tasks.batch.parameters import ASKED, file_batch, notification
 from tasks.batch.records import BatchFileError
 from tasks.council.exceptions import InvalidRequest, WrongUse
 from tasks.council.models import Budget
@@ -34,6 +33,8 @@ def given(folder: Path, **more: Any) -> dict[str, Any]:
 
 
 def test_the_defaults_are_a_batch(folder: Path) -> None:
+    from tasks.batch.parameters import file_batch
+
     found = file_batch(given(folder))
     assert (found.source.named, found.output) == (str(folder / "rows.csv"), str(folder / "out.parquet"))
     assert (found.asked, found.order, found.retry, found.dedupe, found.stop_at_bad) == (
@@ -48,6 +49,8 @@ def test_the_defaults_are_a_batch(folder: Path) -> None:
 
 def test_what_is_asked_is_taken_as_it_is_given(folder: Path) -> None:
     """Of a form a budget is a model, else an object; either is one of the request."""
+    from tasks.batch.parameters import file_batch
+
     asked = {"council": "qa", "strategy": "rank", "members": 2, "requirements": ["short"], "window": 7}
     for budget in (Budget(max_calls=3), {"max_calls": 3}):
         found = file_batch(given(folder, **asked, budget=budget))
@@ -58,6 +61,7 @@ def test_what_is_asked_is_taken_as_it_is_given(folder: Path) -> None:
 def test_every_parameter_is_used(folder: Path) -> None:
     """One that nobody reads would do nothing, and nobody would know."""
     from flows import batch as flow
+    from tasks.batch.parameters import ASKED, file_batch
 
     source = inspect.getsource(inspect.getmodule(file_batch)) + inspect.getsource(flow)  # type: ignore[arg-type]
     assert [name for name in given(folder) if source.count(f'"{name}"') + source.count(f"{name} is") == 0] == []
@@ -78,6 +82,8 @@ WRONG: dict[str, tuple[Any, ...]] = {
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in WRONG.items() for value in values])
 def test_what_is_of_another_kind_is_refused_by_its_name(folder: Path, name: str, value: Any) -> None:
+    from tasks.batch.parameters import file_batch
+
     with pytest.raises(InvalidRequest) as refused:
         file_batch(given(folder, **{name: value}))
     assert refused.value.field == name
@@ -99,6 +105,8 @@ def test_what_is_of_another_kind_is_refused_by_its_name(folder: Path, name: str,
     ids=str,
 )
 def test_what_cannot_be_is_refused(folder: Path, more: dict[str, str], told: str) -> None:
+    from tasks.batch.parameters import file_batch
+
     named = {name: value.format(folder) for name, value in more.items()}
     with pytest.raises(WrongUse) as refused:
         file_batch(given(folder, **named))
@@ -106,12 +114,16 @@ def test_what_cannot_be_is_refused(folder: Path, more: dict[str, str], told: str
 
 
 def test_where_the_operator_named_no_place_no_file_may_be_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tasks.batch.parameters import file_batch
+
     monkeypatch.delenv("CONCLAVE_BATCHES")
     with pytest.raises(BatchFileError, match="no file may be named on this worker"):
         file_batch(given(folder))
 
 
 def test_who_is_told_of_failures_is_named_by_the_operator(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tasks.batch.parameters import notification
+
     monkeypatch.delenv("CONCLAVE_NOTIFY", raising=False)
     assert notification() is None
     monkeypatch.setenv("CONCLAVE_NOTIFY", "")
