@@ -28,12 +28,20 @@ async def cancel_and_wait(tasks: Collection[asyncio.Task[Any]]) -> None:
     A cancel can get lost: `asyncio.wait_for` of Python 3.11 swallows one that arrives together with its result
     (CPython issue 86296), and nats-py waits with it. So it is repeated until the task has ended.
     """
+    for task in tasks:
+        task.add_done_callback(_heard)  # also where whoever waits here is itself cancelled
     pending = set(tasks)
     while pending:
         for task in pending:
             task.cancel()
         _, pending = await asyncio.wait(pending, timeout=AGAIN_S)
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _heard(task: asyncio.Task[Any]) -> None:
+    """Else asyncio tells of it as never retrieved, at whatever moment the garbage is collected."""
+    if not task.cancelled():
+        task.exception()
 
 
 async def batches(source: AsyncIterator[T], size: int, gather_s: float) -> AsyncGenerator[list[T], None]:

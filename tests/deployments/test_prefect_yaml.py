@@ -17,13 +17,14 @@ DEPLOYMENTS = {one["name"]: one for one in CONTENT["deployments"]}
 
 
 def test_every_entrypoint_is_dotted_and_names_its_flow(stack: object) -> None:
-    """Deployment, module, function and flow share one name, the entrypoint is no path, the warm worker may run it."""
+    """Deployment, flow, module and function share one name (`_` for `-` in Python); the warm worker may run it."""
     from deployments.worker.requests import load
 
     for name, deployment in DEPLOYMENTS.items():
         module, _, function = deployment["entrypoint"].rpartition(".")
         flow = getattr(importlib.import_module(module), function)
-        assert (name, flow.name, module.rpartition(".")[2]) == (function, function, function)
+        assert flow.name == name
+        assert (module.rpartition(".")[2], function) == (name.replace("-", "_"), name.replace("-", "_"))
         assert load(deployment["entrypoint"]) is flow
         assert set(deployment.get("parameters", {})) <= set(inspect.signature(flow.fn).parameters)
         assert deployment["description"]
