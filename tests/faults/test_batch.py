@@ -14,6 +14,7 @@ import signal
 import subprocess
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -264,18 +265,20 @@ async def test_a_batch_outlives_more_hand_overs_than_a_request_has_tries(broken:
     """Workers are replaced one after another, each with a second to end: the next one goes on at once."""
     hand_overs = 11 if ROUNDS else 6
     await _simulator(broken, "PUT", "pace", json={"latency_s": 1.0, "slots": 6})
-    command: Command | None = None
-    async with broken.away("worker"):
+    async with broken.away("worker"), AsyncExitStack() as workers:
+
+        async def begun() -> asyncio.subprocess.Process:
+            return await workers.enter_async_context(broken.worker(CONCLAVE_WORKER_DRAIN="1"))
+
+        worker, command = await begun(), await batch.start(window=6)
         for number in range(hand_overs):
-            async with broken.worker(CONCLAVE_WORKER_DRAIN="1") as worker:
-                command = command or await batch.start(window=6)
-                before = len(await batch.book())
-                await batch.asked(before + MEMBERS)
-                worker.send_signal(signal.SIGTERM)
-                assert await asyncio.wait_for(worker.wait(), 60) == 0, number
-    await _simulator(broken, "PUT", "pace", json={"latency_s": 0.0, "slots": WINDOW})
-    assert command is not None
-    assert (await batch.end(command)).code == 0
+            await batch.asked(len(await batch.book()) + MEMBERS)
+            worker.send_signal(signal.SIGTERM)
+            following = asyncio.create_task(begun())
+            assert await asyncio.wait_for(worker.wait(), 60) == 0, number
+            worker = await following
+        await _simulator(broken, "PUT", "pace", json={"latency_s": 0.0, "slots": WINDOW})
+        assert (await batch.end(command)).code == 0
     await batch.is_whole()
 
 
