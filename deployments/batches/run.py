@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from deployments.client import Client, GatewayError
-from tasks.batch.job import BATCHES, DecidedLine, Job, body_of, next_batch_id
+from tasks.batch.job import DecidedLine, Job, body_of
 from tasks.batch.output.folder import OutputFolder
-from tasks.batch.spent import Spent, spent_in
+from tasks.batch.output_batches import OutputBatches
 from tasks.council.models import Status
 
 FINAL = (Status.COMPLETED.value, Status.FAILED.value, Status.CANCELLED.value)
@@ -45,6 +45,7 @@ class BatchOfFile:
         self._client, self._job, self._asked = client, job, asked
         self._watch: Callable[[Told], None] = lambda _: None
         self._output: OutputFolder = job.output
+        self._batches = OutputBatches(job.output)
         self.told = Told()
         self.id: str | None = None
         """Of the batch that runs."""
@@ -58,16 +59,15 @@ class BatchOfFile:
     def run(self) -> str | None:
         """Ask what is still to be asked, and write what is decided; why rows are left undecided, where some are."""
         reason = self._follow_begun()
-        batches = self._batches
-        spent, budget = Spent.of(batches), self._asked.get("budget") or {}
+        spent, budget = self._batches.spent, self._asked.get("budget") or {}
         over = reason if self._was_stopped else spent.used_up(budget)
-        batch_id, agendas = next_batch_id(self._output.batch, batches), 0
+        batch_id, agendas = self._batches.new_id(), 0
         for agendas, rows in enumerate(self._job.agendas(), 1):
             if over is None:
                 self._client.send_rows(batch_id, agendas, body_of(rows))
         if not agendas or over is not None:
             return over or reason
-        self._keep([*batches, {"id": batch_id}])
+        self._batches.add(batch_id)
         asked = {**self._asked, "budget": spent.left_of(budget) or None}
         self._client.start_batch(batch_id, agendas=agendas, **asked)
         self.told = Told(self._job.asked)
@@ -83,25 +83,16 @@ class BatchOfFile:
                 pass
         return reason
 
-    @property
-    def _batches(self) -> list[dict[str, Any]]:
-        return [dict(batch) for batch in self._output.states.get(BATCHES, ())]
-
-    def _keep(self, batches: list[dict[str, Any]]) -> None:
-        self._output.state(BATCHES, batches)
-
     def _follow_begun(self) -> str | None:
         """Write what batches come to that were begun, and not written to their end; why rows of the last are left."""
         reason = None
-        for batch in self._batches:
-            if "ended" in batch:
-                continue
+        for batch_id, after in self._batches.not_ended:
             try:
-                reason = self._follow(batch["id"], batch.get("after"))
+                reason = self._follow(batch_id, after)
             except GatewayError as error:
                 if error.status != UNKNOWN:
                     raise
-                self._note(batch["id"], ended=True)  # it was killed before it was started, or is too old
+                self._batches.ended(batch_id)  # it was killed before it was started, or is too old
         return reason
 
     def _follow(self, batch_id: str, after: str | None = None) -> str | None:
@@ -123,7 +114,7 @@ class BatchOfFile:
         finally:
             self._written(batch_id, after)
         body = self.told.batch = self._ended(batch_id)
-        self._note(batch_id, ended=True, spent=spent_in(body))
+        self._batches.ended(batch_id, body)
         self._was_stopped = body["status"] == Status.CANCELLED.value != began["status"]
         self.id = None
         self._watch(self.told)
@@ -132,7 +123,7 @@ class BatchOfFile:
     def _written(self, batch_id: str, after: str | None) -> int:
         """Note how far a batch is written, once all of that is on disk; how many parts there are."""
         self._output.flush()
-        self._note(batch_id, after=after)
+        self._batches.written(batch_id, after)
         return self._output.parts
 
     def _ended(self, batch_id: str) -> dict[str, Any]:
@@ -140,10 +131,3 @@ class BatchOfFile:
         while (body := self._client.batch(batch_id))["status"] not in FINAL:
             time.sleep(0.05)
         return body
-
-    def _note(self, batch_id: str, **told: Any) -> None:
-        batches = self._batches
-        for batch in batches:
-            if batch["id"] == batch_id:
-                batch.update(told)
-        self._keep(batches)

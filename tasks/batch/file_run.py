@@ -20,13 +20,13 @@ from blocks.record.envelope import Body
 from blocks.record.events import Record
 from tasks.batch.asked import BatchRequest
 from tasks.batch.decided import DecidedRow, Place, decided_rows
-from tasks.batch.job import BATCHES, DecidedLine, InputFile, Job, Retry, next_batch_id
+from tasks.batch.job import DecidedLine, InputFile, Job, Retry
 from tasks.batch.output.folder import Finished, Order, OutputFolder, open_output, states_of
 from tasks.batch.output.report import batch_report
+from tasks.batch.output_batches import OutputBatches
 from tasks.batch.places import Places, is_url
 from tasks.batch.records import BatchFileError
 from tasks.batch.running import CANCELLED
-from tasks.batch.spent import Spent, spent_in
 from tasks.batch.store import put_agenda, put_batch
 from tasks.batch.tries import host_of
 from tasks.council.decisions import ItemResult
@@ -87,7 +87,7 @@ class FileRun:
             try:
                 reason = await self._all(job, output, request)
             except BatchFileError:
-                if not output.states.get(BATCHES):
+                if not OutputBatches(output):
                     await asyncio.to_thread(output.discard)
                 raise
             finished = await asyncio.to_thread(job.finish, reason, self.batch.order)
@@ -98,13 +98,11 @@ class FileRun:
 
     async def _all(self, job: Job, output: OutputFolder, request: BatchRequest) -> str | None:
         """Decide what an earlier run had begun, then the rest; why rows are left, where some are."""
-        reason = None
-        for batch in list(output.states.get(BATCHES, ())):
-            if "ended" not in batch:
-                reason = await self._one(job, output, batch["id"], batch.get("after"))
-        batches, agendas = list(output.states.get(BATCHES, ())), 0
+        batches, reason = OutputBatches(output), None
+        for earlier, after in batches.not_ended:
+            reason = await self._one(job, output, earlier, after)
         budget = {} if request.budget is None else request.budget.model_dump()
-        spent, batch_id = Spent.of(batches), next_batch_id(output.batch, batches)
+        spent, batch_id, agendas = batches.spent, batches.new_id(), 0
         over = reason if reason == CANCELLED else spent.used_up(budget)
         asking = job.agendas()
         while (rows := await asyncio.to_thread(next, asking, None)) is not None:
@@ -115,7 +113,7 @@ class FileRun:
             return over or reason
         asked = request.model_copy(update={"agendas": agendas, "budget": _budget(spent.left_of(budget))})
         await put_batch(self.record, batch_id, asked, None)
-        await asyncio.to_thread(output.state, BATCHES, [*batches, {"id": batch_id}])
+        await asyncio.to_thread(batches.add, batch_id)
         return await self._one(job, output, batch_id, None)
 
     async def _one(self, job: Job, output: OutputFolder, batch_id: str, after: str | None) -> str | None:
@@ -126,7 +124,7 @@ class FileRun:
             body = await deciding
             await writing
         await asyncio.to_thread(output.flush)
-        await asyncio.to_thread(_note, output, batch_id, ended=True, spent=spent_in(body))
+        await asyncio.to_thread(OutputBatches(output).ended, batch_id, body)
         if body["status"] == Status.CANCELLED.value:
             return CANCELLED
         error = body.get("error")
@@ -141,7 +139,7 @@ class FileRun:
                 if output.parts != parts:
                     await asyncio.to_thread(output.flush)  # copies of the row, too, are on disk then
                     parts = output.parts
-                    await asyncio.to_thread(_note, output, batch_id, after=str(row.after))
+                    await asyncio.to_thread(OutputBatches(output).written, batch_id, str(row.after))
 
     def _request(self) -> BatchRequest:
         """What is asked, with what the file itself says. Raises InvalidRequest and BatchFileError."""
@@ -207,11 +205,3 @@ def _line(row: DecidedRow) -> DecidedLine:
     result = ItemResult.from_record(row.event.body)
     where = (asked.id, asked.row, asked.line, asked.key, str(asked.item.id))
     return DecidedLine(*where, row.deliberation_id, row.council_digest, str(row.after), result)
-
-
-def _note(output: OutputFolder, batch_id: str, **told: Any) -> None:
-    batches = [dict(one) for one in output.states.get(BATCHES, ())]
-    for one in batches:
-        if one["id"] == batch_id:
-            one.update(told)
-    output.state(BATCHES, batches)

@@ -6,9 +6,8 @@ are known here. A row is found again by its key, so that rows which were put bet
 
 from __future__ import annotations
 
-import secrets
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sized
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -34,8 +33,6 @@ SHOWN = 20
 """Bad rows that are kept to be shown; all are counted."""
 NOT_DECIDED = (*FAILED, Status.CANCELLED.value, NOT_ASKED)
 """Statuses that a later run may change: the parts are kept for it."""
-BATCHES = "batches"
-"""State of an output: the batches that were asked for it, each with its id and how far its rows were written."""
 
 
 @dataclass(frozen=True)
@@ -260,11 +257,6 @@ def _copied(decided: RowResult, copy: RowCopy) -> RowResult:
         copied_from=decided.id,
         result=decided.result,
     )
-
-
-def next_batch_id(output: str, batches: Sized) -> str:
-    """An id for the next batch of an output with these ones; each is another, since rows may have been sent before."""
-    return f"{output}-{len(batches) + 1}-{secrets.token_hex(2)}"
 
 
 def _content(item: ItemRequest) -> bytes:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from tasks.batch.asked import AskedRow
-from tasks.batch.job import DecidedLine, InputFile, Job, next_batch_id
+from tasks.batch.job import DecidedLine, InputFile, Job
 from tasks.batch.output.folder import open_output
-from tasks.batch.spent import Spent
+from tasks.batch.output_batches import OutputBatches, Spent
 from tests.tasks.batch.output.finished import decided
 
 ROWS = ("a,Choose a queue", "b,Choose a queue", "c,Name it", "d,Name it", "e,Choose a queue")
@@ -94,11 +94,31 @@ def test_what_is_left_of_a_budget_is_that_of_all_batches_of_an_output() -> None:
     assert spent.used_up({"max_tokens": 60}) == "budget: 70 of 60 tokens are used"
 
 
-def test_no_two_batches_of_an_output_have_one_id() -> None:
+def test_no_two_batches_of_an_output_have_one_id(tmp_path: Path) -> None:
     """Rows that were sent for one that never began may be others than those that are sent now."""
-    ids = {next_batch_id("o" * 32, ()) for _ in range(50)}
+    with open_output(tmp_path / "out.parquet", {"council": "dev"}) as output:
+        ids = {OutputBatches(output).new_id() for _ in range(50)}
     assert len(ids) > 45
     assert all(len(one) <= 48 for one in ids)
+
+
+def test_the_batches_of_an_output_are_found_again(tmp_path: Path) -> None:
+    """One that ended is not gone on with; how far another was written, and what was used, is known to the next run."""
+    with open_output(tmp_path / "out.parquet", {"council": "dev"}) as output:
+        batches = OutputBatches(output)
+        assert not batches
+        batches.add("one")
+        batches.ended("one", {"calls": 6, "tokens": None})
+        batches.add("two")
+        batches.written("two", "1:7")
+        batches.add("three")
+    with open_output(tmp_path / "out.parquet", {"council": "dev"}, resume=True) as output:
+        again = OutputBatches(output)
+        assert again.not_ended == [("two", "1:7"), ("three", None)]
+        assert again.spent == Spent(calls=6)
+        again.ended("three")
+        assert again.not_ended == [("two", "1:7")]
+        assert again.spent == Spent(calls=6)
 
 
 def test_a_run_that_is_told_to_stop_before_it_read_the_file_tells_of_all_rows(tmp_path: Path) -> None:
