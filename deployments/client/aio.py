@@ -12,7 +12,6 @@ import aiohttp
 from deployments.client.answers import (
     SILENT_S,
     WAIT_S,
-    BrokenOff,
     Cancelled,
     Event,
     EventLines,
@@ -21,6 +20,7 @@ from deployments.client.answers import (
     NothingFollows,
     Receipt,
     Result,
+    Retries,
     address,
     broken_off,
     document_in,
@@ -29,7 +29,6 @@ from deployments.client.answers import (
     path_of,
     path_of_batch,
     path_of_many,
-    pause_s,
     result_in,
     row_in,
     submission,
@@ -144,38 +143,32 @@ class AsyncClient:
         self, batch_id: str, after: str | None = None
     ) -> AsyncGenerator[dict[str, Any] | None, None]:
         """The decided rows of a batch as they come, to its end; as `Client.batch_results`."""
-        tries = 0
+        retries = Retries(self._retry)
         while True:
             try:
                 async for row in self._rows(batch_id, after):
-                    after, tries = row["after"] if row else after, 0
+                    after = row["after"] if row else after
+                    retries.heard()
                     yield row
                 return
             except (GatewayAway, GatewayError) as error:
-                tries = 1 if isinstance(error, BrokenOff) else tries + 1
-                pause = pause_s(error, tries) if self._retry else None
-                if pause is None:
-                    raise
-                await asyncio.sleep(pause)
+                await asyncio.sleep(retries.pause_s(error))
 
     async def events(self, deliberation_id: str, after: str | None = None) -> AsyncGenerator[Event, None]:
         """What happens in it, up to its end; as `Client.events`."""
-        tries = 0
+        retries = Retries(self._retry)
         while True:
             try:
                 async for event in self._events(deliberation_id, after):
-                    after, tries = event.id, 0
+                    after = event.id
+                    retries.heard()
                     yield event
                     if event.kind == "finished":
                         return
             except NothingFollows:
                 return
             except (GatewayAway, GatewayError) as error:
-                tries = 1 if isinstance(error, BrokenOff) else tries + 1
-                pause = pause_s(error, tries) if self._retry else None
-                if pause is None:
-                    raise
-                await asyncio.sleep(pause)
+                await asyncio.sleep(retries.pause_s(error))
 
     # --- inside -----------------------------------------------------------------------------------
 
@@ -195,15 +188,12 @@ class AsyncClient:
         waits_s: float = 0.0,
     ) -> tuple[Any, Any]:
         """A call that is tried again until a time; the gateway may take `waits_s` longer for its answer."""
-        tries = 0
+        retries = Retries(self._retry)
         while True:
-            tries += 1
             try:
                 return await self._once(method, path, data, headers, self._timeout_s + waits_s)
             except (GatewayError, GatewayAway) as error:
-                pause = pause_s(error, tries) if self._retry else None
-                if pause is None:
-                    raise
+                pause = retries.pause_s(error)
                 if until is not None and time.monotonic() + pause > until:
                     raise TimeoutError(f"{path.partition('?')[0]}: no answer in time: {error}") from error
                 await asyncio.sleep(pause)

@@ -133,6 +133,25 @@ def pause_s(error: Exception, tries: int) -> float | None:
     return AGAIN_S * 2 ** (tries - 1)
 
 
+class Retries:
+    """When a call, or a stream that broke off, is tried again; the same for both clients."""
+
+    def __init__(self, allowed: bool) -> None:
+        self._allowed, self._tries = allowed, 0
+
+    def heard(self) -> None:
+        """Something came: what fails from now on is tried as often as anything new."""
+        self._tries = 0
+
+    def pause_s(self, error: GatewayAway | GatewayError) -> float:
+        """Seconds until another try is worth while. Raises the error where none is."""
+        self._tries = 1 if isinstance(error, BrokenOff) else self._tries + 1
+        pause = pause_s(error, self._tries) if self._allowed else None
+        if pause is None:
+            raise error
+        return pause
+
+
 def address(url: str) -> tuple[bool, str, int, str]:
     """Whether it is https, the host, the port, and what paths begin with. Raises ValueError."""
     parts = urlsplit(url)

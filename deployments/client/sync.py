@@ -11,7 +11,6 @@ from typing import Any
 from deployments.client.answers import (
     SILENT_S,
     WAIT_S,
-    BrokenOff,
     Cancelled,
     Event,
     EventLines,
@@ -20,6 +19,7 @@ from deployments.client.answers import (
     NothingFollows,
     Receipt,
     Result,
+    Retries,
     address,
     broken_off,
     document_in,
@@ -28,7 +28,6 @@ from deployments.client.answers import (
     path_of,
     path_of_batch,
     path_of_many,
-    pause_s,
     result_in,
     row_in,
     submission,
@@ -140,41 +139,35 @@ class Client:
 
         None comes whenever nothing came for a while. A connection that breaks is made again where it was left.
         """
-        tries = 0
+        retries = Retries(self._retry)
         while True:
             try:
                 for row in self._rows(batch_id, after):
-                    after, tries = row["after"] if row else after, 0
+                    after = row["after"] if row else after
+                    retries.heard()
                     yield row
                 return
             except (GatewayAway, GatewayError) as error:
-                tries = 1 if isinstance(error, BrokenOff) else tries + 1
-                pause = pause_s(error, tries) if self._retry else None
-                if pause is None:
-                    raise
-                time.sleep(pause)
+                time.sleep(retries.pause_s(error))
 
     def events(self, deliberation_id: str, after: str | None = None) -> Iterator[Event]:
         """What happens in it, from the beginning or behind a cursor, up to its end; each event once.
 
         A connection that breaks is made again where it was left.
         """
-        tries = 0
+        retries = Retries(self._retry)
         while True:
             try:
                 for event in self._events(deliberation_id, after):
-                    after, tries = event.id, 0
+                    after = event.id
+                    retries.heard()
                     yield event
                     if event.kind == "finished":
                         return
             except NothingFollows:
                 return
             except (GatewayAway, GatewayError) as error:
-                tries = 1 if isinstance(error, BrokenOff) else tries + 1
-                pause = pause_s(error, tries) if self._retry else None
-                if pause is None:
-                    raise
-                time.sleep(pause)
+                time.sleep(retries.pause_s(error))
 
     def close(self) -> None:
         """Close the connection."""
@@ -198,15 +191,12 @@ class Client:
         waits_s: float = 0.0,
     ) -> tuple[http.client.HTTPResponse, Any]:
         """A call that is tried again until a time; the gateway may take `waits_s` longer for its answer."""
-        tries = 0
+        retries = Retries(self._retry)
         while True:
-            tries += 1
             try:
                 return self._once(method, path, data, {**self._headers, **(headers or {})}, self._timeout_s + waits_s)
             except (GatewayError, GatewayAway) as error:
-                pause = pause_s(error, tries) if self._retry else None
-                if pause is None:
-                    raise
+                pause = retries.pause_s(error)
                 if until is not None and time.monotonic() + pause > until:
                     raise TimeoutError(f"{path.partition('?')[0]}: no answer in time: {error}") from error
                 time.sleep(pause)
