@@ -298,10 +298,8 @@ def test_an_agent_that_dies_is_written_for_in_each_item_that_begins(world: Calla
     assert one.runs[0].admission.windows["default"].in_flight == 0
 
 
-def test_a_decision_that_cannot_be_written_ends_all(
-    world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Decisions are written beside one another: the error of one is that of the run, whoever wrote last."""
+def fail_of_first(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """The decision of the first item cannot be written until what this gives is called."""
     from blocks.exceptions import RecordUnavailable
     from tasks.collect.collector import Collector
 
@@ -313,6 +311,16 @@ def test_a_decision_that_cannot_be_written_ends_all(
         await publish(self, result)
 
     monkeypatch.setattr(Collector, "_publish", fails)
+    return lambda: monkeypatch.setattr(Collector, "_publish", publish)
+
+
+def test_a_decision_that_cannot_be_written_ends_all(
+    world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Decisions are written beside one another: the error of one is that of the run, whoever wrote last."""
+    from blocks.exceptions import RecordUnavailable
+
+    mend = fail_of_first(monkeypatch)
     one = world(strategy="propose", items=3, window=9)
     one.begin()
     for item in ("i0", "i1"):
@@ -321,7 +329,7 @@ def test_a_decision_that_cannot_be_written_ends_all(
     one.wait(1)
     assert isinstance(one.runs[0].collecting.exception(), RecordUnavailable)
     assert one.stored("deliberations.w.finished") == []
-    monkeypatch.setattr(Collector, "_publish", publish)
+    mend()
     one.finish()
     assert one.server.repeated == []
     assert len(statuses(one)) == 3
@@ -332,16 +340,8 @@ def test_an_error_of_one_that_nothing_comes_in_after_is_not_lost(
 ) -> None:
     """The last item is written for while the other's decision fails: its end would be that of half an agenda."""
     from blocks.exceptions import RecordUnavailable
-    from tasks.collect.collector import Collector
 
-    publish = Collector._publish
-
-    async def fails(self: Any, result: Any) -> None:
-        if result.item == "i0":
-            raise RecordUnavailable("the disk is full")
-        await publish(self, result)
-
-    monkeypatch.setattr(Collector, "_publish", fails)
+    fail_of_first(monkeypatch)
     one = world(strategy="propose", items=2, window=9)
     one.begin()
     one.wait(DEADLINE_S + 1)
