@@ -40,6 +40,8 @@ from tasks.council.plain import SHOWN_ERROR, error_line, one_line
 MANIFEST = "batches.json"
 MAX_MANIFEST = 64 << 20
 FORMATS = ("parquet", "jsonl", "csv")
+OF_FOLDER = ("pattern", "output_folder", "output_format", "every_hours")
+"""Parameters that are the folder's; all others are those of each file's batch."""
 MAX_HOURS = 10_000
 LATE = 1.5
 """Of the time between two runs: after so much of it one was missed."""
@@ -132,20 +134,7 @@ class FolderRun:
     def _batch(self, path: str) -> FileBatch:
         output = self._output(path)
         had = Path(f"{output}.parts").is_dir()
-        names = (
-            "council",
-            "strategy",
-            "members",
-            "task_column",
-            "task_template",
-            "id_column",
-            "context_columns",
-            "budget",
-            "encoding",
-            "delimiter",
-            "sheet",
-        )
-        chosen = {name: self.given[name] for name in names}
+        chosen = {name: value for name, value in self.given.items() if name not in OF_FOLDER}
         ways = {"resume": had, "replace": not had}
         return file_batch({**UNSAID, **chosen, **ways, "input_file": path, "output_file": str(output)})
 

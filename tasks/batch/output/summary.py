@@ -6,19 +6,16 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from tasks.batch.output.errors import OutputError, read
 from tasks.batch.output.rows import INVALID, NOT_ASKED
 from tasks.council.engines import SIMULATOR
 from tasks.council.models import Status
-from tasks.council.plain import SHOWN_INPUT, error_line, one_line
+from tasks.council.plain import SHOWN_INPUT, one_line
 
 _KEYS = ["council", "strategy", "engine"]
 _TOKENS = ["usage_prompt_tokens", "usage_completion_tokens"]
@@ -290,16 +287,6 @@ def summary_of(chunks: Iterable[pa.Table], elapsed_s: float | None = None) -> Su
     for chunk in chunks:
         summing.add(chunk.select(COLUMNS))
     return summing.summary(elapsed_s)
-
-
-def summary_of_file(path: Path) -> Summary:
-    """What an OUTPUT in Parquet comes to. Raises OutputError."""
-    try:
-        with read(path), pq.ParquetFile(path) as file:
-            batches = file.iter_batches(columns=COLUMNS, use_threads=False)
-            return summary_of(pa.Table.from_batches([batch]) for batch in batches)
-    except (pa.ArrowException, KeyError) as error:
-        raise OutputError(f"{one_line(str(path))} is no output of a batch in Parquet: {error_line(error)}") from error
 
 
 def reason_of(error: str, ids: Iterable[str | None]) -> str:

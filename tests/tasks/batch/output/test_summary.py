@@ -7,15 +7,14 @@ import json
 from pathlib import Path
 from xml.etree import ElementTree
 
-import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
-from tasks.batch.output.errors import OutputError
 from tasks.batch.output.pictures import pictures_of
 from tasks.batch.output.report import batch_report, write_report
 from tasks.batch.output.rows import RowResult
 from tasks.batch.output.schema import record_of, table_of
-from tasks.batch.output.summary import OTHERS, Problem, Summary, reason_of, summary_of, summary_of_file
+from tasks.batch.output.summary import OTHERS, Problem, Summary, reason_of, summary_of
 from tests.tasks.batch.output.finished import bad, decided, failed, row, voted
 from tests.tasks.batch.output.outputs import Outputs
 
@@ -169,16 +168,8 @@ def test_the_finished_output_says_what_the_running_one_says(outputs: Outputs) ->
     with outputs.open(resume=True) as output:
         running = output.summary()
         assert output.finish(14, order="input").summary == running
-    assert summary_of_file(outputs.folder / "a.parquet") == running == summed(*MIXED)
+    assert summary_of([pq.read_table(outputs.folder / "a.parquet")]) == running == summed(*MIXED)
     assert running.failed == 2
-
-
-def test_a_file_that_is_no_output_is_told(tmp_path: Path) -> None:
-    (tmp_path / "text.parquet").write_text("no")
-    pd.DataFrame({"id": [1]}).to_parquet(tmp_path / "other.parquet")
-    for name, told in (("text", "is no output"), ("other", "is no output"), ("none", "No such file")):
-        with pytest.raises(OutputError, match=told):
-            summary_of_file(tmp_path / f"{name}.parquet")
 
 
 def test_a_report_is_written_whole(tmp_path: Path) -> None:
