@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from deployments.bench.options import (
     AGAINST_DOORS,
@@ -22,15 +20,13 @@ from deployments.bench.options import (
     read_sizes,
 )
 from deployments.bench.targets import MISSED, exit_code
+from deployments.bench.terminal import NOT_UP, console, draw_plot, fail, read_option, say, write_document
 from tasks.council.exceptions import WrongUse
 
-NOT_UP = 6
 WIDTH = 100
 """Columns where the output is not a terminal."""
 QUICK = Options(samples=1, warmup=1, latency_s=0.2, settle_s=3.0, sizes=(1, 3), stock_sizes=())
 AGAINST = Options(samples=10, latency_s=0.2, sizes=(1, 3, 15), stock_sizes=(), peers=("floor", "conclave", "rank"))
-
-T = TypeVar("T")
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -100,9 +96,9 @@ def bench(
         "warmup": warmup,
         "latency_s": latency,
         "settle_s": settle,
-        "sizes": _read(read_sizes, sizes, "--sizes"),
-        "stock_sizes": _read(read_sizes, stock_sizes, "--stock-sizes"),
-        "peers": _read(read_peers, peers, "--peers"),
+        "sizes": read_option(read_sizes, sizes, "--sizes"),
+        "stock_sizes": read_option(read_sizes, stock_sizes, "--stock-sizes"),
+        "peers": read_option(read_peers, peers, "--peers"),
         "json": json_,
         "plot": plot,
     }
@@ -121,20 +117,17 @@ def measure(options: Options) -> int:
     from deployments.stack import StackError
 
     try:
-        report = run(options, _say)
+        report = run(options, say)
     except StackError as error:
-        return _fail(str(error), NOT_UP)
+        return fail(str(error), NOT_UP)
     except BenchError as error:
-        return _fail(str(error), MISSED)
-    console = Console()
-    show(report, console if console.is_terminal else Console(width=WIDTH))
-    if options.json:
-        _write(options.json, report.document())
+        return fail(str(error), MISSED)
+    show(report, console(WIDTH))
+    write_document(options.json, report.document())
     if options.plot:
         from deployments.bench.plot import draw
 
-        _folder(options.plot)
-        _say(f"drawn in {' and '.join(map(str, draw(report, options.plot)))}")
+        draw_plot(options.plot, partial(draw, report))
     return exit_code(report.targets)
 
 
@@ -147,7 +140,7 @@ def _compare(asked: dict[str, Any], quick: bool, against: Path, doors: str | Non
     options = replace(AGAINST, **asked)
     if options.samples < LEAST_PAIRS:
         raise typer.BadParameter(f"an interval needs {LEAST_PAIRS} rounds", param_hint="--samples")
-    chosen = AGAINST_DOORS if doors is None else _read(read_doors, doors, "--doors") or ()
+    chosen = AGAINST_DOORS if doors is None else read_option(read_doors, doors, "--doors") or ()
     if not chosen and options.peers == ("floor",):
         raise typer.BadParameter("nothing is left to compare but the floor", param_hint="--peers")
     try:
@@ -164,39 +157,11 @@ def compare(options: Options, doors: tuple[str, ...], checkout: Path) -> int:
     from deployments.bench.program import BenchError
 
     try:
-        found = run(options, doors, checkout, _say)
+        found = run(options, doors, checkout, say)
     except NotUpError as error:
-        return _fail(str(error), NOT_UP)
+        return fail(str(error), NOT_UP)
     except BenchError as error:
-        return _fail(str(error), MISSED)
-    console = Console()
-    show(found, console if console.is_terminal else Console(width=WIDTH))
-    if options.json:
-        _write(options.json, found.document())
+        return fail(str(error), MISSED)
+    show(found, console(WIDTH))
+    write_document(options.json, found.document())
     return found.comparison.exit_code
-
-
-def _read(read: Callable[[str], T], text: str | None, option: str) -> T | None:
-    try:
-        return None if text is None else read(text)
-    except WrongUse as error:
-        raise typer.BadParameter(str(error), param_hint=option) from None
-
-
-def _write(file: Path, document: dict[str, Any]) -> None:
-    _folder(file)
-    file.write_text(json.dumps(document, indent=2) + "\n")
-    _say(f"written to {file}")
-
-
-def _folder(file: Path) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-
-
-def _fail(text: str, code: int) -> int:
-    typer.secho(f"conclave: {text}", fg="red", err=True)
-    return code
-
-
-def _say(text: str) -> None:
-    typer.echo(text, err=True)

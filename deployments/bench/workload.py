@@ -16,6 +16,7 @@ from tasks.council.answer import seed_of
 from tasks.council.council import Member
 from tasks.council.models import DeliberationRequest, Item
 from tasks.council.prompts.propose import propose_messages, temperature_of
+from tasks.council.proposal import Proposal
 
 TASK = "Write a Python function to merge sorted arrays"
 REQUIREMENTS = ("Use type hints", "Add docstring")
@@ -86,3 +87,16 @@ class ModelServer:
             tail_s=ended - max(sent),
             server_s=max(sent) - min(received),
         )
+
+
+def proposal_of(member: Member, answer: Mapping[str, Any]) -> Proposal:
+    """A member's proposal, by the server's answer in the form of OpenAI's chat completions."""
+    choice = answer["choices"][0]
+    return Proposal(
+        content=choice["message"]["content"],
+        author_id=member.agent_id,
+        author_role=member.role,
+        model=answer["model"],
+        tokens=answer["usage"]["completion_tokens"],
+        finish_reason=choice["finish_reason"],
+    )

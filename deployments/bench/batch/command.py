@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from deployments.bench.batch.options import (
     KINDS,
@@ -25,13 +23,10 @@ from deployments.bench.batch.options import (
     with_floor,
 )
 from deployments.bench.targets import MISSED, exit_code
-from tasks.council.exceptions import WrongUse
+from deployments.bench.terminal import NOT_UP, console, draw_plot, fail, read_option, say, write_document
 
-NOT_UP = 6
 WIDTH = 120
 """Columns where the output is not a terminal."""
-
-T = TypeVar("T")
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -71,11 +66,11 @@ def batch(
     if url is not None and latency is not None:
         raise typer.BadParameter("a server of your own has its own pace", param_hint="--latency")
     given: dict[str, Any] = {
-        "rows": _read(read_rows, rows, "--rows"),
-        "slots": _read(read_slots, slots, "--slots"),
-        "peers": _read(read_peers, peers, "--peers"),
+        "rows": read_option(read_rows, rows, "--rows"),
+        "slots": read_option(read_slots, slots, "--slots"),
+        "peers": read_option(read_peers, peers, "--peers"),
         "latency_s": latency,
-        "only": _read(read_kinds, only, "--only"),
+        "only": read_option(read_kinds, only, "--only"),
         "samples": samples,
         "council": council,
         "url": url,
@@ -95,36 +90,15 @@ def measure(options: Options) -> int:
     from deployments.stack import StackError
 
     try:
-        report = run(options, _say)
+        report = run(options, say)
     except StackError as error:
-        return _fail(str(error), NOT_UP)
+        return fail(str(error), NOT_UP)
     except BenchError as error:
-        return _fail(str(error), MISSED)
-    console = Console()
-    show(report, console if console.is_terminal else Console(width=WIDTH))
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(report.document(), indent=2) + "\n")
-        _say(f"written to {options.json}")
+        return fail(str(error), MISSED)
+    show(report, console(WIDTH))
+    write_document(options.json, report.document())
     if options.plot:
         from deployments.bench.batch.plot import draw
 
-        options.plot.parent.mkdir(parents=True, exist_ok=True)
-        _say(f"drawn in {' and '.join(map(str, draw(report, options.plot)))}")
+        draw_plot(options.plot, partial(draw, report))
     return exit_code(report.targets)
-
-
-def _read(read: Callable[[str], T], text: str | None, option: str) -> T | None:
-    try:
-        return None if text is None else read(text)
-    except WrongUse as error:
-        raise typer.BadParameter(str(error), param_hint=option) from None
-
-
-def _fail(text: str, code: int) -> int:
-    typer.secho(f"conclave: {text}", fg="red", err=True)
-    return code
-
-
-def _say(text: str) -> None:
-    typer.echo(text, err=True)

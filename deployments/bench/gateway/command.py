@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from deployments.bench.targets import MISSED, REACHED
-
-NOT_UP = 6
+from deployments.bench.terminal import NOT_UP, fail, say, write_document
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -32,11 +30,10 @@ def gateway(
 
     asked = Asked(rate, seconds, 0, 0) if draining else Asked(rate, seconds, listeners, idle)
     try:
-        with bench_stack(0.5, _say, worker=draining) as found:
-            figures = asyncio.run(measured(found, asked, _say))
+        with bench_stack(0.5, say, worker=draining) as found:
+            figures = asyncio.run(measured(found, asked, say))
     except StackError as error:
-        _say(f"conclave: {error}")
-        raise typer.Exit(NOT_UP) from error
+        raise typer.Exit(fail(str(error), NOT_UP)) from error
     if draining:
         figures = {f"draining_{name}": value for name, value in figures.items()}
     verdicts = judged(figures)
@@ -44,12 +41,6 @@ def gateway(
         told = verdicts.get(name, {})
         bound = f"  (at most {told['at_most']:g}: {told['verdict']})" if told else ""
         typer.echo(f"{name:46} {value:10.2f}{bound}")
-    if json_ is not None:
-        json_.parent.mkdir(parents=True, exist_ok=True)
-        json_.write_text(json.dumps({"figures": figures, "targets": verdicts}, indent=2) + "\n")
+    write_document(json_, {"figures": figures, "targets": verdicts})
     missed = any(each["verdict"] == "missed" for each in verdicts.values())
     raise typer.Exit(MISSED if missed else REACHED)
-
-
-def _say(text: str) -> None:
-    typer.echo(text, err=True)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypedDict
 
 from deployments.bench.peers.peer import Bench, PeerMissing
 from deployments.bench.samples import Sample, now
-from deployments.bench.workload import item
+from deployments.bench.workload import item, proposal_of
 from tasks.council.council import Member
 from tasks.council.proposal import Proposal
 from tasks.council.voting.checks import Checks, rank_proposals
@@ -87,16 +87,7 @@ async def langgraph(bench: Bench) -> AsyncGenerator[LangGraph, None]:
         member = Member.model_validate(seat["member"])
         request_id = f"{seat['run_id']}:{member.agent_id}"
         answer = json.loads(await bench.server.ask(request_id, bench.server.body(member, request_id)))
-        choice = answer["choices"][0]
-        proposal = Proposal(
-            content=choice["message"]["content"],
-            author_id=member.agent_id,
-            author_role=member.role,
-            model=answer["model"],
-            tokens=answer["usage"]["completion_tokens"],
-            finish_reason=choice["finish_reason"],
-        )
-        return {"proposals": [proposal.model_dump()]}
+        return {"proposals": [proposal_of(member, answer).model_dump()]}
 
     async def decide(state: Council) -> dict[str, Any]:
         proposals = [Proposal.model_validate(proposal) for proposal in state["proposals"]]

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from deployments.bench.targets import MISSED, NOT_JUDGED, REACHED
-
-NOT_UP = 6
+from deployments.bench.terminal import NOT_UP, fail, say, write_document
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -38,19 +36,14 @@ def worker(
 
     asked = Asked(doors, alive, alive_latency, ramp, database, soak, latency)
     try:
-        found = run(asked, _say)
+        found = run(asked, say)
     except StackError as error:
-        _say(f"conclave: {error}")
-        raise typer.Exit(NOT_UP) from error
+        raise typer.Exit(fail(str(error), NOT_UP)) from error
     except (BenchError, TimeoutError) as error:
-        _say(f"conclave: {error or 'no answer in time'}")
-        raise typer.Exit(MISSED) from error
+        raise typer.Exit(fail(str(error) or "no answer in time", MISSED)) from error
     verdicts = judged(found)
     show(found, verdicts)
-    if json_ is not None:
-        json_.parent.mkdir(parents=True, exist_ok=True)
-        json_.write_text(json.dumps({**found, "targets": verdicts}, indent=2) + "\n")
-        _say(f"written to {json_}")
+    write_document(json_, {**found, "targets": verdicts})
     raise typer.Exit(_exit_code({each["verdict"] for each in verdicts}))
 
 
@@ -58,7 +51,3 @@ def _exit_code(verdicts: set[str]) -> int:
     if "missed" in verdicts:
         return MISSED
     return NOT_JUDGED if "floor weak" in verdicts else REACHED
-
-
-def _say(text: str) -> None:
-    typer.echo(text, err=True)

@@ -44,6 +44,7 @@ async def graphs(job: Job) -> AsyncGenerator[Work, None]:
     from langgraph.types import Send
 
     from blocks.chat import chat_payload
+    from deployments.bench.workload import proposal_of
     from tasks.council.council import CouncilSpec
     from tasks.council.proposal import Proposal
     from tasks.council.voting.checks import Checks, rank_proposals
@@ -67,16 +68,7 @@ async def graphs(job: Job) -> AsyncGenerator[Work, None]:
             reply.raise_for_status()
             answer = json.loads(await reply.read())
         answered += 1
-        choice = answer["choices"][0]
-        proposal = Proposal(
-            content=choice["message"]["content"],
-            author_id=member.agent_id,
-            author_role=member.role,
-            model=answer["model"],
-            tokens=answer["usage"]["completion_tokens"],
-            finish_reason=choice["finish_reason"],
-        )
-        return {"proposals": [proposal.model_dump()]}
+        return {"proposals": [proposal_of(member, answer).model_dump()]}
 
     async def decide(state: Council) -> dict[str, Any]:
         proposals = [Proposal.model_validate(proposal) for proposal in state["proposals"]]
