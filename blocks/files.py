@@ -6,11 +6,12 @@ A FIFO or a device may never end, or block whoever opens it, and with it everyth
 from __future__ import annotations
 
 import errno
+import io
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 _KINDS = {
     stat.S_IFIFO: "a FIFO",
@@ -20,6 +21,28 @@ _KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
+
+
+class BoundedReader(io.RawIOBase):
+    """What a function reads: it fills what it is asked for, and raises OSError behind `max_bytes` bytes in all."""
+
+    def __init__(self, read: Callable[[int], bytes], max_bytes: int, shown: str | None = None) -> None:
+        self._read, self._max, self._left, self._shown = read, max_bytes, max_bytes, shown
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        """Fill the buffer, or as much of it as there is."""
+        view, filled = memoryview(buffer).cast("B"), 0
+        while filled < len(view) and (found := self._read(len(view) - filled)):
+            view[filled : filled + len(found)] = found
+            filled += len(found)
+        self._left -= filled
+        if self._left < 0:
+            raise OSError(errno.EFBIG, f"it is larger than {self._max:,} bytes", self._shown)
+        return filled
 
 
 def read_regular(path: Path, max_bytes: int) -> bytes:

@@ -14,6 +14,8 @@ from urllib.parse import unquote
 
 from fsspec.core import url_to_fs
 
+from blocks.files import BoundedReader
+
 URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://")
 """How a URL begins."""
 PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "http": "aiohttp", "https": "aiohttp", "memory": "fsspec"}
@@ -21,34 +23,16 @@ PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "http": "aiohttp", "htt
 _BUFFER = 1 << 20
 
 
-class _Guarded(io.RawIOBase):
+class _Guarded(BoundedReader):
     """A file of fsspec's that gives no more than so many bytes, fills what it is asked for, and tells no secret."""
 
     def __init__(self, file: Any, shown: str, max_bytes: int) -> None:
-        self._file, self._shown, self._max, self._left = file, shown, max_bytes, max_bytes
+        super().__init__(self._some, max_bytes, shown)
+        self._file, self._url = file, shown
         self._seekable = _can_seek(file)
-
-    def readable(self) -> bool:
-        return True
 
     def seekable(self) -> bool:
         return self._seekable
-
-    def readinto(self, buffer: Any, /) -> int:
-        view, filled = memoryview(buffer).cast("B"), 0
-        while filled < len(view):
-            try:
-                found = self._file.read(len(view) - filled)
-            except Exception as error:  # noqa: BLE001 - each store has errors of its own
-                raise _told(error, self._shown) from None
-            if not found:
-                break
-            view[filled : filled + len(found)] = found
-            filled += len(found)
-        self._left -= filled
-        if self._left < 0:
-            raise OSError(errno.EFBIG, f"it is larger than {self._max:,} bytes", self._shown)
-        return filled
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
         if not self._seekable:
@@ -62,6 +46,12 @@ class _Guarded(io.RawIOBase):
         if not self.closed:
             self._file.close()
         super().close()
+
+    def _some(self, most: int) -> bytes:
+        try:
+            return bytes(self._file.read(most))
+        except Exception as error:  # noqa: BLE001 - each store has errors of its own
+            raise _told(error, self._url) from None
 
 
 def open_remote(url: str, max_bytes: int) -> BinaryIO:

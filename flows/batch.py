@@ -123,7 +123,7 @@ async def batch(
         if batch_id is not None:
             return batch_state(await decided(record, check_batch_id(batch_id), run))
         files = FileRun(record, file_batch(given), run, lambda one: decided(record, one, run))
-        return await file_state(record, run, await files.decided())
+        return await file_state(run, await files.decided())
 
 
 async def decided(record: Record, batch_id: str, run: str) -> Body:

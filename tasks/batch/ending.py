@@ -5,16 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-import httpx
 from prefect.artifacts import acreate_markdown_artifact
 from prefect.client.schemas.objects import State
-from prefect.exceptions import PrefectException
-from prefect.logging import get_run_logger
 from prefect.states import Cancelled, Completed, Failed
 
 from blocks.record.envelope import Body
 from blocks.record.events import Record
 from tasks.artifacts.keys import artifact_key
+from tasks.artifacts.optional import optional_artifact
 from tasks.batch.asked import agenda_id
 from tasks.batch.output.folder import Finished
 from tasks.batch.running import CANCELLED, BatchRun, end_begun
@@ -66,11 +64,9 @@ async def end_batch(record: Record, run: BatchRun) -> Body:
         status, reason = Status.CANCELLED, CANCELLED
     ended = {"status": status.value, "error": reason, "finished_at": datetime.now(UTC).isoformat(), "in_flight": 0}
     body = await note(record, run.batch.id, {**run.told(), **ended})
-    try:
+    with optional_artifact("the counts"):
         key = artifact_key("batch", run.batch.id)
         await acreate_markdown_artifact(_report(body), key=key, description=f"Batch {run.batch.id}")
-    except (httpx.HTTPError, PrefectException) as error:  # the batch has ended, whether that can be shown or not
-        get_run_logger().warning("the counts cannot be shown: %s", error)
     return body
 
 
@@ -105,10 +101,11 @@ def batch_state(body: Body) -> State[Any]:
     return Completed(message=message, name="Completed" if whole else "Degraded")
 
 
-async def file_state(record: Record, run: str, came_to: tuple[Finished, str, str | None]) -> State[Any]:
+async def file_state(run: str, came_to: tuple[Finished, str, str | None]) -> State[Any]:
     """Show in Prefect what the rows of a file came to: the report, and how the run ends."""
     finished, report, reason = came_to
-    await acreate_markdown_artifact(report, key=artifact_key("batch", run), description=f"Batch to {finished.path}")
+    with optional_artifact("the report"):  # OUTPUT is made: another try would find it there, and ask all again
+        await acreate_markdown_artifact(report, key=artifact_key("batch", run), description=f"Batch to {finished.path}")
     summary = finished.summary
     message = f"{summary.decided:,} of {summary.rows:,} rows decided, in {finished.path}"
     if reason is not None:

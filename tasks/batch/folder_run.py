@@ -26,6 +26,7 @@ from prefect.states import Cancelled, Completed, Failed
 from blocks.documents import open_leases
 from blocks.record.envelope import Body
 from tasks.artifacts.keys import artifact_key
+from tasks.artifacts.optional import optional_artifact
 from tasks.batch.file_run import FileBatch
 from tasks.batch.files import KINDS
 from tasks.batch.output.disk import BY_UMASK, replace_bytes
@@ -171,7 +172,9 @@ async def overlap(key: str) -> AsyncGenerator[bool, None]:
 async def folder_state(folder: FolderRun, run: str) -> State[Any]:
     """Show in Prefect what became of the files, and how the run ends."""
     rows = [*folder.came_to, *([{"file": "", "outcome": folder.missed}] if folder.missed else [])]
-    await acreate_table_artifact(rows, key=artifact_key("batch-files", run), description="Files, and what they came to")
+    with optional_artifact("what became of the files"):
+        key = artifact_key("batch-files", run)
+        await acreate_table_artifact(rows, key=key, description="Files, and what they came to")
     failed = [one for one in folder.came_to if one["outcome"].startswith("failed")]
     message = f"{len(folder.came_to) - len(failed)} files done, {len(failed)} failed"
     if folder.missed:

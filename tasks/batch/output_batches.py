@@ -84,7 +84,11 @@ class OutputBatches:
         return [dict(batch) for batch in self._output.states.get(STATE, ())]
 
     def _note(self, batch_id: str, **told: Any) -> None:
-        self._keep([{**batch, **told} if batch["id"] == batch_id else batch for batch in self._all()])
+        batches = self._all()
+        for batch in batches:
+            if batch["id"] == batch_id:
+                batch.update(told)
+        self._keep(batches)
 
     def _keep(self, batches: list[dict[str, Any]]) -> None:
         self._output.state(STATE, batches)

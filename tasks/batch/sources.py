@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import sys
@@ -12,7 +11,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from blocks.files import open_regular
+from blocks.files import BoundedReader, open_regular
 from blocks.remote_files import file_name, open_remote, require_known, shown_url
 from tasks.batch.lines import MAX_FILE
 from tasks.batch.places import Places, is_url, local_path
@@ -31,26 +30,6 @@ class Source(NamedTuple):
     name: str
     ending: str
     file: BinaryIO
-
-
-class _Input(io.RawIOBase):
-    """Standard input, which is left open: it gives no more than a bound, and fills what it is asked for."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream, self._left = stream, MAX_FILE
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any, /) -> int:
-        view, filled = memoryview(buffer).cast("B"), 0
-        while filled < len(view) and (found := self._stream.read1(len(view) - filled)):
-            view[filled : filled + len(found)] = found
-            filled += len(found)
-        self._left -= filled
-        if self._left < 0:
-            raise OSError(errno.EFBIG, f"it is larger than {MAX_FILE:,} bytes")
-        return filled
 
 
 @contextmanager
@@ -122,11 +101,12 @@ def _of_path(path: Path, places: Places | None) -> Source:
 
 def _standard_input() -> BinaryIO:
     """Raises BatchFileError where nothing can come from there."""
-    stream = sys.stdin
+    stream: Any = sys.stdin
     if stream is None or stream.closed:
         raise BatchFileError("INPUT: - is standard input, which is closed")
     if stream.isatty():
         raise BatchFileError("INPUT: - is standard input, which is a terminal here; give it a file: `... - < rows.csv`")
     with suppress(OSError):  # a stream of a test has no number
         os.set_blocking(stream.fileno(), True)  # else a pause of the writer would look like the end
-    return io.BufferedReader(_Input(stream.buffer), _CHUNK)
+    # The stream itself is left open.
+    return io.BufferedReader(BoundedReader(stream.buffer.read1, MAX_FILE), _CHUNK)
