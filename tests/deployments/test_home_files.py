@@ -22,12 +22,20 @@ from deployments.stack.observation import changed_keys
 from deployments.stack.paths import RUNTIME, StackPaths, write_private
 from deployments.stack.processes import Family
 from deployments.stack.supervision import _WITH_ITS_ENVIRONMENT
+from tests.deployments.commands import OF_THE_STACK
 
 CONCLAVE = str(Path(sys.executable).with_name("conclave"))
 NAMES = ("nats", "llm", "prefect", "ray", "gateway")
 PARTS = {name: {"url": f"http://127.0.0.1:{port}"} for port, name in enumerate(NAMES, 1)}
 HUSH = "a-key-that-nobody-is-told"
 WHOLE = {"parts": PARTS, "llm_key": HUSH}
+
+
+@pytest.fixture(autouse=True)
+def nothing_given_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No variable of a shell, or of the stack of other tests, points a command elsewhere."""
+    for name in OF_THE_STACK:
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture
