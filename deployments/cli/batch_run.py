@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import shutil
 import sys
 import tempfile
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import typer
 
+from blocks.files import BoundedReader
 from deployments.batches.run import BatchOfFile, Told
 from deployments.cli.batch_checks import council_named, request_for, told_bad
 from deployments.cli.gateway import asked as asked_gateway
@@ -23,6 +25,7 @@ from deployments.cli.gateway import client
 from deployments.cli.support import WRONG_USE, fail, guarded, put, say
 from tasks.batch.asked import BatchRequest
 from tasks.batch.job import InputFile, Job
+from tasks.batch.lines import MAX_FILE
 from tasks.batch.output.folder import Finished, Order, OutputFolder, open_output
 from tasks.batch.output.report import batch_report, write_report
 from tasks.batch.output.target import shown_url
@@ -34,7 +37,6 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 SOME, CANCELLED, NONE = 3, 5, 1
-MAX_SPOOLED = 64 << 30
 TELL_S = 10.0
 """How often progress is told where standard error is no terminal."""
 REPORT = ".report.md"
@@ -71,8 +73,11 @@ def spooled_input(named: str, input_format: str | None, is_run: bool) -> Iterato
         fail("INPUT: standard input is a terminal; give a file, or put one in by a pipe", WRONG_USE)
     with tempfile.TemporaryDirectory(prefix="conclave-batch-") as folder:
         path = Path(folder) / f"standard-input.{input_format}"
-        with path.open("xb") as file:
-            shutil.copyfileobj(sys.stdin.buffer, file)
+        try:
+            with path.open("xb") as file:
+                shutil.copyfileobj(io.BufferedReader(BoundedReader(sys.stdin.buffer.read, MAX_FILE)), file)
+        except OSError as error:
+            fail(f"INPUT: standard input cannot be kept: {error.strerror or error}", WRONG_USE)
         yield str(path)
 
 
@@ -92,7 +97,7 @@ def run_batch(source: InputFile, asked: dict[str, Any], options: RunOptions) -> 
         batch = BatchOfFile(client(timeout_s=120.0), job, {**asked, **_given(options)})
         threading.Thread(target=_prepare_end, daemon=True).start()
         try:
-            reason = _followed(batch, job)
+            reason = _followed(batch)
         except BaseException:
             if not output.states:  # nothing was asked: there is nothing to go on with
                 output.discard()
@@ -172,9 +177,9 @@ def _opened(asked: dict[str, Any], source: InputFile, options: RunOptions) -> Ou
 # --- watching -------------------------------------------------------------------------------------
 
 
-def _followed(batch: BatchOfFile, job: Job) -> str | None:
+def _followed(batch: BatchOfFile) -> str | None:
     """Follow it to its end; Ctrl-C asks it to stop, and once more leaves it running."""
-    with _watching(batch, job):
+    with _watching(batch):
         try:
             return asked_gateway(lambda: guarded(batch.run))
         except KeyboardInterrupt:
@@ -188,10 +193,10 @@ def _followed(batch: BatchOfFile, job: Job) -> str | None:
 
 
 @contextmanager
-def _watching(batch: BatchOfFile, job: Job) -> Iterator[None]:
+def _watching(batch: BatchOfFile) -> Iterator[None]:
     """Show how far it is, while the block runs."""
     if not sys.stderr.isatty():
-        batch.watch(_Lines(job))
+        batch.watch(_Lines())
         yield
         return
     from rich.console import Console
@@ -199,15 +204,15 @@ def _watching(batch: BatchOfFile, job: Job) -> Iterator[None]:
 
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), refresh_per_second=4) as progress:
-        batch.watch(_Bar(progress, job))
+        batch.watch(_Bar(progress))
         yield
 
 
 class _Lines:
     """A line now and then."""
 
-    def __init__(self, job: Job) -> None:
-        self._job, self._told_at = job, time.monotonic()
+    def __init__(self) -> None:
+        self._told_at = time.monotonic()
 
     def __call__(self, told: Told) -> None:
         if time.monotonic() - self._told_at < TELL_S:
@@ -220,8 +225,8 @@ class _Lines:
 class _Bar:
     """A bar with rate and time left."""
 
-    def __init__(self, progress: Progress, job: Job) -> None:
-        self._progress, self._job = progress, job
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
         self._bar = progress.add_task("rows", total=None, rate="")
 
     def __call__(self, told: Told) -> None:

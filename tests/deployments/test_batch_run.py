@@ -264,6 +264,15 @@ def test_standard_input_is_read(run: Run, tmp_path: Path) -> None:
     assert (ended.exit_code, rows_in(tmp_path)) == (0, {"x": "COMPLETED"})
 
 
+def test_standard_input_has_a_bound(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is kept in a file: what never ends would fill the disk."""
+    monkeypatch.setattr(batch_run, "MAX_FILE", 12)
+    ended = run("--input-format", "csv", input_="-", stdin=b"id,task\nx,one\n")
+    assert (ended.exit_code, ended.stdout) == (2, "")
+    assert "INPUT: standard input cannot be kept: it is larger than 12 bytes" in ended.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.csv"]
+
+
 def test_a_url_is_written_and_its_parts_lie_at_home(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import fsspec
 
